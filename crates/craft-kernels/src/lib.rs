@@ -1,1 +1,42 @@
-//! craft-kernels
+//! Fast `f32` kernels for the CPU, with hand-written backward passes, over plain row-major slices.
+//!
+//! Every element of a result is computed in one fixed order, with fused multiply-adds in the tails too: it does not
+//! depend on the batch size, the number of threads or its place in a tile. It does depend, within rounding, on the
+//! instruction set ([`simd_level`]).
+//!
+//! Functions panic where a slice does not have the length that the shape says.
+
+#![allow(unsafe_code)]
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
+mod activation;
+mod attention;
+mod attention_backward;
+mod buffer;
+mod conv;
+mod gemm;
+mod group_norm;
+mod layer_norm;
+mod layout;
+mod linear;
+mod optimizer;
+mod parallel;
+mod reduce;
+mod simd;
+
+pub use activation::{
+    geglu, geglu_backward, gelu, gelu_backward, quick_gelu, quick_gelu_backward, silu, silu_backward,
+};
+pub use attention::{AttentionShape, attention};
+pub use attention_backward::attention_backward;
+pub use conv::{ConvShape, conv2d, conv2d_backward_bias, conv2d_backward_input, conv2d_backward_weight};
+pub use group_norm::{group_norm, group_norm_backward};
+pub use layer_norm::{layer_norm, layer_norm_backward};
+pub use layout::{
+    add, add_channel, add_channel_backward, concat_channels, split_channels, transpose, upsample_nearest2x,
+    upsample_nearest2x_backward,
+};
+pub use linear::{linear, linear_backward_bias, linear_backward_input, linear_backward_weight, matmul};
+pub use optimizer::{AdamW, adamw_step};
+pub use reduce::sum_squares;
+pub use simd::{SimdLevel, set_simd_level, simd_level, simd_supported};

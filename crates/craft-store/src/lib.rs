@@ -1,1 +1,21 @@
-//! craft-store
+//! Everything that touches the disk: run folders, stage manifests, atomic writes, JSON lines,
+//! images and tensor files.
+//!
+//! Invariants: no other crate of the workspace opens a file; a reader never sees half of a file
+//! that was written here; every error names the path and says how to mend it.
+
+pub mod atomic;
+mod error;
+pub mod hash;
+pub mod image;
+pub mod jsonl;
+pub mod manifest;
+pub mod run;
+pub mod space;
+pub mod tensors;
+
+pub use error::{Result, StoreError};
+pub use image::RgbImage;
+pub use manifest::{DroppedItem, Manifest, Stage, StageStatus, StageWriter};
+pub use run::RunFolder;
+pub use tensors::{Dtype, Tensor, TensorReader};

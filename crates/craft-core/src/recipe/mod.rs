@@ -1,0 +1,494 @@
+//! The recipe of a run: every choice as one TOML document.
+//!
+//! [`Recipe::parse`] reads a document, applies `--set key=value` overrides, fills defaults and
+//! checks every range before anything expensive starts. [`Recipe::to_toml`] writes the resolved
+//! recipe, from which the same recipe is parsed again.
+
+mod convert;
+mod document;
+mod fields;
+mod validate;
+
+use serde::{Deserialize, Serialize};
+
+pub use document::apply_override;
+
+use crate::reward::RewardName;
+use crate::select::{Indicator, Sign, Statistics, Total};
+
+/// A recipe that cannot be used. Messages name the key, its value and what is allowed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum RecipeError {
+    /// Not TOML.
+    #[error("the recipe is not valid TOML: {0}")]
+    Syntax(String),
+    /// A key that does not exist.
+    #[error("unknown key `{key}`{}; known there: {known}", suggestion.as_ref().map(|s| format!(": did you mean `{s}`?")).unwrap_or_default())]
+    UnknownKey {
+        /// Full path of the key.
+        key: String,
+        /// The nearest known key, if one is near.
+        suggestion: Option<String>,
+        /// All keys known at this place.
+        known: String,
+    },
+    /// A value of the wrong kind, or not one of the known words.
+    #[error("`{key}`: {message}")]
+    Type {
+        /// Full path of the key.
+        key: String,
+        /// What was found and expected.
+        message: String,
+    },
+    /// A value out of its range.
+    #[error("`{key}` is {value}: expected {allowed}")]
+    Range {
+        /// Full path of the key.
+        key: String,
+        /// The value.
+        value: String,
+        /// What is allowed.
+        allowed: String,
+    },
+    /// An override that cannot be applied.
+    #[error("--set {text}: {message}")]
+    Override {
+        /// What was given.
+        text: String,
+        /// What is wrong with it.
+        message: String,
+    },
+}
+
+/// Everything that decides the result of a run, except the files it names.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Recipe {
+    /// Seed of every random number of the run. At most 2⁶³ − 1, the largest integer of TOML.
+    #[serde(default)]
+    pub seed: u64,
+    /// The model to align.
+    pub model: ModelSection,
+    /// Where prompts come from.
+    #[serde(default)]
+    pub prompts: PromptsSection,
+    /// How prompts are expanded.
+    #[serde(default)]
+    pub expand: ExpandSection,
+    /// How candidates are drawn.
+    #[serde(default)]
+    pub generate: GenerateSection,
+    /// The reward models.
+    #[serde(default)]
+    pub rewards: Vec<RewardSection>,
+    /// How candidates are selected.
+    #[serde(default)]
+    pub select: SelectSection,
+    /// How the model is tuned.
+    #[serde(default)]
+    pub train: TrainSection,
+    /// The random control.
+    #[serde(default)]
+    pub control: ControlSection,
+    /// How base and tuned model are compared.
+    #[serde(default)]
+    pub evaluate: EvaluateSection,
+}
+
+/// `[model]`
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ModelSection {
+    /// A model folder in the layout of diffusers.
+    pub path: String,
+}
+
+/// Where prompts come from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum PromptSource {
+    /// The files `train` and `eval`.
+    #[default]
+    File,
+    /// The embedded world.
+    Pocket,
+}
+
+/// `[prompts]`
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct PromptsSection {
+    /// Files, or the embedded world.
+    pub source: PromptSource,
+    /// File of training prompts: a prompt a line, or JSON lines with `text`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub train: Option<String>,
+    /// File of prompts to evaluate on, of the same form.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub eval: Option<String>,
+    /// How many training prompts: at most so many of the file, or exactly so many drawn from the
+    /// embedded world (200 if not given).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub train_count: Option<usize>,
+    /// How many prompts to evaluate on, likewise (96 of the embedded world if not given).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub eval_count: Option<usize>,
+}
+
+impl PromptsSection {
+    /// Training prompts drawn from the embedded world when `train_count` is not given.
+    pub const POCKET_TRAIN_COUNT: usize = 200;
+    /// Evaluation prompts drawn from the embedded world when `eval_count` is not given.
+    pub const POCKET_EVAL_COUNT: usize = 96;
+}
+
+/// Where wordings come from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ExpandKind {
+    /// Templates.
+    #[default]
+    Template,
+    /// A file of wordings.
+    File,
+}
+
+/// `[expand]`
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ExpandSection {
+    /// Templates or a file.
+    pub kind: ExpandKind,
+    /// `general`, `pocket`, or the path of a TOML file of templates.
+    pub templates: String,
+    /// JSON lines of wordings, for kind `file`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub file: Option<String>,
+    /// Wordings per prompt beside the prompt itself, G.
+    pub variants: usize,
+}
+
+impl Default for ExpandSection {
+    fn default() -> Self {
+        Self {
+            kind: ExpandKind::default(),
+            templates: "general".to_owned(),
+            file: None,
+            variants: 4,
+        }
+    }
+}
+
+/// The samplers by the names of the command line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub enum SchedulerName {
+    /// DDIM, deterministic.
+    #[default]
+    #[serde(rename = "ddim")]
+    Ddim,
+    /// Euler.
+    #[serde(rename = "euler")]
+    Euler,
+    /// Ancestral Euler; draws noise at every step.
+    #[serde(rename = "euler-a")]
+    EulerA,
+    /// DPM-Solver++ of order 2, multistep.
+    #[serde(rename = "dpm++2m")]
+    DpmPp2M,
+}
+
+impl SchedulerName {
+    /// The name on the command line and in recipes.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            SchedulerName::Ddim => "ddim",
+            SchedulerName::Euler => "euler",
+            SchedulerName::EulerA => "euler-a",
+            SchedulerName::DpmPp2M => "dpm++2m",
+        }
+    }
+}
+
+/// `[generate]`
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct GenerateSection {
+    /// Steps of sampling.
+    pub steps: usize,
+    /// Classifier-free guidance scale; 1: no guidance.
+    pub guidance_scale: f64,
+    /// The sampler.
+    pub scheduler: SchedulerName,
+    /// Pixels; `None`: the size of the model.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub height: Option<usize>,
+    /// Pixels; `None`: the size of the model.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub width: Option<usize>,
+    /// Pictures drawn at once. Changes speed and memory, never the pictures.
+    pub batch: usize,
+    /// Noises per wording.
+    pub samples: usize,
+    /// Whether all wordings of a prompt start from the same noises.
+    pub shared_noise: bool,
+    /// What to steer away from.
+    pub negative_prompt: String,
+}
+
+impl Default for GenerateSection {
+    fn default() -> Self {
+        Self {
+            steps: 25,
+            guidance_scale: 7.5,
+            scheduler: SchedulerName::default(),
+            height: None,
+            width: None,
+            batch: 8,
+            samples: 1,
+            shared_noise: true,
+            negative_prompt: String::new(),
+        }
+    }
+}
+
+/// What a reward model is used for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum RewardRole {
+    /// Filtering and weighing.
+    #[default]
+    Train,
+    /// Evaluation only.
+    HeldOut,
+}
+
+/// One of `[[rewards]]`
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RewardSection {
+    /// Which reward model.
+    pub name: RewardName,
+    /// Its weights, if it has any outside the binary.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub weights: Option<String>,
+    /// Its weight in r_total.
+    #[serde(default = "one")]
+    pub weight: f64,
+    /// Training or held out.
+    #[serde(default)]
+    pub role: RewardRole,
+    /// Whether candidates must beat the original on it.
+    #[serde(default = "yes")]
+    pub filter: bool,
+}
+
+fn one() -> f64 {
+    1.0
+}
+
+fn yes() -> bool {
+    true
+}
+
+/// `[select]`; see [`crate::select`] for the meaning of each.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct SelectSection {
+    /// How many filter rewards must rise; `None`: all.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub min_passes: Option<usize>,
+    /// By how much each must rise, in its standard deviations.
+    pub margin: f64,
+    /// Per candidate or per prompt.
+    pub indicator: Indicator,
+    /// How rewards are summed.
+    pub total: Total,
+    /// Whole group or survivors.
+    pub statistics: Statistics,
+    /// How advantages become weights.
+    pub sign: Sign,
+    /// The b of `sign = "shifted"`.
+    pub shift: f64,
+    /// The budget.
+    pub max_samples: usize,
+    /// Limit per prompt.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_per_prompt: Option<usize>,
+}
+
+impl Default for SelectSection {
+    fn default() -> Self {
+        Self {
+            min_passes: None,
+            margin: 0.0,
+            indicator: Indicator::default(),
+            total: Total::default(),
+            statistics: Statistics::default(),
+            sign: Sign::default(),
+            shift: 0.5,
+            max_samples: 100,
+            max_per_prompt: None,
+        }
+    }
+}
+
+/// How the learning rate goes on after warm-up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum LrSchedule {
+    /// As it is.
+    #[default]
+    Constant,
+    /// Half a cosine down to 0 at the last step.
+    Cosine,
+}
+
+/// Which text conditions the training loss.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Conditioning {
+    /// The prompt.
+    #[default]
+    Original,
+    /// The wording that was drawn.
+    Expanded,
+    /// Either, with equal chance at every use.
+    Mixed,
+}
+
+/// A method of preference tuning.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Method {
+    /// Composite reward assisted fine-tuning.
+    #[default]
+    Craft,
+    /// Plain fine-tuning on the survivors, all weights 1.
+    Sft,
+    /// Best of each group.
+    Raft,
+    /// Softmax-of-reward weights.
+    Rwr,
+    /// Diffusion-DPO on best and worst of each group.
+    Dpo,
+    /// Diffusion-KTO.
+    Kto,
+}
+
+/// `[train]`
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct TrainSection {
+    /// The method.
+    pub method: Method,
+    /// Optimiser steps.
+    pub steps: usize,
+    /// Samples per step.
+    pub batch: usize,
+    /// Samples per forward and backward pass; `None`: `batch`. Gradients are accumulated.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub micro_batch: Option<usize>,
+    /// Peak learning rate.
+    pub learning_rate: f64,
+    /// Steps over which the learning rate rises from 0.
+    pub warmup_steps: usize,
+    /// What follows.
+    pub lr_schedule: LrSchedule,
+    /// Decoupled weight decay of AdamW.
+    pub weight_decay: f64,
+    /// AdamW's β₁.
+    pub beta1: f64,
+    /// AdamW's β₂.
+    pub beta2: f64,
+    /// AdamW's ε.
+    pub eps: f64,
+    /// Global norm that gradients are clipped to.
+    pub max_grad_norm: f64,
+    /// Decay of an exponential moving average of the weights; `None`: no average.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ema_decay: Option<f64>,
+    /// Chance that a sample is trained with the empty prompt.
+    pub unconditional_dropout: f64,
+    /// Which text conditions the loss.
+    pub conditioning: Conditioning,
+    /// First timestep drawn.
+    pub timestep_min: usize,
+    /// Last timestep drawn; `None`: the model's last.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub timestep_max: Option<usize>,
+    /// Steps between checkpoints; 0: only at the end and when interrupted.
+    pub checkpoint_every: usize,
+    /// Consecutive steps with a non-finite loss or gradient that end the run.
+    pub max_nonfinite_steps: usize,
+}
+
+impl Default for TrainSection {
+    fn default() -> Self {
+        Self {
+            method: Method::default(),
+            steps: 120,
+            batch: 128,
+            micro_batch: None,
+            learning_rate: 5e-5,
+            warmup_steps: 0,
+            lr_schedule: LrSchedule::default(),
+            weight_decay: 1e-2,
+            beta1: 0.9,
+            beta2: 0.999,
+            eps: 1e-8,
+            max_grad_norm: 1.0,
+            ema_decay: None,
+            unconditional_dropout: 0.0,
+            conditioning: Conditioning::default(),
+            timestep_min: 0,
+            timestep_max: None,
+            checkpoint_every: 20,
+            max_nonfinite_steps: 3,
+        }
+    }
+}
+
+/// `[control]`
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ControlSection {
+    /// Whether a second model is tuned on as many random candidates.
+    pub enabled: bool,
+}
+
+impl Default for ControlSection {
+    fn default() -> Self {
+        Self { enabled: true }
+    }
+}
+
+/// `[evaluate]`
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct EvaluateSection {
+    /// Pictures per prompt and model.
+    pub samples_per_prompt: usize,
+    /// Steps of sampling; `None`: as candidates.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub steps: Option<usize>,
+    /// Guidance scale; `None`: as candidates.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub guidance_scale: Option<f64>,
+    /// Resamples of the confidence intervals.
+    pub bootstrap: usize,
+}
+
+impl Default for EvaluateSection {
+    fn default() -> Self {
+        Self {
+            samples_per_prompt: 2,
+            steps: None,
+            guidance_scale: None,
+            bootstrap: 2000,
+        }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests;

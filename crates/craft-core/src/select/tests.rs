@@ -1,0 +1,562 @@
+use super::*;
+use crate::reward::ScoreRow;
+use crate::rng::{Key, Stream};
+
+fn name(text: &str) -> RewardName {
+    RewardName::new(text).unwrap()
+}
+
+fn rewards(names: &[&str]) -> Vec<RewardUse> {
+    names.iter().map(|n| RewardUse::new(name(n))).collect()
+}
+
+/// One row: prompt, variant, sample and the scores of `a`, `b`, ….
+fn row(prompt: usize, variant: u32, sample: u32, scores: &[f64]) -> ScoreRow {
+    let mut row = ScoreRow::new(CandidateId::new(
+        PromptId::from_index(prompt),
+        variant,
+        sample,
+    ));
+    for (letter, score) in "abcdef".chars().zip(scores) {
+        row.set(&name(&letter.to_string()), *score);
+    }
+    row
+}
+
+fn raw(names: &[&str]) -> SelectOptions {
+    SelectOptions {
+        total: Total::Raw,
+        ..SelectOptions::new(rewards(names))
+    }
+}
+
+fn find<'a>(selection: &'a Selection, id: &str) -> &'a SelectionRow {
+    selection
+        .rows
+        .iter()
+        .find(|r| r.id.to_string() == id)
+        .unwrap()
+}
+
+fn ids(selection: &Selection) -> Vec<String> {
+    selection.selected().map(|r| r.id.to_string()).collect()
+}
+
+#[test]
+fn a_group_by_hand() {
+    // Totals a + b: 3 (original), 6, 3, 4; mean 4, deviation √1.5.
+    let rows = [
+        row(0, 0, 0, &[1.0, 2.0]),
+        row(0, 1, 0, &[2.0, 4.0]),
+        row(0, 2, 0, &[2.0, 1.0]),
+        row(0, 3, 0, &[1.5, 2.5]),
+    ];
+    let selection = select(&rows, &raw(&["a", "b"])).unwrap();
+    let std = 1.5f64.sqrt();
+    let first = find(&selection, "p00000-v01-s0");
+    assert!(first.selected && first.passed && first.reason.is_none());
+    assert_eq!(first.total, Some(6.0));
+    assert!((first.advantage.unwrap() - 2.0 / (std + EPS)).abs() < 1e-12);
+    assert_eq!(first.weight, 1.0); // the only one selected, so the mean itself
+    let second = find(&selection, "p00000-v02-s0");
+    assert_eq!(
+        second.passed_by,
+        BTreeMap::from([("a".into(), true), ("b".into(), false)])
+    );
+    assert_eq!(
+        second.reason.as_deref(),
+        Some("rose on 1 of 2 rewards: 2 needed")
+    );
+    // Rises on both, yet stands at the mean of its group: no weight.
+    let third = find(&selection, "p00000-v03-s0");
+    assert!(third.passed && !third.selected && third.advantage.unwrap().abs() < 1e-12);
+    let funnel = &selection.funnel;
+    assert_eq!(
+        (funnel.prompts, funnel.originals, funnel.candidates),
+        (1, 1, 3)
+    );
+    assert_eq!(
+        (
+            funnel.compared,
+            funnel.passed,
+            funnel.rejected,
+            funnel.selected
+        ),
+        (3, 2, 1, 1)
+    );
+    assert_eq!(funnel.passed_by["a"], 3);
+    assert_eq!(funnel.passed_count, BTreeMap::from([(1, 1), (2, 2)]));
+    assert_eq!(
+        funnel.not_selected,
+        BTreeMap::from([(NotSelected::NoWeight, 1)])
+    );
+}
+
+#[test]
+fn zscores_make_the_scale_of_a_reward_irrelevant() {
+    let at = |scale: f64| {
+        let rows: Vec<ScoreRow> = (0..6)
+            .flat_map(|p| (0..4).map(move |v| (p, v)))
+            .map(|(p, v)| {
+                let x = ((p * 7 + v * 13) % 11) as f64;
+                let y = ((p * 5 + v * 3) % 7) as f64;
+                row(p, v as u32, 0, &[x, scale * y + 100.0 * scale])
+            })
+            .collect();
+        select(&rows, &SelectOptions::new(rewards(&["a", "b"]))).unwrap()
+    };
+    let (one, large) = (at(1.0), at(1e6));
+    assert_eq!(ids(&one), ids(&large));
+    for (a, b) in one.rows.iter().zip(&large.rows) {
+        assert!((a.advantage.unwrap() - b.advantage.unwrap()).abs() < 1e-9);
+    }
+}
+
+#[test]
+fn each_sample_is_compared_with_the_original_of_its_noise() {
+    let rows = [
+        row(0, 0, 0, &[0.0]),
+        row(0, 0, 1, &[5.0]),
+        row(0, 1, 0, &[3.0]),
+        row(0, 1, 1, &[4.0]),
+        row(0, 2, 2, &[9.0]), // no original of this noise
+    ];
+    let mut options = raw(&["a"]);
+    options.sign = Sign::Ones;
+    let selection = select(&rows, &options).unwrap();
+    assert_eq!(ids(&selection), ["p00000-v01-s0"]);
+    assert_eq!(
+        selection.funnel.dropped,
+        BTreeMap::from([(DropReason::OriginalMissing, 1)])
+    );
+    assert!(
+        find(&selection, "p00000-v02-s2")
+            .reason
+            .as_ref()
+            .unwrap()
+            .contains("p00000-v00-s2")
+    );
+}
+
+#[test]
+fn k_of_n_margin_filter_off_and_indicator_per_prompt() {
+    let rows = [
+        row(0, 0, 0, &[0.0, 0.0, 0.0]),
+        row(0, 1, 0, &[1.0, 1.0, 1.0]),
+        row(0, 2, 0, &[1.0, 1.0, -1.0]),
+        row(1, 0, 0, &[0.0, 0.0, 0.0]),
+        row(1, 1, 0, &[0.1, 0.1, 0.1]),
+        row(1, 2, 0, &[1.0, 1.0, 1.0]),
+    ];
+    let mut options = raw(&["a", "b", "c"]);
+    options.sign = Sign::Ones;
+    let pick = |options: &SelectOptions| ids(&select(&rows, options).unwrap());
+    assert_eq!(
+        pick(&options),
+        ["p00000-v01-s0", "p00001-v01-s0", "p00001-v02-s0"]
+    );
+    let two = SelectOptions {
+        min_passes: Some(2),
+        ..options.clone()
+    };
+    assert_eq!(pick(&two).len(), 4);
+    let margin = SelectOptions {
+        margin: 0.5,
+        ..options.clone()
+    };
+    assert_eq!(pick(&margin), ["p00000-v01-s0", "p00001-v02-s0"]);
+    let prompt = SelectOptions {
+        indicator: Indicator::Prompt,
+        ..options.clone()
+    };
+    assert_eq!(pick(&prompt), ["p00001-v01-s0", "p00001-v02-s0"]);
+    let mut off = options.clone();
+    off.rewards[2].filter = false;
+    assert_eq!(pick(&off).len(), 4);
+    let none = SelectOptions {
+        min_passes: Some(0),
+        ..options.clone()
+    };
+    assert_eq!(pick(&none).len(), 4);
+}
+
+#[test]
+fn budget_limit_per_prompt_and_signs() {
+    let rows: Vec<ScoreRow> = (0..4)
+        .flat_map(|p| (0..5u32).map(move |v| row(p, v, 0, &[f64::from(v) * (1.0 + p as f64)])))
+        .collect();
+    let mut options = raw(&["a"]);
+    options.max_samples = 6;
+    // All groups are alike up to scale: v4 of each (Â = 2/√2), then v3 of the first ids.
+    let selection = select(&rows, &options).unwrap();
+    let v4 = [
+        "p00000-v04-s0",
+        "p00001-v04-s0",
+        "p00002-v04-s0",
+        "p00003-v04-s0",
+    ];
+    assert!(
+        v4.iter()
+            .all(|id| ids(&selection).contains(&(*id).to_owned()))
+    );
+    assert_eq!(selection.funnel.selected, 6);
+    let mean: f64 = selection.selected().map(|r| r.weight).sum::<f64>() / 6.0;
+    assert!((mean - 1.0).abs() < 1e-12);
+    let advantage_ratio = find(&selection, v4[0]).advantage.unwrap()
+        / selection
+            .selected()
+            .find(|r| r.variant == 3)
+            .unwrap()
+            .advantage
+            .unwrap();
+    let weight_ratio = find(&selection, v4[0]).weight
+        / selection
+            .selected()
+            .find(|r| r.variant == 3)
+            .unwrap()
+            .weight;
+    assert!((advantage_ratio - weight_ratio).abs() < 1e-12);
+    let one_each = SelectOptions {
+        max_per_prompt: Some(1),
+        ..options.clone()
+    };
+    assert_eq!(ids(&select(&rows, &one_each).unwrap()), v4);
+    let all = SelectOptions {
+        max_samples: 100,
+        ..options.clone()
+    };
+    let count = |sign, shift| {
+        let options = SelectOptions {
+            sign,
+            shift,
+            ..all.clone()
+        };
+        select(&rows, &options).unwrap()
+    };
+    assert_eq!(count(Sign::Clip, 0.0).funnel.selected, 8); // v3 and v4
+    assert_eq!(count(Sign::Ones, 0.0).funnel.selected, 16);
+    assert_eq!(count(Sign::Shifted, 0.75).funnel.selected, 16 - 0);
+    let signed = count(Sign::Signed, 0.0);
+    assert!(signed.selected().any(|r| r.weight < 0.0));
+    let size: f64 = signed.selected().map(|r| r.weight.abs()).sum();
+    assert!((size / signed.funnel.selected as f64 - 1.0).abs() < 1e-12);
+}
+
+#[test]
+fn gdpo_and_survivor_statistics() {
+    // b varies a hundred times as much as a; within the group each counts alike.
+    let rows = [
+        row(0, 0, 0, &[0.0, 0.0, 1.0]),
+        row(0, 1, 0, &[2.0, 100.0, 1.0]),
+        row(0, 2, 0, &[1.0, 200.0, 1.0]),
+    ];
+    let mut options = SelectOptions {
+        total: Total::Gdpo,
+        ..raw(&["a", "b", "c"])
+    };
+    options.rewards[2].filter = false; // c does not vary: adds 0
+    let selection = select(&rows, &options).unwrap();
+    let total = |id: &str| find(&selection, id).total.unwrap();
+    assert!((total("p00000-v01-s0") - total("p00000-v02-s0")).abs() < 1e-12);
+    let survivors = SelectOptions {
+        statistics: Statistics::Survivors,
+        sign: Sign::Ones,
+        ..raw(&["a", "b"])
+    };
+    let selection = select(&rows, &survivors).unwrap();
+    let sum: f64 = selection.rows.iter().filter_map(|r| r.advantage).sum();
+    assert!(sum.abs() < 1e-12);
+    // One survivor: no variance, counted, and the message says what to change.
+    let error = select(&rows[..2], &survivors).unwrap_err();
+    let SelectError::NothingSelected { funnel, hint } = &error else {
+        panic!("{error}")
+    };
+    assert_eq!(
+        funnel.dropped,
+        BTreeMap::from([(DropReason::GroupTooSmall, 1)])
+    );
+    assert!(hint.contains("select.statistics"), "{hint}");
+}
+
+#[test]
+fn nothing_selected_says_what_happened_and_what_to_loosen() {
+    let rows = [
+        row(0, 0, 0, &[1.0, 1.0]),
+        row(0, 1, 0, &[2.0, 0.0]),
+        row(0, 2, 0, &[3.0, 0.0]),
+        row(0, 3, 0, &[f64::NAN, 0.0]),
+    ];
+    let error = select(
+        &rows,
+        &SelectOptions {
+            margin: 0.1,
+            ..raw(&["a", "b"])
+        },
+    )
+    .unwrap_err();
+    let text = error.to_string();
+    for word in [
+        "none of 3",
+        "1 non-finite",
+        "2 on a",
+        "0 on b",
+        "min_passes = 1 (would pass 2)",
+        "select.margin",
+    ] {
+        assert!(text.contains(word), "{word}: {text}");
+    }
+    let SelectError::NothingSelected { funnel, .. } = error else {
+        panic!()
+    };
+    assert_eq!((funnel.rejected, funnel.passed), (2, 0));
+    assert!(matches!(
+        select(&rows[..1], &raw(&["a"])),
+        Err(SelectError::NoCandidates { originals: 1 })
+    ));
+    assert!(matches!(
+        select(&[], &raw(&["a"])),
+        Err(SelectError::NoCandidates { originals: 0 })
+    ));
+    let equal = [row(0, 0, 0, &[1.0]), row(0, 1, 0, &[1.0])];
+    let SelectError::NothingSelected { funnel, .. } = select(&equal, &raw(&["a"])).unwrap_err()
+    else {
+        panic!()
+    };
+    assert_eq!(
+        funnel.dropped,
+        BTreeMap::from([(DropReason::ZeroVarianceGroup, 1)])
+    );
+}
+
+#[test]
+fn options_are_checked() {
+    let rows = [row(0, 0, 0, &[1.0]), row(0, 1, 0, &[2.0])];
+    let mut bad = vec![SelectOptions {
+        min_passes: Some(2),
+        ..raw(&["a"])
+    }];
+    bad.push(raw(&[]));
+    bad.push(raw(&["a", "a"]));
+    bad.push(SelectOptions {
+        max_samples: 0,
+        ..raw(&["a"])
+    });
+    bad.push(SelectOptions {
+        margin: f64::NAN,
+        ..raw(&["a"])
+    });
+    let mut negative = raw(&["a"]);
+    negative.rewards[0].weight = -1.0;
+    bad.push(negative);
+    for options in bad {
+        assert!(
+            matches!(select(&rows, &options), Err(SelectError::Options(_))),
+            "{options:?}"
+        );
+    }
+}
+
+/// A score that real and broken reward models might give.
+fn wild(stream: &mut Stream) -> f64 {
+    match stream.below(12) {
+        0 => f64::NAN,
+        1 => f64::INFINITY,
+        2 => f64::NEG_INFINITY,
+        3 => 1e30 * stream.uniform_in(-1.0, 1.0),
+        4 => 1e-30 * stream.uniform_in(-1.0, 1.0),
+        5 => 0.0,
+        6 => 1.0, // equal values
+        _ => stream.standard_normal(),
+    }
+}
+
+/// Options at random, all of them valid.
+fn random_options(stream: &mut Stream) -> SelectOptions {
+    let mut options = SelectOptions::new(rewards(&["a", "b", "c"]));
+    options.rewards[2].filter = stream.chance(0.5);
+    options.rewards[1].weight = [0.0, 0.5, 3.0][stream.index(3)];
+    options.min_passes = [None, Some(0), Some(1), Some(2)][stream.index(4)];
+    options.margin = [0.0, 0.0, 0.3, -0.3][stream.index(4)];
+    options.indicator = [Indicator::Candidate, Indicator::Prompt][stream.index(2)];
+    options.total = [Total::Zscore, Total::Raw, Total::Gdpo][stream.index(3)];
+    options.statistics = [Statistics::Group, Statistics::Survivors][stream.index(2)];
+    options.sign = [Sign::Clip, Sign::Signed, Sign::Shifted, Sign::Ones][stream.index(4)];
+    options.shift = 0.5;
+    options.max_samples = 1 + stream.index(6);
+    options.max_per_prompt = [None, Some(1), Some(2)][stream.index(3)];
+    options
+}
+
+/// Counts of a funnel agree with each other.
+fn check_counts(funnel: &Funnel) {
+    let dropped: usize = funnel.dropped.values().sum();
+    let not_selected: usize = funnel.not_selected.values().sum();
+    assert_eq!(
+        funnel.candidates,
+        dropped + funnel.rejected + funnel.passed,
+        "{funnel:?}"
+    );
+    assert_eq!(funnel.passed, funnel.selected + not_selected, "{funnel:?}");
+    assert_eq!(
+        funnel.compared,
+        funnel.passed_count.values().sum::<usize>(),
+        "{funnel:?}"
+    );
+    let rises: usize = funnel
+        .passed_count
+        .iter()
+        .map(|(passes, count)| passes * count)
+        .sum();
+    assert_eq!(
+        funnel.passed_by.values().sum::<usize>(),
+        rises,
+        "{funnel:?}"
+    );
+}
+
+/// 10,000 random groups with NaN, infinities, missing and equal scores, duplicate ids and sizes
+/// from 1e-30 to 1e30.
+#[test]
+fn random_groups() {
+    let (mut groups, mut selections, mut errors) = (0, 0, 0);
+    let mut trial = 0;
+    while groups < 10_000 {
+        trial += 1;
+        let mut stream = Key::new(trial).stage("random groups").stream();
+        let options = random_options(&mut stream);
+        let mut rows = Vec::new();
+        for prompt in 0..1 + stream.index(5) {
+            groups += 1;
+            for variant in 0..1 + stream.below(5) as u32 {
+                for sample in 0..1 + stream.below(2) as u32 {
+                    let scores = [wild(&mut stream), wild(&mut stream), wild(&mut stream)];
+                    let known = if stream.chance(0.05) {
+                        stream.index(3)
+                    } else {
+                        3
+                    };
+                    rows.push(row(prompt, variant, sample, &scores[..known]));
+                    if stream.chance(0.03) {
+                        rows.push(row(prompt, variant, sample, &[9.0; 3]));
+                    }
+                }
+            }
+        }
+        let result = select(&rows, &options);
+        let candidates = rows.iter().filter(|r| r.id().variant > 0).count();
+        match &result {
+            Ok(selection) => {
+                selections += 1;
+                check_selection(selection, &options);
+                assert_eq!(selection.funnel.candidates, candidates);
+            }
+            Err(SelectError::NothingSelected { funnel, hint }) => {
+                errors += 1;
+                check_counts(funnel);
+                assert!(hint.contains("; try ") && funnel.selected == 0);
+                assert_eq!(funnel.candidates, candidates);
+            }
+            Err(SelectError::NoCandidates { .. }) => assert_eq!(candidates, 0),
+            Err(error) => panic!("{error}"),
+        }
+        // The same as of the clean subset: first rows of their ids that have all three scores.
+        let mut clean: Vec<ScoreRow> = Vec::new();
+        let mut seen = std::collections::BTreeSet::new();
+        for row in &rows {
+            if seen.insert(row.id()) && row.scores().len() == 3 {
+                clean.push(row.clone());
+            }
+        }
+        stream.shuffle(&mut clean);
+        if let (Ok(a), b) = (&result, select(&clean, &options)) {
+            let b = b.unwrap();
+            let used: Vec<&SelectionRow> = a
+                .rows
+                .iter()
+                .filter(|r| b.rows.iter().any(|s| s.id == r.id))
+                .collect();
+            assert_eq!(used, b.rows.iter().collect::<Vec<_>>(), "trial {trial}");
+            assert!(
+                a.rows
+                    .iter()
+                    .all(|r| used.contains(&r) || (!r.selected && r.advantage.is_none()))
+            );
+        } else {
+            assert!(select(&clean, &options).is_err(), "trial {trial}");
+        }
+    }
+    assert!(
+        selections > 500 && errors > 100,
+        "{selections} selections, {errors} errors"
+    );
+}
+
+/// What every selection keeps.
+fn check_selection(selection: &Selection, options: &SelectOptions) {
+    check_counts(&selection.funnel);
+    assert!(selection.rows.windows(2).all(|w| w[0].id < w[1].id));
+    let mut per_prompt: BTreeMap<&PromptId, usize> = BTreeMap::new();
+    let mut size = 0.0;
+    for row in &selection.rows {
+        assert!(row.variant >= 1);
+        assert!(row.advantage.is_none_or(f64::is_finite), "{row:?}");
+        assert!(row.total.is_none_or(f64::is_finite), "{row:?}");
+        assert!(row.weight.is_finite(), "{row:?}");
+        assert_eq!(row.selected, row.reason.is_none());
+        assert_eq!(row.selected, row.weight != 0.0);
+        if row.selected {
+            assert!(row.passed);
+            size += row.weight.abs();
+            *per_prompt.entry(&row.prompt_id).or_default() += 1;
+            if options.sign != Sign::Signed {
+                assert!(row.weight > 0.0);
+            }
+        }
+    }
+    let n = selection.selected().count();
+    assert_eq!(n, selection.funnel.selected);
+    assert_eq!(per_prompt.len(), selection.funnel.selected_prompts);
+    assert!(n <= options.max_samples);
+    assert!(
+        (size / n as f64 - 1.0).abs() < 1e-9,
+        "mean weight {}",
+        size / n as f64
+    );
+    if let Some(limit) = options.max_per_prompt {
+        assert!(per_prompt.values().all(|count| *count <= limit));
+    }
+}
+
+proptest::proptest! {
+    #![proptest_config(proptest::prelude::ProptestConfig::with_cases(2000))]
+
+    /// Advantages are finite and sum to 0 before clipping, whatever the size of the totals.
+    #[test]
+    fn advantages_sum_to_zero(
+        totals in proptest::collection::vec(-1.0f64..1.0, 0..12),
+        exponent in -30i32..=30,
+        offset in -10.0f64..10.0,
+    ) {
+        let totals: Vec<f64> = totals.iter().map(|t| (t + offset) * 10f64.powi(exponent)).collect();
+        if let Ok(advantages) = group_advantages(&totals) {
+            proptest::prop_assert!(advantages.iter().all(|a| a.is_finite()));
+            proptest::prop_assert!(advantages.iter().sum::<f64>().abs() < 1e-9 * 12.0);
+            let bound = (totals.len() as f64).sqrt();
+            proptest::prop_assert!(advantages.iter().all(|a| a.abs() <= bound));
+        }
+    }
+}
+
+#[test]
+fn lines_match_the_format_of_the_run_folder() {
+    let rows = [row(0, 0, 0, &[1.0]), row(0, 1, 0, &[3.0])];
+    let selection = select(&rows, &raw(&["a"])).unwrap();
+    let line = serde_json::to_string(&selection.rows[0]).unwrap();
+    assert!(line.starts_with(r#"{"id":"p00000-v01-s0","prompt_id":"p00000","variant":1,"sample":0,"passed_by":{"a":true},"passed":true,"reason":null,"total":3.0,"advantage":0.99"#), "{line}");
+    assert!(line.ends_with(r#""weight":1.0,"selected":true}"#), "{line}");
+    let funnel = serde_json::to_string(&selection.funnel).unwrap();
+    assert!(
+        funnel.contains(r#""passed_by":{"a":1}"#) && funnel.contains(r#""dropped":{}"#),
+        "{funnel}"
+    );
+}

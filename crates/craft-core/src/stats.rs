@@ -1,0 +1,223 @@
+//! Statistics of an evaluation, in f64.
+
+use serde::{Deserialize, Serialize};
+
+use crate::rng::Stream;
+
+/// Mean; 0 of nothing. Values up to the largest f64 do not overflow.
+pub fn mean(values: &[f64]) -> f64 {
+    mean_std(values).0
+}
+
+/// Mean and population standard deviation (divided by n); zeros of nothing.
+///
+/// Values are scaled by their largest size first, so that squares of very large or very small
+/// values neither overflow nor vanish, and the deviation of equal values is exactly 0.
+pub fn mean_std(values: &[f64]) -> (f64, f64) {
+    let scale = values.iter().fold(0.0f64, |m, v| m.max(v.abs()));
+    let Some(&first) = values.first() else {
+        return (0.0, 0.0);
+    };
+    if scale == 0.0 || values.iter().all(|&v| v == first) {
+        return (first, 0.0);
+    }
+    let n = values.len() as f64;
+    let mean = values.iter().map(|v| v / scale).sum::<f64>() / n;
+    let variance = values
+        .iter()
+        .map(|v| (v / scale - mean).powi(2))
+        .sum::<f64>()
+        / n;
+    (mean * scale, variance.sqrt() * scale)
+}
+
+/// Sample standard deviation (divided by n − 1); 0 of fewer than two values.
+pub fn sample_std(values: &[f64]) -> f64 {
+    let n = values.len() as f64;
+    if n < 2.0 {
+        return 0.0;
+    }
+    mean_std(values).1 * (n / (n - 1.0)).sqrt()
+}
+
+/// The q-quantile (0 ≤ q ≤ 1) of sorted values with linear interpolation; 0 of nothing.
+pub fn quantile_of_sorted(sorted: &[f64], q: f64) -> f64 {
+    let Some(last) = sorted.len().checked_sub(1) else {
+        return 0.0;
+    };
+    let place = q.clamp(0.0, 1.0) * last as f64;
+    let low = place.floor() as usize;
+    let high = (low + 1).min(last);
+    sorted[low] + (sorted[high] - sorted[low]) * (place - low as f64)
+}
+
+/// Mean difference of paired values and its 95 % bootstrap interval.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct PairedDifference {
+    /// Mean of b − a.
+    pub delta: f64,
+    /// 2.5 and 97.5 percentile of the mean difference over resamples of the pairs.
+    pub ci95: [f64; 2],
+}
+
+/// Mean of `b − a` over pairs with a 95 % percentile bootstrap interval of `resamples` resamples.
+///
+/// Give one pair per prompt (average the samples of a prompt first): pairs are resampled as
+/// independent units. `None` if the slices are empty or differ in length.
+pub fn paired_bootstrap(
+    a: &[f64],
+    b: &[f64],
+    resamples: usize,
+    stream: &mut Stream,
+) -> Option<PairedDifference> {
+    if a.is_empty() || a.len() != b.len() {
+        return None;
+    }
+    let differences: Vec<f64> = a.iter().zip(b).map(|(a, b)| b - a).collect();
+    let n = differences.len();
+    let delta = mean(&differences);
+    let mut means: Vec<f64> = (0..resamples)
+        .map(|_| (0..n).map(|_| differences[stream.index(n)]).sum::<f64>() / n as f64)
+        .collect();
+    means.sort_by(f64::total_cmp);
+    let ci95 = if means.is_empty() {
+        [delta, delta]
+    } else {
+        [
+            quantile_of_sorted(&means, 0.025),
+            quantile_of_sorted(&means, 0.975),
+        ]
+    };
+    Some(PairedDifference { delta, ci95 })
+}
+
+/// How often one of two paired values is larger.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct WinRate {
+    /// (wins of b + half of the ties) / pairs, 0..1.
+    pub win_rate: f64,
+    /// Share of exact ties, 0..1.
+    pub ties: f64,
+}
+
+/// Win rate of `b` over `a`, a tie counting one half. `None` if empty or of unequal length.
+pub fn win_rate(a: &[f64], b: &[f64]) -> Option<WinRate> {
+    if a.is_empty() || a.len() != b.len() {
+        return None;
+    }
+    let n = a.len() as f64;
+    let wins = a.iter().zip(b).filter(|(a, b)| b > a).count() as f64;
+    let ties = a.iter().zip(b).filter(|(a, b)| b == a).count() as f64;
+    Some(WinRate {
+        win_rate: (wins + 0.5 * ties) / n,
+        ties: ties / n,
+    })
+}
+
+/// Pearson's correlation; `None` if empty, of unequal length, or one side does not vary.
+pub fn pearson(a: &[f64], b: &[f64]) -> Option<f64> {
+    if a.is_empty() || a.len() != b.len() {
+        return None;
+    }
+    let ((mean_a, std_a), (mean_b, std_b)) = (mean_std(a), mean_std(b));
+    if std_a == 0.0 || std_b == 0.0 {
+        return None;
+    }
+    let product: f64 = a
+        .iter()
+        .zip(b)
+        .map(|(x, y)| (x - mean_a) / std_a * ((y - mean_b) / std_b))
+        .sum();
+    Some((product / a.len() as f64).clamp(-1.0, 1.0))
+}
+
+/// Spearman's rank correlation: Pearson's of the ranks, ties sharing their mean rank.
+pub fn spearman(a: &[f64], b: &[f64]) -> Option<f64> {
+    pearson(&ranks(a), &ranks(b))
+}
+
+/// Ranks from 1, equal values sharing the mean of their ranks.
+pub fn ranks(values: &[f64]) -> Vec<f64> {
+    let mut order: Vec<usize> = (0..values.len()).collect();
+    order.sort_by(|&i, &j| values[i].total_cmp(&values[j]));
+    let mut ranks = vec![0.0; values.len()];
+    let mut start = 0;
+    while start < order.len() {
+        let equal = order[start..]
+            .iter()
+            .take_while(|&&i| values[i] == values[order[start]])
+            .count()
+            .max(1);
+        for &i in &order[start..start + equal] {
+            ranks[i] = start as f64 + (equal as f64 + 1.0) / 2.0;
+        }
+        start += equal;
+    }
+    ranks
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::rng::Key;
+
+    fn close(a: f64, b: f64) {
+        assert!((a - b).abs() <= 1e-12 * b.abs().max(1.0), "{a} is not {b}");
+    }
+
+    #[test]
+    fn mean_and_std_survive_extremes() {
+        assert_eq!(mean_std(&[]), (0.0, 0.0));
+        assert_eq!(mean_std(&[0.1, 0.1, 0.1]), (0.1, 0.0));
+        let (m, s) = mean_std(&[1.0, 2.0, 3.0, 4.0]);
+        close(m, 2.5);
+        close(s, 1.25f64.sqrt());
+        close(sample_std(&[1.0, 2.0, 3.0, 4.0]), (5.0f64 / 3.0).sqrt());
+        let (m, s) = mean_std(&[f64::MAX, -f64::MAX, f64::MAX, -f64::MAX]);
+        assert_eq!((m, s), (0.0, f64::MAX));
+        let (m, s) = mean_std(&[1e-300, 3e-300]);
+        assert!((m / 2e-300 - 1.0).abs() < 1e-12 && (s / 1e-300 - 1.0).abs() < 1e-12);
+    }
+
+    #[test]
+    fn bootstrap_interval_covers_about_95_percent() {
+        let mut covered = 0;
+        for trial in 0..200 {
+            let noise = Key::new(trial).stage("test").standard_normals(60);
+            let b: Vec<f64> = noise.iter().map(|&x| 0.3 + f64::from(x)).collect();
+            let mut stream = Key::new(trial).stage("bootstrap").stream();
+            let result = paired_bootstrap(&[0.0; 60], &b, 400, &mut stream).unwrap();
+            close(result.delta, mean(&b));
+            covered += u32::from(result.ci95[0] <= 0.3 && 0.3 <= result.ci95[1]);
+        }
+        assert!((178..=200).contains(&covered), "{covered} of 200");
+        let mut stream = Key::new(0).stream();
+        assert_eq!(paired_bootstrap(&[], &[], 10, &mut stream), None);
+        assert_eq!(paired_bootstrap(&[1.0], &[], 10, &mut stream), None);
+        let one = paired_bootstrap(&[1.0], &[3.0], 0, &mut stream).unwrap();
+        assert_eq!((one.delta, one.ci95), (2.0, [2.0, 2.0]));
+    }
+
+    #[test]
+    fn ties_count_half() {
+        let rate = win_rate(&[0.0, 0.0, 0.0, 0.0], &[1.0, 0.0, 0.0, -1.0]).unwrap();
+        assert_eq!((rate.win_rate, rate.ties), (0.5, 0.5));
+    }
+
+    #[test]
+    fn correlations_of_known_cases() {
+        close(pearson(&[1.0, 2.0, 3.0], &[2.0, 4.0, 6.0]).unwrap(), 1.0);
+        close(pearson(&[1.0, 2.0, 3.0], &[3.0, 2.0, 1.0]).unwrap(), -1.0);
+        close(
+            pearson(&[1.0, 2.0, 3.0, 4.0], &[1.0, 3.0, 2.0, 4.0]).unwrap(),
+            0.8,
+        );
+        assert_eq!(pearson(&[1.0, 1.0], &[1.0, 2.0]), None);
+        assert_eq!(ranks(&[10.0, 20.0, 10.0, 5.0]), [2.5, 4.0, 2.5, 1.0]);
+        close(
+            spearman(&[1.0, 2.0, 3.0], &[1.0, 100.0, 1000.0]).unwrap(),
+            1.0,
+        );
+    }
+}

@@ -1,0 +1,164 @@
+//! Activation functions, forward and backward, and the gated GELU of the transformer blocks.
+
+use crate::buffer::{Output, Shared};
+use crate::parallel;
+use crate::simd::map::{Binary, Unary, for_vectors, map1, map2, read, write};
+use crate::simd::math::{exp, normal_cdf, normal_pdf, sigmoid};
+use crate::simd::{Kernel, Simd, level};
+
+#[derive(Clone, Copy)]
+struct Gelu;
+impl Unary for Gelu {
+    #[inline(always)]
+    fn apply<S: Simd>(self, s: S, x: S::V) -> S::V {
+        s.mul(x, normal_cdf(s, x))
+    }
+}
+impl Binary for Gelu {
+    #[inline(always)]
+    fn apply<S: Simd>(self, s: S, x: S::V, dy: S::V) -> S::V {
+        s.mul(dy, s.fma(x, normal_pdf(s, x), normal_cdf(s, x)))
+    }
+}
+
+/// `x * sigmoid(a x)`.
+#[derive(Clone, Copy)]
+pub(crate) struct Swish(pub(crate) f32);
+impl Unary for Swish {
+    #[inline(always)]
+    fn apply<S: Simd>(self, s: S, x: S::V) -> S::V {
+        s.mul(x, sigmoid(s, s.mul(s.splat(self.0), x)))
+    }
+}
+impl Binary for Swish {
+    #[inline(always)]
+    fn apply<S: Simd>(self, s: S, x: S::V, dy: S::V) -> S::V {
+        let ax = s.mul(s.splat(self.0), x);
+        let one = s.splat(1.0);
+        let e = exp(s, s.sub(s.zero(), ax));
+        let g = s.div(one, s.add(one, e));
+        // 1 - g without cancellation, and without infinity times zero.
+        let other = s.select_lt(e, s.splat(1e37), s.mul(e, g), one);
+        let rest = s.mul(ax, other);
+        s.mul(dy, s.fma(g, rest, g))
+    }
+}
+
+const COST: usize = 32;
+
+/// `x * Phi(x)` with the exact normal distribution function.
+#[must_use]
+pub fn gelu(x: &[f32]) -> Vec<f32> {
+    map1(level(), x, COST, Gelu)
+}
+
+/// Gradient of [`gelu`] at `x`, times `dy`.
+#[must_use]
+pub fn gelu_backward(x: &[f32], dy: &[f32]) -> Vec<f32> {
+    map2(level(), x, dy, 2 * COST, Gelu)
+}
+
+/// `x * sigmoid(1.702 x)`, the approximation of GELU that the CLIP models were trained with.
+#[must_use]
+pub fn quick_gelu(x: &[f32]) -> Vec<f32> {
+    map1(level(), x, COST, Swish(1.702))
+}
+
+/// Gradient of [`quick_gelu`] at `x`, times `dy`.
+#[must_use]
+pub fn quick_gelu_backward(x: &[f32], dy: &[f32]) -> Vec<f32> {
+    map2(level(), x, dy, COST, Swish(1.702))
+}
+
+/// `x * sigmoid(x)`.
+#[must_use]
+pub fn silu(x: &[f32]) -> Vec<f32> {
+    map1(level(), x, COST, Swish(1.0))
+}
+
+/// Gradient of [`silu`] at `x`, times `dy`.
+#[must_use]
+pub fn silu_backward(x: &[f32], dy: &[f32]) -> Vec<f32> {
+    map2(level(), x, dy, COST, Swish(1.0))
+}
+
+struct GegluRow<'a> {
+    x: &'a [f32],
+    y: Shared,
+}
+
+impl Kernel for GegluRow<'_> {
+    type Output = ();
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        let d = self.x.len() / 2;
+        for_vectors!(S, d, |i, n| {
+            // SAFETY: n values from index i are inside each half of x and inside y.
+            unsafe {
+                let value = read(s, self.x.as_ptr().add(i), n);
+                let gate = read(s, self.x.as_ptr().add(d + i), n);
+                write(s, self.y.at(i), s.mul(value, s.mul(gate, normal_cdf(s, gate))), n);
+            }
+        });
+    }
+}
+
+/// Gated GELU over rows of length `2 d`: first half times [`gelu`] of the second half. `x [m, 2 d]`; returns `[m, d]`.
+#[must_use]
+pub fn geglu(x: &[f32], m: usize, d: usize) -> Vec<f32> {
+    assert_eq!(x.len(), m * 2 * d, "x");
+    let level = level();
+    let mut out = Output::new(m * d);
+    let y = out.ptr();
+    parallel::for_ranges(m, COST * d, |start, end| {
+        for r in start..end {
+            level.run(GegluRow { x: &x[2 * d * r..2 * d * (r + 1)], y: Shared::new(y.at(r * d)) });
+        }
+    });
+    // SAFETY: the ranges cover all rows.
+    unsafe { out.finish() }
+}
+
+struct GegluRowBackward<'a> {
+    x: &'a [f32],
+    dy: &'a [f32],
+    dx: Shared,
+}
+
+impl Kernel for GegluRowBackward<'_> {
+    type Output = ();
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        let d = self.dy.len();
+        for_vectors!(S, d, |i, n| {
+            // SAFETY: n values from index i are inside each half of x and dx and inside dy.
+            unsafe {
+                let value = read(s, self.x.as_ptr().add(i), n);
+                let gate = read(s, self.x.as_ptr().add(d + i), n);
+                let dy = read(s, self.dy.as_ptr().add(i), n);
+                let cdf = normal_cdf(s, gate);
+                let slope = s.fma(gate, normal_pdf(s, gate), cdf);
+                write(s, self.dx.at(i), s.mul(dy, s.mul(gate, cdf)), n);
+                write(s, self.dx.at(d + i), s.mul(s.mul(dy, value), slope), n);
+            }
+        });
+    }
+}
+
+/// Gradient of [`geglu`]: `x [m, 2 d]`, `dy [m, d]`; returns `[m, 2 d]`.
+#[must_use]
+pub fn geglu_backward(x: &[f32], dy: &[f32], m: usize, d: usize) -> Vec<f32> {
+    assert_eq!(x.len(), m * 2 * d, "x");
+    assert_eq!(dy.len(), m * d, "dy");
+    let level = level();
+    let mut out = Output::new(m * 2 * d);
+    let dx = out.ptr();
+    parallel::for_ranges(m, 2 * COST * d, |start, end| {
+        for r in start..end {
+            let x = &x[2 * d * r..2 * d * (r + 1)];
+            level.run(GegluRowBackward { x, dy: &dy[d * r..d * (r + 1)], dx: Shared::new(dx.at(2 * d * r)) });
+        }
+    });
+    // SAFETY: the ranges cover all rows.
+    unsafe { out.finish() }
+}

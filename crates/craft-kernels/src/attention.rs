@@ -1,0 +1,301 @@
+//! Scaled dot-product attention in tiles: the matrix of scores never exists as a whole.
+
+use crate::buffer::{Output, Shared, scratch};
+use crate::gemm::block::panel_vectors;
+use crate::gemm::pack::Transpose;
+use crate::gemm::{Block, Init};
+use crate::parallel;
+use crate::simd::map::{for_vectors, read, write};
+use crate::simd::math::exp;
+use crate::simd::{Kernel, Level, Simd, level};
+
+/// Shape of multi-head attention: `q` and the output `[batch, queries, heads * head_dim]`, `k` and `v`
+/// `[batch, keys, heads * head_dim]`; the heads lie side by side in the last axis.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AttentionShape {
+    /// Sequences.
+    pub batch: usize,
+    /// Heads.
+    pub heads: usize,
+    /// Length of the query sequence.
+    pub queries: usize,
+    /// Length of the key sequence; at least 1.
+    pub keys: usize,
+    /// Width of one head.
+    pub head_dim: usize,
+}
+
+impl AttentionShape {
+    pub(crate) fn width(&self) -> usize {
+        self.heads * self.head_dim
+    }
+    pub(crate) fn query_len(&self) -> usize {
+        self.batch * self.queries * self.width()
+    }
+    pub(crate) fn key_len(&self) -> usize {
+        self.batch * self.keys * self.width()
+    }
+    pub(crate) fn flops(&self) -> usize {
+        4 * self.query_len() * self.keys
+    }
+    pub(crate) fn check(&self) {
+        assert!(self.keys > 0, "attention needs at least one key");
+    }
+}
+
+/// Queries of one tile.
+pub(crate) const QB: usize = 32;
+/// Keys of one tile.
+pub(crate) const KB: usize = 128;
+/// Queries of one forward task.
+const QUERIES: usize = 256;
+
+/// `x [rows, d]` at row distance `ld`, turned into column panels of `[d, width]` for every [`KB`] rows.
+pub(crate) struct Turned {
+    width: usize,
+    tile: usize,
+}
+
+impl Turned {
+    pub(crate) fn new(level: Level, keys: usize, d: usize) -> Self {
+        let width = panel_vectors(keys.min(KB), level.lanes()) * level.lanes();
+        Self { width, tile: keys.min(KB).div_ceil(width) * width * d }
+    }
+
+    pub(crate) fn len(&self, keys: usize) -> usize {
+        keys.div_ceil(KB) * self.tile
+    }
+
+    /// # Safety
+    /// `x + r * ld` is readable for `d` values for `r < keys`; `to` is writable for [`Turned::len`] values.
+    pub(crate) unsafe fn fill(&self, level: Level, x: *const f32, ld: usize, keys: usize, d: usize, to: *mut f32) {
+        for (t, k0) in (0..keys).step_by(KB).enumerate() {
+            let rows = (keys - k0).min(KB);
+            let width = panel_vectors(rows, level.lanes()) * level.lanes();
+            for (panel, j) in (0..rows).step_by(width).enumerate() {
+                // SAFETY: the rows are inside x, and the panel inside its tile: width <= self.width by construction,
+                // and the panels of a shorter tile need no more room than those of a whole one.
+                unsafe {
+                    let dst = to.add(t * self.tile + panel * width * d);
+                    level.run(Transpose::new(x.add((k0 + j) * ld), ld, (rows - j).min(width), d, dst, width, width));
+                }
+            }
+        }
+    }
+
+    /// `c [m, keys] = a [m, d] x^T` for the tile of keys that begins at `k0`; `c` has rows of [`KB`].
+    ///
+    /// # Safety
+    /// `a` is readable for `m` rows of `d` at distance `lda`, `c` writable for `m` rows of [`KB`], and `from` was filled.
+    #[allow(clippy::too_many_arguments)]
+    pub(crate) unsafe fn scores(
+        &self,
+        level: Level,
+        a: *const f32,
+        lda: usize,
+        from: *const f32,
+        m: usize,
+        keys: usize,
+        d: usize,
+        k0: usize,
+        c: *mut f32,
+    ) {
+        let width = panel_vectors(keys, level.lanes()) * level.lanes();
+        debug_assert!(width <= self.width);
+        let mut g = Block::<false, false>::new(m, keys, d);
+        (g.a, g.a_step) = (a, lda);
+        (g.b, g.ldb, g.b_panel, g.b_padded) = (from.wrapping_add(k0 / KB * self.tile), width, width * d, true);
+        (g.c, g.ldc) = (c, KB);
+        // SAFETY: the caller vouches for a, c and the filled tile.
+        unsafe { level.run(g.ready()) };
+    }
+}
+
+/// Copies rows times a factor.
+pub(crate) struct ScaleRows {
+    pub x: *const f32,
+    pub ldx: usize,
+    pub y: *mut f32,
+    pub ldy: usize,
+    pub rows: usize,
+    pub d: usize,
+    pub factor: f32,
+}
+
+impl ScaleRows {
+    /// # Safety
+    /// `x` is readable and `y` writable for `rows` rows of `d` values at their distances.
+    pub(crate) unsafe fn ready(self) -> ReadyScale {
+        ReadyScale(self)
+    }
+}
+
+/// A [`ScaleRows`] whose pointers were vouched for.
+pub(crate) struct ReadyScale(ScaleRows);
+
+impl Kernel for ReadyScale {
+    type Output = ();
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        let h = self.0;
+        let f = s.splat(h.factor);
+        for r in 0..h.rows {
+            for_vectors!(S, h.d, |i, n| {
+                // SAFETY: `ready` vouched for every row.
+                unsafe { write(s, h.y.add(r * h.ldy + i), s.mul(f, read(s, h.x.add(r * h.ldx + i), n)), n) };
+            });
+        }
+    }
+}
+
+/// Puts minus infinity where key `k0 + j` comes after query `q0 + i`.
+pub(crate) fn mask(scores: &mut [f32], rows: usize, keys: usize, q0: usize, k0: usize) {
+    for i in 0..rows {
+        let visible = (q0 + i + 1).saturating_sub(k0).min(keys);
+        scores[i * KB + visible..i * KB + keys].fill(f32::NEG_INFINITY);
+    }
+}
+
+/// One step of the running softmax over the rows of a tile of scores.
+struct Softmax<'a> {
+    scores: &'a mut [f32],
+    rows: usize,
+    keys: usize,
+    largest: &'a mut [f32],
+    sums: &'a mut [f32],
+    out: &'a mut [f32],
+    d: usize,
+    first: bool,
+}
+
+impl Kernel for Softmax<'_> {
+    type Output = ();
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        assert!(self.rows * KB <= self.scores.len() && self.keys <= KB && self.rows * self.d <= self.out.len());
+        for r in 0..self.rows {
+            let row = self.scores[r * KB..].as_mut_ptr();
+            let whole = self.keys / S::LANES * S::LANES;
+            let mut top = s.splat(f32::NEG_INFINITY);
+            let mut m = if self.first { f32::NEG_INFINITY } else { self.largest[r] };
+            for_vectors!(S, whole, |i, _n| {
+                // SAFETY: i + LANES <= keys <= KB, the length of a row.
+                top = s.max(top, unsafe { s.load(row.add(i)) });
+            });
+            m = m.max(s.reduce_max(top));
+            for i in whole..self.keys {
+                // SAFETY: i < keys.
+                m = m.max(unsafe { *row.add(i) });
+            }
+            let base = s.splat(m);
+            let mut sum = s.zero();
+            for_vectors!(S, whole, |i, _n| {
+                // SAFETY: i + LANES <= keys.
+                unsafe {
+                    let p = exp(s, s.sub(s.load(row.add(i)), base));
+                    s.store(row.add(i), p);
+                    sum = s.add(sum, p);
+                }
+            });
+            let rest = self.keys - whole;
+            if rest > 0 {
+                // SAFETY: `rest` values from index `whole` are inside the row; loading them again clears the other
+                // lanes, which must not reach the sum.
+                unsafe {
+                    let p = exp(s, s.sub(s.load_partial(row.add(whole), rest), base));
+                    s.store_partial(row.add(whole), p, rest);
+                    sum = s.add(sum, s.load_partial(row.add(whole), rest));
+                }
+            }
+            let added = s.reduce_add(sum);
+            if self.first {
+                self.sums[r] = added;
+            } else {
+                let a = exp(s, s.splat(self.largest[r] - m));
+                let mut one = [0.0f32; 1];
+                // SAFETY: one lane into an array of one.
+                unsafe { s.store_partial(one.as_mut_ptr(), a, 1) };
+                self.sums[r] = self.sums[r] * one[0] + added;
+                let out = self.out[r * self.d..].as_mut_ptr();
+                for_vectors!(S, self.d, |i, n| {
+                    // SAFETY: n values from index i are inside row r of the output.
+                    unsafe { write(s, out.add(i), s.mul(a, read(s, out.add(i), n)), n) };
+                });
+            }
+            self.largest[r] = m;
+        }
+    }
+}
+
+/// `softmax(scale * q k^T) v` a head, with query `i` seeing keys `0..=i` only where `causal`.
+///
+/// Returns the output `[batch, queries, heads * head_dim]` and the logarithm of each softmax's denominator
+/// `[batch, heads, queries]`, which [`attention_backward`](crate::attention_backward) needs.
+#[must_use]
+pub fn attention(q: &[f32], k: &[f32], v: &[f32], s: &AttentionShape, scale: f32, causal: bool) -> (Vec<f32>, Vec<f32>) {
+    s.check();
+    assert_eq!(q.len(), s.query_len(), "q");
+    assert!(k.len() == s.key_len() && v.len() == k.len(), "k and v");
+    let level = level();
+    let (d, ld, keys) = (s.head_dim, s.width(), s.keys);
+    let (mut out, mut lse) = (Output::new(s.query_len()), Output::new(s.batch * s.heads * s.queries));
+    let (to, to_lse) = (out.ptr(), lse.ptr());
+    let pairs = s.batch * s.heads;
+    let chunk = if pairs >= 8 { s.queries.max(1) } else { QUERIES };
+    let chunks = s.queries.div_ceil(chunk);
+    let turned = Turned::new(level, keys, d);
+    parallel::for_each(pairs * chunks, s.flops(), |task| {
+        let (pair, first) = (task / chunks, task % chunks * chunk);
+        let (b, h) = (pair / s.heads, pair % s.heads);
+        let key_at = b * keys * ld + h * d;
+        let turned_len = turned.len(keys);
+        scratch(turned_len + QB * (KB + 2 * d + 2), |buffer| {
+            let (kt, rest) = buffer.split_at_mut(turned_len);
+            let (scores, rest) = rest.split_at_mut(QB * KB);
+            let (queries, rest) = rest.split_at_mut(QB * d);
+            let (part, rest) = rest.split_at_mut(QB * d);
+            let (largest, sums) = rest.split_at_mut(QB);
+            // SAFETY: head h of sequence b holds `keys` rows of d at distance ld; kt has the length `turned` wants.
+            unsafe { turned.fill(level, k.as_ptr().wrapping_add(key_at), ld, keys, d, kt.as_mut_ptr()) };
+            for q0 in (first..(first + chunk).min(s.queries)).step_by(QB) {
+                let rows = ((first + chunk).min(s.queries) - q0).min(QB);
+                let query_at = (b * s.queries + q0) * ld + h * d;
+                let x = q.as_ptr().wrapping_add(query_at);
+                let copy = ScaleRows { x, ldx: ld, y: queries.as_mut_ptr(), ldy: d, rows, d, factor: scale };
+                // SAFETY: rows q0.. of the head are inside q; the copy holds QB rows.
+                unsafe { level.run(copy.ready()) };
+                let end = if causal { (q0 + rows).min(keys) } else { keys };
+                for k0 in (0..end).step_by(KB) {
+                    let n = (keys - k0).min(KB);
+                    // SAFETY: `queries` holds `rows` rows of d, `scores` QB rows of KB, and kt was filled.
+                    unsafe {
+                        turned.scores(level, queries.as_ptr(), d, kt.as_ptr(), rows, n, d, k0, scores.as_mut_ptr());
+                    }
+                    if causal {
+                        mask(scores, rows, n, q0, k0);
+                    }
+                    level.run(Softmax { scores, rows, keys: n, largest, sums, out: part, d, first: k0 == 0 });
+                    let mut g = Block::<false, false>::new(rows, d, n);
+                    (g.a, g.a_step) = (scores.as_ptr(), KB);
+                    (g.b, g.ldb) = (v.as_ptr().wrapping_add(key_at + k0 * ld), ld);
+                    (g.c, g.ldc) = (part.as_mut_ptr(), d);
+                    g.init = if k0 == 0 { Init::Zero } else { Init::Load };
+                    // SAFETY: `scores` and `part` hold the rows; keys k0.. of the head are inside v.
+                    unsafe { level.run(g.ready()) };
+                }
+                for r in 0..rows {
+                    let y = Shared::new(to.at(query_at + r * ld));
+                    let row = part[r * d..].as_ptr();
+                    let copy = ScaleRows { x: row, ldx: d, y: y.get(), ldy: ld, rows: 1, d, factor: 1.0 / sums[r] };
+                    // SAFETY: this task alone writes row q0 + r of this head, and its logarithm.
+                    unsafe {
+                        level.run(copy.ready());
+                        to_lse.at(pair * s.queries + q0 + r).write(largest[r] + sums[r].ln());
+                    }
+                }
+            }
+        });
+    });
+    // SAFETY: the tasks cover all heads and queries.
+    unsafe { (out.finish(), lse.finish()) }
+}

@@ -1,0 +1,173 @@
+//! The forward pass, which the input gradient uses too.
+
+use super::planes::Geometry;
+use super::shape::ConvShape;
+use crate::buffer::{Output, Shared, scratch};
+use crate::gemm::micro::MR;
+use crate::gemm::{Block, Init};
+use crate::parallel;
+use crate::simd::{Level, level};
+
+/// Convolution of `x` with `w` plus a bias a channel; shapes as in [`ConvShape`], `bias [out_channels]`.
+#[must_use]
+pub fn conv2d(x: &[f32], w: &[f32], bias: Option<&[f32]>, s: &ConvShape) -> Vec<f32> {
+    s.check();
+    assert_eq!(x.len(), s.in_len(), "x");
+    assert_eq!(w.len(), s.weight_len(), "w");
+    if let Some(bias) = bias {
+        assert_eq!(bias.len(), s.out_channels, "bias");
+    }
+    let level = level();
+    let [kh, kw] = s.kernel;
+    let geometry = Geometry {
+        height: s.height,
+        width: s.width,
+        out_height: s.out_height(),
+        out_width: s.out_width(),
+        kernel: s.kernel,
+        stride: s.stride,
+        top: s.padding[0] as isize,
+        left: s.padding[2] as isize,
+    };
+    let taps = Taps { w, first: 0, out: s.in_channels * kh * kw, input: kh * kw, row: kw as isize, column: 1 };
+    let mut y = Output::new(s.out_len());
+    let pass = Pass { batch: s.batch, inputs: s.in_channels, outputs: s.out_channels, geometry, taps, bias };
+    // SAFETY: the pass writes every position of every output channel of the fresh vector.
+    unsafe {
+        pass.run(level, x, y.ptr());
+        y.finish()
+    }
+}
+
+/// The weight as the pass reads it: tap `(i, j)` from input channel `c` to output channel `o` is
+/// `w[first + o * out + c * input + i * row + j * column]`.
+#[derive(Clone, Copy)]
+pub(super) struct Taps<'a> {
+    pub w: &'a [f32],
+    pub first: usize,
+    pub out: usize,
+    pub input: usize,
+    pub row: isize,
+    pub column: isize,
+}
+
+/// A correlation of `[batch, inputs, ..]` to `[batch, outputs, ..]`.
+pub(super) struct Pass<'a> {
+    pub batch: usize,
+    pub inputs: usize,
+    pub outputs: usize,
+    pub geometry: Geometry,
+    pub taps: Taps<'a>,
+    pub bias: Option<&'a [f32]>,
+}
+
+/// Sum length of one block of channels, and size of its planes (in values), that keep the caches warm.
+const KC: usize = 288;
+const PLANES: usize = 96 << 10;
+
+impl Pass<'_> {
+    /// Input channels of one block: depends on the shape only.
+    fn channel_block(&self) -> usize {
+        let g = &self.geometry;
+        let by_sum = (KC / (g.kernel[0] * g.kernel[1])).max(1);
+        let by_size = if g.direct() { by_sum } else { (PLANES / g.channel_len().max(1)).max(8) };
+        by_sum.min(by_size).min(self.inputs.max(1))
+    }
+
+    /// # Safety
+    /// `y` is writable for `batch * outputs * positions` values.
+    pub(super) unsafe fn run(&self, level: Level, x: &[f32], y: Shared) {
+        let g = self.geometry;
+        let (positions, taps) = (g.positions(), g.kernel[0] * g.kernel[1]);
+        let image = g.height * g.width;
+        if positions == 0 || self.outputs == 0 || self.batch == 0 {
+            return;
+        }
+        let block = self.channel_block();
+        let tiles = self.outputs.div_ceil(MR);
+        let flops = 2 * self.batch * self.outputs * positions * self.inputs * taps;
+        // Few images: split the output channels too, at the price of a second copy of the planes.
+        let splits = if self.batch >= 8 { 1 } else { (8usize.div_ceil(self.batch)).min(tiles.div_ceil(4)) };
+        let tiles_each = tiles.div_ceil(splits);
+        let splits = tiles.div_ceil(tiles_each);
+        let table = g.offsets(block);
+        scratch(tiles * MR * self.inputs * taps, |packed| {
+            self.pack(block, packed);
+            let packed = &*packed;
+            parallel::for_each(self.batch * splits, flops, |task| {
+                let (n, split) = (task / splits, task % splits);
+                let o0 = split * tiles_each * MR;
+                let outputs = (self.outputs - o0).min(tiles_each * MR);
+                let to = y.at((n * self.outputs + o0) * positions);
+                let planes_len = if g.direct() { 0 } else { block * g.channel_len() };
+                scratch(planes_len, |planes| {
+                    let mut c0 = 0;
+                    loop {
+                        let channels = (self.inputs - c0).min(block);
+                        let first = (n * self.inputs + c0) * image;
+                        let b = if g.direct() {
+                            x[first..first + channels * image].as_ptr()
+                        } else {
+                            for c in 0..channels {
+                                let from = first + c * image;
+                                g.fill(&x[from..from + image], &mut planes[c * g.channel_len()..]);
+                            }
+                            planes.as_ptr()
+                        };
+                        let k = channels * taps;
+                        let mut m = Block::<true, true>::new(outputs, positions, k);
+                        let skip = tiles * MR * c0 * taps + o0 * k;
+                        (m.a, m.a_step, m.a_tile) = (packed[skip..].as_ptr(), MR, MR * k);
+                        (m.b, m.b_table) = (b, table.as_ptr());
+                        (m.c, m.ldc) = (to, positions);
+                        m.init = match (c0, self.bias) {
+                            (0, None) => Init::Zero,
+                            (0, Some(bias)) => Init::Rows(bias[o0..].as_ptr()),
+                            _ => Init::Load,
+                        };
+                        // SAFETY: the offsets end `positions` values before the end of the planes; the packed weight
+                        // holds k values for each row of each tile; C is this task's own range of `y`.
+                        unsafe { level.run(m.ready()) };
+                        c0 += channels;
+                        if c0 >= self.inputs {
+                            break;
+                        }
+                    }
+                });
+            });
+        });
+    }
+
+    /// Weights by block of input channels, then tile of output channels, then `k = (channel, tap)`, then row.
+    fn pack(&self, block: usize, packed: &mut [f32]) {
+        let t = self.taps;
+        let [kh, kw] = self.geometry.kernel;
+        let taps = kh * kw;
+        let tiles = self.outputs.div_ceil(MR);
+        let to = Shared::new(packed.as_mut_ptr());
+        let blocks = self.inputs.div_ceil(block.max(1));
+        let places: Vec<isize> =
+            (0..kh).flat_map(|i| (0..kw).map(move |j| i as isize * t.row + j as isize * t.column)).collect();
+        parallel::for_each(blocks * tiles, 8 * packed.len(), |task| {
+            let (c0, tile) = (task / tiles * block, task % tiles);
+            let channels = (self.inputs - c0).min(block);
+            let start = tiles * MR * c0 * taps + tile * MR * channels * taps;
+            for r in 0..MR {
+                let o = tile * MR + r;
+                let mut at = start + r;
+                for c in c0..c0 + channels {
+                    for &place in &places {
+                        let v = if o < self.outputs {
+                            t.w[((t.first + o * t.out + c * t.input) as isize + place) as usize]
+                        } else {
+                            0.0
+                        };
+                        // SAFETY: each task writes its own tile of the buffer.
+                        unsafe { to.at(at).write(v) };
+                        at += MR;
+                    }
+                }
+            }
+        });
+    }
+}

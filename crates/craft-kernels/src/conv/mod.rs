@@ -1,0 +1,16 @@
+//! Convolution without im2col.
+//!
+//! For each column `kx` of the kernel (and each phase of the stride) the image is copied once into a plane whose rows
+//! are exactly as long as the output's. Then output position `p = y * width + x` reads plane position `p + offset` for
+//! every tap, so the products run over whole vectors, and the microkernel finds its operand through a table of offsets.
+
+mod backward;
+mod forward;
+mod planes;
+mod shape;
+mod weight;
+
+pub use backward::{conv2d_backward_bias, conv2d_backward_input};
+pub use forward::conv2d;
+pub use shape::ConvShape;
+pub use weight::conv2d_backward_weight;

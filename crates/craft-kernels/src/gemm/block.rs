@@ -1,0 +1,162 @@
+//! A whole block of the result, tile by tile, on one thread.
+
+use super::micro::{MR, NV, Tile, tile};
+use crate::simd::{Kernel, Simd};
+
+/// What the accumulators start from.
+#[derive(Clone, Copy)]
+pub(crate) enum Init {
+    /// Zero.
+    Zero,
+    /// What C holds: the continuation of an earlier range of k.
+    Load,
+    /// One value a row.
+    Rows(*const f32),
+    /// One value a column.
+    Columns(*const f32),
+}
+
+/// `C[m, n] = init + A[m, k] B[k, n]`.
+///
+/// `PANEL`: rows of A adjacent in memory (`a + tile * a_tile + k * a_step + row`); otherwise values of k adjacent, row r
+/// at `a + r * a_step` or, with a table, at `a + a_table[r]`.
+/// `TABLE`: row k of B at `b + b_table[k]`; otherwise at `b + k * ldb`.
+#[derive(Clone, Copy)]
+pub(crate) struct Block<const PANEL: bool, const TABLE: bool> {
+    pub m: usize,
+    pub n: usize,
+    pub k: usize,
+    pub a: *const f32,
+    pub a_step: usize,
+    pub a_tile: usize,
+    pub a_table: *const usize,
+    pub b: *const f32,
+    pub ldb: usize,
+    pub b_table: *const usize,
+    /// Distance between the column panels of B; 0 where B is not packed (panels adjacent).
+    pub b_panel: usize,
+    /// Whether whole vectors may be read past column n of B.
+    pub b_padded: bool,
+    pub c: *mut f32,
+    pub ldc: usize,
+    pub init: Init,
+}
+
+impl<const PANEL: bool, const TABLE: bool> Block<PANEL, TABLE> {
+    /// A block with the common fields; the others are zero.
+    pub(crate) fn new(m: usize, n: usize, k: usize) -> Self {
+        Self {
+            m,
+            n,
+            k,
+            a: std::ptr::null(),
+            a_step: 0,
+            a_tile: MR,
+            a_table: std::ptr::null(),
+            b: std::ptr::null(),
+            ldb: 0,
+            b_table: std::ptr::null(),
+            b_panel: 0,
+            b_padded: false,
+            c: std::ptr::null_mut(),
+            ldc: 0,
+            init: Init::Zero,
+        }
+    }
+}
+
+/// Vectors of one column panel for `n` columns: as even a split as possible into at most [`NV`].
+#[inline]
+pub(crate) fn panel_vectors(n: usize, lanes: usize) -> usize {
+    let vectors = n.div_ceil(lanes).max(1);
+    vectors.div_ceil(vectors.div_ceil(NV))
+}
+
+/// A [`Block`] whose pointers were vouched for.
+pub(crate) struct Run<const PANEL: bool, const TABLE: bool>(Block<PANEL, TABLE>);
+
+impl<const PANEL: bool, const TABLE: bool> Block<PANEL, TABLE> {
+    /// # Safety
+    /// A, B (and the tables and bias) are readable and C is writable over the block's whole extent; C overlaps nothing.
+    pub(crate) unsafe fn ready(self) -> Run<PANEL, TABLE> {
+        Run(self)
+    }
+}
+
+impl<const PANEL: bool, const TABLE: bool> Kernel for Run<PANEL, TABLE> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        let g = self.0;
+        let width = panel_vectors(g.n, S::LANES) * S::LANES;
+        let mut j = 0;
+        let mut panel = 0;
+        while j < g.n {
+            let columns = (g.n - j).min(width);
+            let vectors = columns.div_ceil(S::LANES);
+            let tail = columns - (vectors - 1) * S::LANES;
+            let b = if g.b_panel == 0 { g.b.wrapping_add(j) } else { g.b.wrapping_add(panel * g.b_panel) };
+            let partial = tail < S::LANES && !g.b_padded;
+            let mut i = 0;
+            while i < g.m {
+                let left = g.m - i;
+                let rows = if left >= MR { MR } else { 1 << left.ilog2() };
+                let mut t = Tile {
+                    k: g.k,
+                    a: g.a,
+                    a_step: g.a_step,
+                    rows: [g.a; MR],
+                    b,
+                    ldb: g.ldb,
+                    table: g.b_table,
+                    c: g.c.wrapping_add(i * g.ldc + j),
+                    ldc: g.ldc,
+                    tail,
+                    init: match g.init {
+                        Init::Rows(p) => Init::Rows(p.wrapping_add(i)),
+                        Init::Columns(p) => Init::Columns(p.wrapping_add(j)),
+                        other => other,
+                    },
+                };
+                if PANEL {
+                    t.a = g.a.wrapping_add(i / MR * g.a_tile + i % MR);
+                } else {
+                    for (r, p) in t.rows.iter_mut().enumerate().take(rows) {
+                        *p = if g.a_table.is_null() {
+                            g.a.wrapping_add((i + r) * g.a_step)
+                        } else {
+                            // SAFETY: the table has one entry a row of the block, and i + r < m.
+                            g.a.wrapping_add(unsafe { *g.a_table.add(i + r) })
+                        };
+                    }
+                }
+                // SAFETY: `ready` vouched for the whole block, and the tile lies inside it.
+                unsafe { any::<S, PANEL, TABLE>(s, &t, rows, vectors, partial) };
+                i += rows;
+            }
+            j += width;
+            panel += 1;
+        }
+    }
+}
+
+macro_rules! shapes {
+    ($s:ident, $t:ident, $rows:ident, $vectors:ident, $partial:ident; $($m:literal $n:literal),*) => {
+        match ($rows, $vectors, $partial) {
+            $(($m, $n, false) => tile::<S, $m, $n, PANEL, TABLE, false>($s, $t),
+            ($m, $n, true) => tile::<S, $m, $n, PANEL, TABLE, true>($s, $t),)*
+            _ => unreachable!("no such tile"),
+        }
+    };
+}
+
+/// # Safety
+/// As [`tile`].
+#[inline(always)]
+unsafe fn any<S: Simd, const PANEL: bool, const TABLE: bool>(s: S, t: &Tile, rows: usize, vectors: usize, partial: bool) {
+    // SAFETY: the caller vouches for the tile.
+    unsafe {
+        shapes!(s, t, rows, vectors, partial; 8 1, 8 2, 8 3, 4 1, 4 2, 4 3, 2 1, 2 2, 2 3, 1 1, 1 2, 1 3)
+    }
+}

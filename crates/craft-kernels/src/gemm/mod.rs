@@ -1,0 +1,9 @@
+//! Matrix products: a register-blocked microkernel, a block routine on top of it, and the driver for plain matrices.
+
+pub(crate) mod block;
+pub(crate) mod driver;
+pub(crate) mod micro;
+pub(crate) mod pack;
+
+pub(crate) use block::{Block, Init};
+pub(crate) use driver::{Left, Product, Right, product};

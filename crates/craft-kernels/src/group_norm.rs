@@ -1,0 +1,224 @@
+//! Group normalisation, with the activation that follows it in the residual blocks.
+
+use crate::activation::Swish;
+use crate::buffer::{Output, Shared};
+use crate::parallel;
+use crate::reduce::{Deviation, Sum};
+use crate::simd::map::{Binary, Unary, for_vectors, read, write};
+use crate::simd::{Kernel, Simd, level};
+
+/// `y = act(x * scale + shift)` over one channel.
+struct Affine<'a> {
+    x: &'a [f32],
+    y: Shared,
+    scale: f32,
+    shift: f32,
+    silu: bool,
+}
+
+impl Kernel for Affine<'_> {
+    type Output = ();
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        let (a, b) = (s.splat(self.scale), s.splat(self.shift));
+        for_vectors!(S, self.x.len(), |i, n| {
+            // SAFETY: n values from index i are inside x and y.
+            unsafe {
+                let v = s.fma(read(s, self.x.as_ptr().add(i), n), a, b);
+                write(s, self.y.at(i), if self.silu { Unary::apply(Swish(1.0), s, v) } else { v }, n);
+            }
+        });
+    }
+}
+
+/// Normalises each of `groups` groups of channels over its channels and positions, then applies the affine map and,
+/// with `silu`, `v * sigmoid(v)`.
+///
+/// `x [n, c, hw]`, `weight [c]`, `bias [c]`; returns `y [n, c, hw]`, and mean and reciprocal deviation `[n * groups]`.
+#[must_use]
+#[allow(clippy::too_many_arguments)]
+pub fn group_norm(
+    x: &[f32],
+    weight: &[f32],
+    bias: &[f32],
+    n: usize,
+    c: usize,
+    hw: usize,
+    groups: usize,
+    eps: f32,
+    silu: bool,
+) -> (Vec<f32>, Vec<f32>, Vec<f32>) {
+    assert_eq!(x.len(), n * c * hw, "x");
+    assert!(weight.len() == c && bias.len() == c, "weight and bias need one value a channel");
+    assert!(groups > 0 && c.is_multiple_of(groups), "groups must divide the channels");
+    let level = level();
+    let each = c / groups;
+    let size = each * hw;
+    let (mut y, mut mean, mut rstd) = (Output::new(x.len()), Output::new(n * groups), Output::new(n * groups));
+    let (to, to_mean, to_rstd) = (y.ptr(), mean.ptr(), rstd.ptr());
+    let cost = if silu { 40 } else { 12 };
+    parallel::for_each(n * groups, cost * x.len(), |i| {
+        let group = &x[i * size..(i + 1) * size];
+        let m = level.run(Sum(group)) / size as f64;
+        // The deviation is taken from the rounded mean, and corrected for the rounding.
+        let rounded = m as f32;
+        let off = m - f64::from(rounded);
+        let variance = (level.run(Deviation(group, rounded)) / size as f64 - off * off).max(0.0);
+        let r = (1.0 / (variance + f64::from(eps)).sqrt()) as f32;
+        // SAFETY: each group writes its own statistics.
+        unsafe {
+            to_mean.at(i).write(rounded);
+            to_rstd.at(i).write(r);
+        }
+        for j in 0..each {
+            let channel = i % groups * each + j;
+            let scale = r * weight[channel];
+            let shift = (-rounded).mul_add(scale, bias[channel]);
+            let y = Shared::new(to.at(i * size + j * hw));
+            level.run(Affine { x: &group[j * hw..(j + 1) * hw], y, scale, shift, silu });
+        }
+    });
+    // SAFETY: the groups cover all elements.
+    unsafe { (y.finish(), mean.finish(), rstd.finish()) }
+}
+
+/// Sums over one channel of `g = dy * act'(v)` and of `g * xhat`.
+struct ChannelSums<'a> {
+    x: &'a [f32],
+    dy: &'a [f32],
+    mean: f32,
+    rstd: f32,
+    weight: f32,
+    bias: f32,
+    silu: bool,
+}
+
+/// Values added in `f32` before the sums move on to `f64`.
+const RUN: usize = 512;
+
+impl Kernel for ChannelSums<'_> {
+    type Output = (f64, f64);
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) -> (f64, f64) {
+        let (mean, rstd) = (s.splat(self.mean), s.splat(self.rstd));
+        let (w, b) = (s.splat(self.weight), s.splat(self.bias));
+        let (mut sum, mut dot) = (0.0, 0.0);
+        for (x, dy) in self.x.chunks(RUN).zip(self.dy.chunks(RUN)) {
+            let (mut p, mut q) = (s.zero(), s.zero());
+            for_vectors!(S, x.len(), |i, n| {
+                // SAFETY: n values from index i are inside both runs; dy is zero in the lanes past them.
+                let (v, d) = unsafe { (read(s, x.as_ptr().add(i), n), read(s, dy.as_ptr().add(i), n)) };
+                let xhat = s.mul(s.sub(v, mean), rstd);
+                let g = if self.silu { Binary::apply(Swish(1.0), s, s.fma(xhat, w, b), d) } else { d };
+                p = s.add(p, g);
+                q = s.fma(g, xhat, q);
+            });
+            sum += f64::from(s.reduce_add(p));
+            dot += f64::from(s.reduce_add(q));
+        }
+        (sum, dot)
+    }
+}
+
+/// `dx = g * a + xhat * b + c` over one channel.
+struct ChannelGradient<'a> {
+    sums: ChannelSums<'a>,
+    dx: Shared,
+    a: f32,
+    b: f32,
+    c: f32,
+}
+
+impl Kernel for ChannelGradient<'_> {
+    type Output = ();
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        let h = self.sums;
+        let (mean, rstd) = (s.splat(h.mean), s.splat(h.rstd));
+        let (w, bias) = (s.splat(h.weight), s.splat(h.bias));
+        let (a, b, c) = (s.splat(self.a), s.splat(self.b), s.splat(self.c));
+        for_vectors!(S, h.x.len(), |i, n| {
+            // SAFETY: n values from index i are inside x, dy and dx.
+            unsafe {
+                let (v, d) = (read(s, h.x.as_ptr().add(i), n), read(s, h.dy.as_ptr().add(i), n));
+                let xhat = s.mul(s.sub(v, mean), rstd);
+                let g = if h.silu { Binary::apply(Swish(1.0), s, s.fma(xhat, w, bias), d) } else { d };
+                write(s, self.dx.at(i), s.fma(g, a, s.fma(xhat, b, c)), n);
+            }
+        });
+    }
+}
+
+/// Gradients of [`group_norm`]: takes its inputs and the statistics it returned, and `dy [n, c, hw]`; returns
+/// `dx [n, c, hw]`, `dweight [c]`, `dbias [c]`.
+#[must_use]
+#[allow(clippy::too_many_arguments)]
+pub fn group_norm_backward(
+    x: &[f32],
+    dy: &[f32],
+    weight: &[f32],
+    bias: &[f32],
+    mean: &[f32],
+    rstd: &[f32],
+    n: usize,
+    c: usize,
+    hw: usize,
+    groups: usize,
+    silu: bool,
+) -> (Vec<f32>, Vec<f32>, Vec<f32>) {
+    assert!(x.len() == n * c * hw && dy.len() == x.len(), "x and dy");
+    assert!(weight.len() == c && bias.len() == c, "weight and bias need one value a channel");
+    assert!(groups > 0 && c.is_multiple_of(groups), "groups must divide the channels");
+    assert!(mean.len() == n * groups && rstd.len() == n * groups, "statistics need one value a group");
+    let level = level();
+    let each = c / groups;
+    let size = each * hw;
+    let mut dx = Output::new(x.len());
+    let to = dx.ptr();
+    // Sums of g and of g * xhat, one pair for every image and channel.
+    let (mut sums, mut dots) = (Output::new(n * c), Output::new(n * c));
+    let (to_sum, to_dot) = (sums.ptr(), dots.ptr());
+    let cost = if silu { 80 } else { 20 };
+    parallel::for_each(n * groups, cost * x.len(), |i| {
+        let first = i % groups * each;
+        let channel = |j: usize| ChannelSums {
+            x: &x[i * size + j * hw..][..hw],
+            dy: &dy[i * size + j * hw..][..hw],
+            mean: mean[i],
+            rstd: rstd[i],
+            weight: weight[first + j],
+            bias: bias[first + j],
+            silu,
+        };
+        let (mut sum, mut dot) = (0.0f64, 0.0f64);
+        for j in 0..each {
+            let (p, q) = level.run(channel(j));
+            sum += p * f64::from(weight[first + j]);
+            dot += q * f64::from(weight[first + j]);
+            // SAFETY: each image and channel writes its own pair.
+            unsafe {
+                to_sum.at(i * each + j).write(p as f32);
+                to_dot.at(i * each + j).write(q as f32);
+            }
+        }
+        let r = f64::from(rstd[i]);
+        let b = (-r * dot / size as f64) as f32;
+        let c = (-r * sum / size as f64) as f32;
+        for j in 0..each {
+            let dx = Shared::new(to.at(i * size + j * hw));
+            level.run(ChannelGradient { sums: channel(j), dx, a: rstd[i] * weight[first + j], b, c });
+        }
+    });
+    // SAFETY: the groups cover all elements and all pairs.
+    let (dx, sums, dots) = unsafe { (dx.finish(), sums.finish(), dots.finish()) };
+    (dx, over_images(&dots, n, c), over_images(&sums, n, c))
+}
+
+/// Sums `[n, c]` over the images, in order.
+fn over_images(parts: &[f32], n: usize, c: usize) -> Vec<f32> {
+    let mut total = vec![0.0f64; c];
+    for image in parts.chunks_exact(c.max(1)).take(n) {
+        total.iter_mut().zip(image).for_each(|(t, &v)| *t += f64::from(v));
+    }
+    total.into_iter().map(|t| t as f32).collect()
+}

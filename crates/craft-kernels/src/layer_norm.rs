@@ -1,0 +1,167 @@
+//! Layer normalisation.
+
+use crate::buffer::{Output, Shared, scratch};
+use crate::parallel;
+use crate::reduce::{Deviation, Sum};
+use crate::simd::map::{for_vectors, read, write};
+use crate::simd::{Kernel, Simd, level};
+
+struct Row<'a> {
+    x: &'a [f32],
+    weight: &'a [f32],
+    bias: &'a [f32],
+    y: Shared,
+    eps: f32,
+}
+
+impl Kernel for Row<'_> {
+    type Output = (f32, f32);
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) -> (f32, f32) {
+        let d = self.x.len();
+        let m = Sum(self.x).run(s) / d as f64;
+        // The deviation is taken from the rounded mean, and corrected for the rounding.
+        let rounded = m as f32;
+        let off = m - f64::from(rounded);
+        let variance = (Deviation(self.x, rounded).run(s) / d as f64 - off * off).max(0.0);
+        let r = (1.0 / (variance + f64::from(self.eps)).sqrt()) as f32;
+        let (mean, rstd) = (s.splat(rounded), s.splat(r));
+        for_vectors!(S, d, |i, n| {
+            // SAFETY: n values from index i are inside the row, weight, bias and y.
+            unsafe {
+                let xhat = s.mul(s.sub(read(s, self.x.as_ptr().add(i), n), mean), rstd);
+                let (w, b) = (read(s, self.weight.as_ptr().add(i), n), read(s, self.bias.as_ptr().add(i), n));
+                write(s, self.y.at(i), s.fma(xhat, w, b), n);
+            }
+        });
+        (rounded, r)
+    }
+}
+
+/// Normalises each row of `x [m, d]` and applies `weight [d]` and `bias [d]`; returns `y [m, d]`, and mean and
+/// reciprocal deviation `[m]`.
+#[must_use]
+pub fn layer_norm(
+    x: &[f32],
+    weight: &[f32],
+    bias: &[f32],
+    m: usize,
+    d: usize,
+    eps: f32,
+) -> (Vec<f32>, Vec<f32>, Vec<f32>) {
+    assert_eq!(x.len(), m * d, "x");
+    assert!(weight.len() == d && bias.len() == d, "weight and bias need one value a column");
+    let level = level();
+    let (mut y, mut mean, mut rstd) = (Output::new(m * d), Output::new(m), Output::new(m));
+    let (to, to_mean, to_rstd) = (y.ptr(), mean.ptr(), rstd.ptr());
+    parallel::for_ranges(m, 12 * d, |start, end| {
+        for i in start..end {
+            let y = Shared::new(to.at(i * d));
+            let (a, b) = level.run(Row { x: &x[i * d..(i + 1) * d], weight, bias, y, eps });
+            // SAFETY: each row writes its own statistics.
+            unsafe {
+                to_mean.at(i).write(a);
+                to_rstd.at(i).write(b);
+            }
+        }
+    });
+    // SAFETY: the ranges cover all rows.
+    unsafe { (y.finish(), mean.finish(), rstd.finish()) }
+}
+
+/// One row of the backward pass; adds its part to `dw` and `db`.
+struct RowBackward<'a> {
+    x: &'a [f32],
+    dy: &'a [f32],
+    weight: &'a [f32],
+    mean: f32,
+    rstd: f32,
+    dx: Shared,
+    dw: Shared,
+    db: Shared,
+}
+
+impl Kernel for RowBackward<'_> {
+    type Output = ();
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        let d = self.x.len();
+        let (mean, rstd) = (s.splat(self.mean), s.splat(self.rstd));
+        let (mut sum, mut dot) = (s.zero(), s.zero());
+        for_vectors!(S, d, |i, n| {
+            // SAFETY: n values from index i are inside every row; lanes past them are zero in dy and weight.
+            unsafe {
+                let xhat = s.mul(s.sub(read(s, self.x.as_ptr().add(i), n), mean), rstd);
+                let dy = read(s, self.dy.as_ptr().add(i), n);
+                let g = s.mul(dy, read(s, self.weight.as_ptr().add(i), n));
+                sum = s.add(sum, g);
+                dot = s.fma(g, xhat, dot);
+                write(s, self.dw.at(i), s.fma(dy, xhat, read(s, self.dw.at(i), n)), n);
+                write(s, self.db.at(i), s.add(dy, read(s, self.db.at(i), n)), n);
+            }
+        });
+        let r = self.rstd / d as f32;
+        let b = s.splat(-r * s.reduce_add(dot));
+        let c = s.splat(-r * s.reduce_add(sum));
+        for_vectors!(S, d, |i, n| {
+            // SAFETY: n values from index i are inside every row.
+            unsafe {
+                let xhat = s.mul(s.sub(read(s, self.x.as_ptr().add(i), n), mean), rstd);
+                let g = s.mul(read(s, self.dy.as_ptr().add(i), n), read(s, self.weight.as_ptr().add(i), n));
+                write(s, self.dx.at(i), s.fma(g, rstd, s.fma(xhat, b, c)), n);
+            }
+        });
+    }
+}
+
+/// Rows of one chunk of the affine gradients.
+const CHUNK: usize = 64;
+
+/// Gradients of [`layer_norm`]: takes its inputs, the statistics it returned and `dy [m, d]`; returns `dx [m, d]`,
+/// `dweight [d]`, `dbias [d]`.
+#[must_use]
+pub fn layer_norm_backward(
+    x: &[f32],
+    dy: &[f32],
+    weight: &[f32],
+    mean: &[f32],
+    rstd: &[f32],
+    m: usize,
+    d: usize,
+) -> (Vec<f32>, Vec<f32>, Vec<f32>) {
+    assert!(x.len() == m * d && dy.len() == m * d, "x and dy");
+    assert_eq!(weight.len(), d, "weight");
+    assert!(mean.len() == m && rstd.len() == m, "statistics need one value a row");
+    let level = level();
+    let mut dx = Output::new(m * d);
+    let to = dx.ptr();
+    let chunks = m.div_ceil(CHUNK);
+    let (mut dw, mut db) = (vec![0.0f64; d], vec![0.0f64; d]);
+    scratch(chunks * 2 * d, |parts| {
+        let shared = Shared::new(parts.as_mut_ptr());
+        parallel::for_each(chunks, 20 * m * d, |chunk| {
+            let (dw, db) = (shared.at(chunk * 2 * d), shared.at((chunk * 2 + 1) * d));
+            // SAFETY: each chunk owns 2 d values of the buffer.
+            unsafe { std::slice::from_raw_parts_mut(dw, 2 * d).fill(0.0) };
+            for i in chunk * CHUNK..((chunk + 1) * CHUNK).min(m) {
+                level.run(RowBackward {
+                    x: &x[i * d..(i + 1) * d],
+                    dy: &dy[i * d..(i + 1) * d],
+                    weight,
+                    mean: mean[i],
+                    rstd: rstd[i],
+                    dx: Shared::new(to.at(i * d)),
+                    dw: Shared::new(dw),
+                    db: Shared::new(db),
+                });
+            }
+        });
+        for part in parts.chunks_exact(2 * d.max(1)) {
+            dw.iter_mut().zip(&part[..d]).for_each(|(t, &v)| *t += f64::from(v));
+            db.iter_mut().zip(&part[d..]).for_each(|(t, &v)| *t += f64::from(v));
+        }
+    });
+    let narrow = |v: Vec<f64>| v.into_iter().map(|t| t as f32).collect();
+    // SAFETY: the chunks cover all rows.
+    (unsafe { dx.finish() }, narrow(dw), narrow(db))
+}

@@ -1,0 +1,72 @@
+//! Sums in a fixed order: `f32` vectors within short runs, `f64` across them.
+
+use crate::parallel;
+use crate::simd::map::{for_vectors, read};
+use crate::simd::{Kernel, Level, Simd, level};
+
+/// Values added in `f32` before the sum moves on to `f64`.
+const RUN: usize = 512;
+
+/// Sum of `x`.
+pub(crate) struct Sum<'a>(pub(crate) &'a [f32]);
+impl Kernel for Sum<'_> {
+    type Output = f64;
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) -> f64 {
+        let mut total = 0.0;
+        for run in self.0.chunks(RUN) {
+            let mut acc = s.zero();
+            for_vectors!(S, run.len(), |i, n| {
+                // SAFETY: n values from index i are inside the run.
+                acc = s.add(acc, unsafe { read(s, run.as_ptr().add(i), n) });
+            });
+            total += f64::from(s.reduce_add(acc));
+        }
+        total
+    }
+}
+
+/// Sum of `(x - mean)^2`.
+pub(crate) struct Deviation<'a>(pub(crate) &'a [f32], pub(crate) f32);
+impl Kernel for Deviation<'_> {
+    type Output = f64;
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) -> f64 {
+        let mean = s.splat(self.1);
+        let mut total = 0.0;
+        for run in self.0.chunks(RUN) {
+            let mut acc = s.zero();
+            let whole = run.len() / S::LANES * S::LANES;
+            for_vectors!(S, whole, |i, _n| {
+                // SAFETY: a whole vector from index i is inside the run.
+                let d = s.sub(unsafe { s.load(run.as_ptr().add(i)) }, mean);
+                acc = s.fma(d, d, acc);
+            });
+            total += f64::from(s.reduce_add(acc));
+            for &x in &run[whole..] {
+                let d = f64::from(x - self.1);
+                total += d * d;
+            }
+        }
+        total
+    }
+}
+
+/// Values of one task of [`sum_squares`]; fixed, so that the order of the sum is.
+const TASK: usize = 1 << 16;
+
+/// Sum of the squares of `x`, in the same order for any number of threads.
+#[must_use]
+pub fn sum_squares(x: &[f32]) -> f64 {
+    let level: Level = level();
+    if x.len() <= TASK {
+        return level.run(Deviation(x, 0.0));
+    }
+    let tasks = x.len().div_ceil(TASK);
+    let parts: Vec<std::sync::OnceLock<f64>> = (0..tasks).map(|_| std::sync::OnceLock::new()).collect();
+    parallel::for_each(tasks, 2 * x.len(), |i| {
+        let part = level.run(Deviation(&x[i * TASK..((i + 1) * TASK).min(x.len())], 0.0));
+        parts[i].get_or_init(|| part);
+    });
+    parts.iter().filter_map(|p| p.get()).sum()
+}

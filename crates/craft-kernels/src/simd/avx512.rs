@@ -1,0 +1,115 @@
+//! AVX-512F: sixteen lanes.
+
+use super::{Kernel, Simd};
+use std::arch::x86_64::*;
+
+/// Proof that the CPU has AVX-512F.
+#[derive(Clone, Copy)]
+pub(crate) struct Avx512(());
+
+/// Runs a kernel compiled with AVX-512F.
+#[target_feature(enable = "avx512f,avx2,fma")]
+pub(super) fn run<K: Kernel>(kernel: K) -> K::Output {
+    kernel.run(Avx512(()))
+}
+
+macro_rules! ops {
+    ($($name:ident($($arg:ident),*) = $body:expr;)*) => {
+        $(#[inline(always)]
+        fn $name(self, $($arg: __m512),*) -> __m512 {
+            // SAFETY: the token proves that the CPU has AVX-512F.
+            unsafe { $body }
+        })*
+    };
+}
+
+#[inline(always)]
+fn mask(n: usize) -> __mmask16 {
+    debug_assert!(n <= 16);
+    ((1u32 << n) - 1) as __mmask16
+}
+
+impl Simd for Avx512 {
+    type V = __m512;
+    const LANES: usize = 16;
+
+    #[inline(always)]
+    fn splat(self, x: f32) -> __m512 {
+        // SAFETY: the token proves that the CPU has AVX-512F.
+        unsafe { _mm512_set1_ps(x) }
+    }
+    #[inline(always)]
+    unsafe fn load(self, p: *const f32) -> __m512 {
+        // SAFETY: the caller vouches for the memory, the token for the instruction.
+        unsafe { _mm512_loadu_ps(p) }
+    }
+    #[inline(always)]
+    unsafe fn store(self, p: *mut f32, v: __m512) {
+        // SAFETY: the caller vouches for the memory, the token for the instruction.
+        unsafe { _mm512_storeu_ps(p, v) }
+    }
+    #[inline(always)]
+    unsafe fn load_partial(self, p: *const f32, n: usize) -> __m512 {
+        // SAFETY: masked lanes are not read; the caller vouches for the others.
+        unsafe { _mm512_maskz_loadu_ps(mask(n), p) }
+    }
+    #[inline(always)]
+    unsafe fn store_partial(self, p: *mut f32, v: __m512, n: usize) {
+        // SAFETY: masked lanes are not written; the caller vouches for the others.
+        unsafe { _mm512_mask_storeu_ps(p, mask(n), v) }
+    }
+    ops! {
+        add(a, b) = _mm512_add_ps(a, b);
+        sub(a, b) = _mm512_sub_ps(a, b);
+        mul(a, b) = _mm512_mul_ps(a, b);
+        div(a, b) = _mm512_div_ps(a, b);
+        fma(a, b, c) = _mm512_fmadd_ps(a, b, c);
+        sqrt(a) = _mm512_sqrt_ps(a);
+        min(a, b) = _mm512_min_ps(a, b);
+        max(a, b) = _mm512_max_ps(a, b);
+        select_lt(a, b, x, y) = _mm512_mask_blend_ps(_mm512_cmp_ps_mask::<_CMP_LT_OQ>(a, b), y, x);
+        scale_pow2(x, n) = _mm512_scalef_ps(x, n);
+    }
+    #[inline(always)]
+    fn reduce_add(self, a: __m512) -> f32 {
+        // SAFETY: the token proves that the CPU has AVX-512F.
+        unsafe { _mm512_reduce_add_ps(a) }
+    }
+    #[inline(always)]
+    fn reduce_max(self, a: __m512) -> f32 {
+        // SAFETY: the token proves that the CPU has AVX-512F.
+        unsafe { _mm512_reduce_max_ps(a) }
+    }
+    #[inline(always)]
+    unsafe fn transpose(self, src: *const f32, ld_src: usize, dst: *mut f32, ld_dst: usize) {
+        // SAFETY: the caller vouches for both blocks, the token for the instructions.
+        unsafe {
+            let mut r = [_mm512_setzero_ps(); 16];
+            for (i, v) in r.iter_mut().enumerate() {
+                *v = _mm512_loadu_ps(src.add(i * ld_src));
+            }
+            // Within 128-bit lanes: transpose the 4x4 blocks of each group of four rows.
+            let mut t = r;
+            for g in 0..4 {
+                let [a, b, c, d] = [r[4 * g], r[4 * g + 1], r[4 * g + 2], r[4 * g + 3]];
+                let (ab0, ab1) = (_mm512_unpacklo_ps(a, b), _mm512_unpackhi_ps(a, b));
+                let (cd0, cd1) = (_mm512_unpacklo_ps(c, d), _mm512_unpackhi_ps(c, d));
+                t[4 * g] = _mm512_shuffle_ps::<0x44>(ab0, cd0);
+                t[4 * g + 1] = _mm512_shuffle_ps::<0xEE>(ab0, cd0);
+                t[4 * g + 2] = _mm512_shuffle_ps::<0x44>(ab1, cd1);
+                t[4 * g + 3] = _mm512_shuffle_ps::<0xEE>(ab1, cd1);
+            }
+            // Column 4 * l + j of the result collects lane l of t[j], t[4 + j], t[8 + j], t[12 + j].
+            for j in 0..4 {
+                let x0 = _mm512_shuffle_f32x4::<0x44>(t[j], t[4 + j]);
+                let x1 = _mm512_shuffle_f32x4::<0xEE>(t[j], t[4 + j]);
+                let y0 = _mm512_shuffle_f32x4::<0x44>(t[8 + j], t[12 + j]);
+                let y1 = _mm512_shuffle_f32x4::<0xEE>(t[8 + j], t[12 + j]);
+                _mm512_storeu_ps(dst.add(j * ld_dst), _mm512_shuffle_f32x4::<0x88>(x0, y0));
+                _mm512_storeu_ps(dst.add((4 + j) * ld_dst), _mm512_shuffle_f32x4::<0xDD>(x0, y0));
+                _mm512_storeu_ps(dst.add((8 + j) * ld_dst), _mm512_shuffle_f32x4::<0x88>(x1, y1));
+                _mm512_storeu_ps(dst.add((12 + j) * ld_dst), _mm512_shuffle_f32x4::<0xDD>(x1, y1));
+            }
+        }
+    }
+}

@@ -1,0 +1,44 @@
+//! CLIP text and image encoders (`transformers/models/clip/modeling_clip.py`).
+//!
+//! Fields carry transformers' names, so the files of `CLIPTextModel`, `CLIPTextModelWithProjection`,
+//! `CLIPVisionModelWithProjection` and `CLIPModel` load as they are. Files with open_clip names go
+//! through [`crate::open_clip`] first.
+
+mod config;
+mod dual;
+mod encoder;
+mod text;
+mod vision;
+
+pub use config::{ClipConfig, ClipTextConfig, ClipVisionConfig};
+pub use dual::{ClipModel, normalise};
+pub use encoder::{ClipAttention, ClipEncoder, ClipEncoderLayer, ClipMlp};
+pub use text::{ClipTextModel, ClipTextOutput, TextEmbeddings, TextTransformer};
+pub use vision::{ClipVisionModel, ClipVisionOutput, VisionEmbeddings, VisionTransformer};
+
+use crate::init::Init;
+use crate::layers::Linear;
+use crate::weights::{HostTensor, TensorMap};
+
+/// Removes the index buffers (`*.position_ids`) that older files carry; they hold no weights.
+pub fn drop_buffers(tensors: &mut TensorMap) {
+    tensors.retain(|name, _| name != "position_ids" && !name.ends_with(".position_ids"));
+}
+
+/// A linear map with normal weights and, where it has one, a zero bias.
+fn normal_linear(init: &mut Init, input: usize, output: usize, bias: bool, std: f32) -> Linear {
+    Linear {
+        weight: init.normal([output, input], std),
+        bias: bias.then(|| init.constant([output], 0.0)),
+    }
+}
+
+/// Gives a 0-d tensor of a file the shape `[1]` that parameters have here.
+fn scalar_to_vector(tensors: &mut TensorMap, name: &str) {
+    if let Some(HostTensor { shape, data }) = tensors.get_mut(name)
+        && shape.is_empty()
+        && data.len() == 1
+    {
+        shape.push(1);
+    }
+}

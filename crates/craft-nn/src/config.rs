@@ -1,0 +1,63 @@
+//! What component configs have in common: errors, and the refusal of what is not supported.
+
+use std::collections::BTreeMap;
+
+use serde_json::Value;
+use thiserror::Error;
+
+/// Why a component's `config.json` cannot be used.
+#[derive(Debug, Error)]
+pub enum ConfigError {
+    /// Not JSON of the expected form.
+    #[error("the config is not what {component} expects: {source}")]
+    Parse {
+        /// The component's class.
+        component: &'static str,
+        /// What the JSON reader says.
+        source: serde_json::Error,
+    },
+    /// A value that this implementation does not have.
+    #[error("{component}: {key} = {value} is not supported; supported: {supported}")]
+    Unsupported {
+        /// The component's class.
+        component: &'static str,
+        /// The config key.
+        key: String,
+        /// Its value.
+        value: String,
+        /// What would be accepted.
+        supported: String,
+    },
+}
+
+/// Refuses keys that are set to anything but a value that changes nothing.
+///
+/// `neutral` lists the keys that are understood only in their neutral form. Keys that start with `_`
+/// and keys listed in `ignored` do not change what the network computes.
+pub(crate) fn check_rest(
+    component: &'static str,
+    rest: &BTreeMap<String, Value>,
+    neutral: &[(&str, &[Value])],
+    ignored: &[&str],
+) -> Result<(), ConfigError> {
+    for (key, value) in rest {
+        if key.starts_with('_') || ignored.contains(&key.as_str()) || value.is_null() {
+            continue;
+        }
+        let allowed = neutral.iter().find(|(name, _)| name == key).map(|(_, values)| *values);
+        if allowed.is_some_and(|values| values.contains(value)) {
+            continue;
+        }
+        let supported = match allowed {
+            Some(values) => values.iter().map(Value::to_string).collect::<Vec<_>>().join(", "),
+            None => "null (the key is not known)".to_owned(),
+        };
+        return Err(ConfigError::Unsupported {
+            component,
+            key: key.clone(),
+            value: value.to_string(),
+            supported,
+        });
+    }
+    Ok(())
+}

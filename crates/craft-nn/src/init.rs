@@ -1,0 +1,64 @@
+//! Seeded initialisation of parameters, with PyTorch's default distributions.
+
+use burn::module::Param;
+use burn::tensor::{Device, Tensor, TensorData};
+use rand_chacha::ChaCha8Rng;
+use rand_core::{Rng, SeedableRng};
+
+/// Where new parameters live and what they start from.
+///
+/// Parameters are drawn in the order in which layers are built, so a seed fixes a network.
+#[derive(Debug)]
+pub struct Init {
+    device: Device,
+    rng: Option<ChaCha8Rng>,
+}
+
+impl Init {
+    /// Random initialisation from a seed.
+    pub fn seeded(seed: u64, device: &Device) -> Self {
+        Self { device: device.clone(), rng: Some(ChaCha8Rng::seed_from_u64(seed)) }
+    }
+
+    /// Zeros everywhere, for networks whose weights are loaded right after.
+    pub fn zeros(device: &Device) -> Self {
+        Self { device: device.clone(), rng: None }
+    }
+
+    fn param<const D: usize>(&self, data: Vec<f32>, shape: [usize; D]) -> Param<Tensor<D>> {
+        Param::from_tensor(Tensor::from_data(TensorData::new(data, shape), &self.device))
+    }
+
+    fn draw(&mut self, n: usize, f: impl Fn(&mut ChaCha8Rng) -> f32) -> Vec<f32> {
+        match &mut self.rng {
+            Some(rng) => (0..n).map(|_| f(rng)).collect(),
+            None => vec![0.0; n],
+        }
+    }
+
+    /// Uniform on `±bound`.
+    pub fn uniform<const D: usize>(&mut self, shape: [usize; D], bound: f32) -> Param<Tensor<D>> {
+        let data = self.draw(shape.iter().product(), |rng| (2.0 * unit(rng) - 1.0) * bound);
+        self.param(data, shape)
+    }
+
+    /// Normal with mean 0 and the given standard deviation.
+    pub fn normal<const D: usize>(&mut self, shape: [usize; D], std: f32) -> Param<Tensor<D>> {
+        let data = self.draw(shape.iter().product(), |rng| {
+            let radius = (-2.0 * libm::log(1.0 - f64::from(unit(rng)))).sqrt();
+            let angle = std::f64::consts::TAU * f64::from(unit(rng));
+            (radius * libm::cos(angle)) as f32 * std
+        });
+        self.param(data, shape)
+    }
+
+    /// One value everywhere. With [`Init::zeros`] too, so that affine maps start as they should.
+    pub fn constant<const D: usize>(&mut self, shape: [usize; D], value: f32) -> Param<Tensor<D>> {
+        self.param(vec![value; shape.iter().product()], shape)
+    }
+}
+
+/// Uniform on `[0, 1)` with 24 bits.
+fn unit(rng: &mut ChaCha8Rng) -> f32 {
+    (rng.next_u32() >> 8) as f32 / (1u32 << 24) as f32
+}

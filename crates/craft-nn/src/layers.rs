@@ -1,0 +1,159 @@
+//! Layers whose fields carry PyTorch's names and layouts, so that weight files need no remapping.
+
+use burn::module::{Module, Param};
+use burn::tensor::{Int, Tensor};
+
+use crate::init::Init;
+use crate::ops;
+
+/// 2-d convolution. `weight` `[out, in, k, k]`.
+#[derive(Module, Debug)]
+pub struct Conv2d {
+    /// `[out, in, k, k]`
+    pub weight: Param<Tensor<4>>,
+    /// `[out]`
+    pub bias: Option<Param<Tensor<1>>>,
+    #[module(skip)]
+    stride: usize,
+    #[module(skip)]
+    padding: [usize; 4],
+}
+
+impl Conv2d {
+    /// A `k`×`k` convolution with stride 1 that keeps height and width (`k` odd).
+    pub fn same(init: &mut Init, input: usize, output: usize, kernel: usize) -> Self {
+        Self::new(init, [input, output], kernel, 1, [kernel / 2; 4], true)
+    }
+
+    /// A convolution with any stride; `padding` is top, bottom, left, right.
+    pub fn new(
+        init: &mut Init,
+        [input, output]: [usize; 2],
+        kernel: usize,
+        stride: usize,
+        padding: [usize; 4],
+        bias: bool,
+    ) -> Self {
+        let bound = 1.0 / ((input * kernel * kernel) as f32).sqrt();
+        Self {
+            weight: init.uniform([output, input, kernel, kernel], bound),
+            bias: bias.then(|| init.uniform([output], bound)),
+            stride,
+            padding,
+        }
+    }
+
+    /// `[N, in, H, W]` to `[N, out, H', W']`.
+    pub fn forward(&self, x: Tensor<4>) -> Tensor<4> {
+        let bias = self.bias.as_ref().map(|b| b.val());
+        ops::conv2d(x, self.weight.val(), bias, self.stride, self.padding)
+    }
+}
+
+/// Affine map of the last axis. `weight` `[out, in]`.
+#[derive(Module, Debug)]
+pub struct Linear {
+    /// `[out, in]`
+    pub weight: Param<Tensor<2>>,
+    /// `[out]`
+    pub bias: Option<Param<Tensor<1>>>,
+}
+
+impl Linear {
+    /// PyTorch's default initialisation.
+    pub fn new(init: &mut Init, input: usize, output: usize, bias: bool) -> Self {
+        let bound = 1.0 / (input as f32).sqrt();
+        Self {
+            weight: init.uniform([output, input], bound),
+            bias: bias.then(|| init.uniform([output], bound)),
+        }
+    }
+
+    /// `[.., in]` to `[.., out]`.
+    pub fn forward<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
+        ops::linear(x, self.weight.val(), self.bias.as_ref().map(|b| b.val()))
+    }
+}
+
+/// Group normalisation with an affine map.
+#[derive(Module, Debug)]
+pub struct GroupNorm {
+    /// `[channels]`
+    pub weight: Param<Tensor<1>>,
+    /// `[channels]`
+    pub bias: Param<Tensor<1>>,
+    #[module(skip)]
+    groups: usize,
+    #[module(skip)]
+    eps: f64,
+}
+
+impl GroupNorm {
+    /// Identity affine map.
+    pub fn new(init: &mut Init, groups: usize, channels: usize, eps: f64) -> Self {
+        Self {
+            weight: init.constant([channels], 1.0),
+            bias: init.constant([channels], 0.0),
+            groups,
+            eps,
+        }
+    }
+
+    /// `[N, C, H, W]` to the same shape.
+    pub fn forward(&self, x: Tensor<4>) -> Tensor<4> {
+        self.apply(x, false)
+    }
+
+    /// The same, followed by SiLU.
+    pub fn forward_silu(&self, x: Tensor<4>) -> Tensor<4> {
+        self.apply(x, true)
+    }
+
+    fn apply(&self, x: Tensor<4>, silu: bool) -> Tensor<4> {
+        ops::group_norm(x, self.weight.val(), self.bias.val(), self.groups, self.eps as f32, silu)
+    }
+}
+
+/// Layer normalisation over the last axis with an affine map.
+#[derive(Module, Debug)]
+pub struct LayerNorm {
+    /// `[width]`
+    pub weight: Param<Tensor<1>>,
+    /// `[width]`
+    pub bias: Param<Tensor<1>>,
+    #[module(skip)]
+    eps: f64,
+}
+
+impl LayerNorm {
+    /// Identity affine map.
+    pub fn new(init: &mut Init, width: usize, eps: f64) -> Self {
+        Self { weight: init.constant([width], 1.0), bias: init.constant([width], 0.0), eps }
+    }
+
+    /// `[.., width]` to the same shape.
+    pub fn forward<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
+        ops::layer_norm(x, self.weight.val(), self.bias.val(), self.eps as f32)
+    }
+}
+
+/// Table of vectors. `weight` `[count, width]`.
+#[derive(Module, Debug)]
+pub struct Embedding {
+    /// `[count, width]`
+    pub weight: Param<Tensor<2>>,
+}
+
+impl Embedding {
+    /// Normal initialisation with the given standard deviation.
+    pub fn new(init: &mut Init, count: usize, width: usize, std: f32) -> Self {
+        Self { weight: init.normal([count, width], std) }
+    }
+
+    /// Ids `[B, L]` to vectors `[B, L, width]`.
+    pub fn forward(&self, ids: Tensor<2, Int>) -> Tensor<3> {
+        let [b, l] = ids.dims();
+        let width = self.weight.val().dims()[1];
+        self.weight.val().select(0, ids.reshape([b * l])).reshape([b, l, width])
+    }
+}

@@ -1,0 +1,317 @@
+//! The kernels of `craft-kernels` as differentiable operations.
+
+use craft_kernels as k;
+
+use super::extension::{CpuOp, Forward, Saved};
+
+/// Computes a gradient only where it is wanted.
+fn when(wanted: bool, f: impl FnOnce() -> Vec<f32>) -> Option<Vec<f32>> {
+    wanted.then(f)
+}
+
+/// 2-d convolution of `[x, weight]` or `[x, weight, bias]`.
+#[derive(Debug)]
+pub(super) struct Conv2d(pub(super) k::ConvShape);
+
+impl CpuOp for Conv2d {
+    fn forward(&self, i: &[&[f32]]) -> Forward {
+        let s = &self.0;
+        let shape = [s.batch, s.out_channels, s.out_height(), s.out_width()];
+        Forward::plain(k::conv2d(i[0], i[1], i.get(2).copied(), s), &shape)
+    }
+    fn backward(&self, s: Saved<'_>) -> Vec<Option<Vec<f32>>> {
+        let shape = &self.0;
+        let mut out = vec![
+            when(s.wants[0], || k::conv2d_backward_input(s.grad, s.inputs[1], shape)),
+            when(s.wants[1], || k::conv2d_backward_weight(s.inputs[0], s.grad, shape)),
+        ];
+        if let Some(&wants) = s.wants.get(2) {
+            out.push(when(wants, || k::conv2d_backward_bias(s.grad, shape)));
+        }
+        out
+    }
+    fn keeps(&self) -> [bool; 3] {
+        [true, true, false]
+    }
+}
+
+/// `x · weightᵀ (+ bias)` over rows; `shape` is the output's.
+#[derive(Debug)]
+pub(super) struct Linear {
+    pub(super) m: usize,
+    pub(super) k: usize,
+    pub(super) n: usize,
+    pub(super) shape: Vec<usize>,
+}
+
+impl CpuOp for Linear {
+    fn forward(&self, i: &[&[f32]]) -> Forward {
+        let y = k::linear(i[0], i[1], i.get(2).copied(), self.m, self.k, self.n);
+        Forward::plain(y, &self.shape)
+    }
+    fn backward(&self, s: Saved<'_>) -> Vec<Option<Vec<f32>>> {
+        let (m, k, n) = (self.m, self.k, self.n);
+        let mut out = vec![
+            when(s.wants[0], || k::linear_backward_input(s.grad, s.inputs[1], m, k, n)),
+            when(s.wants[1], || k::linear_backward_weight(s.inputs[0], s.grad, m, k, n)),
+        ];
+        if let Some(&wants) = s.wants.get(2) {
+            out.push(when(wants, || k::linear_backward_bias(s.grad, m, n)));
+        }
+        out
+    }
+    fn keeps(&self) -> [bool; 3] {
+        [true, true, false]
+    }
+}
+
+/// Scaled dot-product attention of `[q, k, v]`, heads interleaved in the channel axis.
+#[derive(Debug)]
+pub(super) struct Attention {
+    pub(super) shape: k::AttentionShape,
+    pub(super) scale: f32,
+    pub(super) causal: bool,
+}
+
+impl CpuOp for Attention {
+    fn forward(&self, i: &[&[f32]]) -> Forward {
+        let s = &self.shape;
+        let (output, lse) = k::attention(i[0], i[1], i[2], s, self.scale, self.causal);
+        let shape = vec![s.batch, s.queries, s.heads * s.head_dim];
+        Forward { output, shape, saved: vec![lse] }
+    }
+    fn backward(&self, s: Saved<'_>) -> Vec<Option<Vec<f32>>> {
+        let (dq, dk, dv) = k::attention_backward(
+            s.inputs[0],
+            s.inputs[1],
+            s.inputs[2],
+            s.output,
+            &s.saved[0],
+            s.grad,
+            &self.shape,
+            self.scale,
+            self.causal,
+        );
+        vec![Some(dq), Some(dk), Some(dv)]
+    }
+    fn keeps_output(&self) -> bool {
+        true
+    }
+}
+
+/// Group normalisation of `[x, weight, bias]`, followed by SiLU where asked for.
+#[derive(Debug)]
+pub(super) struct GroupNorm {
+    pub(super) shape: [usize; 4],
+    pub(super) groups: usize,
+    pub(super) eps: f32,
+    pub(super) silu: bool,
+}
+
+impl CpuOp for GroupNorm {
+    fn forward(&self, i: &[&[f32]]) -> Forward {
+        let [n, c, h, w] = self.shape;
+        let (output, mean, rstd) =
+            k::group_norm(i[0], i[1], i[2], n, c, h * w, self.groups, self.eps, self.silu);
+        Forward { output, shape: self.shape.to_vec(), saved: vec![mean, rstd] }
+    }
+    fn backward(&self, s: Saved<'_>) -> Vec<Option<Vec<f32>>> {
+        let [n, c, h, w] = self.shape;
+        let (dx, dw, db) = k::group_norm_backward(
+            s.inputs[0],
+            s.grad,
+            s.inputs[1],
+            s.inputs[2],
+            &s.saved[0],
+            &s.saved[1],
+            n,
+            c,
+            h * w,
+            self.groups,
+            self.silu,
+        );
+        vec![Some(dx), Some(dw), Some(db)]
+    }
+}
+
+/// Layer normalisation of `[x, weight, bias]` over the last axis.
+#[derive(Debug)]
+pub(super) struct LayerNorm {
+    pub(super) shape: Vec<usize>,
+    pub(super) m: usize,
+    pub(super) d: usize,
+    pub(super) eps: f32,
+}
+
+impl CpuOp for LayerNorm {
+    fn forward(&self, i: &[&[f32]]) -> Forward {
+        let (output, mean, rstd) = k::layer_norm(i[0], i[1], i[2], self.m, self.d, self.eps);
+        Forward { output, shape: self.shape.clone(), saved: vec![mean, rstd] }
+    }
+    fn backward(&self, s: Saved<'_>) -> Vec<Option<Vec<f32>>> {
+        let (dx, dw, db) = k::layer_norm_backward(
+            s.inputs[0],
+            s.grad,
+            s.inputs[1],
+            &s.saved[0],
+            &s.saved[1],
+            self.m,
+            self.d,
+        );
+        vec![Some(dx), Some(dw), Some(db)]
+    }
+    fn keeps(&self) -> [bool; 3] {
+        [true, true, false]
+    }
+}
+
+/// An elementwise activation.
+#[derive(Debug)]
+pub(super) struct Activation {
+    pub(super) kind: super::Act,
+    pub(super) shape: Vec<usize>,
+}
+
+impl CpuOp for Activation {
+    fn forward(&self, i: &[&[f32]]) -> Forward {
+        let y = match self.kind {
+            super::Act::Gelu => k::gelu(i[0]),
+            super::Act::QuickGelu => k::quick_gelu(i[0]),
+            super::Act::Silu => k::silu(i[0]),
+        };
+        Forward::plain(y, &self.shape)
+    }
+    fn backward(&self, s: Saved<'_>) -> Vec<Option<Vec<f32>>> {
+        vec![Some(match self.kind {
+            super::Act::Gelu => k::gelu_backward(s.inputs[0], s.grad),
+            super::Act::QuickGelu => k::quick_gelu_backward(s.inputs[0], s.grad),
+            super::Act::Silu => k::silu_backward(s.inputs[0], s.grad),
+        })]
+    }
+}
+
+/// Gated GELU: the first half of the last axis times the GELU of the second.
+#[derive(Debug)]
+pub(super) struct Geglu {
+    pub(super) m: usize,
+    pub(super) d: usize,
+    pub(super) shape: Vec<usize>,
+}
+
+impl CpuOp for Geglu {
+    fn forward(&self, i: &[&[f32]]) -> Forward {
+        Forward::plain(k::geglu(i[0], self.m, self.d), &self.shape)
+    }
+    fn backward(&self, s: Saved<'_>) -> Vec<Option<Vec<f32>>> {
+        vec![Some(k::geglu_backward(s.inputs[0], s.grad, self.m, self.d))]
+    }
+}
+
+/// Exchanges the last two axes of `[batch, rows, columns]`, with free outer shapes.
+#[derive(Debug)]
+pub(super) struct Transpose {
+    pub(super) batch: usize,
+    pub(super) rows: usize,
+    pub(super) columns: usize,
+    pub(super) shape: Vec<usize>,
+}
+
+impl CpuOp for Transpose {
+    fn forward(&self, i: &[&[f32]]) -> Forward {
+        Forward::plain(k::transpose(i[0], self.batch, self.rows, self.columns), &self.shape)
+    }
+    fn backward(&self, s: Saved<'_>) -> Vec<Option<Vec<f32>>> {
+        vec![Some(k::transpose(s.grad, self.batch, self.columns, self.rows))]
+    }
+    fn keeps(&self) -> [bool; 3] {
+        [false; 3]
+    }
+}
+
+/// Doubles height and width by repeating pixels.
+#[derive(Debug)]
+pub(super) struct Upsample2x(pub(super) [usize; 4]);
+
+impl CpuOp for Upsample2x {
+    fn forward(&self, i: &[&[f32]]) -> Forward {
+        let [n, c, h, w] = self.0;
+        Forward::plain(k::upsample_nearest2x(i[0], n * c, h, w), &[n, c, 2 * h, 2 * w])
+    }
+    fn backward(&self, s: Saved<'_>) -> Vec<Option<Vec<f32>>> {
+        let [n, c, h, w] = self.0;
+        vec![Some(k::upsample_nearest2x_backward(s.grad, n * c, h, w))]
+    }
+    fn keeps(&self) -> [bool; 3] {
+        [false; 3]
+    }
+}
+
+/// Adds `[N, C]` to every pixel of `[N, C, H, W]`.
+#[derive(Debug)]
+pub(super) struct AddChannel(pub(super) [usize; 4]);
+
+impl CpuOp for AddChannel {
+    fn forward(&self, i: &[&[f32]]) -> Forward {
+        let [n, c, h, w] = self.0;
+        Forward::plain(k::add_channel(i[0], i[1], n, c, h * w), &self.0)
+    }
+    fn backward(&self, s: Saved<'_>) -> Vec<Option<Vec<f32>>> {
+        let [n, c, h, w] = self.0;
+        vec![
+            when(s.wants[0], || s.grad.to_vec()),
+            when(s.wants[1], || k::add_channel_backward(s.grad, n, c, h * w)),
+        ]
+    }
+    fn keeps(&self) -> [bool; 3] {
+        [false; 3]
+    }
+}
+
+/// Sum of two tensors of one shape.
+#[derive(Debug)]
+pub(super) struct Add(pub(super) Vec<usize>);
+
+impl CpuOp for Add {
+    fn forward(&self, i: &[&[f32]]) -> Forward {
+        Forward::plain(k::add(i[0], i[1]), &self.0)
+    }
+    fn backward(&self, s: Saved<'_>) -> Vec<Option<Vec<f32>>> {
+        s.wants.iter().map(|&w| when(w, || s.grad.to_vec())).collect()
+    }
+    fn keeps(&self) -> [bool; 3] {
+        [false; 3]
+    }
+}
+
+/// Concatenation of two tensors along the channel axis.
+#[derive(Debug)]
+pub(super) struct ConcatChannels {
+    pub(super) batch: usize,
+    pub(super) channels: [usize; 2],
+    pub(super) height: usize,
+    pub(super) width: usize,
+}
+
+impl CpuOp for ConcatChannels {
+    fn forward(&self, i: &[&[f32]]) -> Forward {
+        let hw = self.height * self.width;
+        let [a, b] = self.channels;
+        let y = k::concat_channels(&[(i[0], a), (i[1], b)], self.batch, hw);
+        Forward::plain(y, &[self.batch, a + b, self.height, self.width])
+    }
+    fn backward(&self, s: Saved<'_>) -> Vec<Option<Vec<f32>>> {
+        let hw = self.height * self.width;
+        let [a, b] = self.channels;
+        let part = |from: usize, len: usize| {
+            let mut out = Vec::with_capacity(self.batch * len * hw);
+            for image in s.grad.chunks_exact((a + b) * hw) {
+                out.extend_from_slice(&image[from * hw..(from + len) * hw]);
+            }
+            out
+        };
+        vec![when(s.wants[0], || part(0, a)), when(s.wants[1], || part(a, b))]
+    }
+    fn keeps(&self) -> [bool; 3] {
+        [false; 3]
+    }
+}

@@ -1,0 +1,234 @@
+//! The door between Burn's automatic differentiation and the CPU kernels.
+//!
+//! A [`CpuOp`] is a function of one to three float tensors with a hand-written backward pass, both
+//! over plain slices. One backend extension carries every such operation, so that a new kernel needs
+//! no glue of its own. The operations are reached on the `flex` backend only; [`super`] falls back to
+//! Burn's own operations elsewhere.
+
+use std::fmt::Debug;
+use std::sync::Arc;
+
+use burn::backend::autodiff::checkpoint::base::Checkpointer;
+use burn::backend::autodiff::checkpoint::strategy::CheckpointStrategy;
+use burn::backend::autodiff::grads::Gradients;
+use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
+use burn::backend::autodiff::NodeId;
+use burn::backend::tensor::FloatTensor;
+use burn::backend::{Autodiff, Backend, Dispatch, Flex, backend_extension};
+use burn::tensor::{Tensor, TensorData};
+
+/// What a forward pass returns: the output with its shape, and what the backward pass wants kept.
+pub(crate) struct Forward {
+    pub(crate) output: Vec<f32>,
+    pub(crate) shape: Vec<usize>,
+    pub(crate) saved: Vec<Vec<f32>>,
+}
+
+impl Forward {
+    pub(crate) fn plain(output: Vec<f32>, shape: &[usize]) -> Self {
+        Self { output, shape: shape.to_vec(), saved: Vec::new() }
+    }
+}
+
+/// What a backward pass is given. `inputs` are empty slices where [`CpuOp::keeps`] said no.
+pub(crate) struct Saved<'a> {
+    pub(crate) inputs: &'a [&'a [f32]],
+    pub(crate) output: &'a [f32],
+    pub(crate) saved: &'a [Vec<f32>],
+    pub(crate) grad: &'a [f32],
+    /// Which inputs want a gradient.
+    pub(crate) wants: &'a [bool],
+}
+
+/// An operation over host slices with its backward pass.
+pub(crate) trait CpuOp: Debug + Send + Sync + 'static {
+    /// Computes the output from contiguous inputs.
+    fn forward(&self, inputs: &[&[f32]]) -> Forward;
+
+    /// Gradients with respect to the inputs, `None` where not wanted.
+    fn backward(&self, s: Saved<'_>) -> Vec<Option<Vec<f32>>>;
+
+    /// Which inputs the backward pass reads.
+    fn keeps(&self) -> [bool; 3] {
+        [true; 3]
+    }
+
+    /// Whether the backward pass reads the output.
+    fn keeps_output(&self) -> bool {
+        false
+    }
+}
+
+/// Shared handle of an operation.
+pub(crate) type OpRef = Arc<dyn CpuOp>;
+
+#[backend_extension(Flex, Autodiff)]
+pub(crate) trait CpuOps: Backend {
+    fn cpu_op1(a: FloatTensor<Self>, op: OpRef) -> FloatTensor<Self>;
+    fn cpu_op2(a: FloatTensor<Self>, b: FloatTensor<Self>, op: OpRef) -> FloatTensor<Self>;
+    fn cpu_op3(
+        a: FloatTensor<Self>,
+        b: FloatTensor<Self>,
+        c: FloatTensor<Self>,
+        op: OpRef,
+    ) -> FloatTensor<Self>;
+}
+
+type Host = FloatTensor<Flex>;
+
+fn slice(t: &Host) -> &[f32] {
+    match t.layout().contiguous_offsets() {
+        Some((start, end)) => &t.storage::<f32>()[start..end],
+        None => unreachable!("tensors are made contiguous before they are read"),
+    }
+}
+
+fn host(data: Vec<f32>, shape: Vec<usize>) -> Host {
+    Host::from_data(TensorData::new(data, shape))
+}
+
+fn run(op: &OpRef, inputs: &[Host]) -> (Host, Vec<Vec<f32>>) {
+    let inputs: Vec<Host> = inputs.iter().map(Host::to_contiguous).collect();
+    let slices: Vec<&[f32]> = inputs.iter().map(slice).collect();
+    let forward = op.forward(&slices);
+    (host(forward.output, forward.shape), forward.saved)
+}
+
+impl CpuOps for Flex {
+    fn cpu_op1(a: FloatTensor<Self>, op: OpRef) -> FloatTensor<Self> {
+        run(&op, &[a]).0
+    }
+    fn cpu_op2(a: FloatTensor<Self>, b: FloatTensor<Self>, op: OpRef) -> FloatTensor<Self> {
+        run(&op, &[a, b]).0
+    }
+    fn cpu_op3(
+        a: FloatTensor<Self>,
+        b: FloatTensor<Self>,
+        c: FloatTensor<Self>,
+        op: OpRef,
+    ) -> FloatTensor<Self> {
+        run(&op, &[a, b, c]).0
+    }
+}
+
+#[derive(Clone, Debug)]
+struct State<const N: usize> {
+    op: OpRef,
+    nodes: [Option<NodeId>; N],
+    shapes: [Vec<usize>; N],
+    output: Option<Host>,
+    saved: Arc<Vec<Vec<f32>>>,
+}
+
+#[derive(Debug)]
+struct CpuBackward;
+
+impl<const N: usize> Backward<Flex, N> for CpuBackward {
+    type State = State<N>;
+
+    fn backward(
+        self,
+        ops: Ops<Self::State, N>,
+        grads: &mut Gradients,
+        checkpointer: &mut Checkpointer,
+    ) {
+        let grad = grads.consume::<Flex>(&ops.node).to_contiguous();
+        let state = ops.state;
+        let inputs: Vec<Option<Host>> = state
+            .nodes
+            .iter()
+            .map(|node| node.map(|id| checkpointer.retrieve_node_output::<Host>(id).to_contiguous()))
+            .collect();
+        let slices: Vec<&[f32]> =
+            inputs.iter().map(|t| t.as_ref().map_or(&[][..], slice)).collect();
+        let wants: Vec<bool> = ops.parents.iter().map(Option::is_some).collect();
+        let results = state.op.backward(Saved {
+            inputs: &slices,
+            output: state.output.as_ref().map_or(&[][..], slice),
+            saved: &state.saved,
+            grad: slice(&grad),
+            wants: &wants,
+        });
+        for ((parent, result), shape) in ops.parents.into_iter().zip(results).zip(state.shapes) {
+            if let (Some(parent), Some(result)) = (parent, result) {
+                grads.register::<Flex>(parent.id, host(result, shape));
+            }
+        }
+    }
+}
+
+type Tracked<C> = FloatTensor<Autodiff<Flex, C>>;
+
+fn track<C: CheckpointStrategy, const N: usize>(inputs: [Tracked<C>; N], op: OpRef) -> Tracked<C> {
+    let guards = inputs.each_ref().map(|t| t.node());
+    match CpuBackward.prepare::<C>(guards).compute_bound().stateful() {
+        OpsKind::Tracked(mut prep) => {
+            let keeps = op.keeps();
+            let mut nodes = [None; N];
+            for (i, input) in inputs.iter().enumerate() {
+                if keeps[i] {
+                    nodes[i] = Some(prep.checkpoint(input));
+                }
+            }
+            let shapes = inputs.each_ref().map(|t| t.primitive().layout().shape().to_vec());
+            let primitives = inputs.map(|t| t.into_primitive());
+            let (output, saved) = run(&op, &primitives);
+            let kept = op.keeps_output().then(|| output.clone());
+            let state = State { op, nodes, shapes, output: kept, saved: Arc::new(saved) };
+            prep.finish(state, output)
+        }
+        OpsKind::UnTracked(prep) => {
+            let primitives = inputs.map(|t| t.into_primitive());
+            prep.finish(run(&op, &primitives).0)
+        }
+    }
+}
+
+impl<C: CheckpointStrategy> CpuOps for Autodiff<Flex, C> {
+    fn cpu_op1(a: FloatTensor<Self>, op: OpRef) -> FloatTensor<Self> {
+        track::<C, 1>([a], op)
+    }
+    fn cpu_op2(a: FloatTensor<Self>, b: FloatTensor<Self>, op: OpRef) -> FloatTensor<Self> {
+        track::<C, 2>([a, b], op)
+    }
+    fn cpu_op3(
+        a: FloatTensor<Self>,
+        b: FloatTensor<Self>,
+        c: FloatTensor<Self>,
+        op: OpRef,
+    ) -> FloatTensor<Self> {
+        track::<C, 3>([a, b, c], op)
+    }
+}
+
+/// Applies an operation of one tensor.
+pub(crate) fn apply1<const A: usize, const O: usize>(a: Tensor<A>, op: impl CpuOp) -> Tensor<O> {
+    let op: OpRef = Arc::new(op);
+    Tensor::from_dispatch(<Dispatch as CpuOps>::cpu_op1(a.into_dispatch(), op))
+}
+
+/// Applies an operation of two tensors.
+pub(crate) fn apply2<const A: usize, const B: usize, const O: usize>(
+    a: Tensor<A>,
+    b: Tensor<B>,
+    op: impl CpuOp,
+) -> Tensor<O> {
+    let op: OpRef = Arc::new(op);
+    Tensor::from_dispatch(<Dispatch as CpuOps>::cpu_op2(a.into_dispatch(), b.into_dispatch(), op))
+}
+
+/// Applies an operation of three tensors.
+pub(crate) fn apply3<const A: usize, const B: usize, const C: usize, const O: usize>(
+    a: Tensor<A>,
+    b: Tensor<B>,
+    c: Tensor<C>,
+    op: impl CpuOp,
+) -> Tensor<O> {
+    let op: OpRef = Arc::new(op);
+    Tensor::from_dispatch(<Dispatch as CpuOps>::cpu_op3(
+        a.into_dispatch(),
+        b.into_dispatch(),
+        c.into_dispatch(),
+        op,
+    ))
+}

@@ -1,0 +1,218 @@
+//! Every hot tensor operation of the networks.
+//!
+//! Behind this door stand the fused kernels of `craft-kernels` on the CPU and Burn's own operations
+//! elsewhere. [`reference`] holds the latter and is the oracle that tests compare with; nothing in the
+//! networks changes when a faster operation takes a place here.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use burn::tensor::{Device, Tensor};
+use craft_kernels as k;
+use serde::Deserialize;
+
+mod cpu;
+mod extension;
+pub mod reference;
+
+use extension::{apply1, apply2, apply3};
+
+/// Elementwise activations that the supported networks use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Act {
+    /// `x Φ(x)` with the exact error function.
+    Gelu,
+    /// `x σ(1.702 x)`, OpenAI CLIP.
+    QuickGelu,
+    /// `x σ(x)`, also called swish.
+    #[serde(alias = "swish")]
+    Silu,
+}
+
+static REFERENCE: AtomicBool = AtomicBool::new(false);
+
+/// Sends every operation to Burn's own implementation (`true`) or to the kernels where there are any.
+///
+/// A process-wide switch for benchmarks and comparisons.
+pub fn use_reference(on: bool) {
+    REFERENCE.store(on, Ordering::Relaxed);
+}
+
+/// Whether the fused CPU kernels serve this device.
+pub fn has_kernels(device: &Device) -> bool {
+    !REFERENCE.load(Ordering::Relaxed) && device.clone().without_autodiff() == Device::flex()
+}
+
+/// 2-d convolution. `x` `[N, Ci, H, W]`, `weight` `[Co, Ci, kh, kw]`, `bias` `[Co]`;
+/// `padding` is top, bottom, left, right.
+pub fn conv2d(
+    x: Tensor<4>,
+    weight: Tensor<4>,
+    bias: Option<Tensor<1>>,
+    stride: usize,
+    padding: [usize; 4],
+) -> Tensor<4> {
+    if !has_kernels(&x.device()) {
+        return reference::conv2d(x, weight, bias, stride, padding);
+    }
+    let [batch, in_channels, height, width] = x.dims();
+    let [out_channels, _, kh, kw] = weight.dims();
+    let shape = k::ConvShape {
+        batch,
+        in_channels,
+        out_channels,
+        height,
+        width,
+        kernel: [kh, kw],
+        stride: [stride, stride],
+        padding,
+    };
+    match bias {
+        Some(bias) => apply3(x, weight, bias, cpu::Conv2d(shape)),
+        None => apply2(x, weight, cpu::Conv2d(shape)),
+    }
+}
+
+/// `x · weightᵀ + bias` over the last axis. `weight` is `[out, in]` as PyTorch stores it.
+pub fn linear<const D: usize>(
+    x: Tensor<D>,
+    weight: Tensor<2>,
+    bias: Option<Tensor<1>>,
+) -> Tensor<D> {
+    if !has_kernels(&x.device()) {
+        return reference::linear(x, weight, bias);
+    }
+    let dims = x.dims();
+    let [n, k] = weight.dims();
+    let m = dims[..D - 1].iter().product();
+    let mut shape = dims.to_vec();
+    shape[D - 1] = n;
+    let op = cpu::Linear { m, k, n, shape };
+    match bias {
+        Some(bias) => apply3(x, weight, bias, op),
+        None => apply2(x, weight, op),
+    }
+}
+
+/// Multi-head attention, `softmax(q kᵀ / √d) v`. `q` `[B, Lq, heads·d]`, `k` and `v` `[B, Lk, heads·d]`.
+pub fn attention(
+    q: Tensor<3>,
+    k: Tensor<3>,
+    v: Tensor<3>,
+    heads: usize,
+    causal: bool,
+) -> Tensor<3> {
+    if !has_kernels(&q.device()) {
+        return reference::attention(q, k, v, heads, causal);
+    }
+    let [batch, queries, width] = q.dims();
+    let head_dim = width / heads;
+    let shape = k::AttentionShape { batch, heads, queries, keys: k.dims()[1], head_dim };
+    let scale = 1.0 / (head_dim as f32).sqrt();
+    apply3(q, k, v, cpu::Attention { shape, scale, causal })
+}
+
+/// Group normalisation of `[N, C, H, W]` with an affine map, then SiLU when `silu`.
+pub fn group_norm(
+    x: Tensor<4>,
+    weight: Tensor<1>,
+    bias: Tensor<1>,
+    groups: usize,
+    eps: f32,
+    silu: bool,
+) -> Tensor<4> {
+    if !has_kernels(&x.device()) {
+        return reference::group_norm(x, weight, bias, groups, eps, silu);
+    }
+    let op = cpu::GroupNorm { shape: x.dims(), groups, eps, silu };
+    apply3(x, weight, bias, op)
+}
+
+/// Layer normalisation over the last axis with an affine map.
+pub fn layer_norm<const D: usize>(
+    x: Tensor<D>,
+    weight: Tensor<1>,
+    bias: Tensor<1>,
+    eps: f32,
+) -> Tensor<D> {
+    if !has_kernels(&x.device()) {
+        return reference::layer_norm(x, weight, bias, eps);
+    }
+    let dims = x.dims();
+    let d = dims[D - 1];
+    let m = dims[..D - 1].iter().product();
+    apply3(x, weight, bias, cpu::LayerNorm { shape: dims.to_vec(), m, d, eps })
+}
+
+/// Elementwise activation.
+pub fn activation<const D: usize>(x: Tensor<D>, kind: Act) -> Tensor<D> {
+    if !has_kernels(&x.device()) {
+        return reference::activation(x, kind);
+    }
+    let shape = x.dims().to_vec();
+    apply1(x, cpu::Activation { kind, shape })
+}
+
+/// Gated GELU: `[.., 2d]` to `[.., d]`, the first half times the GELU of the second.
+pub fn geglu(x: Tensor<3>) -> Tensor<3> {
+    if !has_kernels(&x.device()) {
+        return reference::geglu(x);
+    }
+    let [b, l, d2] = x.dims();
+    apply1(x, cpu::Geglu { m: b * l, d: d2 / 2, shape: vec![b, l, d2 / 2] })
+}
+
+/// `[N, C, H, W]` to tokens `[N, H·W, C]`.
+pub fn to_tokens(x: Tensor<4>) -> Tensor<3> {
+    let [n, c, h, w] = x.dims();
+    if !has_kernels(&x.device()) {
+        return x.reshape([n, c, h * w]).swap_dims(1, 2);
+    }
+    apply1(x, cpu::Transpose { batch: n, rows: c, columns: h * w, shape: vec![n, h * w, c] })
+}
+
+/// Tokens `[N, H·W, C]` to `[N, C, H, W]`.
+pub fn from_tokens(x: Tensor<3>, h: usize, w: usize) -> Tensor<4> {
+    let [n, l, c] = x.dims();
+    if !has_kernels(&x.device()) {
+        return x.swap_dims(1, 2).reshape([n, c, h, w]);
+    }
+    apply1(x, cpu::Transpose { batch: n, rows: l, columns: c, shape: vec![n, c, h, w] })
+}
+
+/// Doubles height and width by repeating pixels (nearest neighbour).
+pub fn upsample_nearest2x(x: Tensor<4>) -> Tensor<4> {
+    if !has_kernels(&x.device()) {
+        return reference::upsample_nearest2x(x);
+    }
+    let shape = x.dims();
+    apply1(x, cpu::Upsample2x(shape))
+}
+
+/// Adds `t` `[N, C]` to every pixel of `x` `[N, C, H, W]`.
+pub fn add_channel(x: Tensor<4>, t: Tensor<2>) -> Tensor<4> {
+    if !has_kernels(&x.device()) {
+        return reference::add_channel(x, t);
+    }
+    let shape = x.dims();
+    apply2(x, t, cpu::AddChannel(shape))
+}
+
+/// Sum of two tensors of one shape (residual connections).
+pub fn add<const D: usize>(a: Tensor<D>, b: Tensor<D>) -> Tensor<D> {
+    if !has_kernels(&a.device()) {
+        return a + b;
+    }
+    let shape = a.dims().to_vec();
+    apply2(a, b, cpu::Add(shape))
+}
+
+/// Concatenates along the channel axis (skip connections).
+pub fn concat_channels(a: Tensor<4>, b: Tensor<4>) -> Tensor<4> {
+    if !has_kernels(&a.device()) {
+        return Tensor::cat(vec![a, b], 1);
+    }
+    let [batch, ca, height, width] = a.dims();
+    let channels = [ca, b.dims()[1]];
+    apply2(a, b, cpu::ConcatChannels { batch, channels, height, width })
+}

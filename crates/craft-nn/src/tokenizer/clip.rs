@@ -1,0 +1,257 @@
+//! Text to ids.
+
+use std::collections::BTreeMap;
+
+use serde_json::Value;
+use thiserror::Error;
+use tokenizers::models::bpe::{BPE, Merges, Vocab};
+use tokenizers::normalizers::replace::ReplacePattern;
+use tokenizers::normalizers::{Lowercase, NFC, NormalizerWrapper, Replace, Sequence as Normalizers};
+use tokenizers::pre_tokenizers::PreTokenizerWrapper;
+use tokenizers::pre_tokenizers::byte_level::ByteLevel;
+use tokenizers::pre_tokenizers::sequence::Sequence as PreTokenizers;
+use tokenizers::pre_tokenizers::split::{Split, SplitPattern};
+use tokenizers::{AddedToken, SplitDelimiterBehavior, Tokenizer};
+
+/// How CLIP cuts text into words.
+pub(super) const WORDS: &str =
+    r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+";
+/// CLIP's longest text.
+const DEFAULT_LENGTH: usize = 77;
+/// transformers writes an absurd number where there is no limit.
+const NO_LIMIT: f64 = 1e6;
+
+/// Why a tokenizer cannot be built.
+#[derive(Debug, Error)]
+pub enum TokenizerError {
+    /// A file that is not what it should be.
+    #[error("{file}: {problem}; expected {expected}: take all tokenizer files from one model")]
+    File {
+        /// The file.
+        file: &'static str,
+        /// What is wrong.
+        problem: String,
+        /// What it should be.
+        expected: &'static str,
+    },
+    /// A special token without an id.
+    #[error(
+        "the {role} token `{token}` is not in vocab.json; expected it there: take all tokenizer files from one model"
+    )]
+    Special {
+        /// What the token is for.
+        role: &'static str,
+        /// The token.
+        token: String,
+    },
+    /// Too short to hold anything.
+    #[error("model_max_length is {0}; expected at least 3, to hold begin, a word and end")]
+    Length(usize),
+    /// The library refused the parts.
+    #[error("the tokenizer cannot be built from vocab.json and merges.txt: {0}")]
+    Library(String),
+}
+
+/// Ids of one text.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Encoded {
+    /// Begin, tokens, end, padding; exactly as many as the tokenizer's length.
+    pub ids: Vec<u32>,
+    /// How many tokens did not fit and were cut off at the end.
+    pub tokens_cut: usize,
+}
+
+/// CLIP's tokenizer.
+#[derive(Clone, Debug)]
+pub struct ClipTokenizer {
+    inner: Tokenizer,
+    bos: u32,
+    eos: u32,
+    pad: u32,
+    length: usize,
+}
+
+impl ClipTokenizer {
+    /// A tokenizer from the texts of the files of transformers' `CLIPTokenizer`: `vocab.json`,
+    /// `merges.txt`, and where there are any `tokenizer_config.json` and `special_tokens_map.json`.
+    ///
+    /// As in transformers, the map of special tokens wins over the config unless the config lists
+    /// `added_tokens_decoder`. Without either: padding with the end token, 77 tokens.
+    ///
+    /// # Errors
+    /// When a file is malformed or a special token has no id.
+    pub fn from_files(
+        vocab_json: &str,
+        merges_txt: &str,
+        tokenizer_config: Option<&str>,
+        special_tokens_map: Option<&str>,
+    ) -> Result<Self, TokenizerError> {
+        let vocab = parse_vocab(vocab_json)?;
+        let merges = parse_merges(merges_txt)?;
+        let config = parse_object("tokenizer_config.json", tokenizer_config)?;
+        let map = parse_object("special_tokens_map.json", special_tokens_map)?;
+        let special = |key: &str, default: &str| {
+            let from_map = token_text(map.get(key));
+            let from_config = token_text(config.get(key));
+            let chosen = if config.contains_key("added_tokens_decoder") {
+                from_config.or(from_map)
+            } else {
+                from_map.or(from_config)
+            };
+            chosen.unwrap_or_else(|| default.to_owned())
+        };
+        let bos = special("bos_token", "<|startoftext|>");
+        let eos = special("eos_token", "<|endoftext|>");
+        let unk = special("unk_token", "<|endoftext|>");
+        let pad = special("pad_token", &eos);
+        let id = |role: &'static str, token: &str| match vocab.get(token) {
+            Some(id) => Ok(*id),
+            None => Err(TokenizerError::Special { role, token: token.to_owned() }),
+        };
+        let (bos_id, eos_id) = (id("begin", &bos)?, id("end", &eos)?);
+        let pad_id = id("padding", &pad)?;
+        id("unknown", &unk)?;
+        let length = match config.get("model_max_length").and_then(Value::as_f64) {
+            Some(length) if length < NO_LIMIT => length as usize,
+            _ => DEFAULT_LENGTH,
+        };
+        let inner = build(vocab, merges, &unk, [&bos, &eos]).map_err(|error| {
+            TokenizerError::Library(error.to_string())
+        })?;
+        Self { inner, bos: bos_id, eos: eos_id, pad: pad_id, length: DEFAULT_LENGTH }
+            .with_length(length)
+    }
+
+    /// The same tokenizer with another length.
+    ///
+    /// # Errors
+    /// When it is less than 3.
+    pub fn with_length(mut self, length: usize) -> Result<Self, TokenizerError> {
+        if length < 3 {
+            return Err(TokenizerError::Length(length));
+        }
+        self.length = length;
+        Ok(self)
+    }
+
+    /// The same tokenizer with another padding id (open_clip pads with 0).
+    #[must_use]
+    pub fn with_pad(mut self, pad: u32) -> Self {
+        self.pad = pad;
+        self
+    }
+
+    /// How many ids a text has.
+    pub fn length(&self) -> usize {
+        self.length
+    }
+
+    /// Id of the end token.
+    pub fn eos(&self) -> u32 {
+        self.eos
+    }
+
+    /// How many ids there are.
+    pub fn vocab_size(&self) -> usize {
+        self.inner.get_vocab_size(true)
+    }
+
+    /// The ids of a text.
+    pub fn encode(&self, text: &str) -> Encoded {
+        // Nothing here can fail: the pattern is valid, and every byte has an id or is unknown.
+        let tokens = match self.inner.encode_fast(text, false) {
+            Ok(encoding) => encoding.get_ids().to_vec(),
+            Err(error) => unreachable!("byte-level BPE encodes every text: {error}"),
+        };
+        let kept = tokens.len().min(self.length - 2);
+        let mut ids = Vec::with_capacity(self.length);
+        ids.push(self.bos);
+        ids.extend_from_slice(&tokens[..kept]);
+        ids.push(self.eos);
+        ids.resize(self.length, self.pad);
+        Encoded { ids, tokens_cut: tokens.len() - kept }
+    }
+}
+
+fn build(
+    vocab: BTreeMap<String, u32>,
+    merges: Merges,
+    unk: &str,
+    specials: [&str; 2],
+) -> tokenizers::Result<Tokenizer> {
+    let vocab: Vocab = vocab.into_iter().collect();
+    let model = BPE::builder()
+        .vocab_and_merges(vocab, merges)
+        .unk_token(unk.to_owned())
+        .end_of_word_suffix("</w>".to_owned())
+        .build()?;
+    let spaces = Replace::new(ReplacePattern::Regex(r"\s+".to_owned()), " ")?;
+    let words = Split::new(
+        SplitPattern::Regex(WORDS.to_owned()),
+        SplitDelimiterBehavior::Removed,
+        true,
+    )?;
+    let mut tokenizer = Tokenizer::new(model);
+    tokenizer.with_normalizer(Some(Normalizers::new(vec![
+        NormalizerWrapper::NFC(NFC),
+        NormalizerWrapper::Replace(spaces),
+        NormalizerWrapper::Lowercase(Lowercase),
+    ])))?;
+    tokenizer.with_pre_tokenizer(Some(PreTokenizers::new(vec![
+        PreTokenizerWrapper::Split(words),
+        PreTokenizerWrapper::ByteLevel(ByteLevel::new(false, true, false)),
+    ])));
+    tokenizer.add_special_tokens(specials.map(|token| AddedToken::from(token, true)))?;
+    Ok(tokenizer)
+}
+
+fn parse_vocab(json: &str) -> Result<BTreeMap<String, u32>, TokenizerError> {
+    serde_json::from_str(json).map_err(|error| TokenizerError::File {
+        file: "vocab.json",
+        problem: error.to_string(),
+        expected: "an object of tokens and their ids",
+    })
+}
+
+fn parse_merges(text: &str) -> Result<Merges, TokenizerError> {
+    let mut merges = Merges::new();
+    for (index, line) in text.lines().enumerate() {
+        if line.is_empty() || (index == 0 && line.starts_with("#version")) {
+            continue;
+        }
+        match line.split_once(' ') {
+            Some((a, b)) if !a.is_empty() && !b.is_empty() && !b.contains(' ') => {
+                merges.push((a.to_owned(), b.to_owned()));
+            }
+            _ => {
+                return Err(TokenizerError::File {
+                    file: "merges.txt",
+                    problem: format!("line {} is `{line}`", index + 1),
+                    expected: "two tokens with a space between on every line",
+                });
+            }
+        }
+    }
+    Ok(merges)
+}
+
+fn parse_object(
+    file: &'static str,
+    json: Option<&str>,
+) -> Result<serde_json::Map<String, Value>, TokenizerError> {
+    let Some(json) = json else { return Ok(serde_json::Map::new()) };
+    serde_json::from_str(json).map_err(|error| TokenizerError::File {
+        file,
+        problem: error.to_string(),
+        expected: "a JSON object",
+    })
+}
+
+/// A special token is a string or an object with its text as `content`.
+fn token_text(value: Option<&Value>) -> Option<String> {
+    match value? {
+        Value::String(text) => Some(text.clone()),
+        Value::Object(object) => object.get("content")?.as_str().map(str::to_owned),
+        _ => None,
+    }
+}

@@ -1,0 +1,237 @@
+//! UNet2DConditionModel (`diffusers/models/unets/unet_2d_condition.py`, `unet_2d_blocks.py`).
+
+use burn::module::Module;
+use burn::tensor::{Tensor, TensorData};
+
+use crate::init::Init;
+use crate::layers::{Conv2d, GroupNorm};
+use crate::ops::{self, Act};
+use crate::resnet::{Downsample2D, ResnetBlock2D, TimestepEmbedding, Upsample2D};
+use crate::timestep;
+use crate::transformer::{Transformer2D, TransformerShape};
+use crate::unet_config::UNetConfig;
+
+/// One level of the way down.
+#[derive(Module, Debug)]
+pub struct DownBlock {
+    resnets: Vec<ResnetBlock2D>,
+    attentions: Vec<Transformer2D>,
+    downsamplers: Vec<Downsample2D>,
+}
+
+/// The middle.
+#[derive(Module, Debug)]
+pub struct MidBlock {
+    resnets: Vec<ResnetBlock2D>,
+    attentions: Vec<Transformer2D>,
+}
+
+/// One level of the way up.
+#[derive(Module, Debug)]
+pub struct UpBlock {
+    resnets: Vec<ResnetBlock2D>,
+    attentions: Vec<Transformer2D>,
+    upsamplers: Vec<Upsample2D>,
+}
+
+/// SDXL's conditioning on pooled text and image sizes.
+#[derive(Clone, Debug)]
+pub struct AddedCondition {
+    /// Pooled text embedding `[B, P]`.
+    pub text_embeds: Tensor<2>,
+    /// Original size, crop and target size, `[B][6]`.
+    pub time_ids: Vec<Vec<f32>>,
+}
+
+/// The denoiser.
+#[derive(Module, Debug)]
+pub struct UNet2DConditionModel {
+    conv_in: Conv2d,
+    time_embedding: TimestepEmbedding,
+    add_embedding: Option<TimestepEmbedding>,
+    down_blocks: Vec<DownBlock>,
+    mid_block: Option<MidBlock>,
+    up_blocks: Vec<UpBlock>,
+    conv_norm_out: GroupNorm,
+    conv_out: Conv2d,
+    #[module(skip)]
+    features: Features,
+}
+
+#[derive(Clone, Debug)]
+struct Features {
+    width: usize,
+    flip: bool,
+    shift: f64,
+    added: usize,
+}
+
+impl UNet2DConditionModel {
+    /// Builds the network that the config describes.
+    pub fn new(init: &mut Init, c: &UNetConfig) -> Self {
+        let channels = &c.block_out_channels;
+        let levels = channels.len();
+        let time = channels[0] * 4;
+        let (groups, eps) = (c.norm_num_groups, c.norm_eps);
+        let shape = |level: usize| TransformerShape {
+            channels: channels[level],
+            heads: c.heads(level).unwrap_or(1),
+            layers: c.transformer_layers(level).unwrap_or(1),
+            context: c.context(level).unwrap_or(1),
+            groups,
+            linear_projection: c.use_linear_projection,
+            only_cross: c.only_cross(level).unwrap_or(false),
+        };
+        let resnet = |init: &mut Init, input: usize, output: usize| {
+            ResnetBlock2D::new(init, input, output, Some(time), groups, eps)
+        };
+
+        let conv_in = Conv2d::same(init, c.in_channels, channels[0], 3);
+        let time_embedding = TimestepEmbedding::new(init, channels[0], time);
+        let add_embedding = c
+            .projection_class_embeddings_input_dim
+            .filter(|_| c.addition_embed_type.is_some())
+            .map(|input| TimestepEmbedding::new(init, input, time));
+
+        let mut down_blocks = Vec::with_capacity(levels);
+        let mut skips = vec![channels[0]];
+        let mut current = channels[0];
+        for level in 0..levels {
+            let attend = c.down_block_types[level] == "CrossAttnDownBlock2D";
+            let mut block =
+                DownBlock { resnets: vec![], attentions: vec![], downsamplers: vec![] };
+            for _ in 0..c.layers(level).unwrap_or(0) {
+                block.resnets.push(resnet(init, current, channels[level]));
+                current = channels[level];
+                if attend {
+                    block.attentions.push(Transformer2D::new(init, &shape(level)));
+                }
+                skips.push(current);
+            }
+            if level + 1 < levels {
+                block.downsamplers.push(Downsample2D::symmetric(init, current));
+                skips.push(current);
+            }
+            down_blocks.push(block);
+        }
+
+        let mid_block = c.mid_block_type.as_ref().map(|_| MidBlock {
+            resnets: (0..2).map(|_| resnet(init, current, current)).collect(),
+            attentions: vec![Transformer2D::new(init, &shape(levels - 1))],
+        });
+
+        let mut up_blocks = Vec::with_capacity(levels);
+        for (i, level) in (0..levels).rev().enumerate() {
+            let attend = c.up_block_types[i] == "CrossAttnUpBlock2D";
+            let mut block = UpBlock { resnets: vec![], attentions: vec![], upsamplers: vec![] };
+            for _ in 0..=c.layers(level).unwrap_or(0) {
+                let skip = skips.pop().unwrap_or(0);
+                block.resnets.push(resnet(init, current + skip, channels[level]));
+                current = channels[level];
+                if attend {
+                    block.attentions.push(Transformer2D::new(init, &shape(level)));
+                }
+            }
+            if level > 0 {
+                block.upsamplers.push(Upsample2D::new(init, current));
+            }
+            up_blocks.push(block);
+        }
+
+        Self {
+            conv_in,
+            time_embedding,
+            add_embedding,
+            down_blocks,
+            mid_block,
+            up_blocks,
+            conv_norm_out: GroupNorm::new(init, groups, channels[0], eps),
+            conv_out: Conv2d::same(init, channels[0], c.out_channels, 3),
+            features: Features {
+                width: channels[0],
+                flip: c.flip_sin_to_cos,
+                shift: c.freq_shift,
+                added: c.addition_time_embed_dim.unwrap_or(0),
+            },
+        }
+    }
+
+    /// The model's prediction `[B, out, h, w]` for noisy latents `sample` `[B, in, h, w]` at
+    /// `timesteps` (length B) under text embeddings `[B, L, D]`.
+    pub fn forward(
+        &self,
+        sample: Tensor<4>,
+        timesteps: &[f32],
+        context: &Tensor<3>,
+        added: Option<&AddedCondition>,
+    ) -> Tensor<4> {
+        let time = self.embed_time(timesteps, added, &sample);
+        let mut x = self.conv_in.forward(sample);
+        let mut skips = vec![x.clone()];
+        for block in &self.down_blocks {
+            for (i, resnet) in block.resnets.iter().enumerate() {
+                x = resnet.forward(x, Some(&time));
+                if let Some(attention) = block.attentions.get(i) {
+                    x = attention.forward(x, context);
+                }
+                skips.push(x.clone());
+            }
+            for down in &block.downsamplers {
+                x = down.forward(x);
+                skips.push(x.clone());
+            }
+        }
+        if let Some(mid) = &self.mid_block {
+            for (i, resnet) in mid.resnets.iter().enumerate() {
+                x = resnet.forward(x, Some(&time));
+                if let Some(attention) = mid.attentions.get(i) {
+                    x = attention.forward(x, context);
+                }
+            }
+        }
+        for block in &self.up_blocks {
+            for (i, resnet) in block.resnets.iter().enumerate() {
+                if let Some(skip) = skips.pop() {
+                    x = ops::concat_channels(x, skip);
+                }
+                x = resnet.forward(x, Some(&time));
+                if let Some(attention) = block.attentions.get(i) {
+                    x = attention.forward(x, context);
+                }
+            }
+            for up in &block.upsamplers {
+                x = up.forward(x);
+            }
+        }
+        self.conv_out.forward(self.conv_norm_out.forward_silu(x))
+    }
+
+    /// The timestep embedding after the SiLU that every residual block applies to it.
+    fn embed_time(
+        &self,
+        timesteps: &[f32],
+        added: Option<&AddedCondition>,
+        like: &Tensor<4>,
+    ) -> Tensor<2> {
+        let f = &self.features;
+        let device = like.device();
+        let mut time = self.time_embedding.forward(timestep::features(
+            timesteps, f.width, f.flip, f.shift, &device,
+        ));
+        if let (Some(embedding), Some(added)) = (&self.add_embedding, added) {
+            let batch = timesteps.len();
+            let ids: Vec<f32> = added.time_ids.iter().flatten().copied().collect();
+            let per_image = ids.len() / batch.max(1);
+            let ids = timestep::features(&ids, f.added, f.flip, f.shift, &device)
+                .reshape([batch, per_image * f.added]);
+            let input = Tensor::cat(vec![added.text_embeds.clone(), ids], 1);
+            time = time + embedding.forward(input);
+        }
+        ops::activation(time, Act::Silu)
+    }
+}
+
+/// Latents on the device from host values.
+pub fn tensor4(data: Vec<f32>, shape: [usize; 4], device: &burn::tensor::Device) -> Tensor<4> {
+    Tensor::from_data(TensorData::new(data, shape), device)
+}

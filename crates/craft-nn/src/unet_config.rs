@@ -1,0 +1,254 @@
+//! `config.json` of a UNet2DConditionModel.
+
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use crate::config::{ConfigError, check_rest};
+
+const COMPONENT: &str = "UNet2DConditionModel";
+
+/// One number for all levels, or one per level.
+#[derive(Clone, Debug, Deserialize, PartialEq)]
+#[serde(untagged)]
+pub enum PerLevel<T> {
+    /// The same everywhere.
+    One(T),
+    /// By level, outermost first.
+    Many(Vec<T>),
+}
+
+impl<T: Copy> PerLevel<T> {
+    fn at(&self, level: usize) -> Option<T> {
+        match self {
+            Self::One(value) => Some(*value),
+            Self::Many(values) => values.get(level).copied(),
+        }
+    }
+}
+
+fn yes() -> bool {
+    true
+}
+fn one() -> PerLevel<usize> {
+    PerLevel::One(1)
+}
+fn groups() -> usize {
+    32
+}
+fn eps() -> f64 {
+    1e-5
+}
+fn act() -> String {
+    "silu".to_owned()
+}
+fn only_cross() -> PerLevel<bool> {
+    PerLevel::One(false)
+}
+fn mid() -> Option<String> {
+    Some("UNetMidBlock2DCrossAttn".to_owned())
+}
+fn heads() -> PerLevel<usize> {
+    PerLevel::One(8)
+}
+
+/// The keys that decide what the network computes, with diffusers' defaults.
+#[derive(Clone, Debug, Deserialize)]
+pub struct UNetConfig {
+    /// Latent height and width that the model was trained on.
+    #[serde(default)]
+    pub sample_size: Option<Value>,
+    /// Latent channels in.
+    pub in_channels: usize,
+    /// Latent channels out.
+    pub out_channels: usize,
+    /// Block types of the way down, outermost first.
+    pub down_block_types: Vec<String>,
+    /// Block type of the middle.
+    #[serde(default = "mid")]
+    pub mid_block_type: Option<String>,
+    /// Block types of the way up, innermost first.
+    pub up_block_types: Vec<String>,
+    /// Channels by level, outermost first.
+    pub block_out_channels: Vec<usize>,
+    /// Residual blocks by level.
+    #[serde(default = "PerLevel::two")]
+    pub layers_per_block: PerLevel<usize>,
+    /// Transformer blocks by level.
+    #[serde(default = "one")]
+    pub transformer_layers_per_block: PerLevel<usize>,
+    /// Width of the text embeddings.
+    pub cross_attention_dim: PerLevel<usize>,
+    /// Number of heads: the published configs mean heads, not their width, by this key.
+    #[serde(default = "heads")]
+    pub attention_head_dim: PerLevel<usize>,
+    /// Number of heads, where given.
+    #[serde(default)]
+    pub num_attention_heads: Option<PerLevel<usize>>,
+    /// Linear projections instead of 1×1 convolutions.
+    #[serde(default)]
+    pub use_linear_projection: bool,
+    /// Both attentions of a block look at the text.
+    #[serde(default = "only_cross")]
+    pub only_cross_attention: PerLevel<bool>,
+    /// Groups of group norm.
+    #[serde(default = "groups")]
+    pub norm_num_groups: usize,
+    /// Epsilon of group norm.
+    #[serde(default = "eps")]
+    pub norm_eps: f64,
+    /// Activation; only SiLU.
+    #[serde(default = "act")]
+    pub act_fn: String,
+    /// Cosines before sines.
+    #[serde(default = "yes")]
+    pub flip_sin_to_cos: bool,
+    /// Shift of the frequencies.
+    #[serde(default)]
+    pub freq_shift: f64,
+    /// `text_time` for SDXL.
+    #[serde(default)]
+    pub addition_embed_type: Option<String>,
+    /// Width of each time id's features.
+    #[serde(default)]
+    pub addition_time_embed_dim: Option<usize>,
+    /// Width of pooled text plus time ids' features.
+    #[serde(default)]
+    pub projection_class_embeddings_input_dim: Option<usize>,
+    /// Everything else.
+    #[serde(flatten)]
+    rest: BTreeMap<String, Value>,
+}
+
+impl PerLevel<usize> {
+    fn two() -> Self {
+        Self::One(2)
+    }
+}
+
+impl UNetConfig {
+    /// Reads and checks `config.json`.
+    ///
+    /// # Errors
+    /// When it is not such a config, or asks for something that is not supported.
+    pub fn from_json(text: &str) -> Result<Self, ConfigError> {
+        let config: Self = serde_json::from_str(text)
+            .map_err(|source| ConfigError::Parse { component: COMPONENT, source })?;
+        config.check()?;
+        Ok(config)
+    }
+
+    fn check(&self) -> Result<(), ConfigError> {
+        let neutral: &[(&str, &[Value])] = &[
+            ("center_input_sample", &[json!(false)]),
+            ("downsample_padding", &[json!(1)]),
+            ("mid_block_scale_factor", &[json!(1), json!(1.0)]),
+            ("dropout", &[json!(0.0), json!(0)]),
+            ("dual_cross_attention", &[json!(false)]),
+            ("class_embeddings_concat", &[json!(false)]),
+            ("resnet_skip_time_act", &[json!(false)]),
+            ("resnet_out_scale_factor", &[json!(1.0), json!(1)]),
+            ("resnet_time_scale_shift", &[json!("default")]),
+            ("time_embedding_type", &[json!("positional")]),
+            ("attention_type", &[json!("default")]),
+            ("mid_block_only_cross_attention", &[json!(false)]),
+            ("conv_in_kernel", &[json!(3)]),
+            ("conv_out_kernel", &[json!(3)]),
+        ];
+        // `upcast_attention` asks for f32 attention, which is what is computed.
+        let ignored = ["upcast_attention", "addition_embed_type_num_heads"];
+        check_rest(COMPONENT, &self.rest, neutral, &ignored)?;
+        let unsupported = |key: &str, value: String, supported: &str| {
+            Err(ConfigError::Unsupported {
+                component: COMPONENT,
+                key: key.to_owned(),
+                value,
+                supported: supported.to_owned(),
+            })
+        };
+        let levels = self.block_out_channels.len();
+        for (key, types, known) in [
+            ("down_block_types", &self.down_block_types, ["CrossAttnDownBlock2D", "DownBlock2D"]),
+            ("up_block_types", &self.up_block_types, ["CrossAttnUpBlock2D", "UpBlock2D"]),
+        ] {
+            if types.len() != levels {
+                let text = format!("{} entries", types.len());
+                return unsupported(key, text, &format!("{levels} entries, one per level"));
+            }
+            if let Some(bad) = types.iter().find(|t| !known.contains(&t.as_str())) {
+                return unsupported(key, bad.clone(), &known.join(", "));
+            }
+        }
+        match self.mid_block_type.as_deref() {
+            None | Some("UNetMidBlock2DCrossAttn") => {}
+            Some(other) => {
+                return unsupported("mid_block_type", other.to_owned(), "UNetMidBlock2DCrossAttn");
+            }
+        }
+        if !["silu", "swish"].contains(&self.act_fn.as_str()) {
+            return unsupported("act_fn", self.act_fn.clone(), "silu");
+        }
+        match self.addition_embed_type.as_deref() {
+            None => {}
+            Some("text_time") => {
+                if self.addition_time_embed_dim.is_none()
+                    || self.projection_class_embeddings_input_dim.is_none()
+                {
+                    return unsupported(
+                        "addition_embed_type",
+                        "text_time without its widths".to_owned(),
+                        "text_time with addition_time_embed_dim and projection_class_embeddings_input_dim",
+                    );
+                }
+            }
+            Some(other) => {
+                return unsupported("addition_embed_type", other.to_owned(), "null, text_time");
+            }
+        }
+        for level in 0..levels {
+            let channels = self.block_out_channels[level];
+            let complete = self.heads(level).is_some()
+                && self.layers(level).is_some()
+                && self.transformer_layers(level).is_some()
+                && self.context(level).is_some()
+                && self.only_cross(level).is_some();
+            if !complete {
+                let text = format!("a list that ends before level {level}");
+                return unsupported("a per-level key", text, &format!("{levels} entries"));
+            }
+            if channels == 0 || !channels.is_multiple_of(self.norm_num_groups.max(1)) {
+                return unsupported(
+                    "block_out_channels",
+                    channels.to_string(),
+                    &format!("multiples of norm_num_groups = {}", self.norm_num_groups),
+                );
+            }
+            let heads = self.heads(level).unwrap_or(0);
+            if heads == 0 || !channels.is_multiple_of(heads) {
+                return unsupported(
+                    "attention_head_dim",
+                    heads.to_string(),
+                    &format!("divisors of {channels} (it is the number of heads)"),
+                );
+            }
+        }
+        Ok(())
+    }
+
+    pub(crate) fn heads(&self, level: usize) -> Option<usize> {
+        self.num_attention_heads.as_ref().unwrap_or(&self.attention_head_dim).at(level)
+    }
+    pub(crate) fn layers(&self, level: usize) -> Option<usize> {
+        self.layers_per_block.at(level)
+    }
+    pub(crate) fn transformer_layers(&self, level: usize) -> Option<usize> {
+        self.transformer_layers_per_block.at(level)
+    }
+    pub(crate) fn context(&self, level: usize) -> Option<usize> {
+        self.cross_attention_dim.at(level)
+    }
+    pub(crate) fn only_cross(&self, level: usize) -> Option<bool> {
+        self.only_cross_attention.at(level)
+    }
+}

@@ -1,0 +1,226 @@
+//! Parameters by name: reading them out of a network and putting them in, strictly.
+//!
+//! Names are those of PyTorch: the path of fields, `.0.` for members of a list. A field that ends in
+//! `_at_<n>` stands for `.<n>`, for PyTorch lists whose members have different types
+//! (`net_at_0` is `net.0`).
+
+use std::collections::BTreeMap;
+
+use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
+use burn::tensor::{Tensor, TensorData};
+use thiserror::Error;
+
+/// A tensor on the host: row-major f32 values with their shape.
+#[derive(Clone, Debug, PartialEq)]
+pub struct HostTensor {
+    /// Sizes of the axes, outermost first.
+    pub shape: Vec<usize>,
+    /// Values, row-major.
+    pub data: Vec<f32>,
+}
+
+/// Host tensors by PyTorch name, sorted.
+pub type TensorMap = BTreeMap<String, HostTensor>;
+
+/// Why tensors do not fit a network.
+#[derive(Debug, Error, PartialEq, Eq)]
+pub enum WeightError {
+    /// Names of the network that the file lacks, or names of the file that the network lacks.
+    #[error(
+        "the weights do not match the network: {}{}{}",
+        list("missing", .missing),
+        list("not used by the network", .unused),
+        "; expected exactly the tensors of the network that config.json describes: use the weights and the config of one model"
+    )]
+    Names {
+        /// In the network, not in the file.
+        missing: Vec<String>,
+        /// In the file, not in the network.
+        unused: Vec<String>,
+    },
+    /// A tensor of another shape.
+    #[error("tensor {name} has shape {found:?}, but the network that config.json describes needs {expected:?}")]
+    Shape {
+        /// The tensor.
+        name: String,
+        /// The shape in the file.
+        found: Vec<usize>,
+        /// The shape in the network.
+        expected: Vec<usize>,
+    },
+}
+
+fn list(what: &str, names: &[String]) -> String {
+    if names.is_empty() {
+        return String::new();
+    }
+    let shown = names.iter().take(5).cloned().collect::<Vec<_>>().join(", ");
+    let more = names.len().saturating_sub(5);
+    let tail = if more > 0 { format!(" and {more} more") } else { String::new() };
+    format!(" {} tensors {what} ({shown}{tail})", names.len())
+}
+
+/// Follows the path of fields during a visit.
+#[derive(Debug, Default)]
+struct Path(Vec<String>);
+
+impl Path {
+    fn name(&self) -> String {
+        let mut name = String::new();
+        for part in &self.0 {
+            if !name.is_empty() {
+                name.push('.');
+            }
+            match part.split_once("_at_") {
+                Some((list, index)) => {
+                    name.push_str(list);
+                    name.push('.');
+                    name.push_str(index);
+                }
+                None => name.push_str(part),
+            }
+        }
+        name
+    }
+}
+
+/// Calls `visit(name, parameter)` for every float parameter, in order.
+pub trait ParamVisitor {
+    /// One parameter.
+    fn visit<const D: usize>(&mut self, name: &str, param: &Param<Tensor<D>>);
+}
+
+struct Visit<'a, V>(Path, &'a mut V);
+
+impl<V: ParamVisitor> ModuleVisitor for Visit<'_, V> {
+    fn enter_module(&mut self, name: &str, _: &str) {
+        self.0.0.push(name.to_owned());
+    }
+    fn exit_module(&mut self, _: &str, _: &str) {
+        self.0.0.pop();
+    }
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        self.1.visit(&self.0.name(), param);
+    }
+}
+
+/// Visits the parameters of a network by name.
+pub fn visit<M: Module, V: ParamVisitor>(module: &M, visitor: &mut V) {
+    module.visit(&mut Visit(Path::default(), visitor));
+}
+
+/// Replaces parameters by name.
+pub trait ParamMapper {
+    /// The new value of one parameter; the old one to keep it.
+    fn map<const D: usize>(&mut self, name: &str, param: Param<Tensor<D>>) -> Param<Tensor<D>>;
+}
+
+struct Map<'a, V>(Path, &'a mut V);
+
+impl<V: ParamMapper> ModuleMapper for Map<'_, V> {
+    fn enter_module(&mut self, name: &str, _: &str) {
+        self.0.0.push(name.to_owned());
+    }
+    fn exit_module(&mut self, _: &str, _: &str) {
+        self.0.0.pop();
+    }
+    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+        let name = self.0.name();
+        self.1.map(&name, param)
+    }
+}
+
+/// Maps the parameters of a network by name.
+pub fn map<M: Module, V: ParamMapper>(module: M, mapper: &mut V) -> M {
+    module.map(&mut Map(Path::default(), mapper))
+}
+
+#[derive(Default)]
+struct Shapes(BTreeMap<String, Vec<usize>>);
+
+impl ParamVisitor for Shapes {
+    fn visit<const D: usize>(&mut self, name: &str, param: &Param<Tensor<D>>) {
+        self.0.insert(name.to_owned(), param.val().dims().to_vec());
+    }
+}
+
+/// Names and shapes of all parameters.
+pub fn shapes<M: Module>(module: &M) -> BTreeMap<String, Vec<usize>> {
+    let mut visitor = Shapes::default();
+    visit(module, &mut visitor);
+    visitor.0
+}
+
+#[derive(Default)]
+struct Export(TensorMap);
+
+impl ParamVisitor for Export {
+    fn visit<const D: usize>(&mut self, name: &str, param: &Param<Tensor<D>>) {
+        let value = param.val();
+        let shape = value.dims().to_vec();
+        let data = to_vec(value);
+        self.0.insert(name.to_owned(), HostTensor { shape, data });
+    }
+}
+
+/// Copies all parameters to the host.
+pub fn export<M: Module>(module: &M) -> TensorMap {
+    let mut visitor = Export::default();
+    visit(module, &mut visitor);
+    visitor.0
+}
+
+struct Load(TensorMap);
+
+impl ParamMapper for Load {
+    fn map<const D: usize>(&mut self, name: &str, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+        match self.0.remove(name) {
+            Some(host) => replace(param, host.data),
+            None => param,
+        }
+    }
+}
+
+/// Replaces a parameter's values, keeping its identity, shape, device and gradient setting.
+///
+/// # Panics
+/// When the number of values is not that of the parameter.
+pub fn replace<const D: usize>(param: Param<Tensor<D>>, data: Vec<f32>) -> Param<Tensor<D>> {
+    let device = param.val().device();
+    param.map(|old| {
+        let tracked = old.is_require_grad();
+        let value = Tensor::from_data(TensorData::new(data, old.dims()), &device);
+        if tracked { value.require_grad() } else { value }
+    })
+}
+
+/// Puts tensors into a network.
+///
+/// # Errors
+/// When names are missing, unused, or a shape differs; the network is then unchanged.
+pub fn load<M: Module>(module: M, tensors: TensorMap) -> Result<M, WeightError> {
+    let shapes = shapes(&module);
+    let missing: Vec<String> =
+        shapes.keys().filter(|n| !tensors.contains_key(*n)).cloned().collect();
+    let unused: Vec<String> =
+        tensors.keys().filter(|n| !shapes.contains_key(*n)).cloned().collect();
+    if !missing.is_empty() || !unused.is_empty() {
+        return Err(WeightError::Names { missing, unused });
+    }
+    for (name, expected) in shapes {
+        let found = &tensors[&name];
+        if found.shape != expected || found.data.len() != expected.iter().product::<usize>() {
+            return Err(WeightError::Shape { name, found: found.shape.clone(), expected });
+        }
+    }
+    Ok(map(module, &mut Load(tensors)))
+}
+
+/// Copies a float tensor to the host.
+pub fn to_vec<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
+    let data = tensor.into_data();
+    match data.convert::<f32>().into_vec::<f32>() {
+        Ok(values) => values,
+        Err(error) => unreachable!("data converted to f32 is f32: {error:?}"),
+    }
+}

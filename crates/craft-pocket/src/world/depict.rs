@@ -1,0 +1,149 @@
+//! Scenes that show what a text says, or something a little else.
+
+use serde::{Deserialize, Serialize};
+
+use super::facts::{Fact, Subject, judge_scene};
+use super::quality::Quality;
+use super::rng::WorldRng;
+use super::scene::{Background, Colour, Look, Relation, Scene, Shape, SizeClass};
+
+/// A picture that has not been drawn yet.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Depiction {
+    /// What it shows.
+    pub scene: Scene,
+    /// How well it is drawn.
+    pub quality: Quality,
+}
+
+impl Depiction {
+    /// The picture, `64 * 64 * 3` bytes.
+    pub fn render(&self) -> Vec<u8> {
+        super::render(&self.scene, &self.quality)
+    }
+}
+
+/// A scene in which the facts of one text hold; what they leave open is drawn at random.
+pub fn depict(facts: &[Fact], rng: &mut WorldRng) -> Scene {
+    let mut first = Look::random(rng);
+    let mut second = Look::random(rng);
+    let mut background = rng.pick(&Background::ALL);
+    let mut relation = rng.pick(&Relation::ALL);
+    let (mut count, mut two) = (None, false);
+    for fact in facts {
+        let is_second = |of: Subject| of == Subject::Second;
+        match *fact {
+            Fact::Shape { of, shape } => {
+                two |= is_second(of);
+                if is_second(of) { second.shape = shape } else { first.shape = shape }
+            }
+            Fact::Colour { of, colour } => {
+                two |= is_second(of);
+                if is_second(of) { second.colour = colour } else { first.colour = colour }
+            }
+            Fact::Size { of, size } => {
+                two |= is_second(of);
+                if is_second(of) { second.size = size } else { first.size = size }
+            }
+            Fact::Count { count: said } => count = Some(usize::from(said)),
+            Fact::Relation { relation: said } => (relation, two) = (said, true),
+            Fact::Background { background: said } => background = said,
+        }
+    }
+    if two {
+        return Scene::pair(first, second, relation, background, rng);
+    }
+    let each = facts.iter().any(|f| matches!(f, Fact::Shape { of: Subject::Each, .. }));
+    Scene::counted(first, count.unwrap_or(if each { 2 } else { 1 }), background, rng)
+}
+
+/// A scene in which at least one fact of the text does not hold: facts altered, colours exchanged between
+/// two objects, an object too many or one missing. Equals [`depict`] where there are no facts.
+pub fn depict_wrongly(facts: &[Fact], rng: &mut WorldRng) -> Scene {
+    for _ in 0..32 {
+        let scene = depict_otherwise(facts, rng);
+        if judge_scene(&scene, facts).contains(&false) {
+            return scene;
+        }
+    }
+    depict(facts, rng)
+}
+
+fn depict_otherwise(facts: &[Fact], rng: &mut WorldRng) -> Scene {
+    let two = facts.iter().any(|f| matches!(f, Fact::Shape { of: Subject::Second, .. }));
+    let mut altered = facts.to_vec();
+    match (two, rng.weighted(&[0.12, 0.16, 0.72])) {
+        // One of two objects is missing.
+        (true, 0) => {
+            let keep = if rng.chance(0.5) { Subject::First } else { Subject::Second };
+            altered.retain(|f| match f {
+                Fact::Shape { of, .. } | Fact::Colour { of, .. } | Fact::Size { of, .. } => *of == keep,
+                Fact::Relation { .. } => false,
+                _ => true,
+            });
+            for fact in &mut altered {
+                if let Fact::Shape { of, .. } | Fact::Colour { of, .. } | Fact::Size { of, .. } = fact {
+                    *of = Subject::First;
+                }
+            }
+        }
+        // The colours are exchanged.
+        (true, 1) => {
+            for fact in &mut altered {
+                if let Fact::Colour { of, .. } = fact {
+                    *of = if *of == Subject::First { Subject::Second } else { Subject::First };
+                }
+            }
+        }
+        // An object too many.
+        (false, 0) if altered.contains(&Fact::Count { count: 1 }) => {
+            altered.push(Fact::Shape { of: Subject::Second, shape: rng.pick(&Shape::ALL) });
+        }
+        _ => {
+            let wrong = if altered.len() > 2 && rng.chance(0.3) { 2 } else { 1 };
+            for _ in 0..wrong {
+                let i = rng.below(altered.len());
+                if let Some(fact) = altered.get_mut(i) {
+                    *fact = alter(*fact, rng);
+                }
+            }
+        }
+    }
+    depict(&altered, rng)
+}
+
+/// Another fact of the same kind about the same object.
+fn alter(fact: Fact, rng: &mut WorldRng) -> Fact {
+    loop {
+        let other = match fact {
+            Fact::Shape { of, .. } => Fact::Shape { of, shape: rng.pick(&Shape::ALL) },
+            Fact::Colour { of, .. } => Fact::Colour { of, colour: rng.pick(&Colour::ALL) },
+            Fact::Size { of, .. } => Fact::Size { of, size: rng.pick(&SizeClass::ALL) },
+            Fact::Count { .. } => Fact::Count { count: 1 + rng.below(3) as u8 },
+            Fact::Relation { relation } if rng.chance(0.5) => Fact::Relation { relation: relation.inverse() },
+            Fact::Relation { .. } => Fact::Relation { relation: rng.pick(&Relation::ALL) },
+            Fact::Background { .. } => Fact::Background { background: rng.pick(&Background::ALL) },
+        };
+        if other != fact {
+            return other;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::world::PocketPrompt;
+
+    #[test]
+    fn depictions_are_true_and_wrong_ones_are_not() {
+        let mut rng = WorldRng::new(8);
+        for _ in 0..5000 {
+            let prompt = PocketPrompt::random(&mut rng);
+            let right = judge_scene(&depict(&prompt.facts, &mut rng), &prompt.facts);
+            assert!(right.iter().all(|ok| *ok), "{prompt:?}");
+            let wrong = judge_scene(&depict_wrongly(&prompt.facts, &mut rng), &prompt.facts);
+            assert!(wrong.contains(&false), "{prompt:?}");
+        }
+    }
+}

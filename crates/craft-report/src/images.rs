@@ -1,0 +1,178 @@
+//! Where the page takes its pictures from: embedded while they are small and few, copied beside the page otherwise.
+
+use std::path::{Component, Path, PathBuf};
+
+use base64::Engine as _;
+
+use crate::ReportError;
+
+/// A file larger than this is copied, not embedded.
+const EMBED_FILE_BYTES: u64 = 48 * 1024;
+/// A set of pictures (one stage) larger than this is copied as a whole.
+const EMBED_SET_BYTES: u64 = 12 * 1024 * 1024;
+/// How many broken pictures are named one by one.
+const NAMED: usize = 8;
+
+/// Hands out picture addresses and remembers what could not be shown.
+pub(crate) struct Pictures {
+    run_dir: PathBuf,
+    report_dir: PathBuf,
+    broken: Vec<String>,
+    broken_count: usize,
+}
+
+/// How the pictures of one stage reach the page.
+pub(crate) struct PictureSet {
+    stage: String,
+    embed: bool,
+}
+
+impl Pictures {
+    /// Creates `report/` and clears the pictures of an earlier report.
+    pub(crate) fn new(run_dir: &Path, report_dir: &Path) -> Result<Self, ReportError> {
+        std::fs::create_dir_all(report_dir)
+            .map_err(|e| ReportError::io(report_dir, "create", e))?;
+        let old = report_dir.join("images");
+        match std::fs::remove_dir_all(&old) {
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+                return Err(ReportError::io(&old, "write", e));
+            }
+            _ => {}
+        }
+        Ok(Self {
+            run_dir: run_dir.to_path_buf(),
+            report_dir: report_dir.to_path_buf(),
+            broken: Vec::new(),
+            broken_count: 0,
+        })
+    }
+
+    /// Looks at the sizes of all pictures of a stage and decides between embedding and copying.
+    pub(crate) fn set<'a>(&self, stage: &str, names: impl Iterator<Item = &'a str>) -> PictureSet {
+        let (mut total, mut largest) = (0u64, 0u64);
+        for name in names.filter(|n| is_inside(n)) {
+            let size =
+                std::fs::metadata(self.run_dir.join(stage).join(name)).map_or(0, |m| m.len());
+            total += size;
+            largest = largest.max(size);
+        }
+        PictureSet {
+            stage: stage.to_owned(),
+            embed: largest <= EMBED_FILE_BYTES && total <= EMBED_SET_BYTES,
+        }
+    }
+
+    /// The address of one picture for an `src` attribute, or `None` (and a note) when it cannot be shown.
+    pub(crate) fn address(
+        &mut self,
+        set: &PictureSet,
+        name: &str,
+    ) -> Result<Option<String>, ReportError> {
+        if !is_inside(name) {
+            self.note(format!(
+                "{}: the picture path `{name}` leaves the folder",
+                set.stage
+            ));
+            return Ok(None);
+        }
+        let path = self.run_dir.join(&set.stage).join(name);
+        let bytes = match std::fs::read(&path) {
+            Ok(bytes) => bytes,
+            Err(e) => {
+                self.note(format!("{}/{name}: {e}", set.stage));
+                return Ok(None);
+            }
+        };
+        let Some(kind) = kind(&bytes) else {
+            self.note(format!(
+                "{}/{name} is neither a whole PNG nor a JPEG or WebP picture",
+                set.stage
+            ));
+            return Ok(None);
+        };
+        if set.embed {
+            let data = base64::engine::general_purpose::STANDARD.encode(&bytes);
+            return Ok(Some(format!("data:{kind};base64,{data}")));
+        }
+        let relative = format!(
+            "images/{}/{}",
+            set.stage,
+            name.strip_prefix("images/").unwrap_or(name)
+        );
+        let target = self.report_dir.join(&relative);
+        if let Some(parent) = target.parent() {
+            std::fs::create_dir_all(parent).map_err(|e| ReportError::io(parent, "create", e))?;
+        }
+        std::fs::write(&target, &bytes).map_err(|e| ReportError::io(&target, "write", e))?;
+        Ok(Some(url(&relative)))
+    }
+
+    /// One line per broken picture, the first few by name.
+    pub(crate) fn notes(&self) -> Vec<String> {
+        let mut out = self.broken.clone();
+        if self.broken_count > self.broken.len() {
+            out.push(format!(
+                "and {} more pictures that cannot be shown",
+                self.broken_count - self.broken.len()
+            ));
+        }
+        out
+    }
+
+    fn note(&mut self, text: String) {
+        self.broken_count += 1;
+        if self.broken.len() < NAMED {
+            self.broken.push(text);
+        }
+    }
+}
+
+/// Whether a relative path stays inside the folder it is relative to.
+fn is_inside(name: &str) -> bool {
+    !name.is_empty()
+        && Path::new(name)
+            .components()
+            .all(|c| matches!(c, Component::Normal(_) | Component::CurDir))
+}
+
+fn kind(bytes: &[u8]) -> Option<&'static str> {
+    let png = bytes.starts_with(b"\x89PNG\r\n\x1a\n") && bytes.ends_with(b"IEND\xaeB`\x82");
+    let jpeg = bytes.starts_with(&[0xff, 0xd8, 0xff]);
+    let webp = bytes.len() > 12 && bytes.starts_with(b"RIFF") && &bytes[8..12] == b"WEBP";
+    match (png, jpeg, webp) {
+        (true, _, _) => Some("image/png"),
+        (_, true, _) => Some("image/jpeg"),
+        (_, _, true) => Some("image/webp"),
+        _ => None,
+    }
+}
+
+/// Percent-encodes what may not stand in a relative address.
+fn url(path: &str) -> String {
+    let mut out = String::with_capacity(path.len());
+    for b in path.replace('\\', "/").bytes() {
+        match b {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' | b'/' => {
+                out.push(char::from(b))
+            }
+            _ => out.push_str(&format!("%{b:02X}")),
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_stay_inside() {
+        assert!(
+            is_inside("images/a.png")
+                && !is_inside("../a.png")
+                && !is_inside("/etc/x")
+                && !is_inside("")
+        );
+        assert_eq!(url("images/a b#c.png"), "images/a%20b%23c.png");
+    }
+}

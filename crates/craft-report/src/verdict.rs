@@ -1,0 +1,395 @@
+//! What the numbers say, in plain words that do not claim more than the intervals allow.
+
+use crate::html::{self, interval, percent, signed};
+use crate::rewards::{Context, Role, known};
+use crate::run::{RewardEval, Triple};
+use crate::stats;
+
+/// Colour of a lamp; the page also writes it as a word.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Level {
+    Good,
+    Unclear,
+    Bad,
+    Unknown,
+}
+
+impl Level {
+    pub(crate) fn class(self) -> &'static str {
+        match self {
+            Self::Good => "good",
+            Self::Unclear => "amber",
+            Self::Bad => "bad",
+            Self::Unknown => "unknown",
+        }
+    }
+
+    pub(crate) fn word(self) -> &'static str {
+        match self {
+            Self::Good => "ok",
+            Self::Unclear => "look",
+            Self::Bad => "alarm",
+            Self::Unknown => "unknown",
+        }
+    }
+}
+
+/// A warning sign, or its absence.
+#[derive(Debug)]
+pub(crate) struct Lamp {
+    pub(crate) level: Level,
+    pub(crate) name: String,
+    pub(crate) text: String,
+}
+
+#[derive(Debug)]
+pub(crate) struct Verdict {
+    pub(crate) level: Level,
+    pub(crate) headline: String,
+    /// (what it is about, sentence)
+    pub(crate) sentences: Vec<(&'static str, String)>,
+}
+
+/// A change smaller than this share of the base value does not light a drift lamp.
+const DRIFT_AMBER: f64 = 0.15;
+/// A change larger than this share lights it red.
+const DRIFT_RED: f64 = 0.30;
+
+/// Where an interval lies against zero.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Side {
+    Above,
+    Includes,
+    Below,
+    Unknown,
+}
+
+fn side(ci: Option<[f64; 2]>) -> Side {
+    match ci {
+        Some([lo, _]) if lo > 0.0 => Side::Above,
+        Some([_, hi]) if hi < 0.0 => Side::Below,
+        Some(_) => Side::Includes,
+        None => Side::Unknown,
+    }
+}
+
+/// Wilson's interval of a win rate, over prompts (seeds of one prompt are not independent).
+pub(crate) fn win_interval(eval: &RewardEval, prompts: usize) -> Option<[f64; 2]> {
+    stats::wilson(eval.win_rate?, prompts as f64)
+}
+
+pub(crate) fn judge(ctx: &Context<'_>) -> Verdict {
+    if ctx.run.evaluation.is_none() {
+        return Verdict {
+            level: Level::Unknown,
+            headline: "No verdict yet".to_owned(),
+            sentences: vec![(
+                "Evaluation",
+                "This run has no evaluation yet, so nothing can be said about whether it worked."
+                    .to_owned(),
+            )],
+        };
+    }
+    let held: Vec<(&str, &RewardEval)> = ctx
+        .of_role(Role::HeldOut)
+        .into_iter()
+        .filter_map(|n| Some((n, ctx.eval(n)?)))
+        .collect();
+    let mut sentences = Vec::new();
+    let sides: Vec<Side> = held.iter().map(|(_, e)| side(known(e.ci95))).collect();
+    for ((name, eval), s) in held.iter().zip(&sides) {
+        sentences.push(("Held out", held_sentence(ctx, name, eval, *s)));
+    }
+    let all = |wanted: Side| !sides.is_empty() && sides.iter().all(|s| *s == wanted);
+    let checker = ctx.eval("checker");
+    let checker_side = checker.map_or(Side::Unknown, |e| side(known(e.ci95)));
+    let control = control_sides(&held);
+    if let Some(text) = control_sentence(ctx, &held, &control) {
+        sentences.push(("Control", text));
+    }
+    if let Some(e) = checker {
+        sentences.push(("Checker", checker_sentence(e, checker_side)));
+    }
+    sentences.extend(trained_sentence(ctx, all(Side::Above)).map(|text| ("Trained on", text)));
+    let beaten = !control.is_empty() && control.iter().all(|s| *s == Side::Above);
+    let (level, headline) = if held.is_empty() {
+        (
+            Level::Unclear,
+            "No held-out reward, so improvement and reward hacking look the same",
+        )
+    } else if sides.contains(&Side::Below) && sides.contains(&Side::Above) {
+        (Level::Unclear, "Mixed: held-out rewards disagree")
+    } else if sides.contains(&Side::Below) {
+        (Level::Bad, "It did not work: held-out quality fell")
+    } else if !all(Side::Above) {
+        (
+            Level::Unclear,
+            "Not shown to work: a held-out change of this size could be chance",
+        )
+    } else if checker_side == Side::Below {
+        (
+            Level::Unclear,
+            "Liked better, but less faithful: the checker's accuracy fell",
+        )
+    } else if !ctx.has_control {
+        (
+            Level::Good,
+            "It worked: held-out quality rose (no random control to compare with)",
+        )
+    } else if beaten {
+        (
+            Level::Good,
+            "It worked: held-out quality rose, and by more than in the random control",
+        )
+    } else {
+        (
+            Level::Unclear,
+            "Better than the base model, but not shown to be better than the random control",
+        )
+    };
+    Verdict {
+        level,
+        headline: headline.to_owned(),
+        sentences,
+    }
+}
+
+fn held_sentence(ctx: &Context<'_>, name: &str, eval: &RewardEval, s: Side) -> String {
+    let n = ctx.eval_prompts();
+    let wins = match (eval.win_rate, win_interval(eval, n)) {
+        (Some(rate), Some([lo, hi])) => format!(
+            "the tuned model beats the base model on {} of the comparisons (95 % interval {:.0} to {:.0} %)",
+            percent(rate),
+            lo * 100.0,
+            hi * 100.0
+        ),
+        _ => "no win rate is known".to_owned(),
+    };
+    let change = match (eval.delta, known(eval.ci95)) {
+        (Some(d), Some(ci)) => format!(
+            "the mean change is {} (95 % interval {})",
+            signed(d),
+            interval(ci)
+        ),
+        (Some(d), None) => format!("the mean change is {} (no interval known)", signed(d)),
+        _ => "no change is known".to_owned(),
+    };
+    let reading = match s {
+        Side::Above => "The interval is clear of zero: this is a real gain on these prompts.",
+        Side::Includes => {
+            "The interval includes zero: with this many prompts it cannot be told from no change."
+        }
+        Side::Below => "The interval lies below zero: this is a real loss.",
+        Side::Unknown => "Without an interval nothing can be concluded.",
+    };
+    let seeds = ctx
+        .run
+        .evaluation
+        .as_ref()
+        .and_then(|e| e.samples_per_prompt)
+        .filter(|s| *s > 0);
+    let seeds = seeds.map_or_else(String::new, |s| {
+        format!(" with {} each", html::count(s as usize, "seed"))
+    });
+    format!(
+        "On {name}, which was never trained on, {wins} over {}{seeds}; {change}. {reading}",
+        html::count(n, "prompt")
+    )
+}
+
+fn control_sides(held: &[(&str, &RewardEval)]) -> Vec<Side> {
+    held.iter()
+        .filter_map(|(_, e)| e.tuned_minus_control.as_ref())
+        .map(|v| side(known(v.ci95)))
+        .collect()
+}
+
+fn control_sentence(
+    ctx: &Context<'_>,
+    held: &[(&str, &RewardEval)],
+    sides: &[Side],
+) -> Option<String> {
+    if held.is_empty() {
+        return None;
+    }
+    if !ctx.has_control {
+        return Some(
+            "There is no random control in this run, so it cannot be said how much of the change comes from the \
+             filter and how much from merely training on the model's own pictures."
+                .to_owned(),
+        );
+    }
+    let parts: Vec<String> = held
+        .iter()
+        .filter_map(|(name, e)| {
+            let v = e.tuned_minus_control.as_ref()?;
+            let ci = known(v.ci95).map_or_else(
+                || "no interval known".to_owned(),
+                |ci| format!("95 % interval {}", interval(ci)),
+            );
+            Some(format!("{} on {name} ({ci})", signed(v.delta?)))
+        })
+        .collect();
+    let reading = if sides.is_empty() || sides.contains(&Side::Unknown) {
+        "so the comparison is open"
+    } else if sides.iter().all(|s| *s == Side::Above) {
+        "so choosing the samples mattered, not only training on them"
+    } else if sides.contains(&Side::Below) {
+        "so the random pick did better somewhere: the filter did harm there"
+    } else {
+        "so it is not shown that the filter did more than a random pick"
+    };
+    let what = if parts.is_empty() {
+        "no difference is known".to_owned()
+    } else {
+        parts.join(", ")
+    };
+    Some(format!(
+        "Against the random control (as many samples, picked at random, trained alike): {what}, {reading}."
+    ))
+}
+
+fn checker_sentence(e: &RewardEval, s: Side) -> String {
+    let values = match (e.base, e.tuned) {
+        (Some(b), Some(t)) => format!(
+            " from {:.1} % to {:.1} % of the facts",
+            b * 100.0,
+            t * 100.0
+        ),
+        _ => String::new(),
+    };
+    let ci = known(e.ci95).map_or_else(String::new, |ci| {
+        format!(
+            " (change {:+.1} to {:+.1} points)",
+            ci[0] * 100.0,
+            ci[1] * 100.0
+        )
+        .replace('-', "−")
+    });
+    match s {
+        Side::Above => format!(
+            "The checker, which looks at the pixels, says the pictures became more faithful:{values}{ci}."
+        ),
+        Side::Below => format!(
+            "The checker, which looks at the pixels, says the pictures became less faithful:{values}{ci}."
+        ),
+        _ => format!(
+            "The checker, which looks at the pixels, sees no clear change in faithfulness:{values}{ci}."
+        ),
+    }
+}
+
+fn trained_sentence(ctx: &Context<'_>, held_rose: bool) -> Option<String> {
+    let sides: Vec<Side> = ctx
+        .of_role(Role::TrainedOn)
+        .into_iter()
+        .filter_map(|n| ctx.eval(n))
+        .map(|e| side(known(e.ci95)))
+        .collect();
+    if sides.is_empty() {
+        return None;
+    }
+    let rose = sides.iter().filter(|s| **s == Side::Above).count();
+    let text = format!(
+        "Of the {} trained on, {rose} rose with an interval clear of zero",
+        html::count(sides.len(), "reward")
+    );
+    Some(if rose == 0 {
+        format!("{text}: training did not clearly move even what it aimed at.")
+    } else if !held_rose {
+        format!(
+            "{text}, while the held-out side is not clear of zero: that is how reward hacking begins."
+        )
+    } else {
+        format!("{text}. A rise there alone would prove little.")
+    })
+}
+
+/// Relative change of tuned against base.
+pub(crate) fn relative(t: &Triple) -> Option<f64> {
+    match (t.base, t.tuned) {
+        (Some(b), Some(v)) if b.abs() > 1e-12 => Some((v - b) / b.abs()),
+        _ => None,
+    }
+}
+
+/// The lamp of a relative change.
+pub(crate) fn drift_level(change: Option<f64>) -> Level {
+    match change {
+        None => Level::Unknown,
+        Some(c) if c.abs() > DRIFT_RED => Level::Bad,
+        Some(c) if c.abs() > DRIFT_AMBER => Level::Unclear,
+        Some(_) => Level::Good,
+    }
+}
+
+/// Signs of reward hacking: drift of picture statistics, loss of diversity, trained-on rewards running away from
+/// held-out ones, rare but deep losses.
+pub(crate) fn lamps(ctx: &Context<'_>) -> Vec<Lamp> {
+    let Some(eval) = &ctx.run.evaluation else {
+        return Vec::new();
+    };
+    let mut out = Vec::new();
+    for (name, triple) in eval.drift.iter().flatten() {
+        let change = relative(triple);
+        let text = change.map_or_else(
+            || "no value".to_owned(),
+            |c| format!("{:+.0} % against base", c * 100.0).replace('-', "−"),
+        );
+        out.push(Lamp {
+            level: drift_level(change),
+            name: name.replace('_', " "),
+            text,
+        });
+    }
+    if let Some(t) = &eval.diversity {
+        let change = relative(t);
+        let text = change.map_or_else(
+            || "no value".to_owned(),
+            |c| {
+                format!("{:+.0} % distance between samples of a prompt", c * 100.0)
+                    .replace('-', "−")
+            },
+        );
+        out.push(Lamp {
+            level: drift_level(change),
+            name: "diversity".to_owned(),
+            text,
+        });
+    }
+    out.extend(runaway(ctx));
+    out
+}
+
+/// Gains of trained-on and held-out rewards, compared in standard deviations of the base scores.
+fn runaway(ctx: &Context<'_>) -> Option<Lamp> {
+    let gain = |role: Role| {
+        let gains: Vec<f64> = ctx
+            .of_role(role)
+            .into_iter()
+            .filter_map(|n| {
+                Some(
+                    ctx.eval(n)?.delta?
+                        / stats::std_dev(&ctx.scores(n, "base")).filter(|s| *s > 0.0)?,
+                )
+            })
+            .collect();
+        stats::mean(&gains)
+    };
+    let (trained, held) = (gain(Role::TrainedOn)?, gain(Role::HeldOut)?);
+    let level = match (trained, held) {
+        (t, h) if t > 0.1 && h <= 0.0 => Level::Bad,
+        (t, h) if t > 0.1 && h < t / 3.0 => Level::Unclear,
+        _ => Level::Good,
+    };
+    let text = format!(
+        "trained on {}, held out {} (base standard deviations)",
+        signed(trained),
+        signed(held)
+    );
+    Some(Lamp {
+        level,
+        name: "gain gap".to_owned(),
+        text,
+    })
+}

@@ -1,0 +1,245 @@
+//! Pictures: 8-bit RGB, read from PNG and JPEG, written as PNG.
+
+use std::fs;
+use std::io::Cursor;
+use std::path::Path;
+
+use image::{ImageFormat, ImageReader, Limits};
+
+use crate::atomic;
+use crate::error::{Result, StoreError};
+
+/// Largest accepted width and height, in pixels.
+pub const MAX_SIDE: u32 = 8192;
+/// Most memory that reading one picture may take, in bytes.
+pub const MAX_BYTES: u64 = 256 << 20;
+
+/// A picture of 8-bit RGB.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RgbImage {
+    /// Pixels across.
+    pub width: usize,
+    /// Pixels down.
+    pub height: usize,
+    /// `height × width × 3` bytes, row by row from the top, R G B.
+    pub data: Vec<u8>,
+}
+
+impl RgbImage {
+    /// A picture from its bytes; `None` if their number is not `height × width × 3`, or a side is
+    /// 0 or above [`MAX_SIDE`].
+    pub fn new(width: usize, height: usize, data: Vec<u8>) -> Option<Self> {
+        let sides = 1..=MAX_SIDE as usize;
+        let fits = sides.contains(&width) && sides.contains(&height);
+        (fits && data.len() == width * height * 3).then_some(Self {
+            width,
+            height,
+            data,
+        })
+    }
+
+    /// A picture from planes of −1..1 ([3, height, width], as the VAE gives them): `(x + 1) / 2 ·
+    /// 255`, clamped and rounded. Values that are not numbers become 0.
+    pub fn from_planes(width: usize, height: usize, planes: &[f32]) -> Option<Self> {
+        let area = width.checked_mul(height)?;
+        if planes.len() != area.checked_mul(3)? {
+            return None;
+        }
+        let byte = |x: f32| ((x / 2.0 + 0.5).clamp(0.0, 1.0) * 255.0).round_ties_even() as u8;
+        let data = (0..area)
+            .flat_map(|at| [0, 1, 2].map(|channel| byte(planes[channel * area + at])))
+            .collect();
+        Self::new(width, height, data)
+    }
+
+    /// Planes of −1..1, [3, height, width]: `byte / 127.5 − 1`.
+    pub fn to_planes(&self) -> Vec<f32> {
+        (0..3)
+            .flat_map(|channel| self.data.iter().skip(channel).step_by(3))
+            .map(|byte| f32::from(*byte) / 127.5 - 1.0)
+            .collect()
+    }
+}
+
+/// Reads a PNG or JPEG, told apart by its first bytes, not by its name. Greys become RGB, 16 bits
+/// become 8, transparency is dropped (as PIL's `convert("RGB")` does).
+pub fn read(path: &Path) -> Result<RgbImage> {
+    let length = fs::metadata(path)
+        .map_err(StoreError::io("read", path))?
+        .len();
+    if length > MAX_BYTES {
+        return Err(StoreError::bad(
+            path,
+            format!("it has {length} bytes: expected a picture of at most {MAX_BYTES}"),
+        ));
+    }
+    let bytes = fs::read(path).map_err(StoreError::io("read", path))?;
+    decode(&bytes).map_err(|message| StoreError::bad(path, message))
+}
+
+/// Decodes the bytes of a PNG or JPEG; errors are texts without a path.
+pub fn decode(bytes: &[u8]) -> std::result::Result<RgbImage, String> {
+    let format = if bytes.starts_with(b"\x89PNG\r\n\x1a\n") {
+        ImageFormat::Png
+    } else if bytes.starts_with(b"\xff\xd8\xff") {
+        ImageFormat::Jpeg
+    } else {
+        return Err("it is neither PNG nor JPEG: convert it to one of them".to_owned());
+    };
+    let mut limits = Limits::default();
+    limits.max_image_width = Some(MAX_SIDE);
+    limits.max_image_height = Some(MAX_SIDE);
+    limits.max_alloc = Some(MAX_BYTES);
+    let mut reader = ImageReader::with_format(Cursor::new(bytes), format);
+    reader.limits(limits);
+    let picture = reader.decode().map_err(|error| match error {
+        image::ImageError::Limits(_) => format!(
+            "the picture is too large ({error}): expected at most {MAX_SIDE}×{MAX_SIDE} pixels and {} MiB",
+            MAX_BYTES >> 20
+        ),
+        _ => format!("the picture is damaged or cut short ({error}): make or download it again"),
+    })?;
+    let rgb = picture.into_rgb8();
+    let (width, height) = (rgb.width() as usize, rgb.height() as usize);
+    RgbImage::new(width, height, rgb.into_raw()).ok_or_else(|| "the picture is empty".to_owned())
+}
+
+/// Encodes a picture as PNG, with a text chunk `parameters` where given (the place where other
+/// tools look for the prompt and the settings). The bytes depend on the arguments only.
+pub fn encode_png(
+    picture: &RgbImage,
+    parameters: Option<&str>,
+) -> std::result::Result<Vec<u8>, String> {
+    let mut bytes = Vec::new();
+    let (width, height) = (picture.width as u32, picture.height as u32);
+    let mut encoder = png::Encoder::new(&mut bytes, width, height);
+    encoder.set_color(png::ColorType::Rgb);
+    encoder.set_depth(png::BitDepth::Eight);
+    if let Some(text) = parameters {
+        let added = if text.chars().all(|c| (c as u32) < 256 && c != '\0') {
+            encoder.add_text_chunk("parameters".to_owned(), text.to_owned())
+        } else {
+            encoder.add_itxt_chunk("parameters".to_owned(), text.replace('\0', ""))
+        };
+        added.map_err(|e| e.to_string())?;
+    }
+    let mut writer = encoder.write_header().map_err(|e| e.to_string())?;
+    writer
+        .write_image_data(&picture.data)
+        .map_err(|e| e.to_string())?;
+    writer.finish().map_err(|e| e.to_string())?;
+    Ok(bytes)
+}
+
+/// Writes a PNG atomically; see [`encode_png`].
+pub fn write_png(path: &Path, picture: &RgbImage, parameters: Option<&str>) -> Result<()> {
+    let bytes = encode_png(picture, parameters)
+        .map_err(|e| StoreError::bad(path, format!("the picture cannot be encoded: {e}")))?;
+    atomic::write(path, &bytes)
+}
+
+/// The text chunk `parameters` of a PNG, if it has one.
+pub fn read_parameters(path: &Path) -> Result<Option<String>> {
+    let bytes = fs::read(path).map_err(StoreError::io("read", path))?;
+    let bad = |e: png::DecodingError| StoreError::bad(path, format!("it is not a whole PNG: {e}"));
+    let reader = png::Decoder::new(Cursor::new(bytes))
+        .read_info()
+        .map_err(bad)?;
+    let info = reader.info();
+    let latin = info
+        .uncompressed_latin1_text
+        .iter()
+        .find(|c| c.keyword == "parameters");
+    if let Some(chunk) = latin {
+        return Ok(Some(chunk.text.clone()));
+    }
+    let utf8 = info.utf8_text.iter().find(|c| c.keyword == "parameters");
+    Ok(utf8.and_then(|chunk| chunk.get_text().ok()))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    fn picture() -> RgbImage {
+        let data = (0..5 * 4 * 3).map(|i| (i * 37 % 256) as u8).collect();
+        RgbImage::new(5, 4, data).unwrap()
+    }
+
+    #[test]
+    fn pictures_and_their_text_round_trip() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.png");
+        for text in [
+            None,
+            Some("a cat\nSteps: 8, CFG scale: 4"),
+            Some("eine Katze — 猫"),
+        ] {
+            write_png(&path, &picture(), text).unwrap();
+            assert_eq!(read(&path).unwrap(), picture());
+            assert_eq!(read_parameters(&path).unwrap().as_deref(), text);
+        }
+        let a = encode_png(&picture(), None).unwrap();
+        assert_eq!(a, encode_png(&picture(), None).unwrap());
+    }
+
+    #[test]
+    fn planes_round_trip() {
+        let planes = picture().to_planes();
+        assert_eq!(planes.len(), 60);
+        assert_eq!(planes[1], f32::from(picture().data[3]) / 127.5 - 1.0);
+        assert_eq!(RgbImage::from_planes(5, 4, &planes).unwrap(), picture());
+        let odd = RgbImage::from_planes(1, 1, &[f32::NAN, f32::INFINITY, -7.0]).unwrap();
+        assert_eq!(odd.data, [0, 255, 0]);
+        assert!(RgbImage::from_planes(2, 1, &[0.0; 3]).is_none());
+    }
+
+    #[test]
+    fn jpeg_is_read_whatever_its_name() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.png");
+        let rgb = image::RgbImage::from_pixel(16, 8, image::Rgb([200, 30, 30]));
+        rgb.save_with_format(&path, ImageFormat::Jpeg).unwrap();
+        let back = read(&path).unwrap();
+        assert_eq!((back.width, back.height), (16, 8));
+        assert!(back.data[0].abs_diff(200) < 8);
+    }
+
+    #[test]
+    fn damaged_cut_and_foreign_files_are_errors() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.png");
+        let whole = encode_png(&picture(), Some("x")).unwrap();
+        for cut in 0..whole.len() - 12 {
+            fs::write(&path, &whole[..cut]).unwrap();
+            let message = read(&path).unwrap_err().to_string();
+            assert!(message.contains("a.png"), "{message}");
+        }
+        for byte in 0..whole.len() {
+            for bit in 0..8 {
+                let mut bytes = whole.clone();
+                bytes[byte] ^= 1 << bit;
+                let _ = decode(&bytes); // must not panic
+            }
+        }
+        fs::write(&path, "GIF89a").unwrap();
+        assert!(
+            read(&path)
+                .unwrap_err()
+                .to_string()
+                .contains("neither PNG nor JPEG")
+        );
+    }
+
+    #[test]
+    fn huge_pictures_are_refused_before_memory_is_taken() {
+        // A PNG header that claims 60000 × 60000 pixels.
+        let mut bytes = Vec::new();
+        let mut encoder = png::Encoder::new(&mut bytes, 60_000, 60_000);
+        encoder.set_color(png::ColorType::Rgb);
+        drop(encoder.write_header().unwrap());
+        let message = decode(&bytes).unwrap_err();
+        assert!(message.contains("8192"), "{message}");
+    }
+}
