@@ -29,33 +29,41 @@ fn data(n: usize, seed: u32) -> Vec<f32> {
         .collect()
 }
 
-/// A product that stays in the first cache, on every thread: the practical peak.
+/// Multiply-adds in registers on every thread at once, GFLOP/s.
 fn peak() -> f64 {
     let threads = rayon::current_num_threads();
-    let (a, b) = (data(96 * 256, 1), data(256 * 48, 2));
-    // Below the size that is split, one product a thread runs alone.
-    let (m, k, n, repeat) = (40, 256, 48, 400);
-    let (a, b) = (&a[..m * k], &b[..k * n]);
-    let t = best(|| {
-        rayon::scope(|s| {
-            for _ in 0..threads {
-                s.spawn(|_| (0..repeat).for_each(|_| drop(black_box(matmul(a, b, m, k, n)))));
-            }
-        });
-    });
-    (2 * m * k * n * repeat * threads) as f64 / t / 1e9
+    let one = || black_box(multiply_add_probe(black_box(200_000), black_box(0.1)));
+    let flops = one().0 * threads;
+    flops as f64 / best(|| rayon::broadcast(|_| one())) / 1e9
 }
 
 fn main() {
     let peak = peak();
-    println!("{:?}, {} threads; product in the first cache: {peak:.0} GFLOP/s\n", simd_level(), rayon::current_num_threads());
+    println!(
+        "{:?}, {} threads; peak of multiply-adds: {peak:.0} GFLOP/s\n",
+        simd_level(),
+        rayon::current_num_threads()
+    );
     let report = |name: &str, flops: f64, seconds: f64| {
         let rate = flops / seconds / 1e9;
-        println!("{name:<44} {:9.1} us {rate:8.1} GFLOP/s {:5.0} %", seconds * 1e6, 100.0 * rate / peak);
+        println!(
+            "{name:<44} {:9.1} us {rate:8.1} GFLOP/s {:5.0} %",
+            seconds * 1e6,
+            100.0 * rate / peak
+        );
     };
     let conv = |batch, ci, co, size: usize, k: usize, stride: usize| {
         let p = k / 2;
-        let s = ConvShape { batch, in_channels: ci, out_channels: co, height: size, width: size, kernel: [k; 2], stride: [stride; 2], padding: [p; 4] };
+        let s = ConvShape {
+            batch,
+            in_channels: ci,
+            out_channels: co,
+            height: size,
+            width: size,
+            kernel: [k; 2],
+            stride: [stride; 2],
+            padding: [p; 4],
+        };
         let x = data(batch * ci * size * size, 1);
         let w = data(co * ci * k * k, 2);
         let b = data(co, 3);
@@ -64,8 +72,16 @@ fn main() {
         let flops = (2 * y * ci * k * k) as f64;
         let name = format!("conv {k}x{k}/{stride} N={batch} {ci}->{co} {size}x{size}");
         report(&name, flops, best(|| conv2d(&x, &w, Some(&b), &s)));
-        report("    input gradient", flops, best(|| conv2d_backward_input(&dy, &w, &s)));
-        report("    weight gradient", flops, best(|| conv2d_backward_weight(&x, &dy, &s)));
+        report(
+            "    input gradient",
+            flops,
+            best(|| conv2d_backward_input(&dy, &w, &s)),
+        );
+        report(
+            "    weight gradient",
+            flops,
+            best(|| conv2d_backward_weight(&x, &dy, &s)),
+        );
     };
     conv(32, 64, 64, 8, 3, 1);
     conv(32, 32, 32, 16, 3, 1);
@@ -77,43 +93,115 @@ fn main() {
     conv(32, 32, 32, 16, 3, 2);
     conv(32, 4, 32, 16, 3, 1);
     conv(32, 32, 4, 16, 3, 1);
-    for (m, k, n) in [(4096, 320, 1280), (8192, 64, 256), (2048, 64, 64), (32, 64, 256), (1024, 32, 32)] {
+    for (m, k, n) in [
+        (4096, 320, 1280),
+        (8192, 64, 256),
+        (2048, 64, 64),
+        (32, 64, 256),
+        (1024, 32, 32),
+    ] {
         let (x, w, dy) = (data(m * k, 1), data(n * k, 2), data(m * n, 3));
         let flops = (2 * m * k * n) as f64;
-        report(&format!("linear {m}x{k}x{n}"), flops, best(|| linear(&x, &w, None, m, k, n)));
-        report("    input gradient", flops, best(|| linear_backward_input(&dy, &w, m, k, n)));
-        report("    weight gradient", flops, best(|| linear_backward_weight(&x, &dy, m, k, n)));
+        report(
+            &format!("linear {m}x{k}x{n}"),
+            flops,
+            best(|| linear(&x, &w, None, m, k, n)),
+        );
+        report(
+            "    input gradient",
+            flops,
+            best(|| linear_backward_input(&dy, &w, m, k, n)),
+        );
+        report(
+            "    weight gradient",
+            flops,
+            best(|| linear_backward_weight(&x, &dy, m, k, n)),
+        );
     }
-    for (batch, heads, queries, keys, head_dim) in [(32, 2, 64, 32, 32), (32, 2, 64, 64, 32), (4, 8, 1024, 1024, 40)] {
-        let s = AttentionShape { batch, heads, queries, keys, head_dim };
-        let (lq, lk) = (batch * queries * heads * head_dim, batch * keys * heads * head_dim);
+    for (batch, heads, queries, keys, head_dim) in [
+        (32, 2, 64, 32, 32),
+        (32, 2, 64, 64, 32),
+        (4, 8, 1024, 1024, 40),
+    ] {
+        let s = AttentionShape {
+            batch,
+            heads,
+            queries,
+            keys,
+            head_dim,
+        };
+        let (lq, lk) = (
+            batch * queries * heads * head_dim,
+            batch * keys * heads * head_dim,
+        );
         let (q, k, v, d) = (data(lq, 1), data(lk, 2), data(lk, 3), data(lq, 4));
         let flops = (4 * lq * keys) as f64;
         let name = format!("attention N={batch} h={heads} {queries}x{keys} d={head_dim}");
         report(&name, flops, best(|| attention(&q, &k, &v, &s, 0.2, false)));
         let (o, lse) = attention(&q, &k, &v, &s, 0.2, false);
-        report("    gradients", 2.5 * flops, best(|| attention_backward(&q, &k, &v, &o, &lse, &d, &s, 0.2, false)));
+        report(
+            "    gradients",
+            2.5 * flops,
+            best(|| attention_backward(&q, &k, &v, &o, &lse, &d, &s, 0.2, false)),
+        );
     }
     println!();
     let bytes = |name: &str, values: usize, seconds: f64| {
-        println!("{name:<44} {:9.1} us {:8.2} Gvalue/s", seconds * 1e6, values as f64 / seconds / 1e9);
+        println!(
+            "{name:<44} {:9.1} us {:8.2} Gvalue/s",
+            seconds * 1e6,
+            values as f64 / seconds / 1e9
+        );
     };
     let (n, c, hw) = (32, 64, 64);
     let len = n * c * hw;
     let (x, dy, w, b) = (data(len, 1), data(len, 2), data(c, 3), data(c, 4));
-    bytes("group norm + silu N=32 64x8x8 G=8", len, best(|| group_norm(&x, &w, &b, n, c, hw, 8, 1e-5, true)));
+    bytes(
+        "group norm + silu N=32 64x8x8 G=8",
+        len,
+        best(|| group_norm(&x, &w, &b, n, c, hw, 8, 1e-5, true)),
+    );
     let (_, mean, rstd) = group_norm(&x, &w, &b, n, c, hw, 8, 1e-5, true);
-    bytes("    gradients", len, best(|| group_norm_backward(&x, &dy, &w, &b, &mean, &rstd, n, c, hw, 8, true)));
-    bytes("layer norm 2048x64", len, best(|| layer_norm(&x, &w, &b, 2048, 64, 1e-5)));
+    bytes(
+        "    gradients",
+        len,
+        best(|| group_norm_backward(&x, &dy, &w, &b, &mean, &rstd, n, c, hw, 8, true)),
+    );
+    bytes(
+        "layer norm 2048x64",
+        len,
+        best(|| layer_norm(&x, &w, &b, 2048, 64, 1e-5)),
+    );
     let (_, mean, rstd) = layer_norm(&x, &w, &b, 2048, 64, 1e-5);
-    bytes("    gradients", len, best(|| layer_norm_backward(&x, &dy, &w, &mean, &rstd, 2048, 64)));
+    bytes(
+        "    gradients",
+        len,
+        best(|| layer_norm_backward(&x, &dy, &w, &mean, &rstd, 2048, 64)),
+    );
     bytes("silu", len, best(|| silu(&x)));
     bytes("gelu", len, best(|| gelu(&x)));
     bytes("    gradient", len, best(|| gelu_backward(&x, &dy)));
     bytes("geglu 1024 x 2*64", len, best(|| geglu(&x, 1024, 64)));
     bytes("add", len, best(|| add(&x, &dy)));
-    bytes("transpose 32x64x64", len, best(|| transpose(&x, 32, 64, 64)));
+    bytes(
+        "transpose 32x64x64",
+        len,
+        best(|| transpose(&x, 32, 64, 64)),
+    );
     let (mut p, mut m, mut v) = (x.clone(), x.clone(), vec![1.0; len]);
-    let h = AdamW { lr: 1e-3, beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 0.0, bias_correction1: 0.5, bias_correction2: 0.5, grad_scale: 1.0 };
-    bytes("adamw", len, best(|| adamw_step(&mut p, &dy, &mut m, &mut v, &h)));
+    let h = AdamW {
+        lr: 1e-3,
+        beta1: 0.9,
+        beta2: 0.999,
+        eps: 1e-8,
+        weight_decay: 0.0,
+        bias_correction1: 0.5,
+        bias_correction2: 0.5,
+        grad_scale: 1.0,
+    };
+    bytes(
+        "adamw",
+        len,
+        best(|| adamw_step(&mut p, &dy, &mut m, &mut v, &h)),
+    );
 }

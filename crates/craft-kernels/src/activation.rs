@@ -97,7 +97,12 @@ impl Kernel for GegluRow<'_> {
             unsafe {
                 let value = read(s, self.x.as_ptr().add(i), n);
                 let gate = read(s, self.x.as_ptr().add(d + i), n);
-                write(s, self.y.at(i), s.mul(value, s.mul(gate, normal_cdf(s, gate))), n);
+                write(
+                    s,
+                    self.y.at(i),
+                    s.mul(value, s.mul(gate, normal_cdf(s, gate))),
+                    n,
+                );
             }
         });
     }
@@ -112,7 +117,10 @@ pub fn geglu(x: &[f32], m: usize, d: usize) -> Vec<f32> {
     let y = out.ptr();
     parallel::for_ranges(m, COST * d, |start, end| {
         for r in start..end {
-            level.run(GegluRow { x: &x[2 * d * r..2 * d * (r + 1)], y: Shared::new(y.at(r * d)) });
+            level.run(GegluRow {
+                x: &x[2 * d * r..2 * d * (r + 1)],
+                y: Shared::new(y.at(r * d)),
+            });
         }
     });
     // SAFETY: the ranges cover all rows.
@@ -156,7 +164,11 @@ pub fn geglu_backward(x: &[f32], dy: &[f32], m: usize, d: usize) -> Vec<f32> {
     parallel::for_ranges(m, 2 * COST * d, |start, end| {
         for r in start..end {
             let x = &x[2 * d * r..2 * d * (r + 1)];
-            level.run(GegluRowBackward { x, dy: &dy[d * r..d * (r + 1)], dx: Shared::new(dx.at(2 * d * r)) });
+            level.run(GegluRowBackward {
+                x,
+                dy: &dy[d * r..d * (r + 1)],
+                dx: Shared::new(dx.at(2 * d * r)),
+            });
         }
     });
     // SAFETY: the ranges cover all rows.

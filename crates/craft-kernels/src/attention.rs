@@ -59,7 +59,10 @@ pub(crate) struct Turned {
 impl Turned {
     pub(crate) fn new(level: Level, keys: usize, d: usize) -> Self {
         let width = panel_vectors(keys.min(KB), level.lanes()) * level.lanes();
-        Self { width, tile: keys.min(KB).div_ceil(width) * width * d }
+        Self {
+            width,
+            tile: keys.min(KB).div_ceil(width) * width * d,
+        }
     }
 
     pub(crate) fn len(&self, keys: usize) -> usize {
@@ -68,7 +71,15 @@ impl Turned {
 
     /// # Safety
     /// `x + r * ld` is readable for `d` values for `r < keys`; `to` is writable for [`Turned::len`] values.
-    pub(crate) unsafe fn fill(&self, level: Level, x: *const f32, ld: usize, keys: usize, d: usize, to: *mut f32) {
+    pub(crate) unsafe fn fill(
+        &self,
+        level: Level,
+        x: *const f32,
+        ld: usize,
+        keys: usize,
+        d: usize,
+        to: *mut f32,
+    ) {
         for (t, k0) in (0..keys).step_by(KB).enumerate() {
             let rows = (keys - k0).min(KB);
             let width = panel_vectors(rows, level.lanes()) * level.lanes();
@@ -77,7 +88,15 @@ impl Turned {
                 // and the panels of a shorter tile need no more room than those of a whole one.
                 unsafe {
                     let dst = to.add(t * self.tile + panel * width * d);
-                    level.run(Transpose::new(x.add((k0 + j) * ld), ld, (rows - j).min(width), d, dst, width, width));
+                    level.run(Transpose::new(
+                        x.add((k0 + j) * ld),
+                        ld,
+                        (rows - j).min(width),
+                        d,
+                        dst,
+                        width,
+                        width,
+                    ));
                 }
             }
         }
@@ -104,7 +123,12 @@ impl Turned {
         debug_assert!(width <= self.width);
         let mut g = Block::<false, false>::new(m, keys, d);
         (g.a, g.a_step) = (a, lda);
-        (g.b, g.ldb, g.b_panel, g.b_padded) = (from.wrapping_add(k0 / KB * self.tile), width, width * d, true);
+        (g.b, g.ldb, g.b_panel, g.b_padded) = (
+            from.wrapping_add(k0 / KB * self.tile),
+            width,
+            width * d,
+            true,
+        );
         (g.c, g.ldc) = (c, KB);
         // SAFETY: the caller vouches for a, c and the filled tile.
         unsafe { level.run(g.ready()) };
@@ -142,7 +166,14 @@ impl Kernel for ReadyScale {
         for r in 0..h.rows {
             for_vectors!(S, h.d, |i, n| {
                 // SAFETY: `ready` vouched for every row.
-                unsafe { write(s, h.y.add(r * h.ldy + i), s.mul(f, read(s, h.x.add(r * h.ldx + i), n)), n) };
+                unsafe {
+                    write(
+                        s,
+                        h.y.add(r * h.ldy + i),
+                        s.mul(f, read(s, h.x.add(r * h.ldx + i), n)),
+                        n,
+                    )
+                };
             });
         }
     }
@@ -172,12 +203,20 @@ impl Kernel for Softmax<'_> {
     type Output = ();
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
-        assert!(self.rows * KB <= self.scores.len() && self.keys <= KB && self.rows * self.d <= self.out.len());
+        assert!(
+            self.rows * KB <= self.scores.len()
+                && self.keys <= KB
+                && self.rows * self.d <= self.out.len()
+        );
         for r in 0..self.rows {
             let row = self.scores[r * KB..].as_mut_ptr();
             let whole = self.keys / S::LANES * S::LANES;
             let mut top = s.splat(f32::NEG_INFINITY);
-            let mut m = if self.first { f32::NEG_INFINITY } else { self.largest[r] };
+            let mut m = if self.first {
+                f32::NEG_INFINITY
+            } else {
+                self.largest[r]
+            };
             for_vectors!(S, whole, |i, _n| {
                 // SAFETY: i + LANES <= keys <= KB, the length of a row.
                 top = s.max(top, unsafe { s.load(row.add(i)) });
@@ -232,16 +271,30 @@ impl Kernel for Softmax<'_> {
 /// Returns the output `[batch, queries, heads * head_dim]` and the logarithm of each softmax's denominator
 /// `[batch, heads, queries]`, which [`attention_backward`](crate::attention_backward) needs.
 #[must_use]
-pub fn attention(q: &[f32], k: &[f32], v: &[f32], s: &AttentionShape, scale: f32, causal: bool) -> (Vec<f32>, Vec<f32>) {
+pub fn attention(
+    q: &[f32],
+    k: &[f32],
+    v: &[f32],
+    s: &AttentionShape,
+    scale: f32,
+    causal: bool,
+) -> (Vec<f32>, Vec<f32>) {
     s.check();
     assert_eq!(q.len(), s.query_len(), "q");
     assert!(k.len() == s.key_len() && v.len() == k.len(), "k and v");
     let level = level();
     let (d, ld, keys) = (s.head_dim, s.width(), s.keys);
-    let (mut out, mut lse) = (Output::new(s.query_len()), Output::new(s.batch * s.heads * s.queries));
+    let (mut out, mut lse) = (
+        Output::new(s.query_len()),
+        Output::new(s.batch * s.heads * s.queries),
+    );
     let (to, to_lse) = (out.ptr(), lse.ptr());
     let pairs = s.batch * s.heads;
-    let chunk = if pairs >= 8 { s.queries.max(1) } else { QUERIES };
+    let chunk = if pairs >= 8 {
+        s.queries.max(1)
+    } else {
+        QUERIES
+    };
     let chunks = s.queries.div_ceil(chunk);
     let turned = Turned::new(level, keys, d);
     parallel::for_each(pairs * chunks, s.flops(), |task| {
@@ -256,12 +309,29 @@ pub fn attention(q: &[f32], k: &[f32], v: &[f32], s: &AttentionShape, scale: f32
             let (part, rest) = rest.split_at_mut(QB * d);
             let (largest, sums) = rest.split_at_mut(QB);
             // SAFETY: head h of sequence b holds `keys` rows of d at distance ld; kt has the length `turned` wants.
-            unsafe { turned.fill(level, k.as_ptr().wrapping_add(key_at), ld, keys, d, kt.as_mut_ptr()) };
+            unsafe {
+                turned.fill(
+                    level,
+                    k.as_ptr().wrapping_add(key_at),
+                    ld,
+                    keys,
+                    d,
+                    kt.as_mut_ptr(),
+                )
+            };
             for q0 in (first..(first + chunk).min(s.queries)).step_by(QB) {
                 let rows = ((first + chunk).min(s.queries) - q0).min(QB);
                 let query_at = (b * s.queries + q0) * ld + h * d;
                 let x = q.as_ptr().wrapping_add(query_at);
-                let copy = ScaleRows { x, ldx: ld, y: queries.as_mut_ptr(), ldy: d, rows, d, factor: scale };
+                let copy = ScaleRows {
+                    x,
+                    ldx: ld,
+                    y: queries.as_mut_ptr(),
+                    ldy: d,
+                    rows,
+                    d,
+                    factor: scale,
+                };
                 // SAFETY: rows q0.. of the head are inside q; the copy holds QB rows.
                 unsafe { level.run(copy.ready()) };
                 let end = if causal { (q0 + rows).min(keys) } else { keys };
@@ -269,12 +339,31 @@ pub fn attention(q: &[f32], k: &[f32], v: &[f32], s: &AttentionShape, scale: f32
                     let n = (keys - k0).min(KB);
                     // SAFETY: `queries` holds `rows` rows of d, `scores` QB rows of KB, and kt was filled.
                     unsafe {
-                        turned.scores(level, queries.as_ptr(), d, kt.as_ptr(), rows, n, d, k0, scores.as_mut_ptr());
+                        turned.scores(
+                            level,
+                            queries.as_ptr(),
+                            d,
+                            kt.as_ptr(),
+                            rows,
+                            n,
+                            d,
+                            k0,
+                            scores.as_mut_ptr(),
+                        );
                     }
                     if causal {
                         mask(scores, rows, n, q0, k0);
                     }
-                    level.run(Softmax { scores, rows, keys: n, largest, sums, out: part, d, first: k0 == 0 });
+                    level.run(Softmax {
+                        scores,
+                        rows,
+                        keys: n,
+                        largest,
+                        sums,
+                        out: part,
+                        d,
+                        first: k0 == 0,
+                    });
                     let mut g = Block::<false, false>::new(rows, d, n);
                     (g.a, g.a_step) = (scores.as_ptr(), KB);
                     (g.b, g.ldb) = (v.as_ptr().wrapping_add(key_at + k0 * ld), ld);
@@ -286,11 +375,21 @@ pub fn attention(q: &[f32], k: &[f32], v: &[f32], s: &AttentionShape, scale: f32
                 for r in 0..rows {
                     let y = Shared::new(to.at(query_at + r * ld));
                     let row = part[r * d..].as_ptr();
-                    let copy = ScaleRows { x: row, ldx: d, y: y.get(), ldy: ld, rows: 1, d, factor: 1.0 / sums[r] };
+                    let copy = ScaleRows {
+                        x: row,
+                        ldx: d,
+                        y: y.get(),
+                        ldy: ld,
+                        rows: 1,
+                        d,
+                        factor: 1.0 / sums[r],
+                    };
                     // SAFETY: this task alone writes row q0 + r of this head, and its logarithm.
                     unsafe {
                         level.run(copy.ready());
-                        to_lse.at(pair * s.queries + q0 + r).write(largest[r] + sums[r].ln());
+                        to_lse
+                            .at(pair * s.queries + q0 + r)
+                            .write(largest[r] + sums[r].ln());
                     }
                 }
             }

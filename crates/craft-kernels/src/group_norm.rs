@@ -25,7 +25,16 @@ impl Kernel for Affine<'_> {
             // SAFETY: n values from index i are inside x and y.
             unsafe {
                 let v = s.fma(read(s, self.x.as_ptr().add(i), n), a, b);
-                write(s, self.y.at(i), if self.silu { Unary::apply(Swish(1.0), s, v) } else { v }, n);
+                write(
+                    s,
+                    self.y.at(i),
+                    if self.silu {
+                        Unary::apply(Swish(1.0), s, v)
+                    } else {
+                        v
+                    },
+                    n,
+                );
             }
         });
     }
@@ -49,12 +58,22 @@ pub fn group_norm(
     silu: bool,
 ) -> (Vec<f32>, Vec<f32>, Vec<f32>) {
     assert_eq!(x.len(), n * c * hw, "x");
-    assert!(weight.len() == c && bias.len() == c, "weight and bias need one value a channel");
-    assert!(groups > 0 && c.is_multiple_of(groups), "groups must divide the channels");
+    assert!(
+        weight.len() == c && bias.len() == c,
+        "weight and bias need one value a channel"
+    );
+    assert!(
+        groups > 0 && c.is_multiple_of(groups),
+        "groups must divide the channels"
+    );
     let level = level();
     let each = c / groups;
     let size = each * hw;
-    let (mut y, mut mean, mut rstd) = (Output::new(x.len()), Output::new(n * groups), Output::new(n * groups));
+    let (mut y, mut mean, mut rstd) = (
+        Output::new(x.len()),
+        Output::new(n * groups),
+        Output::new(n * groups),
+    );
     let (to, to_mean, to_rstd) = (y.ptr(), mean.ptr(), rstd.ptr());
     let cost = if silu { 40 } else { 12 };
     parallel::for_each(n * groups, cost * x.len(), |i| {
@@ -75,14 +94,20 @@ pub fn group_norm(
             let scale = r * weight[channel];
             let shift = (-rounded).mul_add(scale, bias[channel]);
             let y = Shared::new(to.at(i * size + j * hw));
-            level.run(Affine { x: &group[j * hw..(j + 1) * hw], y, scale, shift, silu });
+            level.run(Affine {
+                x: &group[j * hw..(j + 1) * hw],
+                y,
+                scale,
+                shift,
+                silu,
+            });
         }
     });
     // SAFETY: the groups cover all elements.
     unsafe { (y.finish(), mean.finish(), rstd.finish()) }
 }
 
-/// Sums over one channel of `g = dy * act'(v)` and of `g * xhat`.
+/// Sums over one channel of `g = dy * act'(v)` and of `g * xhat`; `g` itself goes to `slope`.
 struct ChannelSums<'a> {
     x: &'a [f32],
     dy: &'a [f32],
@@ -91,6 +116,7 @@ struct ChannelSums<'a> {
     weight: f32,
     bias: f32,
     silu: bool,
+    slope: Shared,
 }
 
 /// Values added in `f32` before the sums move on to `f64`.
@@ -103,13 +129,26 @@ impl Kernel for ChannelSums<'_> {
         let (mean, rstd) = (s.splat(self.mean), s.splat(self.rstd));
         let (w, b) = (s.splat(self.weight), s.splat(self.bias));
         let (mut sum, mut dot) = (0.0, 0.0);
-        for (x, dy) in self.x.chunks(RUN).zip(self.dy.chunks(RUN)) {
+        for (run, (x, dy)) in self.x.chunks(RUN).zip(self.dy.chunks(RUN)).enumerate() {
+            let slope = self.slope.at(run * RUN);
             let (mut p, mut q) = (s.zero(), s.zero());
             for_vectors!(S, x.len(), |i, n| {
                 // SAFETY: n values from index i are inside both runs; dy is zero in the lanes past them.
-                let (v, d) = unsafe { (read(s, x.as_ptr().add(i), n), read(s, dy.as_ptr().add(i), n)) };
+                let (v, d) = unsafe {
+                    (
+                        read(s, x.as_ptr().add(i), n),
+                        read(s, dy.as_ptr().add(i), n),
+                    )
+                };
                 let xhat = s.mul(s.sub(v, mean), rstd);
-                let g = if self.silu { Binary::apply(Swish(1.0), s, s.fma(xhat, w, b), d) } else { d };
+                let g = if self.silu {
+                    let g = Binary::apply(Swish(1.0), s, s.fma(xhat, w, b), d);
+                    // SAFETY: n values from this index are inside the channel's part of dx.
+                    unsafe { write(s, slope.wrapping_add(i), g, n) };
+                    g
+                } else {
+                    d
+                };
                 p = s.add(p, g);
                 q = s.fma(g, xhat, q);
             });
@@ -120,10 +159,9 @@ impl Kernel for ChannelSums<'_> {
     }
 }
 
-/// `dx = g * a + xhat * b + c` over one channel.
+/// `dx = g * a + xhat * b + c` over one channel; with an activation, `g` is what [`ChannelSums`] left in `dx`.
 struct ChannelGradient<'a> {
     sums: ChannelSums<'a>,
-    dx: Shared,
     a: f32,
     b: f32,
     c: f32,
@@ -135,15 +173,22 @@ impl Kernel for ChannelGradient<'_> {
     fn run<S: Simd>(self, s: S) {
         let h = self.sums;
         let (mean, rstd) = (s.splat(h.mean), s.splat(h.rstd));
-        let (w, bias) = (s.splat(h.weight), s.splat(h.bias));
         let (a, b, c) = (s.splat(self.a), s.splat(self.b), s.splat(self.c));
+        let g = if h.silu {
+            h.slope.get().cast_const()
+        } else {
+            h.dy.as_ptr()
+        };
         for_vectors!(S, h.x.len(), |i, n| {
-            // SAFETY: n values from index i are inside x, dy and dx.
+            // SAFETY: n values from index i are inside x, dy and dx, and dx was written before where it is read.
             unsafe {
-                let (v, d) = (read(s, h.x.as_ptr().add(i), n), read(s, h.dy.as_ptr().add(i), n));
-                let xhat = s.mul(s.sub(v, mean), rstd);
-                let g = if h.silu { Binary::apply(Swish(1.0), s, s.fma(xhat, w, bias), d) } else { d };
-                write(s, self.dx.at(i), s.fma(g, a, s.fma(xhat, b, c)), n);
+                let xhat = s.mul(s.sub(read(s, h.x.as_ptr().add(i), n), mean), rstd);
+                write(
+                    s,
+                    h.slope.at(i),
+                    s.fma(read(s, g.add(i), n), a, s.fma(xhat, b, c)),
+                    n,
+                );
             }
         });
     }
@@ -167,9 +212,18 @@ pub fn group_norm_backward(
     silu: bool,
 ) -> (Vec<f32>, Vec<f32>, Vec<f32>) {
     assert!(x.len() == n * c * hw && dy.len() == x.len(), "x and dy");
-    assert!(weight.len() == c && bias.len() == c, "weight and bias need one value a channel");
-    assert!(groups > 0 && c.is_multiple_of(groups), "groups must divide the channels");
-    assert!(mean.len() == n * groups && rstd.len() == n * groups, "statistics need one value a group");
+    assert!(
+        weight.len() == c && bias.len() == c,
+        "weight and bias need one value a channel"
+    );
+    assert!(
+        groups > 0 && c.is_multiple_of(groups),
+        "groups must divide the channels"
+    );
+    assert!(
+        mean.len() == n * groups && rstd.len() == n * groups,
+        "statistics need one value a group"
+    );
     let level = level();
     let each = c / groups;
     let size = each * hw;
@@ -189,6 +243,7 @@ pub fn group_norm_backward(
             weight: weight[first + j],
             bias: bias[first + j],
             silu,
+            slope: Shared::new(to.at(i * size + j * hw)),
         };
         let (mut sum, mut dot) = (0.0f64, 0.0f64);
         for j in 0..each {
@@ -205,8 +260,12 @@ pub fn group_norm_backward(
         let b = (-r * dot / size as f64) as f32;
         let c = (-r * sum / size as f64) as f32;
         for j in 0..each {
-            let dx = Shared::new(to.at(i * size + j * hw));
-            level.run(ChannelGradient { sums: channel(j), dx, a: rstd[i] * weight[first + j], b, c });
+            level.run(ChannelGradient {
+                sums: channel(j),
+                a: rstd[i] * weight[first + j],
+                b,
+                c,
+            });
         }
     });
     // SAFETY: the groups cover all elements and all pairs.
@@ -218,7 +277,10 @@ pub fn group_norm_backward(
 fn over_images(parts: &[f32], n: usize, c: usize) -> Vec<f32> {
     let mut total = vec![0.0f64; c];
     for image in parts.chunks_exact(c.max(1)).take(n) {
-        total.iter_mut().zip(image).for_each(|(t, &v)| *t += f64::from(v));
+        total
+            .iter_mut()
+            .zip(image)
+            .for_each(|(t, &v)| *t += f64::from(v));
     }
     total.into_iter().map(|t| t as f32).collect()
 }

@@ -30,7 +30,10 @@ impl Kernel for Row<'_> {
             // SAFETY: n values from index i are inside the row, weight, bias and y.
             unsafe {
                 let xhat = s.mul(s.sub(read(s, self.x.as_ptr().add(i), n), mean), rstd);
-                let (w, b) = (read(s, self.weight.as_ptr().add(i), n), read(s, self.bias.as_ptr().add(i), n));
+                let (w, b) = (
+                    read(s, self.weight.as_ptr().add(i), n),
+                    read(s, self.bias.as_ptr().add(i), n),
+                );
                 write(s, self.y.at(i), s.fma(xhat, w, b), n);
             }
         });
@@ -50,14 +53,23 @@ pub fn layer_norm(
     eps: f32,
 ) -> (Vec<f32>, Vec<f32>, Vec<f32>) {
     assert_eq!(x.len(), m * d, "x");
-    assert!(weight.len() == d && bias.len() == d, "weight and bias need one value a column");
+    assert!(
+        weight.len() == d && bias.len() == d,
+        "weight and bias need one value a column"
+    );
     let level = level();
     let (mut y, mut mean, mut rstd) = (Output::new(m * d), Output::new(m), Output::new(m));
     let (to, to_mean, to_rstd) = (y.ptr(), mean.ptr(), rstd.ptr());
     parallel::for_ranges(m, 12 * d, |start, end| {
         for i in start..end {
             let y = Shared::new(to.at(i * d));
-            let (a, b) = level.run(Row { x: &x[i * d..(i + 1) * d], weight, bias, y, eps });
+            let (a, b) = level.run(Row {
+                x: &x[i * d..(i + 1) * d],
+                weight,
+                bias,
+                y,
+                eps,
+            });
             // SAFETY: each row writes its own statistics.
             unsafe {
                 to_mean.at(i).write(a);
@@ -96,7 +108,12 @@ impl Kernel for RowBackward<'_> {
                 let g = s.mul(dy, read(s, self.weight.as_ptr().add(i), n));
                 sum = s.add(sum, g);
                 dot = s.fma(g, xhat, dot);
-                write(s, self.dw.at(i), s.fma(dy, xhat, read(s, self.dw.at(i), n)), n);
+                write(
+                    s,
+                    self.dw.at(i),
+                    s.fma(dy, xhat, read(s, self.dw.at(i), n)),
+                    n,
+                );
                 write(s, self.db.at(i), s.add(dy, read(s, self.db.at(i), n)), n);
             }
         });
@@ -107,7 +124,10 @@ impl Kernel for RowBackward<'_> {
             // SAFETY: n values from index i are inside every row.
             unsafe {
                 let xhat = s.mul(s.sub(read(s, self.x.as_ptr().add(i), n), mean), rstd);
-                let g = s.mul(read(s, self.dy.as_ptr().add(i), n), read(s, self.weight.as_ptr().add(i), n));
+                let g = s.mul(
+                    read(s, self.dy.as_ptr().add(i), n),
+                    read(s, self.weight.as_ptr().add(i), n),
+                );
                 write(s, self.dx.at(i), s.fma(g, rstd, s.fma(xhat, b, c)), n);
             }
         });
@@ -131,7 +151,10 @@ pub fn layer_norm_backward(
 ) -> (Vec<f32>, Vec<f32>, Vec<f32>) {
     assert!(x.len() == m * d && dy.len() == m * d, "x and dy");
     assert_eq!(weight.len(), d, "weight");
-    assert!(mean.len() == m && rstd.len() == m, "statistics need one value a row");
+    assert!(
+        mean.len() == m && rstd.len() == m,
+        "statistics need one value a row"
+    );
     let level = level();
     let mut dx = Output::new(m * d);
     let to = dx.ptr();
@@ -157,8 +180,12 @@ pub fn layer_norm_backward(
             }
         });
         for part in parts.chunks_exact(2 * d.max(1)) {
-            dw.iter_mut().zip(&part[..d]).for_each(|(t, &v)| *t += f64::from(v));
-            db.iter_mut().zip(&part[d..]).for_each(|(t, &v)| *t += f64::from(v));
+            dw.iter_mut()
+                .zip(&part[..d])
+                .for_each(|(t, &v)| *t += f64::from(v));
+            db.iter_mut()
+                .zip(&part[d..])
+                .for_each(|(t, &v)| *t += f64::from(v));
         }
     });
     let narrow = |v: Vec<f64>| v.into_iter().map(|t| t as f32).collect();

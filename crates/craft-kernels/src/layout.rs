@@ -22,7 +22,15 @@ pub fn transpose(x: &[f32], b: usize, r: usize, c: usize) -> Vec<f32> {
         let rows = (r - r0).min(strip);
         // SAFETY: each task reads and writes its own rows of the source and columns of the target.
         unsafe {
-            level.run(Transpose::new(x.as_ptr().add((i * r + r0) * c), c, rows, c, y.at(i * r * c + r0), r, 0));
+            level.run(Transpose::new(
+                x.as_ptr().add((i * r + r0) * c),
+                c,
+                rows,
+                c,
+                y.at(i * r * c + r0),
+                r,
+                0,
+            ));
         }
     });
     // SAFETY: the strips cover all rows.
@@ -85,7 +93,14 @@ impl Kernel for Offset<'_> {
         let t = s.splat(self.t);
         for_vectors!(S, self.x.len(), |i, n| {
             // SAFETY: n values from index i are inside x and y.
-            unsafe { write(s, self.y.at(i), s.add(read(s, self.x.as_ptr().add(i), n), t), n) };
+            unsafe {
+                write(
+                    s,
+                    self.y.at(i),
+                    s.add(read(s, self.x.as_ptr().add(i), n), t),
+                    n,
+                )
+            };
         });
     }
 }
@@ -100,7 +115,11 @@ pub fn add_channel(x: &[f32], t: &[f32], n: usize, c: usize, hw: usize) -> Vec<f
     let y = out.ptr();
     parallel::for_ranges(n * c, 4 * hw, |start, end| {
         for i in start..end {
-            level.run(Offset { x: &x[i * hw..(i + 1) * hw], t: t[i], y: Shared::new(y.at(i * hw)) });
+            level.run(Offset {
+                x: &x[i * hw..(i + 1) * hw],
+                t: t[i],
+                y: Shared::new(y.at(i * hw)),
+            });
         }
     });
     // SAFETY: the ranges cover all channels.

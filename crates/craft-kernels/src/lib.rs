@@ -21,22 +21,29 @@ mod layout;
 mod linear;
 mod optimizer;
 mod parallel;
+mod probe;
 mod reduce;
 mod simd;
 
 pub use activation::{
-    geglu, geglu_backward, gelu, gelu_backward, quick_gelu, quick_gelu_backward, silu, silu_backward,
+    geglu, geglu_backward, gelu, gelu_backward, quick_gelu, quick_gelu_backward, silu,
+    silu_backward,
 };
 pub use attention::{AttentionShape, attention};
 pub use attention_backward::attention_backward;
-pub use conv::{ConvShape, conv2d, conv2d_backward_bias, conv2d_backward_input, conv2d_backward_weight};
+pub use conv::{
+    ConvShape, conv2d, conv2d_backward_bias, conv2d_backward_input, conv2d_backward_weight,
+};
 pub use group_norm::{group_norm, group_norm_backward};
 pub use layer_norm::{layer_norm, layer_norm_backward};
 pub use layout::{
-    add, add_channel, add_channel_backward, concat_channels, split_channels, transpose, upsample_nearest2x,
-    upsample_nearest2x_backward,
+    add, add_channel, add_channel_backward, concat_channels, split_channels, transpose,
+    upsample_nearest2x, upsample_nearest2x_backward,
 };
-pub use linear::{linear, linear_backward_bias, linear_backward_input, linear_backward_weight, matmul};
+pub use linear::{
+    linear, linear_backward_bias, linear_backward_input, linear_backward_weight, matmul,
+};
 pub use optimizer::{AdamW, adamw_step};
+pub use probe::multiply_add_probe;
 pub use reduce::sum_squares;
 pub use simd::{SimdLevel, set_simd_level, simd_level, simd_supported};

@@ -64,11 +64,24 @@ impl Kernel for Step<'_> {
 /// Updates `param` and the moments `m` and `v` in place with the gradient `grad`; all of the same length.
 pub fn adamw_step(param: &mut [f32], grad: &[f32], m: &mut [f32], v: &mut [f32], h: &AdamW) {
     let n = grad.len();
-    assert!(param.len() == n && m.len() == n && v.len() == n, "param, grad and moments of different lengths");
+    assert!(
+        param.len() == n && m.len() == n && v.len() == n,
+        "param, grad and moments of different lengths"
+    );
     let level = level();
-    let (p, m, v) = (Shared::new(param.as_mut_ptr()), Shared::new(m.as_mut_ptr()), Shared::new(v.as_mut_ptr()));
+    let (p, m, v) = (
+        Shared::new(param.as_mut_ptr()),
+        Shared::new(m.as_mut_ptr()),
+        Shared::new(v.as_mut_ptr()),
+    );
     parallel::for_ranges(n, 16, |start, end| {
         let [p, m, v] = [p, m, v].map(|x| Shared::new(x.at(start)));
-        level.run(Step { p, g: &grad[start..end], m, v, h: *h });
+        level.run(Step {
+            p,
+            g: &grad[start..end],
+            m,
+            v,
+            h: *h,
+        });
     });
 }

@@ -18,5 +18,7 @@ pub(crate) fn for_each(tasks: usize, flops: usize, f: impl Fn(usize) + Sync + Se
 pub(crate) fn for_ranges(len: usize, flops_each: usize, f: impl Fn(usize, usize) + Sync + Send) {
     let pieces = (len.saturating_mul(flops_each) / (SMALL / 4)).clamp(1, 64);
     let piece = len.div_ceil(pieces).next_multiple_of(64).max(64);
-    for_each(len.div_ceil(piece), len.saturating_mul(flops_each), |i| f(i * piece, ((i + 1) * piece).min(len)));
+    for_each(len.div_ceil(piece), len.saturating_mul(flops_each), |i| {
+        f(i * piece, ((i + 1) * piece).min(len))
+    });
 }

@@ -63,7 +63,8 @@ pub fn sum_squares(x: &[f32]) -> f64 {
         return level.run(Deviation(x, 0.0));
     }
     let tasks = x.len().div_ceil(TASK);
-    let parts: Vec<std::sync::OnceLock<f64>> = (0..tasks).map(|_| std::sync::OnceLock::new()).collect();
+    let parts: Vec<std::sync::OnceLock<f64>> =
+        (0..tasks).map(|_| std::sync::OnceLock::new()).collect();
     parallel::for_each(tasks, 2 * x.len(), |i| {
         let part = level.run(Deviation(&x[i * TASK..((i + 1) * TASK).min(x.len())], 0.0));
         parts[i].get_or_init(|| part);

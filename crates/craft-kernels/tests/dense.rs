@@ -6,8 +6,18 @@ use craft_kernels::*;
 #[test]
 fn linear_matches_the_definition() {
     let mut r = Rng(2);
-    let shapes =
-        [(1, 1, 1), (1, 17, 5), (5, 33, 70), (64, 64, 64), (130, 300, 49), (40, 700, 100), (33, 8, 1), (200, 31, 257), (7, 513, 96), (9000, 5, 3)];
+    let shapes = [
+        (1, 1, 1),
+        (1, 17, 5),
+        (5, 33, 70),
+        (64, 64, 64),
+        (130, 300, 49),
+        (40, 700, 100),
+        (33, 8, 1),
+        (200, 31, 257),
+        (7, 513, 96),
+        (9000, 5, 3),
+    ];
     for (m, k, n) in shapes {
         let (x, w, b, dy) = (r.vec(m * k), r.vec(n * k), r.vec(n), r.vec(m * n));
         let (x64, w64, dy64) = (wide(&x), wide(&w), wide(&dy));
@@ -19,21 +29,58 @@ fn linear_matches_the_definition() {
         }
         close(&linear(&x, &w, None, m, k, n), &plain, 1e-5, &what);
         close(&linear(&x, &w, Some(&b), m, k, n), &y, 1e-5, &what);
-        close(&linear_backward_input(&dy, &w, m, k, n), &naive(&dy64, &w64, m, n, k), 1e-5, &what);
-        close(&linear_backward_weight(&x, &dy, m, k, n), &naive(&turn(&dy64, m, n), &x64, n, m, k), 1e-5, &what);
-        close(&linear_backward_bias(&dy, m, n), &naive(&vec![1.0; m], &dy64, 1, m, n), 1e-5, &what);
+        close(
+            &linear_backward_input(&dy, &w, m, k, n),
+            &naive(&dy64, &w64, m, n, k),
+            1e-5,
+            &what,
+        );
+        close(
+            &linear_backward_weight(&x, &dy, m, k, n),
+            &naive(&turn(&dy64, m, n), &x64, n, m, k),
+            1e-5,
+            &what,
+        );
+        close(
+            &linear_backward_bias(&dy, m, n),
+            &naive(&vec![1.0; m], &dy64, 1, m, n),
+            1e-5,
+            &what,
+        );
         let b = r.vec(k * n);
-        close(&matmul(&x, &b, m, k, n), &naive(&x64, &wide(&b), m, k, n), 1e-5, &what);
+        close(
+            &matmul(&x, &b, m, k, n),
+            &naive(&x64, &wide(&b), m, k, n),
+            1e-5,
+            &what,
+        );
     }
 }
 
 #[test]
 fn attention_matches_the_definition() {
     let mut r = Rng(3);
-    let shapes = [(1, 1, 2, 3, 8), (2, 2, 64, 32, 32), (2, 3, 33, 77, 40), (1, 8, 300, 300, 20), (3, 1, 16, 129, 64), (1, 2, 45, 45, 7), (1, 1, 300, 260, 160)];
+    let shapes = [
+        (1, 1, 2, 3, 8),
+        (2, 2, 64, 32, 32),
+        (2, 3, 33, 77, 40),
+        (1, 8, 300, 300, 20),
+        (3, 1, 16, 129, 64),
+        (1, 2, 45, 45, 7),
+        (1, 1, 300, 260, 160),
+    ];
     for (batch, heads, queries, keys, head_dim) in shapes {
-        let s = AttentionShape { batch, heads, queries, keys, head_dim };
-        let (lq, lk) = (batch * queries * heads * head_dim, batch * keys * heads * head_dim);
+        let s = AttentionShape {
+            batch,
+            heads,
+            queries,
+            keys,
+            head_dim,
+        };
+        let (lq, lk) = (
+            batch * queries * heads * head_dim,
+            batch * keys * heads * head_dim,
+        );
         let (mut q, k, v, dout) = (r.vec(lq), r.vec(lk), r.vec(lk), r.vec(lq));
         q.iter_mut().for_each(|v| *v *= 3.0);
         let scale = 1.0 / (head_dim as f32).sqrt();
@@ -41,7 +88,10 @@ fn attention_matches_the_definition() {
             let want = reference(&q, &k, &v, &dout, &s, scale, causal);
             let (out, lse) = attention(&q, &k, &v, &s, scale, causal);
             let (dq, dk, dv) = attention_backward(&q, &k, &v, &out, &lse, &dout, &s, scale, causal);
-            for (got, (want, name)) in [out, lse, dq, dk, dv].iter().zip(want.iter().zip(["out", "lse", "dq", "dk", "dv"])) {
+            for (got, (want, name)) in [out, lse, dq, dk, dv]
+                .iter()
+                .zip(want.iter().zip(["out", "lse", "dq", "dk", "dv"]))
+            {
                 close(got, want, 1e-5, &format!("{name} {s:?} {causal}"));
             }
         }
@@ -50,7 +100,13 @@ fn attention_matches_the_definition() {
 
 #[test]
 fn attention_survives_large_scores() {
-    let s = AttentionShape { batch: 1, heads: 1, queries: 2, keys: 200, head_dim: 4 };
+    let s = AttentionShape {
+        batch: 1,
+        heads: 1,
+        queries: 2,
+        keys: 200,
+        head_dim: 4,
+    };
     let q = vec![100.0; 8];
     let k: Vec<f32> = (0..800).map(|i| (i / 4) as f32).collect();
     let v = k.clone();

@@ -1,4 +1,5 @@
 //! Bit for bit: any batch, any number of threads.
+#![allow(clippy::unwrap_used)]
 mod common;
 use common::{Rng, conv_shapes};
 use craft_kernels::*;
@@ -12,9 +13,36 @@ fn everything() -> Vec<Vec<u32>> {
     let mut r = Rng(11);
     let mut out = vec![];
     let mut shapes = conv_shapes();
-    shapes.push(ConvShape { batch: 2, in_channels: 64, out_channels: 96, height: 16, width: 16, kernel: [3, 3], stride: [1, 1], padding: [1; 4] });
-    shapes.push(ConvShape { batch: 5, in_channels: 64, out_channels: 96, height: 16, width: 16, kernel: [1, 1], stride: [1, 1], padding: [0; 4] });
-    shapes.push(ConvShape { batch: 5, in_channels: 64, out_channels: 64, height: 16, width: 16, kernel: [3, 3], stride: [2, 2], padding: [1; 4] });
+    shapes.push(ConvShape {
+        batch: 2,
+        in_channels: 64,
+        out_channels: 96,
+        height: 16,
+        width: 16,
+        kernel: [3, 3],
+        stride: [1, 1],
+        padding: [1; 4],
+    });
+    shapes.push(ConvShape {
+        batch: 5,
+        in_channels: 64,
+        out_channels: 96,
+        height: 16,
+        width: 16,
+        kernel: [1, 1],
+        stride: [1, 1],
+        padding: [0; 4],
+    });
+    shapes.push(ConvShape {
+        batch: 5,
+        in_channels: 64,
+        out_channels: 64,
+        height: 16,
+        width: 16,
+        kernel: [3, 3],
+        stride: [2, 2],
+        padding: [1; 4],
+    });
     for s in shapes {
         let x = r.vec(s.batch * s.in_channels * s.height * s.width);
         let w = r.vec(s.out_channels * s.in_channels * s.kernel[0] * s.kernel[1]);
@@ -33,8 +61,17 @@ fn everything() -> Vec<Vec<u32>> {
         out.push(linear_backward_bias(&dy, m, n));
     }
     for (batch, heads, queries, keys, head_dim) in [(8, 2, 64, 32, 32), (1, 2, 600, 300, 40)] {
-        let s = AttentionShape { batch, heads, queries, keys, head_dim };
-        let (lq, lk) = (batch * queries * heads * head_dim, batch * keys * heads * head_dim);
+        let s = AttentionShape {
+            batch,
+            heads,
+            queries,
+            keys,
+            head_dim,
+        };
+        let (lq, lk) = (
+            batch * queries * heads * head_dim,
+            batch * keys * heads * head_dim,
+        );
         let (q, k, v, d) = (r.vec(lq), r.vec(lk), r.vec(lk), r.vec(lq));
         let (o, lse) = attention(&q, &k, &v, &s, 0.2, false);
         let (dq, dk, dv) = attention_backward(&q, &k, &v, &o, &lse, &d, &s, 0.2, false);
@@ -48,16 +85,36 @@ fn everything() -> Vec<Vec<u32>> {
     let (w, b) = (r.vec(64), r.vec(64));
     let (y, mean, rstd) = layer_norm(&x, &w, &b, x.len() / 64, 64, 1e-5);
     let (dx, dw, db) = layer_norm_backward(&x, &dy, &w, &mean, &rstd, x.len() / 64, 64);
-    out.extend([y, dx, dw, db, gelu(&x), gelu_backward(&x, &dy), silu(&x), geglu(&x, x.len() / 64, 32)]);
+    out.extend([
+        y,
+        dx,
+        dw,
+        db,
+        gelu(&x),
+        gelu_backward(&x, &dy),
+        silu(&x),
+        geglu(&x, x.len() / 64, 32),
+    ]);
     let half = &dy[..dy.len() / 2];
-    out.extend([geglu_backward(&x, half, x.len() / 64, 32), add(&x, &dy), transpose(&x, n, c, hw), add_channel_backward(&x, n, c, hw)]);
+    out.extend([
+        geglu_backward(&x, half, x.len() / 64, 32),
+        add(&x, &dy),
+        transpose(&x, n, c, hw),
+        add_channel_backward(&x, n, c, hw),
+    ]);
     out.push(vec![sum_squares(&x) as f32]);
     out.iter().map(|v| bits(v)).collect()
 }
 
 #[test]
 fn the_number_of_threads_does_not_matter() {
-    let run = |threads| rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap().install(everything);
+    let run = |threads| {
+        rayon::ThreadPoolBuilder::new()
+            .num_threads(threads)
+            .build()
+            .unwrap()
+            .install(everything)
+    };
     let one = run(1);
     assert!(one == run(2), "two threads differ from one");
     assert!(one == run(3), "three threads differ from one");
@@ -69,13 +126,20 @@ fn the_batch_size_does_not_matter() {
     for s in conv_shapes() {
         let five = ConvShape { batch: 11, ..s };
         let one = ConvShape { batch: 1, ..s };
-        let (lx, ly) = (s.in_channels * s.height * s.width, s.out_channels * s.out_height() * s.out_width());
+        let (lx, ly) = (
+            s.in_channels * s.height * s.width,
+            s.out_channels * s.out_height() * s.out_width(),
+        );
         let (x, dy) = (r.vec(11 * lx), r.vec(11 * ly));
         let w = r.vec(s.out_channels * s.in_channels * s.kernel[0] * s.kernel[1]);
         let y = conv2d(&x, &w, None, &five);
         let dx = conv2d_backward_input(&dy, &w, &five);
         for i in [0, 4, 10] {
-            assert_eq!(bits(&conv2d(&x[i * lx..(i + 1) * lx], &w, None, &one)), bits(&y[i * ly..(i + 1) * ly]), "{s:?}");
+            assert_eq!(
+                bits(&conv2d(&x[i * lx..(i + 1) * lx], &w, None, &one)),
+                bits(&y[i * ly..(i + 1) * ly]),
+                "{s:?}"
+            );
             let g = conv2d_backward_input(&dy[i * ly..(i + 1) * ly], &w, &one);
             assert_eq!(bits(&g), bits(&dx[i * lx..(i + 1) * lx]), "{s:?}");
         }
@@ -85,19 +149,48 @@ fn the_batch_size_does_not_matter() {
         let y = linear(&x, &w, None, 301, k, n);
         let dx = linear_backward_input(&dy, &w, 301, k, n);
         for i in [0, 7, 95, 300] {
-            assert_eq!(bits(&linear(&x[i * k..(i + 1) * k], &w, None, 1, k, n)), bits(&y[i * n..(i + 1) * n]));
-            assert_eq!(bits(&linear_backward_input(&dy[i * n..(i + 1) * n], &w, 1, k, n)), bits(&dx[i * k..(i + 1) * k]));
+            assert_eq!(
+                bits(&linear(&x[i * k..(i + 1) * k], &w, None, 1, k, n)),
+                bits(&y[i * n..(i + 1) * n])
+            );
+            assert_eq!(
+                bits(&linear_backward_input(&dy[i * n..(i + 1) * n], &w, 1, k, n)),
+                bits(&dx[i * k..(i + 1) * k])
+            );
         }
     }
-    let five = AttentionShape { batch: 5, heads: 2, queries: 300, keys: 150, head_dim: 24 };
+    let five = AttentionShape {
+        batch: 5,
+        heads: 2,
+        queries: 300,
+        keys: 150,
+        head_dim: 24,
+    };
     let one = AttentionShape { batch: 1, ..five };
     let (lq, lk) = (300 * 48, 150 * 48);
     let (q, k, v, d) = (r.vec(5 * lq), r.vec(5 * lk), r.vec(5 * lk), r.vec(5 * lq));
     let (o, lse) = attention(&q, &k, &v, &five, 0.3, false);
     let (dq, dk, dv) = attention_backward(&q, &k, &v, &o, &lse, &d, &five, 0.3, false);
     let (aq, ak) = (3 * lq..4 * lq, 3 * lk..4 * lk);
-    let (o1, lse1) = attention(&q[aq.clone()], &k[ak.clone()], &v[ak.clone()], &one, 0.3, false);
-    let g = attention_backward(&q[aq.clone()], &k[ak.clone()], &v[ak.clone()], &o1, &lse1, &d[aq.clone()], &one, 0.3, false);
+    let (o1, lse1) = attention(
+        &q[aq.clone()],
+        &k[ak.clone()],
+        &v[ak.clone()],
+        &one,
+        0.3,
+        false,
+    );
+    let g = attention_backward(
+        &q[aq.clone()],
+        &k[ak.clone()],
+        &v[ak.clone()],
+        &o1,
+        &lse1,
+        &d[aq.clone()],
+        &one,
+        0.3,
+        false,
+    );
     assert_eq!(bits(&o1), bits(&o[aq.clone()]));
     assert_eq!(bits(&lse1), bits(&lse[3 * 600..4 * 600]));
     assert_eq!(bits(&g.0), bits(&dq[aq]));

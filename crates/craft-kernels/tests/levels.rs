@@ -23,11 +23,25 @@ fn everything() -> Vec<(String, Vec<f32>)> {
         out.push(("linear db".into(), linear_backward_bias(&dy, m, n)));
     }
     for causal in [false, true] {
-        let s = AttentionShape { batch: 2, heads: 2, queries: 37, keys: 139, head_dim: 20 };
-        let (q, k, v, d) = (r.vec(2 * 37 * 40), r.vec(2 * 139 * 40), r.vec(2 * 139 * 40), r.vec(2 * 37 * 40));
+        let s = AttentionShape {
+            batch: 2,
+            heads: 2,
+            queries: 37,
+            keys: 139,
+            head_dim: 20,
+        };
+        let (q, k, v, d) = (
+            r.vec(2 * 37 * 40),
+            r.vec(2 * 139 * 40),
+            r.vec(2 * 139 * 40),
+            r.vec(2 * 37 * 40),
+        );
         let (o, lse) = attention(&q, &k, &v, &s, 0.5, causal);
         let (dq, dk, dv) = attention_backward(&q, &k, &v, &o, &lse, &d, &s, 0.5, causal);
-        out.extend([("o", o), ("lse", lse), ("dq", dq), ("dk", dk), ("dv", dv)].map(|(n, v)| (n.to_string(), v)));
+        out.extend(
+            [("o", o), ("lse", lse), ("dq", dq), ("dk", dk), ("dv", dv)]
+                .map(|(n, v)| (n.to_string(), v)),
+        );
     }
     let (x, dy, w, b) = (r.vec(3 * 6 * 35), r.vec(3 * 6 * 35), r.vec(6), r.vec(6));
     for silu in [false, true] {
@@ -43,16 +57,37 @@ fn everything() -> Vec<(String, Vec<f32>)> {
     for f in [gelu as fn(&[f32]) -> Vec<f32>, silu, quick_gelu] {
         out.push(("activation".into(), f(&wide)));
     }
-    for f in [gelu_backward as fn(&[f32], &[f32]) -> Vec<f32>, silu_backward, quick_gelu_backward, add] {
+    for f in [
+        gelu_backward as fn(&[f32], &[f32]) -> Vec<f32>,
+        silu_backward,
+        quick_gelu_backward,
+        add,
+    ] {
         out.push(("activation backward".into(), f(&wide, &dy)));
     }
     out.push(("geglu".into(), geglu(&x, 9, 35)));
-    out.push(("geglu backward".into(), geglu_backward(&x, &dy[..9 * 35], 9, 35)));
+    out.push((
+        "geglu backward".into(),
+        geglu_backward(&x, &dy[..9 * 35], 9, 35),
+    ));
     out.push(("transpose".into(), transpose(&x, 3, 6, 35)));
     out.push(("sum".into(), add_channel_backward(&x, 3, 6, 35)));
     out.push(("squares".into(), vec![sum_squares(&x) as f32]));
-    let (mut p, mut m, mut v) = (x.clone(), dy.clone(), x.iter().map(|x| x * x).collect::<Vec<_>>());
-    let h = AdamW { lr: 1e-2, beta1: 0.9, beta2: 0.99, eps: 1e-8, weight_decay: 0.1, bias_correction1: 0.2, bias_correction2: 0.02, grad_scale: 1.0 };
+    let (mut p, mut m, mut v) = (
+        x.clone(),
+        dy.clone(),
+        x.iter().map(|x| x * x).collect::<Vec<_>>(),
+    );
+    let h = AdamW {
+        lr: 1e-2,
+        beta1: 0.9,
+        beta2: 0.99,
+        eps: 1e-8,
+        weight_decay: 0.1,
+        bias_correction1: 0.2,
+        bias_correction2: 0.02,
+        grad_scale: 1.0,
+    };
     adamw_step(&mut p, &dy, &mut m, &mut v, &h);
     out.extend([p, m, v].map(|v| ("adamw".to_string(), v)));
     out

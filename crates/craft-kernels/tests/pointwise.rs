@@ -6,14 +6,22 @@ use craft_kernels::*;
 #[test]
 fn norms_match_the_definition() {
     let mut r = Rng(4);
-    for (n, c, hw, groups) in [(1, 4, 3, 2), (3, 6, 35, 3), (2, 32, 64, 8), (2, 32, 16, 32), (1, 64, 256, 1), (1, 8, 1500, 4)] {
+    for (n, c, hw, groups) in [
+        (1, 4, 3, 2),
+        (3, 6, 35, 3),
+        (2, 32, 64, 8),
+        (2, 32, 16, 32),
+        (1, 64, 256, 1),
+        (1, 8, 1500, 4),
+    ] {
         let (mut x, dy, w, b) = (r.vec(n * c * hw), r.vec(n * c * hw), r.vec(c), r.vec(c));
         x.iter_mut().for_each(|v| *v = *v * 2.0 + 3.0);
         for silu in [false, true] {
             let what = format!("{n} {c} {hw} {groups} {silu}");
             let [y, dx, dw, db] = reference(&x, &dy, &w, &b, n, c, hw, groups, 1e-5, silu);
             let (gy, mean, rstd) = group_norm(&x, &w, &b, n, c, hw, groups, 1e-5, silu);
-            let (gx, gw, gb) = group_norm_backward(&x, &dy, &w, &b, &mean, &rstd, n, c, hw, groups, silu);
+            let (gx, gw, gb) =
+                group_norm_backward(&x, &dy, &w, &b, &mean, &rstd, n, c, hw, groups, silu);
             close(&gy, &y, 1e-5, &what);
             close(&gx, &dx, 1e-5, &what);
             close(&gw, &dw, 1e-5, &what);
@@ -76,17 +84,32 @@ fn activations_match_the_definitions() {
         for ((&g, &x), &d) in got.iter().zip(&x).zip(&dy) {
             let want = f(f64::from(x), f64::from(d));
             let error = (f64::from(g) - want).abs();
-            assert!(error < 3e-7 * (1.0 + want.abs()), "{what} at {x}: {g}, expected {want}, error {error:.2e}");
+            assert!(
+                error < 3e-7 * (1.0 + want.abs()),
+                "{what} at {x}: {g}, expected {want}, error {error:.2e}"
+            );
         }
     };
     let sig = |v: f64| 1.0 / (1.0 + (-v).exp());
     each(&gelu(&x), &|x, _| x * cdf(x), "gelu");
-    each(&gelu_backward(&x, &dy), &|x, d| d * (cdf(x) + x * pdf(x)), "gelu backward");
+    each(
+        &gelu_backward(&x, &dy),
+        &|x, d| d * (cdf(x) + x * pdf(x)),
+        "gelu backward",
+    );
     each(&silu(&x), &|x, _| x * sig(x), "silu");
-    each(&silu_backward(&x, &dy), &|x, d| d * sig(x) * (1.0 + x * (1.0 - sig(x))), "silu backward");
+    each(
+        &silu_backward(&x, &dy),
+        &|x, d| d * sig(x) * (1.0 + x * (1.0 - sig(x))),
+        "silu backward",
+    );
     let a = f64::from(1.702f32);
     each(&quick_gelu(&x), &|x, _| x * sig(a * x), "quick gelu");
-    each(&quick_gelu_backward(&x, &dy), &|x, d| d * sig(a * x) * (1.0 + a * x * (1.0 - sig(a * x))), "quick gelu backward");
+    each(
+        &quick_gelu_backward(&x, &dy),
+        &|x, d| d * sig(a * x) * (1.0 + a * x * (1.0 - sig(a * x))),
+        "quick gelu backward",
+    );
 }
 
 #[test]
@@ -95,7 +118,11 @@ fn activations_keep_their_limits() {
     for f in [gelu as fn(&[f32]) -> Vec<f32>, silu, quick_gelu] {
         let y = f(&x);
         assert!(y[0].is_nan());
-        assert_eq!(&y[1..], &[1e30, 0.0, 100.0, 0.0, 0.0, f32::MAX].map(|v: f32| v), "{y:?}");
+        assert_eq!(
+            &y[1..],
+            &[1e30, 0.0, 100.0, 0.0, 0.0, f32::MAX].map(|v: f32| v),
+            "{y:?}"
+        );
     }
 }
 
@@ -121,7 +148,13 @@ fn geglu_matches_the_definition() {
 #[test]
 fn layout_operations_match_the_definitions() {
     let mut r = Rng(6);
-    for (b, rows, cols) in [(1, 1, 1), (2, 5, 7), (3, 64, 320), (1, 130, 33), (2, 16, 16)] {
+    for (b, rows, cols) in [
+        (1, 1, 1),
+        (2, 5, 7),
+        (3, 64, 320),
+        (1, 130, 33),
+        (2, 16, 16),
+    ] {
         let x = r.vec(b * rows * cols);
         let y = transpose(&x, b, rows, cols);
         for i in 0..b {
@@ -154,7 +187,12 @@ fn layout_operations_match_the_definitions() {
     let y = add_channel(&x, &t, n, c, hw);
     assert!((0..x.len()).all(|i| y[i] == x[i] + t[i / hw]));
     let want: Vec<f64> = x.chunks(hw).map(|v| wide(v).iter().sum()).collect();
-    close(&add_channel_backward(&x, n, c, hw), &want, 1e-6, "add_channel");
+    close(
+        &add_channel_backward(&x, n, c, hw),
+        &want,
+        1e-6,
+        "add_channel",
+    );
     let z = add(&x, &y);
     assert!((0..x.len()).all(|i| z[i] == x[i] + y[i]));
     let a = r.vec(n * 2 * hw);
@@ -168,8 +206,20 @@ fn adamw_matches_the_definition() {
     let mut r = Rng(7);
     let n = 1003;
     let (mut p, g) = (r.vec(n), r.vec(n));
-    let (mut m, mut v) = (r.vec(n), r.vec(n).iter().map(|x| x.abs()).collect::<Vec<_>>());
-    let h = AdamW { lr: 1e-2, beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 0.1, bias_correction1: 0.1, bias_correction2: 0.001, grad_scale: 0.5 };
+    let (mut m, mut v) = (
+        r.vec(n),
+        r.vec(n).iter().map(|x| x.abs()).collect::<Vec<_>>(),
+    );
+    let h = AdamW {
+        lr: 1e-2,
+        beta1: 0.9,
+        beta2: 0.999,
+        eps: 1e-8,
+        weight_decay: 0.1,
+        bias_correction1: 0.1,
+        bias_correction2: 0.001,
+        grad_scale: 0.5,
+    };
     let (p0, m0, v0) = (wide(&p), wide(&m), wide(&v));
     adamw_step(&mut p, &g, &mut m, &mut v, &h);
     let mut want = [vec![], vec![], vec![]];

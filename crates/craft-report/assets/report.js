@@ -172,6 +172,7 @@
     function turn() { flip = flip === null ? "base" : flip === "base" ? "tuned" : "base"; fill(); }
     function fill() {
       const p = pairs[list[at]], r = reward();
+      const held = viewer.contains(document.activeElement) ? document.activeElement.title : null;
       const visible = flip === null ? models : [flip];
       const shots = el("div", { class: "shots" + (flip ? " flip" : "") }, visible.map((m) =>
         el("figure", { class: "shot " + m }, picture(p.i[m], m + ": " + p.t), el("figcaption", {}, m + " ", el("b", {}, num(value(p, m, r)))))));
@@ -194,6 +195,9 @@
           flip === null ? null : button("Side by side", "all models", () => { flip = null; fill(); }),
           button("Close", "close (Escape)", () => viewer.close())),
         shots, under);
+      // The buttons were replaced: keep the focus inside, or the arrow keys would go nowhere.
+      const again = [...viewer.querySelectorAll("button")].find((b) => b.title === held);
+      if (viewer.open) (again || viewer).focus();
     }
     viewer.addEventListener("keydown", (e) => {
       if (e.key === "ArrowRight" || e.key === "ArrowDown") { e.preventDefault(); move(1); }

@@ -92,7 +92,7 @@ pub(crate) fn render(run: &Run, pictures: &mut Pictures) -> Result<String, Repor
          <nav aria-label=\"Sections\">{nav}</nav>\
          <button id=\"theme\" type=\"button\" title=\"Colours: automatic, light or dark\">Colours: auto</button></header>\n\
          <main>\n{body}</main>\n\
-         <dialog id=\"viewer\" aria-label=\"Pictures in large\"></dialog>\n\
+         <dialog id=\"viewer\" tabindex=\"-1\" aria-label=\"Pictures in large\"></dialog>\n\
          <script type=\"application/json\" id=\"data\">{data}</script>\n<script>\n{SCRIPT}</script>\n</body>\n</html>\n",
         version = env!("CARGO_PKG_VERSION"),
         name = esc(&run.name),

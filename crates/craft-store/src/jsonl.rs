@@ -185,7 +185,7 @@ mod tests {
     fn rows_round_trip() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("a.jsonl");
-        write(&path, &rows(5)).unwrap();
+        write(&path, rows(5)).unwrap();
         assert_eq!(read::<Row>(&path).unwrap(), rows(5));
         let mut appender = Appender::open(&path).unwrap();
         appender
@@ -203,7 +203,7 @@ mod tests {
     fn a_torn_last_line_is_cut_off_wherever_it_tears() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("a.jsonl");
-        write(&path, &rows(3)).unwrap();
+        write(&path, rows(3)).unwrap();
         let whole = fs::read(&path).unwrap();
         for cut in 0..=whole.len() {
             fs::write(&path, &whole[..cut]).unwrap();

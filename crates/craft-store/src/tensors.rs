@@ -314,7 +314,7 @@ pub fn write(
     file.commit()
 }
 
-/// [`write`] of tensors in memory.
+/// [`write()`] of tensors in memory.
 pub fn write_map(path: &Path, tensors: &BTreeMap<String, Tensor>, dtype: Dtype) -> Result<()> {
     let refs: Vec<TensorRef> = tensors
         .iter()

@@ -327,7 +327,9 @@ fn replace_words(text: &str, rules: &[[String; 2]]) -> String {
                 rest.strip_prefix(from.as_str()).is_some_and(|after| {
                     let starts_word = from.starts_with(char::is_alphanumeric);
                     let ends_word = from.ends_with(char::is_alphanumeric);
-                    !(starts_word && joins(before)) && !(ends_word && joins(after.chars().next()))
+                    let cut_before = starts_word && joins(before);
+                    let cut_after = ends_word && joins(after.chars().next());
+                    !cut_before && !cut_after
                 })
             })
             .max_by_key(|[from, _]| from.len());

@@ -16,6 +16,7 @@
 
 mod advantage;
 mod control;
+mod explain;
 mod run;
 
 pub use advantage::{GroupFault, group_advantages};

@@ -235,7 +235,7 @@ fn budget_limit_per_prompt_and_signs() {
     };
     assert_eq!(count(Sign::Clip, 0.0).funnel.selected, 8); // v3 and v4
     assert_eq!(count(Sign::Ones, 0.0).funnel.selected, 16);
-    assert_eq!(count(Sign::Shifted, 0.75).funnel.selected, 16 - 0);
+    assert_eq!(count(Sign::Shifted, 0.75).funnel.selected, 16);
     let signed = count(Sign::Signed, 0.0);
     assert!(signed.selected().any(|r| r.weight < 0.0));
     let size: f64 = signed.selected().map(|r| r.weight.abs()).sum();

@@ -53,8 +53,14 @@ pub fn conv2d_backward_input(dy: &[f32], w: &[f32], s: &ConvShape) -> Vec<f32> {
                 row: -((s.stride[0] * kw) as isize),
                 column: -(s.stride[1] as isize),
             };
-            let pass =
-                Pass { batch: s.batch, inputs: s.out_channels, outputs: s.in_channels, geometry, taps, bias: None };
+            let pass = Pass {
+                batch: s.batch,
+                inputs: s.out_channels,
+                outputs: s.in_channels,
+                geometry,
+                taps,
+                bias: None,
+            };
             if whole {
                 // SAFETY: the only phase covers the whole of dx.
                 unsafe { pass.run(level, dy, to) };
@@ -86,7 +92,11 @@ fn phases(len: usize, pad: usize, kernel: usize, stride: usize) -> Vec<Phase> {
     (0..stride.min(len))
         .map(|start| {
             let (phase, quotient) = ((start + pad) % stride, (start + pad) / stride);
-            let taps = if kernel > phase { (kernel - phase).div_ceil(stride) } else { 0 };
+            let taps = if kernel > phase {
+                (kernel - phase).div_ceil(stride)
+            } else {
+                0
+            };
             Phase {
                 start,
                 count: (len - start).div_ceil(stride),

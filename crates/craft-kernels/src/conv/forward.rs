@@ -29,9 +29,23 @@ pub fn conv2d(x: &[f32], w: &[f32], bias: Option<&[f32]>, s: &ConvShape) -> Vec<
         top: s.padding[0] as isize,
         left: s.padding[2] as isize,
     };
-    let taps = Taps { w, first: 0, out: s.in_channels * kh * kw, input: kh * kw, row: kw as isize, column: 1 };
+    let taps = Taps {
+        w,
+        first: 0,
+        out: s.in_channels * kh * kw,
+        input: kh * kw,
+        row: kw as isize,
+        column: 1,
+    };
     let mut y = Output::new(s.out_len());
-    let pass = Pass { batch: s.batch, inputs: s.in_channels, outputs: s.out_channels, geometry, taps, bias };
+    let pass = Pass {
+        batch: s.batch,
+        inputs: s.in_channels,
+        outputs: s.out_channels,
+        geometry,
+        taps,
+        bias,
+    };
     // SAFETY: the pass writes every position of every output channel of the fresh vector.
     unsafe {
         pass.run(level, x, y.ptr());
@@ -70,7 +84,11 @@ impl Pass<'_> {
     fn channel_block(&self) -> usize {
         let g = &self.geometry;
         let by_sum = (KC / (g.kernel[0] * g.kernel[1])).max(1);
-        let by_size = if g.direct() { by_sum } else { (PLANES / g.channel_len().max(1)).max(8) };
+        let by_size = if g.direct() {
+            by_sum
+        } else {
+            (PLANES / g.channel_len().max(1)).max(8)
+        };
         by_sum.min(by_size).min(self.inputs.max(1))
     }
 
@@ -87,7 +105,11 @@ impl Pass<'_> {
         let tiles = self.outputs.div_ceil(MR);
         let flops = 2 * self.batch * self.outputs * positions * self.inputs * taps;
         // Few images: split the output channels too, at the price of a second copy of the planes.
-        let splits = if self.batch >= 8 { 1 } else { (8usize.div_ceil(self.batch)).min(tiles.div_ceil(4)) };
+        let splits = if self.batch >= 8 {
+            1
+        } else {
+            (8usize.div_ceil(self.batch)).min(tiles.div_ceil(4))
+        };
         let tiles_each = tiles.div_ceil(splits);
         let splits = tiles.div_ceil(tiles_each);
         let table = g.offsets(block);
@@ -99,7 +121,11 @@ impl Pass<'_> {
                 let o0 = split * tiles_each * MR;
                 let outputs = (self.outputs - o0).min(tiles_each * MR);
                 let to = y.at((n * self.outputs + o0) * positions);
-                let planes_len = if g.direct() { 0 } else { block * g.channel_len() };
+                let planes_len = if g.direct() {
+                    0
+                } else {
+                    block * g.channel_len()
+                };
                 scratch(planes_len, |planes| {
                     let mut c0 = 0;
                     loop {
@@ -146,8 +172,9 @@ impl Pass<'_> {
         let tiles = self.outputs.div_ceil(MR);
         let to = Shared::new(packed.as_mut_ptr());
         let blocks = self.inputs.div_ceil(block.max(1));
-        let places: Vec<isize> =
-            (0..kh).flat_map(|i| (0..kw).map(move |j| i as isize * t.row + j as isize * t.column)).collect();
+        let places: Vec<isize> = (0..kh)
+            .flat_map(|i| (0..kw).map(move |j| i as isize * t.row + j as isize * t.column))
+            .collect();
         parallel::for_each(blocks * tiles, 8 * packed.len(), |task| {
             let (c0, tile) = (task / tiles * block, task % tiles);
             let channels = (self.inputs - c0).min(block);

@@ -39,7 +39,11 @@ impl Geometry {
 
     /// Values of all planes of one channel.
     pub(super) fn channel_len(&self) -> usize {
-        if self.direct() { self.positions() } else { self.kernel[1] * self.phases() * self.rows() * self.out_width }
+        if self.direct() {
+            self.positions()
+        } else {
+            self.kernel[1] * self.phases() * self.rows() * self.out_width
+        }
     }
 
     /// Where each tap starts in the planes of a channel, kernel rows outer; appended to `table` for `channels`.
@@ -65,7 +69,10 @@ impl Geometry {
     /// Writes the planes of one channel of the input.
     pub(super) fn fill(&self, image: &[f32], planes: &mut [f32]) {
         let plane_len = self.rows() * self.out_width;
-        for (index, plane) in planes[..self.channel_len()].chunks_exact_mut(plane_len.max(1)).enumerate() {
+        for (index, plane) in planes[..self.channel_len()]
+            .chunks_exact_mut(plane_len.max(1))
+            .enumerate()
+        {
             let (j, phase) = (index / self.phases(), index % self.phases());
             let shift = j as isize - self.left;
             if self.stride == [1, 1] && self.out_width == self.width {
@@ -92,7 +99,11 @@ impl Geometry {
         plane[begin..end].copy_from_slice(&image[from..from + end - begin]);
         plane[end..].fill(0.0);
         if shift != 0 {
-            let clear = if shift < 0 { 0..shift.unsigned_abs() } else { self.width - shift as usize..self.width };
+            let clear = if shift < 0 {
+                0..shift.unsigned_abs()
+            } else {
+                self.width - shift as usize..self.width
+            };
             for row in plane.chunks_exact_mut(self.width) {
                 row[clear.clone()].fill(0.0);
             }
@@ -103,8 +114,18 @@ impl Geometry {
         let step = self.stride[1];
         let w = self.width as isize;
         // Output columns x with 0 <= x * step + shift < width.
-        let first = if shift >= 0 { 0 } else { shift.unsigned_abs().div_ceil(step) }.min(self.out_width);
-        let last = if shift >= w { 0 } else { ((w - 1 - shift) as usize / step + 1).min(self.out_width) }.max(first);
+        let first = if shift >= 0 {
+            0
+        } else {
+            shift.unsigned_abs().div_ceil(step)
+        }
+        .min(self.out_width);
+        let last = if shift >= w {
+            0
+        } else {
+            ((w - 1 - shift) as usize / step + 1).min(self.out_width)
+        }
+        .max(first);
         for (r, row) in plane.chunks_exact_mut(self.out_width.max(1)).enumerate() {
             let y = (r * self.stride[0] + phase) as isize - self.top;
             if y < 0 || y >= self.height as isize || first == last {

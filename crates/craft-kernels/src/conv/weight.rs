@@ -56,14 +56,26 @@ pub fn conv2d_backward_weight(x: &[f32], dy: &[f32], s: &ConvShape) -> Vec<f32> 
             // SAFETY: channels o..o + rows of image n are inside dy; each task writes its own panel.
             unsafe {
                 let from = dy.as_ptr().add((n * co + o) * positions);
-                level.run(Transpose::new(from, positions, rows, positions, dyt.at(task * positions * width), width, width));
+                level.run(Transpose::new(
+                    from,
+                    positions,
+                    rows,
+                    positions,
+                    dyt.at(task * positions * width),
+                    width,
+                    width,
+                ));
             }
         });
         parallel::for_each(tasks, s.flops(), |task| {
             let c0 = task * block;
             let channels = (ci - c0).min(block);
             let rows = channels * taps;
-            let planes_len = if g.direct() { 0 } else { channels * g.channel_len() };
+            let planes_len = if g.direct() {
+                0
+            } else {
+                channels * g.channel_len()
+            };
             let size = rows * co;
             scratch(planes_len + 2 * size, |buffer| {
                 let (planes, sums) = buffer.split_at_mut(planes_len);

@@ -96,7 +96,11 @@ impl<const PANEL: bool, const TABLE: bool> Kernel for Run<PANEL, TABLE> {
             let columns = (g.n - j).min(width);
             let vectors = columns.div_ceil(S::LANES);
             let tail = columns - (vectors - 1) * S::LANES;
-            let b = if g.b_panel == 0 { g.b.wrapping_add(j) } else { g.b.wrapping_add(panel * g.b_panel) };
+            let b = if g.b_panel == 0 {
+                g.b.wrapping_add(j)
+            } else {
+                g.b.wrapping_add(panel * g.b_panel)
+            };
             let partial = tail < S::LANES && !g.b_padded;
             let mut i = 0;
             while i < g.m {
@@ -154,7 +158,13 @@ macro_rules! shapes {
 /// # Safety
 /// As [`tile`].
 #[inline(always)]
-unsafe fn any<S: Simd, const PANEL: bool, const TABLE: bool>(s: S, t: &Tile, rows: usize, vectors: usize, partial: bool) {
+unsafe fn any<S: Simd, const PANEL: bool, const TABLE: bool>(
+    s: S,
+    t: &Tile,
+    rows: usize,
+    vectors: usize,
+    partial: bool,
+) {
     // SAFETY: the caller vouches for the tile.
     unsafe {
         shapes!(s, t, rows, vectors, partial; 8 1, 8 2, 8 3, 4 1, 4 2, 4 3, 2 1, 2 2, 2 3, 1 1, 1 2, 1 3)

@@ -45,7 +45,14 @@ pub(crate) struct Product<'a> {
 /// # Safety
 /// `c` is writable for `m * n` values and overlaps no operand.
 pub(crate) unsafe fn product(level: Level, p: &Product<'_>, c: Shared) {
-    let Product { m, n, k, a, b, bias } = *p;
+    let Product {
+        m,
+        n,
+        k,
+        a,
+        b,
+        bias,
+    } = *p;
     match a {
         Left::Rows(a) | Left::Columns(a) => assert_eq!(a.len(), m * k, "left operand"),
     }
@@ -63,7 +70,18 @@ pub(crate) unsafe fn product(level: Level, p: &Product<'_>, c: Shared) {
     match b {
         Right::Rows(b) if m < 4 * MR || panels == 1 => {
             // SAFETY: the lengths were checked above; B is read in place, row by row.
-            unsafe { tasks(level, p, c, Source { b: Shared::new(b.as_ptr().cast_mut()), ldb: n, panel: 0 }) }
+            unsafe {
+                tasks(
+                    level,
+                    p,
+                    c,
+                    Source {
+                        b: Shared::new(b.as_ptr().cast_mut()),
+                        ldb: n,
+                        panel: 0,
+                    },
+                )
+            }
         }
         _ => scratch(panels * k * width, |packed| {
             let to = Shared::new(packed.as_mut_ptr());
@@ -75,15 +93,42 @@ pub(crate) unsafe fn product(level: Level, p: &Product<'_>, c: Shared) {
                 // SAFETY: panel and range of k are this task's own; source ranges are inside the checked operand.
                 unsafe {
                     match b {
-                        Right::Rows(b) => copy_rows(b.as_ptr().add(k0 * n + j), n, ks, columns, dst, width, width),
+                        Right::Rows(b) => copy_rows(
+                            b.as_ptr().add(k0 * n + j),
+                            n,
+                            ks,
+                            columns,
+                            dst,
+                            width,
+                            width,
+                        ),
                         Right::Columns(b) => {
-                            level.run(Transpose::new(b.as_ptr().add(j * k + k0), k, columns, ks, dst, width, width));
+                            level.run(Transpose::new(
+                                b.as_ptr().add(j * k + k0),
+                                k,
+                                columns,
+                                ks,
+                                dst,
+                                width,
+                                width,
+                            ));
                         }
                     }
                 }
             });
             // SAFETY: the packed panels cover k rows of `width` columns each, zero-padded.
-            unsafe { tasks(level, p, c, Source { b: to, ldb: width, panel: k * width }) }
+            unsafe {
+                tasks(
+                    level,
+                    p,
+                    c,
+                    Source {
+                        b: to,
+                        ldb: width,
+                        panel: k * width,
+                    },
+                )
+            }
         }),
     }
 }
@@ -99,11 +144,17 @@ struct Source {
 /// # Safety
 /// As [`product`], and `source` describes all of B.
 unsafe fn tasks(level: Level, p: &Product<'_>, c: Shared, source: Source) {
-    let Product { m, n, k, a, bias, .. } = *p;
+    let Product {
+        m, n, k, a, bias, ..
+    } = *p;
     let width = panel_vectors(n, level.lanes()) * level.lanes();
     let panels = n.div_ceil(width);
     let row_tasks = m.div_ceil(MC);
-    let groups = if row_tasks >= 8 { 1 } else { panels.min(8usize.div_ceil(row_tasks)) };
+    let groups = if row_tasks >= 8 {
+        1
+    } else {
+        panels.min(8usize.div_ceil(row_tasks))
+    };
     let group = panels.div_ceil(groups);
     let groups = panels.div_ceil(group);
     // The columns of A are copied row-adjacent once for several panels.
@@ -122,13 +173,27 @@ unsafe fn tasks(level: Level, p: &Product<'_>, c: Shared, source: Source) {
                         let r = (rows - t * MR).min(MR);
                         // SAFETY: rows i0 + t * MR.. and ks values of k are inside A; the tile is inside the buffer.
                         unsafe {
-                            copy_rows(a.as_ptr().add(k0 * m + i0 + t * MR), m, ks, r, packed.as_mut_ptr().add(t * MR * ks), MR, 0);
+                            copy_rows(
+                                a.as_ptr().add(k0 * m + i0 + t * MR),
+                                m,
+                                ks,
+                                r,
+                                packed.as_mut_ptr().add(t * MR * ks),
+                                MR,
+                                0,
+                            );
                         }
                     }
                 }
                 for j in (j0..j1).step_by(width) {
                     let columns = (j1 - j).min(width);
-                    let b = source.b.get().wrapping_add(if source.panel == 0 { j } else { j / width * source.panel } + k0 * source.ldb);
+                    let b = source.b.get().wrapping_add(
+                        if source.panel == 0 {
+                            j
+                        } else {
+                            j / width * source.panel
+                        } + k0 * source.ldb,
+                    );
                     let init = match (k0, bias) {
                         (0, None) => Init::Zero,
                         (0, Some(bias)) => Init::Columns(bias[j..].as_ptr()),
@@ -141,7 +206,8 @@ unsafe fn tasks(level: Level, p: &Product<'_>, c: Shared, source: Source) {
                             Left::Rows(a) => {
                                 let mut g = Block::<false, false>::new(rows, columns, ks);
                                 (g.a, g.a_step) = (a.as_ptr().add(i0 * k + k0), k);
-                                (g.b, g.ldb, g.b_padded, g.c, g.ldc, g.init) = (b, source.ldb, source.panel > 0, to, n, init);
+                                (g.b, g.ldb, g.b_padded, g.c, g.ldc, g.init) =
+                                    (b, source.ldb, source.panel > 0, to, n, init);
                                 level.run(g.ready());
                             }
                             Left::Columns(a) => {
@@ -151,7 +217,8 @@ unsafe fn tasks(level: Level, p: &Product<'_>, c: Shared, source: Source) {
                                 } else {
                                     (a.as_ptr().add(k0 * m + i0), m, MR)
                                 };
-                                (g.b, g.ldb, g.b_padded, g.c, g.ldc, g.init) = (b, source.ldb, source.panel > 0, to, n, init);
+                                (g.b, g.ldb, g.b_padded, g.c, g.ldc, g.init) =
+                                    (b, source.ldb, source.panel > 0, to, n, init);
                                 level.run(g.ready());
                             }
                         }

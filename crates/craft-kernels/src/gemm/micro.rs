@@ -35,7 +35,14 @@ pub(crate) struct Tile {
 /// Every operand named in `t` is readable, and `c` writable, over `M` rows, `k` values and `N` vectors, of which the
 /// last has `tail` valid lanes (all lanes of B are readable unless `BTAIL`).
 #[inline(always)]
-pub(crate) unsafe fn tile<S: Simd, const M: usize, const N: usize, const PANEL: bool, const TABLE: bool, const BTAIL: bool>(
+pub(crate) unsafe fn tile<
+    S: Simd,
+    const M: usize,
+    const N: usize,
+    const PANEL: bool,
+    const TABLE: bool,
+    const BTAIL: bool,
+>(
     s: S,
     t: &Tile,
 ) {
@@ -50,7 +57,11 @@ pub(crate) unsafe fn tile<S: Simd, const M: usize, const N: usize, const PANEL: 
                     // SAFETY: row i, vector j of C is inside the tile; the last vector may be partial.
                     *v = unsafe {
                         let p = t.c.add(i * t.ldc + j * lanes);
-                        if j + 1 == N && partial { s.load_partial(p, t.tail) } else { s.load(p) }
+                        if j + 1 == N && partial {
+                            s.load_partial(p, t.tail)
+                        } else {
+                            s.load(p)
+                        }
                     };
                 }
             }
@@ -66,7 +77,11 @@ pub(crate) unsafe fn tile<S: Simd, const M: usize, const N: usize, const PANEL: 
                 // SAFETY: one value for each of the tile's valid columns.
                 let v = unsafe {
                     let p = bias.add(j * lanes);
-                    if j + 1 == N && partial { s.load_partial(p, t.tail) } else { s.load(p) }
+                    if j + 1 == N && partial {
+                        s.load_partial(p, t.tail)
+                    } else {
+                        s.load(p)
+                    }
                 };
                 for row in &mut acc {
                     row[j] = v;
@@ -87,7 +102,11 @@ pub(crate) unsafe fn tile<S: Simd, const M: usize, const N: usize, const PANEL: 
             let mut b = [s.zero(); N];
             for (j, v) in b.iter_mut().enumerate() {
                 let p = b_row.add(j * lanes);
-                *v = if BTAIL && j + 1 == N { s.load_partial(p, t.tail) } else { s.load(p) };
+                *v = if BTAIL && j + 1 == N {
+                    s.load_partial(p, t.tail)
+                } else {
+                    s.load(p)
+                };
             }
             for (i, row) in acc.iter_mut().enumerate() {
                 let x = s.splat(if PANEL { *a.add(i) } else { *rows[i].add(k) });
@@ -108,7 +127,11 @@ pub(crate) unsafe fn tile<S: Simd, const M: usize, const N: usize, const PANEL: 
             // SAFETY: row i, vector j of C is inside the tile; the last vector may be partial.
             unsafe {
                 let p = t.c.add(i * t.ldc + j * lanes);
-                if j + 1 == N && partial { s.store_partial(p, v, t.tail) } else { s.store(p, v) }
+                if j + 1 == N && partial {
+                    s.store_partial(p, v, t.tail)
+                } else {
+                    s.store(p, v)
+                }
             }
         }
     }

@@ -26,7 +26,17 @@ pub(crate) fn exp<S: Simd>(s: S, x: S::V) -> S::V {
     let r = s.fma(n, s.splat(-LN2_HIGH), t);
     let r = s.fma(n, s.splat(-LN2_LOW), r);
     // (e^r - 1 - r) / r^2 on |r| <= ln(2) / 2, least maximum error.
-    let q = polynomial(s, r, [0.499_999_94, 0.166_665_21, 0.041_668_39, 0.008_368_716, 0.001_381_459_8]);
+    let q = polynomial(
+        s,
+        r,
+        [
+            0.499_999_94,
+            0.166_665_21,
+            0.041_668_39,
+            0.008_368_716,
+            0.001_381_459_8,
+        ],
+    );
     let p = s.add(s.splat(1.0), s.fma(s.mul(r, r), q, r));
     s.select_lt(x, s.splat(-86.0), s.zero(), s.scale_pow2(p, n))
 }
@@ -47,14 +57,30 @@ pub(crate) fn erf<S: Simd>(s: S, x: S::V) -> S::V {
     let near = polynomial(
         s,
         s.mul(x, x),
-        [1.128_379_1, -0.376_126_26, 0.112_836, -0.026_854_444, 0.005_189_535, -8.020_84e-4, 7.889_115e-5],
+        [
+            std::f32::consts::FRAC_2_SQRT_PI,
+            -0.376_126_26,
+            0.112_836,
+            -0.026_854_444,
+            0.005_189_535,
+            -8.020_84e-4,
+            7.889_115e-5,
+        ],
     );
     let near = s.mul(near, x);
     // ln(erfc(t)) on [1, 4]; beyond, erf is 1 within 2e-8.
     let far = polynomial(
         s,
         s.min(s.splat(4.0), t),
-        [-3.125_768e-4, -1.127_201_8, -0.637_965_86, -0.103_255_42, 0.021_906_072, -0.002_963_896_8, 1.879_596_2e-4],
+        [
+            -3.125_768e-4,
+            -1.127_201_8,
+            -0.637_965_86,
+            -0.103_255_42,
+            0.021_906_072,
+            -0.002_963_896_8,
+            1.879_596_2e-4,
+        ],
     );
     let far = s.sub(one, exp(s, far));
     let far = s.select_lt(x, s.zero(), s.sub(s.zero(), far), far);
@@ -66,11 +92,18 @@ pub(crate) fn erf<S: Simd>(s: S, x: S::V) -> S::V {
 #[inline(always)]
 pub(crate) fn normal_cdf<S: Simd>(s: S, x: S::V) -> S::V {
     let half = s.splat(0.5);
-    s.fma(half, erf(s, s.mul(x, s.splat(std::f32::consts::FRAC_1_SQRT_2))), half)
+    s.fma(
+        half,
+        erf(s, s.mul(x, s.splat(std::f32::consts::FRAC_1_SQRT_2))),
+        half,
+    )
 }
 
 /// Density of the standard normal.
 #[inline(always)]
 pub(crate) fn normal_pdf<S: Simd>(s: S, x: S::V) -> S::V {
-    s.mul(s.splat(0.398_942_3), exp(s, s.mul(s.mul(x, s.splat(-0.5)), x)))
+    s.mul(
+        s.splat(0.398_942_3),
+        exp(s, s.mul(s.mul(x, s.splat(-0.5)), x)),
+    )
 }

@@ -20,17 +20,17 @@ pub(crate) struct V8([f32; N]);
 
 #[inline(always)]
 fn zip(a: V8, b: V8, f: impl Fn(f32, f32) -> f32) -> V8 {
-    let mut out = [0.0; N];
-    for i in 0..N {
-        out[i] = f(a.0[i], b.0[i]);
-    }
-    V8(out)
+    V8(std::array::from_fn(|i| f(a.0[i], b.0[i])))
 }
 
 /// One rounding where the instruction is part of the baseline, two elsewhere: a software FMA would be far slower.
 #[inline(always)]
 fn mul_add(a: f32, b: f32, c: f32) -> f32 {
-    if cfg!(any(target_feature = "fma", target_arch = "aarch64")) { a.mul_add(b, c) } else { a * b + c }
+    if cfg!(any(target_feature = "fma", target_arch = "aarch64")) {
+        a.mul_add(b, c)
+    } else {
+        a * b + c
+    }
 }
 
 impl Simd for Portable {
@@ -85,11 +85,7 @@ impl Simd for Portable {
     }
     #[inline(always)]
     fn fma(self, a: V8, b: V8, c: V8) -> V8 {
-        let mut out = [0.0; N];
-        for i in 0..N {
-            out[i] = mul_add(a.0[i], b.0[i], c.0[i]);
-        }
-        V8(out)
+        V8(std::array::from_fn(|i| mul_add(a.0[i], b.0[i], c.0[i])))
     }
     #[inline(always)]
     fn sqrt(self, a: V8) -> V8 {
@@ -105,17 +101,18 @@ impl Simd for Portable {
     }
     #[inline(always)]
     fn select_lt(self, a: V8, b: V8, x: V8, y: V8) -> V8 {
-        let mut out = [0.0; N];
-        for i in 0..N {
-            out[i] = if a.0[i] < b.0[i] { x.0[i] } else { y.0[i] };
-        }
-        V8(out)
+        V8(std::array::from_fn(|i| {
+            if a.0[i] < b.0[i] { x.0[i] } else { y.0[i] }
+        }))
     }
     #[inline(always)]
     fn scale_pow2(self, x: V8, n: V8) -> V8 {
         // Adding 1.5 * 2^23 leaves the integer in the low bits; no saturating cast. 2^(n - 1), then twice: n may be 128.
         zip(x, n, |x, n| {
-            let e = (n + 12_582_912.0).to_bits().wrapping_sub(0x4B40_0000).wrapping_add(126);
+            let e = (n + 12_582_912.0)
+                .to_bits()
+                .wrapping_sub(0x4B40_0000)
+                .wrapping_add(126);
             let half = x * f32::from_bits(e << 23);
             half + half
         })
@@ -127,6 +124,7 @@ impl Simd for Portable {
     }
     #[inline(always)]
     fn reduce_max(self, a: V8) -> f32 {
-        a.0.into_iter().fold(f32::NEG_INFINITY, |m, x| if x > m { x } else { m })
+        a.0.into_iter()
+            .fold(f32::NEG_INFINITY, |m, x| if x > m { x } else { m })
     }
 }

@@ -1,5 +1,5 @@
 //! Random inputs, comparison, and naive reference formulas in `f64`.
-#![allow(dead_code)]
+#![allow(dead_code, unreachable_pub)]
 
 use craft_kernels::{AttentionShape, ConvShape};
 
@@ -33,7 +33,10 @@ pub fn close(got: &[f32], want: &[f64], tolerance: f64, what: &str) {
     let top = want.iter().fold(1e-3f64, |m, v| m.max(v.abs()));
     for (i, (&g, &w)) in got.iter().zip(want).enumerate() {
         let error = (f64::from(g) - w).abs() / top;
-        assert!(error <= tolerance, "{what}: element {i} is {g}, expected {w} (relative error {error:.2e})");
+        assert!(
+            error <= tolerance,
+            "{what}: element {i} is {g}, expected {w} (relative error {error:.2e})"
+        );
     }
 }
 
@@ -46,7 +49,11 @@ pub fn conv(x: &[f32], w: &[f32], b: &[f32], dy: &[f32], s: &ConvShape) -> [Vec<
     let (ho, wo) = (s.out_height(), s.out_width());
     let [kh, kw] = s.kernel;
     let mut y = vec![0.0; s.batch * s.out_channels * ho * wo];
-    let (mut dx, mut dw, mut db) = (vec![0.0; x.len()], vec![0.0; w.len()], vec![0.0; s.out_channels]);
+    let (mut dx, mut dw, mut db) = (
+        vec![0.0; x.len()],
+        vec![0.0; w.len()],
+        vec![0.0; s.out_channels],
+    );
     for n in 0..s.batch {
         for o in 0..s.out_channels {
             for oy in 0..ho {
@@ -61,7 +68,8 @@ pub fn conv(x: &[f32], w: &[f32], b: &[f32], dy: &[f32], s: &ConvShape) -> [Vec<
                                 let iy = (oy * s.stride[0] + i).wrapping_sub(s.padding[0]);
                                 let ix = (ox * s.stride[1] + j).wrapping_sub(s.padding[2]);
                                 if iy < s.height && ix < s.width {
-                                    let xi = ((n * s.in_channels + c) * s.height + iy) * s.width + ix;
+                                    let xi =
+                                        ((n * s.in_channels + c) * s.height + iy) * s.width + ix;
                                     let wi = ((o * s.in_channels + c) * kh + i) * kw + j;
                                     y[at] += f64::from(x[xi]) * f64::from(w[wi]);
                                     dx[xi] += g * f64::from(w[wi]);
@@ -111,14 +119,22 @@ pub fn attention(
 ) -> [Vec<f64>; 5] {
     let ld = s.heads * s.head_dim;
     let scale = f64::from(scale);
-    let mut r = [vec![0.0; q.len()], vec![0.0; s.batch * s.heads * s.queries], vec![0.0; q.len()], vec![0.0; k.len()], vec![0.0; k.len()]];
+    let mut r = [
+        vec![0.0; q.len()],
+        vec![0.0; s.batch * s.heads * s.queries],
+        vec![0.0; q.len()],
+        vec![0.0; k.len()],
+        vec![0.0; k.len()],
+    ];
     for b in 0..s.batch {
         for h in 0..s.heads {
             for i in 0..s.queries {
                 let qi = (b * s.queries + i) * ld + h * s.head_dim;
                 let kj = |j: usize| (b * s.keys + j) * ld + h * s.head_dim;
                 let dot = |x: &[f32], a: usize, y: &[f32], c: usize| -> f64 {
-                    (0..s.head_dim).map(|d| f64::from(x[a + d]) * f64::from(y[c + d])).sum()
+                    (0..s.head_dim)
+                        .map(|d| f64::from(x[a + d]) * f64::from(y[c + d]))
+                        .sum()
                 };
                 let n = if causal { (i + 1).min(s.keys) } else { s.keys };
                 let scores: Vec<f64> = (0..n).map(|j| scale * dot(q, qi, k, kj(j))).collect();
@@ -158,7 +174,12 @@ pub fn group_norm(
     silu: bool,
 ) -> [Vec<f64>; 4] {
     let size = c / groups * hw;
-    let mut r = [vec![0.0; x.len()], vec![0.0; x.len()], vec![0.0; c], vec![0.0; c]];
+    let mut r = [
+        vec![0.0; x.len()],
+        vec![0.0; x.len()],
+        vec![0.0; c],
+        vec![0.0; c],
+    ];
     for g in 0..n * groups {
         let at = g * size;
         let group = wide(&x[at..at + size]);
@@ -173,7 +194,12 @@ pub fn group_norm(
             let v = xhat * f64::from(w[ch]) + f64::from(b[ch]);
             let sig = 1.0 / (1.0 + (-v).exp());
             r[0][at + i] = if silu { v * sig } else { v };
-            let d = f64::from(dy[at + i]) * if silu { sig * (1.0 + v * (1.0 - sig)) } else { 1.0 };
+            let d = f64::from(dy[at + i])
+                * if silu {
+                    sig * (1.0 + v * (1.0 - sig))
+                } else {
+                    1.0
+                };
             r[2][ch] += d * xhat;
             r[3][ch] += d;
             let t = d * f64::from(w[ch]);

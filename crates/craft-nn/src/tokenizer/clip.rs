@@ -6,7 +6,9 @@ use serde_json::Value;
 use thiserror::Error;
 use tokenizers::models::bpe::{BPE, Merges, Vocab};
 use tokenizers::normalizers::replace::ReplacePattern;
-use tokenizers::normalizers::{Lowercase, NFC, NormalizerWrapper, Replace, Sequence as Normalizers};
+use tokenizers::normalizers::{
+    Lowercase, NFC, NormalizerWrapper, Replace, Sequence as Normalizers,
+};
 use tokenizers::pre_tokenizers::PreTokenizerWrapper;
 use tokenizers::pre_tokenizers::byte_level::ByteLevel;
 use tokenizers::pre_tokenizers::sequence::Sequence as PreTokenizers;
@@ -14,8 +16,7 @@ use tokenizers::pre_tokenizers::split::{Split, SplitPattern};
 use tokenizers::{AddedToken, SplitDelimiterBehavior, Tokenizer};
 
 /// How CLIP cuts text into words.
-pub(super) const WORDS: &str =
-    r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+";
+pub(super) const WORDS: &str = r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+";
 /// CLIP's longest text.
 const DEFAULT_LENGTH: usize = 77;
 /// transformers writes an absurd number where there is no limit.
@@ -106,7 +107,10 @@ impl ClipTokenizer {
         let pad = special("pad_token", &eos);
         let id = |role: &'static str, token: &str| match vocab.get(token) {
             Some(id) => Ok(*id),
-            None => Err(TokenizerError::Special { role, token: token.to_owned() }),
+            None => Err(TokenizerError::Special {
+                role,
+                token: token.to_owned(),
+            }),
         };
         let (bos_id, eos_id) = (id("begin", &bos)?, id("end", &eos)?);
         let pad_id = id("padding", &pad)?;
@@ -115,11 +119,16 @@ impl ClipTokenizer {
             Some(length) if length < NO_LIMIT => length as usize,
             _ => DEFAULT_LENGTH,
         };
-        let inner = build(vocab, merges, &unk, [&bos, &eos]).map_err(|error| {
-            TokenizerError::Library(error.to_string())
-        })?;
-        Self { inner, bos: bos_id, eos: eos_id, pad: pad_id, length: DEFAULT_LENGTH }
-            .with_length(length)
+        let inner = build(vocab, merges, &unk, [&bos, &eos])
+            .map_err(|error| TokenizerError::Library(error.to_string()))?;
+        Self {
+            inner,
+            bos: bos_id,
+            eos: eos_id,
+            pad: pad_id,
+            length: DEFAULT_LENGTH,
+        }
+        .with_length(length)
     }
 
     /// The same tokenizer with another length.
@@ -169,7 +178,10 @@ impl ClipTokenizer {
         ids.extend_from_slice(&tokens[..kept]);
         ids.push(self.eos);
         ids.resize(self.length, self.pad);
-        Encoded { ids, tokens_cut: tokens.len() - kept }
+        Encoded {
+            ids,
+            tokens_cut: tokens.len() - kept,
+        }
     }
 }
 
@@ -239,7 +251,9 @@ fn parse_object(
     file: &'static str,
     json: Option<&str>,
 ) -> Result<serde_json::Map<String, Value>, TokenizerError> {
-    let Some(json) = json else { return Ok(serde_json::Map::new()) };
+    let Some(json) = json else {
+        return Ok(serde_json::Map::new());
+    };
     serde_json::from_str(json).map_err(|error| TokenizerError::File {
         file,
         problem: error.to_string(),

@@ -2,17 +2,20 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::facts::{Fact, FactKind, Seen, View, judge};
+use super::IMAGE_BYTES;
+use super::facts::{Fact, FactKind};
+use super::judge::{Seen, View, judge};
 use super::scene::{Background, Colour, SizeClass};
 use super::segment::{Blob, segment};
 use super::shape_fit::fit;
-use super::IMAGE_BYTES;
 
 /// Radius in pixels from which an object is large; small ones end at 7.4, large ones begin at 10.1.
 const LARGE_FROM: f32 = 8.8;
 /// Luminance between grey and white, and between black and grey.
 const WHITE_FROM: f32 = 151.0;
 const BLACK_UP_TO: f32 = 106.0;
+/// Radius in pixels below which a blob is a stain; small objects begin at 5.5.
+const LEAST_RADIUS: f32 = 4.2;
 /// Fits below this are no object.
 const LEAST_OVERLAP: f32 = 0.35;
 
@@ -36,7 +39,12 @@ pub fn check(image: &[u8], facts: &[Fact]) -> Vec<FactResult> {
     facts
         .iter()
         .zip(judged)
-        .map(|(fact, passed)| FactResult { kind: fact.kind(), text: fact.describe(facts), fact: *fact, passed })
+        .map(|(fact, passed)| FactResult {
+            kind: fact.kind(),
+            text: fact.describe(facts),
+            fact: *fact,
+            passed,
+        })
         .collect()
 }
 
@@ -53,15 +61,22 @@ pub fn look(image: &[u8]) -> Option<View> {
     } else {
         Background::Grey
     };
-    Some(View { objects: segments.blobs.iter().filter_map(see).collect(), background })
+    Some(View {
+        objects: segments.blobs.iter().filter_map(see).collect(),
+        background,
+    })
 }
 
 fn see(blob: &Blob) -> Option<Seen> {
     let fit = fit(blob);
-    (fit.overlap >= LEAST_OVERLAP).then(|| Seen {
+    (fit.overlap >= LEAST_OVERLAP && fit.radius >= LEAST_RADIUS).then(|| Seen {
         shape: fit.shape,
         colour: nearest_colour(blob.hue),
-        size: if fit.radius >= LARGE_FROM { SizeClass::Large } else { SizeClass::Small },
+        size: if fit.radius >= LARGE_FROM {
+            SizeClass::Large
+        } else {
+            SizeClass::Small
+        },
         x: fit.x,
         y: fit.y,
     })
@@ -73,7 +88,10 @@ pub(super) fn nearest_colour(hue: f32) -> Colour {
         let d = (hue - c.hsv().0).rem_euclid(360.0);
         d.min(360.0 - d)
     };
-    Colour::ALL.into_iter().fold(Colour::Red, |best, c| if apart(c) < apart(best) { c } else { best })
+    Colour::ALL.into_iter().fold(
+        Colour::Red,
+        |best, c| if apart(c) < apart(best) { c } else { best },
+    )
 }
 
 #[cfg(test)]
@@ -103,7 +121,11 @@ mod tests {
             let scene = Scene::random(&mut rng);
             let facts = PocketPrompt::random(&mut rng).facts;
             let results = check(&render(&scene, &Quality::even(0.8)), &facts);
-            wrong += results.iter().zip(judge_scene(&scene, &facts)).filter(|(r, t)| r.passed != *t).count();
+            wrong += results
+                .iter()
+                .zip(judge_scene(&scene, &facts))
+                .filter(|(r, t)| r.passed != *t)
+                .count();
             all += results.len();
         }
         assert!(wrong * 100 < all, "{wrong} of {all}");
@@ -129,7 +151,9 @@ mod tests {
         for image in [vec![128; IMAGE_BYTES], vec![0; 17], vec![255; IMAGE_BYTES]] {
             assert!(check(&image, &facts).iter().all(|r| !r.passed));
         }
-        let noise: Vec<u8> = (0..IMAGE_BYTES).map(|i| (i.wrapping_mul(2_654_435_761) >> 13) as u8).collect();
+        let noise: Vec<u8> = (0..IMAGE_BYTES)
+            .map(|i| (i.wrapping_mul(2_654_435_761) >> 13) as u8)
+            .collect();
         assert_eq!(check(&noise, &facts).len(), facts.len());
     }
 }

@@ -48,7 +48,11 @@ impl PocketPrompt {
             SceneKind::Count => "count",
             SceneKind::Pair => "pair",
         };
-        Self { text, category: category.to_string(), facts }
+        Self {
+            text,
+            category: category.to_string(),
+            facts,
+        }
     }
 
     /// The split that the content of this prompt belongs to: 60 % train, 13 % select, 27 % eval.
@@ -90,13 +94,22 @@ pub fn prompts(seed: u64, n: usize, split: Split) -> Vec<PocketPrompt> {
 fn content_hash(facts: &[Fact]) -> u64 {
     let mut facts = facts.to_vec();
     let backwards = facts.iter().any(|f| {
-        matches!(f, Fact::Relation { relation: Relation::RightOf | Relation::Below })
+        matches!(
+            f,
+            Fact::Relation {
+                relation: Relation::RightOf | Relation::Below
+            }
+        )
     });
     if names_two(&facts) && backwards {
         for fact in &mut facts {
             match fact {
                 Fact::Shape { of, .. } | Fact::Colour { of, .. } | Fact::Size { of, .. } => {
-                    *of = if *of == Subject::First { Subject::Second } else { Subject::First };
+                    *of = if *of == Subject::First {
+                        Subject::Second
+                    } else {
+                        Subject::First
+                    };
                 }
                 Fact::Relation { relation } => *relation = relation.inverse(),
                 _ => {}
@@ -124,7 +137,11 @@ mod tests {
     fn splits_are_large_unique_and_disjoint_in_content() {
         let mut texts = BTreeSet::new();
         let mut contents = Vec::new();
-        for (split, n) in [(Split::Train, 1500), (Split::Select, 240), (Split::Eval, 480)] {
+        for (split, n) in [
+            (Split::Train, 1500),
+            (Split::Select, 240),
+            (Split::Eval, 480),
+        ] {
             let found = prompts(7, n, split);
             assert_eq!(found.len(), n);
             assert_eq!(&prompts(7, 10, split)[..], &found[..10]);

@@ -44,7 +44,11 @@ fn to_bytes(planes: &[[f32; PIXELS]; 3], contrast: f32) -> Vec<u8> {
         let mean = (planes[0][i] + planes[1][i] + planes[2][i]) / 3.0;
         let grey = MID_GREY + lightness * (mean - MID_GREY);
         for plane in planes {
-            bytes.push((grey + saturation * (plane[i] - mean)).round().clamp(0.0, 255.0) as u8);
+            bytes.push(
+                (grey + saturation * (plane[i] - mean))
+                    .round()
+                    .clamp(0.0, 255.0) as u8,
+            );
         }
     }
     bytes
@@ -52,7 +56,12 @@ fn to_bytes(planes: &[[f32; PIXELS]; 3], contrast: f32) -> Vec<u8> {
 
 /// Short strokes and dots in neutral shades; the last one is drawn in part, so that the number of marks
 /// grows continuously as cleanliness falls.
-fn draw_marks(planes: &mut [[f32; PIXELS]; 3], background: Background, cleanliness: f32, rng: &mut WorldRng) {
+fn draw_marks(
+    planes: &mut [[f32; PIXELS]; 3],
+    background: Background,
+    cleanliness: f32,
+    rng: &mut WorldRng,
+) {
     let wanted = MAX_MARKS * (1.0 - cleanliness.clamp(0.0, 1.0));
     let side = SIDE as f32;
     let mut drawn = 0.0;
@@ -60,18 +69,35 @@ fn draw_marks(planes: &mut [[f32; PIXELS]; 3], background: Background, cleanline
         let opacity = (wanted - drawn).min(1.0);
         drawn += 1.0;
         let (x, y) = (rng.between(1.0, side - 1.0), rng.between(1.0, side - 1.0));
-        let length = if rng.chance(0.3) { 0.3 } else { rng.between(4.0, 10.0) };
+        let length = if rng.chance(0.3) {
+            0.3
+        } else {
+            rng.between(4.0, 10.0)
+        };
         let (dy, dx) = (std::f32::consts::TAU * rng.uniform()).sin_cos();
-        let half_width = if length < 1.0 { rng.between(1.0, 1.7) } else { rng.between(0.6, 1.0) };
+        let half_width = if length < 1.0 {
+            rng.between(1.0, 1.7)
+        } else {
+            rng.between(0.6, 1.0)
+        };
         let dark = match background {
             Background::White => true,
             Background::Black => false,
             Background::Grey => rng.chance(0.6),
         };
         let away = rng.between(70.0, 125.0);
-        let shade = if dark { background.shade() - away } else { background.shade() + away };
+        let shade = if dark {
+            background.shade() - away
+        } else {
+            background.shade() + away
+        };
         let (ex, ey) = (x + length * dx, y + length * dy);
-        let around = [x.min(ex) - 3.0, y.min(ey) - 3.0, x.max(ex) + 3.0, y.max(ey) + 3.0];
+        let around = [
+            x.min(ex) - 3.0,
+            y.min(ey) - 3.0,
+            x.max(ex) + 3.0,
+            y.max(ey) + 3.0,
+        ];
         for_pixels(around, |i, px, py| {
             let along = ((px - x) * dx + (py - y) * dy).clamp(0.0, length);
             let distance = (px - x - along * dx).hypot(py - y - along * dy);
@@ -86,7 +112,12 @@ fn draw_marks(planes: &mut [[f32; PIXELS]; 3], background: Background, cleanline
 fn draw_object(planes: &mut [[f32; PIXELS]; 3], object: &Object) {
     let outline = object.outline();
     let e = object.extent();
-    let around = [object.x + e[0] - 1.0, object.y + e[1] - 1.0, object.x + e[2] + 1.0, object.y + e[3] + 1.0];
+    let around = [
+        object.x + e[0] - 1.0,
+        object.y + e[1] - 1.0,
+        object.x + e[2] + 1.0,
+        object.y + e[3] + 1.0,
+    ];
     for_pixels(around, |i, px, py| {
         let distance = signed_distance(&outline, object.radius, px - object.x, py - object.y);
         let cover = (0.5 - distance).clamp(0.0, 1.0);
@@ -126,14 +157,19 @@ fn signed_distance(corners: &[(f32, f32)], radius: f32, x: f32, y: f32) -> f32 {
         }
         a = b;
     }
-    if inside { -nearest.sqrt() } else { nearest.sqrt() }
+    if inside {
+        -nearest.sqrt()
+    } else {
+        nearest.sqrt()
+    }
 }
 
 /// Separable Gaussian blur; the border is repeated.
 fn blur(plane: &mut [f32; PIXELS], sigma: f32) {
     let reach = (3.0 * sigma).ceil() as usize;
-    let mut kernel: Vec<f32> =
-        (0..=2 * reach).map(|i| (-0.5 * ((i as f32 - reach as f32) / sigma).powi(2)).exp()).collect();
+    let mut kernel: Vec<f32> = (0..=2 * reach)
+        .map(|i| (-0.5 * ((i as f32 - reach as f32) / sigma).powi(2)).exp())
+        .collect();
     let total: f32 = kernel.iter().sum();
     kernel.iter_mut().for_each(|k| *k /= total);
     let mut line = vec![0.0; SIDE + 2 * reach];
@@ -143,7 +179,8 @@ fn blur(plane: &mut [f32; PIXELS], sigma: f32) {
                 *v = plane[row * step + i.saturating_sub(reach).min(SIDE - 1) * stride];
             }
             for x in 0..SIDE {
-                plane[row * step + x * stride] = kernel.iter().zip(&line[x..]).map(|(k, v)| k * v).sum();
+                plane[row * step + x * stride] =
+                    kernel.iter().zip(&line[x..]).map(|(k, v)| k * v).sum();
             }
         }
     }
@@ -171,7 +208,11 @@ mod tests {
         let scene = Scene::random(&mut rng);
         let apart = |a: Quality, b: Quality| -> f32 {
             let (a, b) = (render(&scene, &a), render(&scene, &b));
-            a.iter().zip(&b).map(|(x, y)| (f32::from(*x) - f32::from(*y)).abs()).sum::<f32>() / a.len() as f32
+            a.iter()
+                .zip(&b)
+                .map(|(x, y)| (f32::from(*x) - f32::from(*y)).abs())
+                .sum::<f32>()
+                / a.len() as f32
         };
         for axis in 0..4 {
             let at = |v: f32| {

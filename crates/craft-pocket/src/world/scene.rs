@@ -2,212 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+pub use super::attributes::{Background, Colour, Relation, SceneKind, Shape, SizeClass};
 use super::rng::WorldRng;
-
-/// Outline of an object.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Shape {
-    /// Disc.
-    Circle,
-    /// Square, turned a little.
-    Square,
-    /// Equilateral triangle pointing up, turned a little.
-    Triangle,
-    /// Five-pointed star, turned a little.
-    Star,
-}
-
-/// Colour of an object: six saturated hues.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Colour {
-    /// Hue 0°.
-    Red,
-    /// Hue 29°.
-    Orange,
-    /// Hue 54°.
-    Yellow,
-    /// Hue 132°.
-    Green,
-    /// Hue 222°.
-    Blue,
-    /// Hue 283°.
-    Purple,
-}
-
-/// Size class of an object.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum SizeClass {
-    /// Radius about 7 pixels.
-    Small,
-    /// Radius about 12 pixels.
-    Large,
-}
-
-/// Neutral background.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Background {
-    /// About 244 of 255.
-    White,
-    /// About 128 of 255.
-    Grey,
-    /// About 16 of 255.
-    Black,
-}
-
-/// Where the first object is as seen from the second.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Relation {
-    /// The first is left of the second.
-    LeftOf,
-    /// The first is right of the second.
-    RightOf,
-    /// The first is above the second.
-    Above,
-    /// The first is below the second.
-    Below,
-}
-
-/// Kind of a scene.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum SceneKind {
-    /// One object.
-    Single,
-    /// Two or three objects of one shape, colour and size.
-    Count,
-    /// Two different objects with a relation.
-    Pair,
-}
-
-impl Shape {
-    /// All shapes.
-    pub const ALL: [Self; 4] = [Self::Circle, Self::Square, Self::Triangle, Self::Star];
-
-    /// The noun.
-    pub fn word(self) -> &'static str {
-        ["circle", "square", "triangle", "star"][self as usize]
-    }
-
-    /// The noun in the plural.
-    pub fn plural(self) -> &'static str {
-        ["circles", "squares", "triangles", "stars"][self as usize]
-    }
-
-    /// Corners for radius 1 and angle 0 (y down), empty for the circle, whose radius is 1.
-    pub(crate) fn corners(self) -> Vec<(f32, f32)> {
-        let ring = |n: usize, start: f32, radius: fn(usize) -> f32| {
-            (0..n)
-                .map(|i| {
-                    let a = start + std::f32::consts::TAU * i as f32 / n as f32;
-                    (radius(i) * a.cos(), radius(i) * a.sin())
-                })
-                .collect()
-        };
-        let up = -std::f32::consts::FRAC_PI_2;
-        match self {
-            Self::Circle => Vec::new(),
-            Self::Square => ring(4, std::f32::consts::FRAC_PI_4, |_| 0.9 * std::f32::consts::SQRT_2),
-            Self::Triangle => ring(3, up, |_| 1.3),
-            Self::Star => ring(10, up, |i| if i % 2 == 0 { 1.28 } else { 1.28 * 0.42 }),
-        }
-    }
-}
-
-impl Colour {
-    /// All colours.
-    pub const ALL: [Self; 6] = [Self::Red, Self::Orange, Self::Yellow, Self::Green, Self::Blue, Self::Purple];
-
-    /// The adjective.
-    pub fn word(self) -> &'static str {
-        ["red", "orange", "yellow", "green", "blue", "purple"][self as usize]
-    }
-
-    /// Hue in degrees, saturation and value in 0..1.
-    pub(crate) fn hsv(self) -> (f32, f32, f32) {
-        [
-            (0.0, 0.88, 0.88),
-            (29.0, 0.95, 0.97),
-            (54.0, 0.90, 0.97),
-            (132.0, 0.76, 0.68),
-            (222.0, 0.82, 0.90),
-            (283.0, 0.72, 0.76),
-        ][self as usize]
-    }
-
-    /// Largest deviation of the hue in degrees.
-    fn hue_jitter(self) -> f32 {
-        [4.0, 3.0, 3.0, 8.0, 6.0, 6.0][self as usize]
-    }
-}
-
-impl SizeClass {
-    /// Both classes.
-    pub const ALL: [Self; 2] = [Self::Small, Self::Large];
-
-    /// The first of its adjectives.
-    pub fn word(self) -> &'static str {
-        ["small", "large"][self as usize]
-    }
-
-    /// Range of radii in pixels at composition 1.
-    pub(crate) fn radii(self) -> (f32, f32) {
-        [(6.4, 7.4), (11.6, 12.8)][self as usize]
-    }
-}
-
-impl Background {
-    /// All backgrounds.
-    pub const ALL: [Self; 3] = [Self::White, Self::Grey, Self::Black];
-
-    /// The adjective.
-    pub fn word(self) -> &'static str {
-        ["white", "grey", "black"][self as usize]
-    }
-
-    /// Shade in 0..255 before jitter.
-    pub(crate) fn shade(self) -> f32 {
-        [244.0, 128.0, 16.0][self as usize]
-    }
-}
-
-impl Relation {
-    /// All relations.
-    pub const ALL: [Self; 4] = [Self::LeftOf, Self::RightOf, Self::Above, Self::Below];
-
-    /// The same fact seen from the other object.
-    pub fn inverse(self) -> Self {
-        match self {
-            Self::LeftOf => Self::RightOf,
-            Self::RightOf => Self::LeftOf,
-            Self::Above => Self::Below,
-            Self::Below => Self::Above,
-        }
-    }
-
-    /// The plainest wording.
-    pub fn words(self) -> &'static str {
-        ["left of", "right of", "above", "below"][self as usize]
-    }
-
-    /// Direction from the second object to the first (y down).
-    pub(crate) fn direction(self) -> (f32, f32) {
-        [(-1.0, 0.0), (1.0, 0.0), (0.0, -1.0), (0.0, 1.0)][self as usize]
-    }
-
-    /// Whether a first object displaced by (dx, dy) from the second fulfils it: on the right side, and
-    /// displaced along this axis more than across it.
-    pub fn holds(self, dx: f32, dy: f32) -> bool {
-        let (ux, uy) = self.direction();
-        let along = dx * ux + dy * uy;
-        let across = (dx * uy - dy * ux).abs();
-        along > 3.0 && along >= across
-    }
-}
 
 /// Looks of one object without its place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -223,7 +19,11 @@ pub struct Look {
 impl Look {
     /// Any look, all equally likely.
     pub fn random(rng: &mut WorldRng) -> Self {
-        Self { shape: rng.pick(&Shape::ALL), colour: rng.pick(&Colour::ALL), size: rng.pick(&SizeClass::ALL) }
+        Self {
+            shape: rng.pick(&Shape::ALL),
+            colour: rng.pick(&Colour::ALL),
+            size: rng.pick(&SizeClass::ALL),
+        }
     }
 }
 
@@ -248,27 +48,49 @@ impl Object {
     fn new(look: Look, rng: &mut WorldRng) -> Self {
         let (low, high) = look.size.radii();
         let (hue, saturation, value) = look.colour.hsv();
-        let angle = if look.shape == Shape::Circle { 0.0 } else { rng.between(-0.2, 0.2) };
+        let angle = if look.shape == Shape::Circle {
+            0.0
+        } else {
+            rng.between(-0.2, 0.2)
+        };
         let jitter = look.colour.hue_jitter();
         let rgb = hsv_to_rgb(
             hue + rng.between(-jitter, jitter),
             (saturation + rng.between(-0.05, 0.05)).min(1.0),
             (value + rng.between(-0.04, 0.04)).min(1.0),
         );
-        Self { look, x: 0.0, y: 0.0, radius: rng.between(low, high), angle, rgb }
+        Self {
+            look,
+            x: 0.0,
+            y: 0.0,
+            radius: rng.between(low, high),
+            angle,
+            rgb,
+        }
     }
 
     /// Corners in pixels relative to the centre; empty for a circle.
     pub(crate) fn outline(&self) -> Vec<(f32, f32)> {
         let (s, c) = self.angle.sin_cos();
         let r = self.radius;
-        self.look.shape.corners().into_iter().map(|(x, y)| (r * (c * x - s * y), r * (s * x + c * y))).collect()
+        self.look
+            .shape
+            .corners()
+            .into_iter()
+            .map(|(x, y)| (r * (c * x - s * y), r * (s * x + c * y)))
+            .collect()
     }
 
     /// Distance from the centre that corners of two neighbours may both use without touching: the farthest
     /// corner, less a little since two corners seldom meet.
     fn reach(&self) -> f32 {
-        let farthest = self.look.shape.corners().iter().map(|(x, y)| x.hypot(*y)).fold(0.0, f32::max);
+        let farthest = self
+            .look
+            .shape
+            .corners()
+            .iter()
+            .map(|(x, y)| x.hypot(*y))
+            .fold(0.0, f32::max);
         self.radius * (0.95 * farthest).max(1.0)
     }
 
@@ -278,9 +100,11 @@ impl Object {
         if corners.is_empty() {
             return [-self.radius, -self.radius, self.radius, self.radius];
         }
-        corners.iter().fold([0.0, 0.0, 0.0, 0.0], |e: [f32; 4], (x, y)| {
-            [e[0].min(*x), e[1].min(*y), e[2].max(*x), e[3].max(*y)]
-        })
+        corners
+            .iter()
+            .fold([0.0, 0.0, 0.0, 0.0], |e: [f32; 4], (x, y)| {
+                [e[0].min(*x), e[1].min(*y), e[2].max(*x), e[3].max(*y)]
+            })
     }
 }
 
@@ -313,7 +137,8 @@ const ROOM: f32 = 62.0;
 impl Scene {
     /// Any scene: 40 % single, 25 % count, 35 % pair.
     pub fn random(rng: &mut WorldRng) -> Self {
-        let kind = [SceneKind::Single, SceneKind::Count, SceneKind::Pair][rng.weighted(&[0.40, 0.25, 0.35])];
+        let kind = [SceneKind::Single, SceneKind::Count, SceneKind::Pair]
+            [rng.weighted(&[0.40, 0.25, 0.35])];
         Self::random_of(kind, rng)
     }
 
@@ -359,7 +184,9 @@ impl Scene {
             let quarter = std::f32::consts::FRAC_PI_2 * rng.below(4) as f32;
             quarter + rng.between(-0.35, 0.35)
         } else {
-            -std::f32::consts::FRAC_PI_2 + std::f32::consts::PI * rng.below(2) as f32 + rng.between(-0.25, 0.25)
+            -std::f32::consts::FRAC_PI_2
+                + std::f32::consts::PI * rng.below(2) as f32
+                + rng.between(-0.25, 0.25)
         };
         let upright = rng.chance(0.5);
         for (i, object) in objects.iter_mut().enumerate() {
@@ -377,7 +204,13 @@ impl Scene {
     }
 
     /// Two objects, the first in `relation` to the second.
-    pub fn pair(first: Look, second: Look, relation: Relation, background: Background, rng: &mut WorldRng) -> Self {
+    pub fn pair(
+        first: Look,
+        second: Look,
+        relation: Relation,
+        background: Background,
+        rng: &mut WorldRng,
+    ) -> Self {
         let mut objects = vec![Object::new(first, rng), Object::new(second, rng)];
         let (ux, uy) = relation.direction();
         let reach = |o: &Object, sign: f32| {
@@ -417,7 +250,13 @@ impl Scene {
             object.y = middle + scale * (object.y - 0.5 * (top + bottom)) + jy;
             object.radius *= scale;
         }
-        Self { kind, background, objects, relation, seed: rng.bits() }
+        Self {
+            kind,
+            background,
+            objects,
+            relation,
+            seed: rng.bits(),
+        }
     }
 
     /// The objects where a picture of this composition shows them: at 1 as they stand, at 0 shrunk to
@@ -441,9 +280,19 @@ impl Scene {
             let e = o.extent();
             let over_x = 0.35 * 0.5 * (e[2] - e[0]);
             let over_y = 0.35 * 0.5 * (e[3] - e[1]);
-            let room_x = if dx > 0.0 { side - (o.x + e[2]) } else { o.x + e[0] };
-            let room_y = if dy > 0.0 { side - (o.y + e[3]) } else { o.y + e[1] };
-            farthest = farthest.min((room_x + over_x) / dx.abs().max(1e-3)).min((room_y + over_y) / dy.abs().max(1e-3));
+            let room_x = if dx > 0.0 {
+                side - (o.x + e[2])
+            } else {
+                o.x + e[0]
+            };
+            let room_y = if dy > 0.0 {
+                side - (o.y + e[3])
+            } else {
+                o.y + e[1]
+            };
+            farthest = farthest
+                .min((room_x + over_x) / dx.abs().max(1e-3))
+                .min((room_y + over_y) / dy.abs().max(1e-3));
         }
         for o in &mut objects {
             o.x += poor * farthest.max(0.0) * dx;
@@ -454,10 +303,17 @@ impl Scene {
 }
 
 fn bounds(objects: &[Object]) -> [f32; 4] {
-    objects.iter().fold([f32::MAX, f32::MAX, f32::MIN, f32::MIN], |b, o| {
-        let e = o.extent();
-        [b[0].min(o.x + e[0]), b[1].min(o.y + e[1]), b[2].max(o.x + e[2]), b[3].max(o.y + e[3])]
-    })
+    objects
+        .iter()
+        .fold([f32::MAX, f32::MAX, f32::MIN, f32::MIN], |b, o| {
+            let e = o.extent();
+            [
+                b[0].min(o.x + e[0]),
+                b[1].min(o.y + e[1]),
+                b[2].max(o.x + e[2]),
+                b[3].max(o.y + e[3]),
+            ]
+        })
 }
 
 #[cfg(test)]
@@ -484,7 +340,9 @@ mod tests {
         for _ in 0..1000 {
             let scene = Scene::random(&mut rng);
             let [l, t, r, b] = bounds(&scene.placed(0.0));
-            let off = (0.5 * (l + r) - 32.0).abs().max((0.5 * (t + b) - 32.0).abs());
+            let off = (0.5 * (l + r) - 32.0)
+                .abs()
+                .max((0.5 * (t + b) - 32.0).abs());
             assert!(off > 3.0, "{off} {scene:?}");
             for o in scene.placed(0.0) {
                 assert!(o.x > 0.0 && o.x < 64.0 && o.y > 0.0 && o.y < 64.0);

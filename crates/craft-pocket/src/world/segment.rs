@@ -7,6 +7,14 @@ const PIXELS: usize = SIDE * SIDE;
 const LEAST_PIXELS: usize = 20;
 /// Chroma below this is never an object, however grey the picture.
 const LEAST_CHROMA: f32 = 7.0;
+/// Of more blobs the largest are kept.
+const MOST_BLOBS: usize = 8;
+/// A background of this median chroma or more is smoothed, once for each value that it exceeds.
+const SMOOTH_ABOVE: [f32; 2] = [3.5, 4.5];
+/// The threshold lies at least this many times above the median chroma of the background.
+const NOISE_MARGIN: f32 = 3.2;
+/// The palest colour has .57 of the chroma of the strongest; a blob with less than this share is a stain.
+const LEAST_SHARE: f32 = 0.36;
 
 /// A coloured blob.
 #[derive(Clone, Debug)]
@@ -39,12 +47,23 @@ pub(super) struct Segments {
 /// follows the most colourful object of the picture; each blob's border then lies at half of its own
 /// chroma, so that washed-out, blurred and dark objects keep their outline.
 pub(super) fn segment(image: &[u8]) -> Segments {
-    let (opponent, chroma) = opponents(image);
-    let luma: Vec<f32> = image.chunks_exact(3).map(|p| p.iter().map(|v| f32::from(*v)).sum::<f32>() / 3.0).collect();
+    let (mut opponent, mut chroma) = opponents(image);
+    for limit in SMOOTH_ABOVE {
+        if noise_floor(&chroma, nth_largest(&chroma, 25)) > limit {
+            smooth(&mut opponent);
+            chroma = opponent.iter().map(length).collect();
+        }
+    }
+    let luma: Vec<f32> = image
+        .chunks_exact(3)
+        .map(|p| p.iter().map(|v| f32::from(*v)).sum::<f32>() / 3.0)
+        .collect();
     let peak = nth_largest(&chroma, 25);
-    let low = (0.28 * peak).max(LEAST_CHROMA);
+    let low = (0.28 * peak)
+        .max(LEAST_CHROMA)
+        .max(NOISE_MARGIN * noise_floor(&chroma, peak));
     let all_coloured: Vec<bool> = chroma.iter().map(|c| *c > low).collect();
-    let mut found: Vec<Vec<usize>> = Vec::new();
+    let mut found: Vec<(f32, Vec<usize>)> = Vec::new();
     for region in components(&all_coloured, LEAST_PIXELS) {
         for part in by_hue(region, &opponent) {
             let level = 0.5 * quantile(&part, &chroma, 0.85);
@@ -52,16 +71,37 @@ pub(super) fn segment(image: &[u8]) -> Segments {
                 continue;
             }
             let mut mask = vec![false; PIXELS];
-            part.iter().filter(|i| chroma[**i] > level).for_each(|i| mask[*i] = true);
-            found.extend(components(&mask, LEAST_PIXELS));
+            part.iter()
+                .filter(|i| chroma[**i] > level)
+                .for_each(|i| mask[*i] = true);
+            found.extend(
+                components(&mask, LEAST_PIXELS)
+                    .into_iter()
+                    .map(|c| (level, c)),
+            );
         }
     }
+    let strongest = found
+        .iter()
+        .filter(|(_, c)| c.len() >= 2 * LEAST_PIXELS)
+        .map(|(l, _)| *l)
+        .fold(0.0, f32::max);
+    found.retain(|(level, _)| *level >= LEAST_SHARE * strongest);
+    found.sort_by_key(|(_, pixels)| std::cmp::Reverse(pixels.len()));
+    found.truncate(MOST_BLOBS);
     let mut owner = vec![usize::MAX; PIXELS];
-    for (b, pixels) in found.iter().enumerate() {
+    for (b, (_, pixels)) in found.iter().enumerate() {
         pixels.iter().for_each(|i| owner[*i] = b);
     }
-    let blobs = found.iter().enumerate().map(|(b, pixels)| blob(b, pixels, &owner, &opponent, &chroma)).collect();
-    let mut rest: Vec<f32> = (0..PIXELS).filter(|i| chroma[*i] < 0.5 * low.min(peak)).map(|i| luma[i]).collect();
+    let blobs = found
+        .iter()
+        .enumerate()
+        .map(|(b, (_, pixels))| blob(b, pixels, &owner, &opponent, &chroma))
+        .collect();
+    let mut rest: Vec<f32> = (0..PIXELS)
+        .filter(|i| chroma[*i] < 0.5 * low.min(peak))
+        .map(|i| luma[i])
+        .collect();
     rest.sort_by(f32::total_cmp);
     let background = rest.get(rest.len() / 2).copied().unwrap_or(128.0);
     Segments { blobs, background }
@@ -77,12 +117,14 @@ fn opponents(image: &[u8]) -> (Vec<[f32; 3]>, Vec<f32>) {
             rgb.map(|v| v - mean)
         })
         .collect();
-    let length = |o: &[f32; 3]| (o[0] * o[0] + o[1] * o[1] + o[2] * o[2]).sqrt();
     let first: Vec<f32> = opponent.iter().map(length).collect();
     let calm = 0.25 * nth_largest(&first, 25);
     let mut tint = [0.0; 3];
     for (c, t) in tint.iter_mut().enumerate() {
-        let mut values: Vec<f32> = (0..PIXELS).filter(|i| first[*i] <= calm).map(|i| opponent[i][c]).collect();
+        let mut values: Vec<f32> = (0..PIXELS)
+            .filter(|i| first[*i] <= calm)
+            .map(|i| opponent[i][c])
+            .collect();
         values.sort_by(f32::total_cmp);
         *t = values.get(values.len() / 2).copied().unwrap_or(0.0);
     }
@@ -91,6 +133,41 @@ fn opponents(image: &[u8]) -> (Vec<[f32; 3]>, Vec<f32>) {
     }
     let chroma = opponent.iter().map(length).collect();
     (opponent, chroma)
+}
+
+fn length(o: &[f32; 3]) -> f32 {
+    (o[0] * o[0] + o[1] * o[1] + o[2] * o[2]).sqrt()
+}
+
+/// Weights 1, 2, 1 in both directions; the border is repeated.
+fn smooth(opponent: &mut [[f32; 3]]) {
+    for (stride, step) in [(1, SIDE), (SIDE, 1)] {
+        for row in 0..SIDE {
+            let line: Vec<[f32; 3]> = (0..SIDE)
+                .map(|x| opponent[row * step + x * stride])
+                .collect();
+            for x in 0..SIDE {
+                let (a, b, c) = (
+                    line[x.saturating_sub(1)],
+                    line[x],
+                    line[(x + 1).min(SIDE - 1)],
+                );
+                opponent[row * step + x * stride] =
+                    [0, 1, 2].map(|k| 0.25 * a[k] + 0.5 * b[k] + 0.25 * c[k]);
+            }
+        }
+    }
+}
+
+/// Median chroma of what is far from colourful.
+fn noise_floor(chroma: &[f32], peak: f32) -> f32 {
+    let mut calm: Vec<f32> = chroma.iter().copied().filter(|c| *c < 0.5 * peak).collect();
+    let middle = calm.len() / 2;
+    if calm.is_empty() {
+        0.0
+    } else {
+        *calm.select_nth_unstable_by(middle, f32::total_cmp).1
+    }
 }
 
 fn nth_largest(values: &[f32], n: usize) -> f32 {
@@ -102,7 +179,10 @@ fn nth_largest(values: &[f32], n: usize) -> f32 {
 fn quantile(pixels: &[usize], values: &[f32], q: f32) -> f32 {
     let mut sorted: Vec<f32> = pixels.iter().map(|i| values[*i]).collect();
     sorted.sort_by(f32::total_cmp);
-    sorted.get((q * sorted.len() as f32) as usize).copied().unwrap_or(0.0)
+    sorted
+        .get((q * sorted.len() as f32) as usize)
+        .copied()
+        .unwrap_or(0.0)
 }
 
 /// 4-connected regions of at least `least` pixels.
@@ -153,12 +233,18 @@ fn by_hue(region: Vec<usize>, opponent: &[[f32; 3]]) -> Vec<Vec<usize>> {
     for i in &region {
         classes[super::checker::nearest_colour(hue(&opponent[*i])) as usize].push(*i);
     }
-    let large = classes.iter().filter(|c| c.len() * 5 >= region.len() && c.len() >= LEAST_PIXELS).count();
+    let large = classes
+        .iter()
+        .filter(|c| c.len() * 5 >= region.len() && c.len() >= LEAST_PIXELS)
+        .count();
     if large < 2 {
         return vec![region];
     }
     let least = region.len();
-    classes.into_iter().filter(|c| c.len() * 5 >= least && c.len() >= LEAST_PIXELS).collect()
+    classes
+        .into_iter()
+        .filter(|c| c.len() * 5 >= least && c.len() >= LEAST_PIXELS)
+        .collect()
 }
 
 /// Hue in degrees of a colour less its mean.
@@ -175,7 +261,13 @@ fn hue(o: &[f32; 3]) -> f32 {
     (60.0 * sixth).rem_euclid(360.0)
 }
 
-fn blob(me: usize, pixels: &[usize], owner: &[usize], opponent: &[[f32; 3]], chroma: &[f32]) -> Blob {
+fn blob(
+    me: usize,
+    pixels: &[usize],
+    owner: &[usize],
+    opponent: &[[f32; 3]],
+    chroma: &[f32],
+) -> Blob {
     let full = quantile(pixels, chroma, 0.75).max(1.0);
     let mut colour = [0.0; 3];
     for i in pixels.iter().filter(|i| chroma[**i] > 0.8 * full) {
@@ -188,7 +280,12 @@ fn blob(me: usize, pixels: &[usize], owner: &[usize], opponent: &[[f32; 3]], chr
     let mut reached = vec![false; PIXELS];
     for i in pixels {
         let (x, y) = (i % SIDE, i / SIDE);
-        cut = [cut[0] || x == 0, cut[1] || y == 0, cut[2] || x + 1 == SIDE, cut[3] || y + 1 == SIDE];
+        cut = [
+            cut[0] || x == 0,
+            cut[1] || y == 0,
+            cut[2] || x + 1 == SIDE,
+            cut[3] || y + 1 == SIDE,
+        ];
         for ny in y.saturating_sub(2)..(y + 3).min(SIDE) {
             for nx in x.saturating_sub(2)..(x + 3).min(SIDE) {
                 let j = ny * SIDE + nx;
@@ -205,5 +302,12 @@ fn blob(me: usize, pixels: &[usize], owner: &[usize], opponent: &[[f32; 3]], chr
         }
     }
     let weight = area.max(1e-6);
-    Blob { cover, area, x: sx / weight, y: sy / weight, hue: hue(&colour), cut }
+    Blob {
+        cover,
+        area,
+        x: sx / weight,
+        y: sy / weight,
+        hue: hue(&colour),
+        cut,
+    }
 }

@@ -13,12 +13,21 @@ const GRID: usize = 20;
 const REACH: f32 = 1.75;
 const ANGLES: [f32; 5] = [-0.2, -0.1, 0.0, 0.1, 0.2];
 /// Radius in pixels and sharpness of the templates: blur of 0 to .3 radii.
-const LEVELS: [(f32, f32); 6] = [(12.0, 1.0), (12.0, 0.5), (7.0, 0.6), (7.0, 0.3), (7.0, 0.0), (6.0, 0.0)];
+const LEVELS: [(f32, f32); 6] = [
+    (12.0, 1.0),
+    (12.0, 0.5),
+    (7.0, 0.6),
+    (7.0, 0.3),
+    (7.0, 0.0),
+    (6.0, 0.0),
+];
 
 /// Cover of a blob as [`segment`] reports it for a rendering, in units of its own size.
 struct Template {
     shape: Shape,
     cover: Vec<f32>,
+    /// Whether it takes part in the search for a place.
+    coarse: bool,
     /// Radius of the object over the radius of the disc of the blob's area.
     radius: f32,
 }
@@ -40,9 +49,21 @@ fn templates() -> &'static [Template] {
     ALL.get_or_init(|| {
         let mut all = Vec::new();
         for shape in Shape::ALL {
-            let angles = if shape == Shape::Circle { &[0.0][..] } else { &ANGLES[..] };
+            let angles = if shape == Shape::Circle {
+                &[0.0][..]
+            } else {
+                &ANGLES[..]
+            };
             for angle in angles {
-                all.extend(LEVELS.iter().filter_map(|(radius, sharpness)| draw(shape, *angle, *radius, *sharpness)));
+                let drawn = LEVELS
+                    .iter()
+                    .map(|(radius, sharpness)| draw(shape, *angle, *radius, *sharpness));
+                all.extend(drawn.enumerate().filter_map(|(level, t)| {
+                    Some(Template {
+                        coarse: *angle == 0.0 && level % 2 == 1,
+                        ..t?
+                    })
+                }));
             }
         }
         all
@@ -52,8 +73,19 @@ fn templates() -> &'static [Template] {
 /// A template goes the way of every blob: drawn, blurred, segmented, sampled.
 fn draw(shape: Shape, angle: f32, radius: f32, sharpness: f32) -> Option<Template> {
     let middle = SIDE as f32 / 2.0;
-    let look = Look { shape, colour: Colour::Red, size: SizeClass::Large };
-    let object = Object { look, x: middle, y: middle, radius, angle, rgb: [255.0, 0.0, 0.0] };
+    let look = Look {
+        shape,
+        colour: Colour::Red,
+        size: SizeClass::Large,
+    };
+    let object = Object {
+        look,
+        x: middle,
+        y: middle,
+        radius,
+        angle,
+        rgb: [255.0, 0.0, 0.0],
+    };
     let scene = Scene {
         kind: SceneKind::Single,
         background: Background::Grey,
@@ -61,13 +93,24 @@ fn draw(shape: Shape, angle: f32, radius: f32, sharpness: f32) -> Option<Templat
         relation: None,
         seed: 0,
     };
-    let image = super::render(&scene, &Quality { sharpness, ..Quality::BEST });
+    let image = super::render(
+        &scene,
+        &Quality {
+            sharpness,
+            ..Quality::BEST
+        },
+    );
     let blob = segment(&image).blobs.into_iter().next()?;
     let equal = equal_radius(&blob);
     let mut patch = vec![None; GRID * GRID];
     sample(&blob, blob.x, blob.y, equal, &mut patch);
     let cover = patch.into_iter().map(Option::unwrap_or_default).collect();
-    Some(Template { shape, cover, radius: radius / equal })
+    Some(Template {
+        shape,
+        cover,
+        coarse: false,
+        radius: radius / equal,
+    })
 }
 
 /// Radius of the disc of the blob's area.
@@ -93,24 +136,41 @@ pub(super) fn fit(blob: &Blob) -> Fit {
         }
     };
     let cut = blob.cut.contains(&true);
-    let scales: &[f32] = if cut { &[0.95, 1.03, 1.12, 1.22, 1.34] } else { &[1.0] };
+    let scales: &[f32] = if cut {
+        &[0.95, 1.03, 1.12, 1.22, 1.34]
+    } else {
+        &[1.0]
+    };
     let mut best: [Option<(Fit, f32)>; 4] = [None; 4];
     let mut patch = vec![None; GRID * GRID];
-    let mut attempt = |x: f32, y: f32, equal: f32, only: Option<Shape>, best: &mut [Option<(Fit, f32)>; 4]| {
-        sample(blob, x, y, equal, &mut patch);
-        let seen = patch.iter().flatten().sum::<f32>();
-        // What lies outside of the templates' square counts against the fit.
-        let unit = (2.0 * REACH * equal / GRID as f32).powi(2);
-        let missed = (blob.area / unit - seen).max(0.0);
-        for template in templates().iter().filter(|t| only.is_none_or(|s| s == t.shape)) {
-            let overlap = compare(&patch, &template.cover, missed);
-            let place = &mut best[template.shape as usize];
-            if place.is_none_or(|(b, _)| overlap > b.overlap) {
-                let radius = equal * template.radius;
-                *place = Some((Fit { shape: template.shape, radius, x, y, overlap }, equal));
+    let mut attempt =
+        |x: f32, y: f32, equal: f32, only: Option<Shape>, best: &mut [Option<(Fit, f32)>; 4]| {
+            sample(blob, x, y, equal, &mut patch);
+            let seen = patch.iter().flatten().sum::<f32>();
+            // What lies outside of the templates' square counts against the fit.
+            let unit = (2.0 * REACH * equal / GRID as f32).powi(2);
+            let missed = (blob.area / unit - seen).max(0.0);
+            for template in templates()
+                .iter()
+                .filter(|t| only.map_or(t.coarse || !cut, |s| s == t.shape))
+            {
+                let overlap = compare(&patch, &template.cover, missed);
+                let place = &mut best[template.shape as usize];
+                if place.is_none_or(|(b, _)| overlap > b.overlap) {
+                    let radius = equal * template.radius;
+                    *place = Some((
+                        Fit {
+                            shape: template.shape,
+                            radius,
+                            x,
+                            y,
+                            overlap,
+                        },
+                        equal,
+                    ));
+                }
             }
-        }
-    };
+        };
     for dx in out(blob.cut[0], blob.cut[2]) {
         for dy in out(blob.cut[1], blob.cut[3]) {
             for scale in scales {
@@ -122,7 +182,9 @@ pub(super) fn fit(blob: &Blob) -> Fit {
     let (step, grow) = if cut { (0.08, 0.05) } else { (0.05, 0.05) };
     for shape in Shape::ALL {
         for round in 0..2 {
-            let Some((start, from)) = best[shape as usize] else { continue };
+            let Some((start, from)) = best[shape as usize] else {
+                continue;
+            };
             let step = step * equal / (1.0 + round as f32);
             let grow = 1.0 + grow / (1.0 + round as f32);
             for (dx, dy, s) in [
@@ -137,8 +199,17 @@ pub(super) fn fit(blob: &Blob) -> Fit {
             }
         }
     }
-    let nothing = Fit { shape: Shape::Circle, radius: equal, x: blob.x, y: blob.y, overlap: 0.0 };
-    best.into_iter().flatten().map(|(f, _)| f).fold(nothing, |a, b| if b.overlap > a.overlap { b } else { a })
+    let nothing = Fit {
+        shape: Shape::Circle,
+        radius: equal,
+        x: blob.x,
+        y: blob.y,
+        overlap: 0.0,
+    };
+    best.into_iter()
+        .flatten()
+        .map(|(f, _)| f)
+        .fold(nothing, |a, b| if b.overlap > a.overlap { b } else { a })
 }
 
 /// Cover at the template's samples by bilinear interpolation; none outside of the picture.

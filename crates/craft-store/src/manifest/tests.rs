@@ -144,7 +144,8 @@ fn changed_inputs_or_recipe_begin_anew() {
 #[test]
 fn damage_of_any_output_is_noticed() {
     let (_dir, run) = run();
-    let spoil: [(&str, fn(&Path)); 4] = [
+    type Spoil = (&'static str, fn(&Path));
+    let spoil: [Spoil; 4] = [
         ("rows.jsonl", |path| {
             let mut bytes = fs::read(path).unwrap();
             bytes[2] ^= 1;

@@ -1,0 +1,219 @@
+//! CLIP networks against transformers and open_clip (fixtures/clip).
+#![allow(clippy::unwrap_used, missing_docs)]
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use burn::module::Param;
+use burn::tensor::{Device, Gradients, Int, Tensor, TensorData};
+use craft_nn::clip::{
+    ClipConfig, ClipModel, ClipTextConfig, ClipTextModel, ClipVisionConfig, ClipVisionModel,
+};
+use craft_nn::open_clip::{OpenClipConfig, from_transformers, to_transformers};
+use craft_nn::weights::{self, HostTensor, ParamVisitor, TensorMap, to_vec};
+use safetensors::{Dtype, SafeTensors};
+
+fn path(name: &str) -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+        .join("../../fixtures/clip")
+        .join(name)
+}
+
+fn text(name: &str) -> String {
+    std::fs::read_to_string(path(name)).unwrap()
+}
+
+/// Floats by name, and integers by name.
+fn read(name: &str) -> (TensorMap, BTreeMap<String, (Vec<usize>, Vec<i64>)>) {
+    let bytes = std::fs::read(path(name)).unwrap();
+    let file = SafeTensors::deserialize(&bytes).unwrap();
+    let (mut floats, mut ints) = (TensorMap::new(), BTreeMap::new());
+    for (name, view) in file.tensors() {
+        let shape = view.shape().to_vec();
+        let raw = view.data();
+        if view.dtype() == Dtype::F32 {
+            let data = raw
+                .chunks_exact(4)
+                .map(|b| f32::from_le_bytes(b.try_into().unwrap()))
+                .collect();
+            floats.insert(name, HostTensor { shape, data });
+        } else {
+            let data = raw
+                .chunks_exact(8)
+                .map(|b| i64::from_le_bytes(b.try_into().unwrap()))
+                .collect();
+            ints.insert(name, (shape, data));
+        }
+    }
+    (floats, ints)
+}
+
+fn tensor<const D: usize>(host: &HostTensor, device: &Device) -> Tensor<D> {
+    let shape: [usize; D] = host.shape.clone().try_into().unwrap();
+    Tensor::from_data(TensorData::new(host.data.clone(), shape), device)
+}
+
+fn ids((shape, data): &(Vec<usize>, Vec<i64>), device: &Device) -> Tensor<2, Int> {
+    let shape: [usize; 2] = shape.clone().try_into().unwrap();
+    Tensor::from_data(TensorData::new(data.clone(), shape), device)
+}
+
+/// Largest difference relative to the largest value.
+fn error(found: &[f32], expected: &HostTensor) -> f32 {
+    assert_eq!(found.len(), expected.data.len());
+    let top = expected.data.iter().fold(0f32, |m, v| m.max(v.abs()));
+    let worst = found
+        .iter()
+        .zip(&expected.data)
+        .fold(0f32, |m, (a, b)| m.max((a - b).abs()));
+    assert!(found.iter().all(|v| v.is_finite()));
+    worst / top.max(1e-6)
+}
+
+#[track_caller]
+fn close<const D: usize>(found: Tensor<D>, expected: &HostTensor) {
+    assert_eq!(found.dims().to_vec(), expected.shape);
+    let error = error(&to_vec(found), expected);
+    assert!(error < 1e-5, "relative error {error}");
+}
+
+#[test]
+fn dual_encoder_matches_transformers() {
+    let device = Device::flex();
+    let config = ClipConfig::from_json(&text("clip_config.json")).unwrap();
+    let (weights, _) = read("clip_model.safetensors");
+    let model = ClipModel::from_tensors(&config, weights.clone(), &device).unwrap();
+    assert_eq!(model.to_tensors(), weights);
+    let (io, int) = read("clip_io.safetensors");
+    let images = model.image_embeds(tensor(&io["pixel_values"], &device));
+    let texts = model.text_embeds(ids(&int["input_ids"], &device));
+    close(images.clone(), &io["image_embeds"]);
+    close(texts.clone(), &io["text_embeds"]);
+    let logits = images.matmul(texts.transpose()) * model.scale().unsqueeze::<2>();
+    close(logits, &io["logits_per_image"]);
+
+    let vision = ClipVisionConfig::from_json(&text("clip_config.json")).unwrap();
+    let vision = ClipVisionModel::from_tensors(&vision, weights.clone(), &device).unwrap();
+    let out = vision.forward(tensor(&io["pixel_values"], &device));
+    close(out.last_hidden_state, &io["vision_last_hidden_state"]);
+    assert!(out.image_embeds.is_some());
+
+    let only_text = weights
+        .into_iter()
+        .filter(|(n, _)| n.starts_with("text_model."))
+        .collect();
+    let only_text = ClipTextModel::from_tensors(&config.text_config, only_text, &device).unwrap();
+    let out = only_text.forward(ids(&int["input_ids"], &device));
+    close(out.last_hidden_state, &io["text_last_hidden_state"]);
+    assert!(out.text_embeds.is_none());
+}
+
+struct Gradient<'a> {
+    gradients: &'a Gradients,
+    expected: &'a TensorMap,
+    seen: usize,
+}
+
+impl ParamVisitor for Gradient<'_> {
+    fn visit<const D: usize>(&mut self, name: &str, param: &Param<Tensor<D>>) {
+        let gradient = param.val().grad(self.gradients).unwrap();
+        let expected = &self.expected[&format!("grad.{name}")];
+        let error = error(&to_vec(gradient), expected);
+        // The key's bias has no influence: its gradient is rounding noise.
+        let noise = expected.data.iter().all(|v| v.abs() < 1e-4);
+        assert!(error < 1e-4 || noise, "{name}: {error}");
+        self.seen += 1;
+    }
+}
+
+#[test]
+fn text_encoder_and_its_gradients_match_transformers() {
+    let device = Device::flex().autodiff();
+    let config = ClipTextConfig::from_json(&text("text_config.json")).unwrap();
+    let (mut weights, _) = read("text_model.safetensors");
+    let count = weights.len();
+    weights.insert(
+        "text_model.embeddings.position_ids".to_owned(),
+        HostTensor {
+            shape: vec![1, 9],
+            data: vec![0.0; 9],
+        },
+    );
+    let model = ClipTextModel::from_tensors(&config, weights, &device).unwrap();
+    let (io, int) = read("text_io.safetensors");
+    let out = model.forward(ids(&int["input_ids"], &device));
+    let embeds = out.text_embeds.unwrap();
+    close(out.last_hidden_state, &io["last_hidden_state"]);
+    close(
+        out.penultimate_hidden_state,
+        &io["penultimate_hidden_state"],
+    );
+    close(out.pooled, &io["pooled"]);
+    close(embeds.clone(), &io["text_embeds"]);
+    let loss = (embeds * tensor(&io["direction"], &device)).sum();
+    let gradients = loss.backward();
+    let mut visitor = Gradient {
+        gradients: &gradients,
+        expected: &io,
+        seen: 0,
+    };
+    weights::visit(&model, &mut visitor);
+    assert_eq!(visitor.seen, count);
+}
+
+#[test]
+fn open_clip_file_matches_open_clip() {
+    let device = Device::flex();
+    let config = OpenClipConfig::from_json(&text("open_clip_config.json")).unwrap();
+    assert_eq!(config.mean.unwrap()[0], 0.481_454_66);
+    let (weights, _) = read("open_clip_model.safetensors");
+    let renamed = to_transformers(weights.clone()).unwrap();
+    assert_eq!(from_transformers(&renamed), weights);
+    let model = ClipModel::from_tensors(&config.clip, renamed, &device).unwrap();
+    let (io, int) = read("open_clip_io.safetensors");
+    close(
+        model.image_features(tensor(&io["pixel_values"], &device)),
+        &io["image_embeds"],
+    );
+    close(
+        model.text_features(ids(&int["input_ids"], &device)),
+        &io["text_embeds"],
+    );
+}
+
+#[test]
+fn the_first_end_token_stands_for_the_text() {
+    // What follows the end token changes nothing, with either rule.
+    let device = Device::flex();
+    let (weights, _) = read("text_model.safetensors");
+    for (eos, end) in [(2, 39), (17, 17)] {
+        let mut config = ClipTextConfig::from_json(&text("text_config.json")).unwrap();
+        config.eos_token_id = eos;
+        let model = ClipTextModel::from_tensors(&config, weights.clone(), &device).unwrap();
+        let row = |tail: [i64; 3]| {
+            let row = [[3, 5, end, tail[0], tail[1], tail[2]]];
+            to_vec(model.forward(Tensor::from_data(row, &device)).pooled)
+        };
+        assert_eq!(row([end, end, end]), row([0, 0, 0]));
+        assert_eq!(row([1, end, 4]), row([0, 0, 0]));
+    }
+}
+
+#[test]
+fn a_text_alone_is_a_text_in_a_batch() {
+    let device = Device::flex();
+    let config = ClipConfig::from_json(&text("clip_config.json")).unwrap();
+    let (weights, _) = read("clip_model.safetensors");
+    let model = ClipModel::from_tensors(&config, weights, &device).unwrap();
+    let (io, int) = read("clip_io.safetensors");
+    let pixels: Tensor<4> = tensor(&io["pixel_values"], &device);
+    let ids = ids(&int["input_ids"], &device);
+    let images = to_vec(model.image_features(pixels.clone()));
+    let texts = to_vec(model.text_features(ids.clone()));
+    for b in 0..3 {
+        let image = to_vec(model.image_features(pixels.clone().narrow(0, b, 1)));
+        assert_eq!(image, images[b * 10..(b + 1) * 10]);
+        let text = to_vec(model.text_features(ids.clone().narrow(0, b, 1)));
+        assert_eq!(text, texts[b * 10..(b + 1) * 10]);
+    }
+}

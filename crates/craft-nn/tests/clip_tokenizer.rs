@@ -1,0 +1,149 @@
+//! The tokenizer against transformers, and its trainer (fixtures/clip/tokenizer).
+//!
+//! `CRAFT_BLESS=1` rewrites the vocabulary; run fixtures/clip/make.py after it.
+#![allow(clippy::unwrap_used, missing_docs)]
+
+use std::path::PathBuf;
+
+use craft_nn::tokenizer::{ClipTokenizer, TokenizerFiles, train};
+use serde_json::Value;
+
+fn path(name: &str) -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+        .join("../../fixtures/clip/tokenizer")
+        .join(name)
+}
+
+fn text(name: &str) -> String {
+    std::fs::read_to_string(path(name)).unwrap()
+}
+
+fn fixture() -> ClipTokenizer {
+    ClipTokenizer::from_files(
+        &text("vocab.json"),
+        &text("merges.txt"),
+        Some(&text("tokenizer_config.json")),
+        Some(&text("special_tokens_map.json")),
+    )
+    .unwrap()
+}
+
+#[test]
+fn training_gives_the_committed_files() {
+    let corpus = text("corpus.txt");
+    let files = train(corpus.lines(), 1000).unwrap();
+    let (config, map) = TokenizerFiles::configs(16, "<|endoftext|>");
+    let all = [
+        ("vocab.json", &files.vocab_json),
+        ("merges.txt", &files.merges_txt),
+        ("tokenizer_config.json", &config),
+        ("special_tokens_map.json", &map),
+    ];
+    for (name, contents) in all {
+        if std::env::var_os("CRAFT_BLESS").is_some() {
+            std::fs::write(path(name), contents).unwrap();
+        }
+        assert_eq!(&text(name), contents, "{name}");
+    }
+}
+
+#[test]
+fn ids_are_those_of_transformers() {
+    let tokenizer = fixture();
+    let rows: Vec<Value> = serde_json::from_str(&text("ids.json")).unwrap();
+    assert!(rows.len() > 10);
+    for row in rows {
+        let expected: Vec<u32> = serde_json::from_value(row["ids"].clone()).unwrap();
+        let text = row["text"].as_str().unwrap();
+        assert_eq!(tokenizer.encode(text).ids, expected, "{text:?}");
+    }
+}
+
+#[test]
+fn every_word_of_the_corpus_is_one_token() {
+    let tokenizer = fixture();
+    for line in text("corpus.txt").lines() {
+        for word in line
+            .split([' ', ',', ':', '\'', '-'])
+            .filter(|w| !w.is_empty())
+        {
+            let ids = tokenizer.encode(word).ids;
+            assert_eq!(ids[2], tokenizer.eos(), "{word}");
+        }
+    }
+    let vocab: serde_json::Map<String, Value> = serde_json::from_str(&text("vocab.json")).unwrap();
+    assert_eq!(vocab["!"], 0);
+    assert_eq!(vocab["!</w>"], 256);
+    assert_eq!(vocab["<|startoftext|>"], vocab.len() - 2);
+    assert_eq!(vocab["<|endoftext|>"], vocab.len() - 1);
+    assert_eq!(tokenizer.vocab_size(), vocab.len());
+}
+
+#[test]
+fn the_limit_holds_and_rare_words_are_cut_into_pieces() {
+    let corpus = text("corpus.txt");
+    let files = train(corpus.lines(), 530).unwrap();
+    let tokenizer = ClipTokenizer::from_files(&files.vocab_json, &files.merges_txt, None, None);
+    let tokenizer = tokenizer.unwrap();
+    assert_eq!((tokenizer.vocab_size(), tokenizer.length()), (530, 77));
+    let ids = tokenizer.encode("hexagon").ids;
+    assert!(ids[2] != tokenizer.eos());
+    assert!(train(corpus.lines(), 513).is_err());
+    assert!(train(corpus.lines(), 514).is_ok());
+}
+
+#[test]
+fn long_texts_are_cut_and_counted() {
+    let tokenizer = fixture().with_length(6).unwrap();
+    let encoded = tokenizer.encode("a red circle on a white background");
+    assert_eq!((encoded.ids.len(), encoded.tokens_cut), (6, 3));
+    assert_eq!(encoded.ids[5], tokenizer.eos());
+    assert_eq!(tokenizer.encode("a red circle on").tokens_cut, 0);
+    assert!(fixture().with_length(2).is_err());
+}
+
+#[test]
+fn padding_is_that_of_the_map_unless_the_config_lists_its_tokens() {
+    let (vocab, merges) = (text("vocab.json"), text("merges.txt"));
+    let pad = |config: &str, map: Option<&str>| {
+        let tokenizer = ClipTokenizer::from_files(&vocab, &merges, Some(config), map).unwrap();
+        *tokenizer.encode("a").ids.last().unwrap()
+    };
+    let end = fixture().eos();
+    assert_eq!(pad("{}", None), end);
+    assert_eq!(pad(r#"{"pad_token": "!"}"#, None), 0);
+    assert_eq!(pad(r#"{"pad_token": {"content": "!"}}"#, None), 0);
+    assert_eq!(
+        pad(
+            r#"{"pad_token": "<|endoftext|>"}"#,
+            Some(r#"{"pad_token": "!"}"#)
+        ),
+        0
+    );
+    let listed = r#"{"pad_token": "<|endoftext|>", "added_tokens_decoder": {}}"#;
+    assert_eq!(pad(listed, Some(r#"{"pad_token": "!"}"#)), end);
+    assert_eq!(
+        pad(
+            r#"{"model_max_length": 1000000000000000019884624838656}"#,
+            None
+        ),
+        end
+    );
+}
+
+#[test]
+fn malformed_files_are_named() {
+    let (vocab, merges) = (text("vocab.json"), text("merges.txt"));
+    let message = |vocab: &str, merges: &str, config: Option<&str>| {
+        ClipTokenizer::from_files(vocab, merges, config, None)
+            .unwrap_err()
+            .to_string()
+    };
+    assert!(message("[]", &merges, None).contains("vocab.json"));
+    assert!(message(&vocab, "#version: 0.2\na b c\n", None).contains("merges.txt: line 2"));
+    assert!(message(&vocab, &merges, Some("1")).contains("tokenizer_config.json"));
+    assert!(message("{\"a\": 0}", "", None).contains("<|startoftext|>"));
+    let missing = message(&vocab, &merges, Some(r#"{"pad_token": "<pad>"}"#));
+    assert!(missing.contains("<pad>"), "{missing}");
+    assert!(message(&vocab, "zz yy\n", None).contains("merges.txt"));
+}

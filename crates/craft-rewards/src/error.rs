@@ -1,0 +1,67 @@
+//! Why a reward model cannot be built.
+
+use craft_nn::config::ConfigError;
+use craft_nn::open_clip::OpenClipError;
+use craft_nn::tokenizer::TokenizerError;
+use craft_nn::weights::WeightError;
+use thiserror::Error;
+
+/// Why a reward model cannot be built from its files.
+#[derive(Debug, Error)]
+pub enum RewardError {
+    /// No such kind.
+    #[error("`{0}` is not a kind of reward; expected one of hps, pickscore, aesthetic")]
+    Kind(String),
+    /// A file is not there.
+    #[error("{reward}: {file} is missing; expected it in the folder of the reward's weights")]
+    MissingFile {
+        /// The reward's name.
+        reward: String,
+        /// The file, or what it holds.
+        file: String,
+    },
+    /// `config.json` or `open_clip_config.json`.
+    #[error("{reward}: {source}")]
+    Config {
+        /// The reward's name.
+        reward: String,
+        /// What is wrong.
+        source: ConfigError,
+    },
+    /// Weights that do not fit the config.
+    #[error("{reward}: {source}")]
+    Weights {
+        /// The reward's name.
+        reward: String,
+        /// What is wrong.
+        source: WeightError,
+    },
+    /// Weights that are not open_clip's.
+    #[error("{reward}: {source}")]
+    OpenClip {
+        /// The reward's name.
+        reward: String,
+        /// What is wrong.
+        source: OpenClipError,
+    },
+    /// Tokenizer files.
+    #[error("{reward}: {source}")]
+    Tokenizer {
+        /// The reward's name.
+        reward: String,
+        /// What is wrong.
+        source: TokenizerError,
+    },
+    /// Files that contradict each other, or say what is not supported.
+    #[error("{reward}: {file}: {found}; expected {expected}")]
+    File {
+        /// The reward's name.
+        reward: String,
+        /// The file.
+        file: String,
+        /// What it says.
+        found: String,
+        /// What it should say.
+        expected: String,
+    },
+}

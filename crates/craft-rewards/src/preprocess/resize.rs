@@ -1,0 +1,138 @@
+//! Bicubic resizing with antialiasing (Keys' kernel with a = −0.5, stretched by the ratio when
+//! shrinking), as Pillow does it on bytes and torchvision on floats.
+
+use crate::reward::RgbImageRef;
+
+/// Pillow keeps the weights of bytes as integers of this many fractional bits.
+const BITS: u32 = 22;
+
+/// Weights of consecutive inputs for one output.
+struct Tap {
+    start: usize,
+    weights: Vec<f64>,
+}
+
+fn kernel(x: f64) -> f64 {
+    const A: f64 = -0.5;
+    let x = x.abs();
+    if x < 1.0 {
+        ((A + 2.0) * x - (A + 3.0)) * x * x + 1.0
+    } else if x < 2.0 {
+        (((x - 5.0) * x + 8.0) * x - 4.0) * A
+    } else {
+        0.0
+    }
+}
+
+fn taps(input: usize, output: usize) -> Vec<Tap> {
+    let ratio = input as f64 / output as f64;
+    let stretch = ratio.max(1.0);
+    let support = 2.0 * stretch;
+    (0..output)
+        .map(|i| {
+            let centre = (i as f64 + 0.5) * ratio;
+            let start = (centre - support + 0.5).max(0.0) as usize;
+            let end = ((centre + support + 0.5) as usize).min(input);
+            let weights: Vec<f64> = (start..end)
+                .map(|j| kernel((j as f64 - centre + 0.5) * (1.0 / stretch)))
+                .collect();
+            let sum: f64 = weights.iter().sum();
+            Tap {
+                start,
+                weights: weights.iter().map(|w| w / sum).collect(),
+            }
+        })
+        .collect()
+}
+
+/// Resizes as `PIL.Image.resize(.., BICUBIC)` does, to the bit: weights in fixed point, bytes between
+/// the horizontal and the vertical pass. Gives `height · width · 3` bytes.
+pub fn resize_pillow(image: RgbImageRef<'_>, width: usize, height: usize) -> Vec<u8> {
+    let rows = if width == image.width {
+        image.pixels.to_vec()
+    } else {
+        let taps = fixed(taps(image.width, width));
+        let mut out = Vec::with_capacity(image.height * width * 3);
+        for row in image.pixels.chunks_exact(image.width * 3) {
+            for (start, weights) in &taps {
+                for c in 0..3 {
+                    let pixels = row[start * 3 + c..].iter().step_by(3);
+                    out.push(weigh(pixels, weights));
+                }
+            }
+        }
+        out
+    };
+    if height == image.height {
+        return rows;
+    }
+    let mut out = Vec::with_capacity(height * width * 3);
+    for (start, weights) in &fixed(taps(image.height, height)) {
+        for x in 0..width * 3 {
+            out.push(weigh(
+                rows[start * width * 3 + x..].iter().step_by(width * 3),
+                weights,
+            ));
+        }
+    }
+    out
+}
+
+fn fixed(taps: Vec<Tap>) -> Vec<(usize, Vec<i64>)> {
+    let round = |w: &f64| (w * f64::from(1u32 << BITS)).round() as i64;
+    taps.into_iter()
+        .map(|tap| (tap.start, tap.weights.iter().map(round).collect()))
+        .collect()
+}
+
+fn weigh<'a>(pixels: impl Iterator<Item = &'a u8>, weights: &[i64]) -> u8 {
+    let half = 1i64 << (BITS - 1);
+    let sum: i64 = half
+        + pixels
+            .zip(weights)
+            .map(|(p, w)| i64::from(*p) * w)
+            .sum::<i64>();
+    (sum >> BITS).clamp(0, 255) as u8
+}
+
+/// Resizes channels in `[0, 1]` as `torchvision.transforms.functional.resize(.., BICUBIC,
+/// antialias=True)` does on a float tensor, without clamping. Gives `[3, height, width]`.
+pub fn resize_float(image: RgbImageRef<'_>, width: usize, height: usize) -> Vec<f32> {
+    let mut planes = vec![0f32; image.pixels.len()];
+    let area = image.width * image.height;
+    for (i, pixel) in image.pixels.chunks_exact(3).enumerate() {
+        for c in 0..3 {
+            planes[c * area + i] = f32::from(pixel[c]) / 255.0;
+        }
+    }
+    if width != image.width {
+        let taps = taps(image.width, width);
+        let mut out = Vec::with_capacity(3 * image.height * width);
+        for row in planes.chunks_exact(image.width) {
+            for Tap { start, weights } in &taps {
+                let sum: f64 = row[*start..]
+                    .iter()
+                    .zip(weights)
+                    .map(|(v, w)| f64::from(*v) * w)
+                    .sum();
+                out.push(sum as f32);
+            }
+        }
+        planes = out;
+    }
+    if height != image.height {
+        let taps = taps(image.height, height);
+        let mut out = Vec::with_capacity(3 * height * width);
+        for plane in planes.chunks_exact(image.height * width) {
+            for Tap { start, weights } in &taps {
+                for x in 0..width {
+                    let column = plane[start * width + x..].iter().step_by(width);
+                    let sum: f64 = column.zip(weights).map(|(v, w)| f64::from(*v) * w).sum();
+                    out.push(sum as f32);
+                }
+            }
+        }
+        planes = out;
+    }
+    planes
+}
