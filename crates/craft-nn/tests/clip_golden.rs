@@ -23,8 +23,10 @@ fn text(name: &str) -> String {
     std::fs::read_to_string(path(name)).unwrap()
 }
 
+type Ints = BTreeMap<String, (Vec<usize>, Vec<i64>)>;
+
 /// Floats by name, and integers by name.
-fn read(name: &str) -> (TensorMap, BTreeMap<String, (Vec<usize>, Vec<i64>)>) {
+fn read(name: &str) -> (TensorMap, Ints) {
     let bytes = std::fs::read(path(name)).unwrap();
     let file = SafeTensors::deserialize(&bytes).unwrap();
     let (mut floats, mut ints) = (TensorMap::new(), BTreeMap::new());

@@ -74,7 +74,7 @@ fn the_loss_is_its_formula() {
     let mut contrast = 0.0;
     for i in 0..N {
         let chosen = |i: usize| if p[i] >= 0.5 { &va[i] } else { &vb[i] };
-        let same = |i: usize, j: usize| i != j && i % 5 == 0 && j % 5 == 0;
+        let same = |i: usize, j: usize| i != j && i.is_multiple_of(5) && j.is_multiple_of(5);
         let others = |f: &dyn Fn(usize) -> f64| -> f64 {
             (0..N)
                 .filter(|j| !same(i, *j))
