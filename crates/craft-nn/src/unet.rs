@@ -117,7 +117,11 @@ impl UNet2DConditionModel {
 
         let mid_block = c.mid_block_type.as_ref().map(|_| MidBlock {
             resnets: (0..2).map(|_| resnet(init, current, current)).collect(),
-            attentions: vec![Transformer2D::new(init, &shape(levels - 1))],
+            attentions: vec![Transformer2D::new(
+                init,
+                // diffusers' middle looks at the image first, whatever only_cross_attention says.
+                &TransformerShape { only_cross: false, ..shape(levels - 1) },
+            )],
         });
 
         let mut up_blocks = Vec::with_capacity(levels);

@@ -2,7 +2,7 @@
 //!
 //! Names are those of PyTorch: the path of fields, `.0.` for members of a list. A field that ends in
 //! `_at_<n>` stands for `.<n>`, for PyTorch lists whose members have different types
-//! (`net_at_0` is `net.0`).
+//! (`net_at_0` is `net.0`). Variants of an enum leave no trace in a name.
 
 use std::collections::BTreeMap;
 
@@ -65,9 +65,18 @@ fn list(what: &str, names: &[String]) -> String {
 struct Path(Vec<String>);
 
 impl Path {
+    fn enter(&mut self, name: &str, container: &str) {
+        let variant = container.starts_with("Enum:");
+        self.0.push(if variant { String::new() } else { name.to_owned() });
+    }
+
+    fn exit(&mut self) {
+        self.0.pop();
+    }
+
     fn name(&self) -> String {
         let mut name = String::new();
-        for part in &self.0 {
+        for part in self.0.iter().filter(|part| !part.is_empty()) {
             if !name.is_empty() {
                 name.push('.');
             }
@@ -93,11 +102,11 @@ pub trait ParamVisitor {
 struct Visit<'a, V>(Path, &'a mut V);
 
 impl<V: ParamVisitor> ModuleVisitor for Visit<'_, V> {
-    fn enter_module(&mut self, name: &str, _: &str) {
-        self.0.0.push(name.to_owned());
+    fn enter_module(&mut self, name: &str, container: &str) {
+        self.0.enter(name, container);
     }
     fn exit_module(&mut self, _: &str, _: &str) {
-        self.0.0.pop();
+        self.0.exit();
     }
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
         self.1.visit(&self.0.name(), param);
@@ -118,11 +127,11 @@ pub trait ParamMapper {
 struct Map<'a, V>(Path, &'a mut V);
 
 impl<V: ParamMapper> ModuleMapper for Map<'_, V> {
-    fn enter_module(&mut self, name: &str, _: &str) {
-        self.0.0.push(name.to_owned());
+    fn enter_module(&mut self, name: &str, container: &str) {
+        self.0.enter(name, container);
     }
     fn exit_module(&mut self, _: &str, _: &str) {
-        self.0.0.pop();
+        self.0.exit();
     }
     fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
         let name = self.0.name();
@@ -219,7 +228,7 @@ pub fn load<M: Module>(module: M, tensors: TensorMap) -> Result<M, WeightError> 
 /// Copies a float tensor to the host.
 pub fn to_vec<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
     let data = tensor.into_data();
-    match data.convert::<f32>().into_vec::<f32>() {
+    match data.try_into_vec_as::<f32>() {
         Ok(values) => values,
         Err(error) => unreachable!("data converted to f32 is f32: {error:?}"),
     }

@@ -1,1 +1,19 @@
-//! craft-pipeline
+//! The stages of CRAFT over a run folder: expand, generate, score, select, train, evaluate.
+//!
+//! Invariant: the bytes of a candidate depend on the model, the recipe and the candidate's random number
+//! key only; never on batch size, number of threads or order.
+
+pub mod context;
+pub mod draw;
+pub mod error;
+pub mod model;
+pub mod recipes;
+pub mod rewards;
+pub mod run;
+mod stages;
+pub mod statistics;
+pub mod world;
+
+pub use context::{Context, Progress, Silent};
+pub use error::{PipelineError, Result};
+pub use model::Model;

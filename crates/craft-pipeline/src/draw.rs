@@ -1,0 +1,162 @@
+//! Drawing pictures: batched classifier-free guidance around per-picture samplers.
+
+use std::collections::BTreeMap;
+
+use burn::tensor::{Tensor, TensorData};
+use craft_diffusion::sampler::{Sampler, Scheduler, guide};
+use craft_nn::weights;
+use craft_store::RgbImage;
+
+use crate::error::{PipelineError, Result};
+use crate::model::Model;
+
+/// How pictures are drawn.
+#[derive(Clone, Copy, Debug)]
+pub struct DrawOptions {
+    /// Sampler steps.
+    pub steps: usize,
+    /// Scale of classifier-free guidance; 1 is none.
+    pub guidance_scale: f64,
+    /// Sampler.
+    pub scheduler: Scheduler,
+    /// Height in pixels.
+    pub height: usize,
+    /// Width in pixels.
+    pub width: usize,
+    /// Pictures at a time. Does not change any picture.
+    pub batch: usize,
+}
+
+/// One picture to draw.
+#[derive(Clone, Debug)]
+pub struct Job<'a> {
+    /// What to draw.
+    pub prompt: &'a str,
+    /// What not to draw.
+    pub negative: &'a str,
+    /// Unit normals, channels · rows · columns of the latents.
+    pub noise: Vec<f32>,
+}
+
+/// A drawn picture.
+#[derive(Clone, Debug)]
+pub struct Drawn {
+    /// Final latents before decoding, as the denoiser has them.
+    pub latents: Vec<f32>,
+    /// The picture.
+    pub image: RgbImage,
+}
+
+/// Draws pictures in order; calls `done` with the number of pictures after each batch.
+///
+/// # Errors
+/// When the schedule has no such number of steps, or the size does not fit the model.
+pub fn draw(
+    model: &Model,
+    jobs: &[Job<'_>],
+    o: &DrawOptions,
+    done: &mut dyn FnMut(usize),
+) -> Result<Vec<Drawn>> {
+    let unit = model.vae_config.scale() << (model.unet_config.block_out_channels.len() - 1);
+    if !o.height.is_multiple_of(unit) || !o.width.is_multiple_of(unit) || o.height * o.width == 0 {
+        return Err(PipelineError::Usage(format!(
+            "pictures of {}×{} cannot be drawn: expected a height and a width that are multiples of {unit} for this model",
+            o.height, o.width
+        )));
+    }
+    let texts = embeddings(model, jobs);
+    let mut out = Vec::with_capacity(jobs.len());
+    for part in jobs.chunks(o.batch.max(1)) {
+        let latents = denoise(model, part, o, &texts)?;
+        out.extend(decode(model, latents, o));
+        done(part.len());
+    }
+    Ok(out)
+}
+
+/// Each text is encoded once.
+fn embeddings<'a>(model: &Model, jobs: &[Job<'a>]) -> BTreeMap<&'a str, Vec<f32>> {
+    let mut texts: Vec<&str> = jobs.iter().flat_map(|j| [j.prompt, j.negative]).collect();
+    texts.sort_unstable();
+    texts.dedup();
+    let encoded = model.encode_texts(&texts);
+    texts.into_iter().zip(encoded).collect()
+}
+
+fn denoise(
+    model: &Model,
+    jobs: &[Job<'_>],
+    o: &DrawOptions,
+    texts: &BTreeMap<&str, Vec<f32>>,
+) -> Result<Vec<Vec<f32>>> {
+    let [c, h, w] = model.latent_shape(o.height, o.width);
+    let n = jobs.len();
+    let size = c * h * w;
+    let mut samplers: Vec<Box<dyn Sampler>> = Vec::with_capacity(n);
+    for _ in 0..n {
+        let sampler = o.scheduler.sampler(&model.schedule, o.steps).map_err(|error| {
+            PipelineError::Usage(format!("{} steps: {error}", o.steps))
+        })?;
+        samplers.push(sampler);
+    }
+    let mut latents: Vec<Vec<f32>> = Vec::with_capacity(n);
+    for (job, sampler) in jobs.iter().zip(&samplers) {
+        if job.noise.len() != size {
+            return Err(PipelineError::Usage(format!(
+                "initial latents have {} values, but pictures of {}×{} need {size} ({c}×{h}×{w})",
+                job.noise.len(),
+                o.height,
+                o.width
+            )));
+        }
+        let scale = sampler.init_scale() as f32;
+        latents.push(job.noise.iter().map(|v| v * scale).collect());
+    }
+    let guided = (o.guidance_scale - 1.0).abs() > f64::EPSILON;
+    let mut rows: Vec<&[f32]> = Vec::with_capacity(2 * n);
+    if guided {
+        rows.extend(jobs.iter().map(|j| texts[j.negative].as_slice()));
+    }
+    rows.extend(jobs.iter().map(|j| texts[j.prompt].as_slice()));
+    let context = model.context(&rows, &model.device);
+    for i in 0..o.steps {
+        let t = samplers[0].timesteps()[i] as f32;
+        let scale = samplers[0].input_scale(i) as f32;
+        let mut input = Vec::with_capacity(rows.len() * size);
+        for _ in 0..rows.len() / n {
+            input.extend(latents.iter().flatten().map(|v| v * scale));
+        }
+        let input = TensorData::new(input, [rows.len(), c, h, w]);
+        let input = Tensor::<4>::from_data(input, &model.device);
+        let output = model.unet.forward(input, &vec![t; rows.len()], &context, None);
+        let output = weights::to_vec(output);
+        let (first, second) = output.split_at(if guided { n * size } else { 0 });
+        for (j, (sampler, x)) in samplers.iter_mut().zip(&mut latents).enumerate() {
+            let range = j * size..(j + 1) * size;
+            if guided {
+                let guided = guide(&first[range.clone()], &second[range], o.guidance_scale as f32);
+                sampler.step(i, &guided, x);
+            } else {
+                sampler.step(i, &second[range], x);
+            }
+        }
+    }
+    Ok(latents)
+}
+
+fn decode(model: &Model, latents: Vec<Vec<f32>>, o: &DrawOptions) -> Vec<Drawn> {
+    let [c, h, w] = model.latent_shape(o.height, o.width);
+    let data: Vec<f32> = latents.iter().flatten().copied().collect();
+    let tensor = Tensor::<4>::from_data(TensorData::new(data, [latents.len(), c, h, w]), &model.device);
+    let images = weights::to_vec(model.vae.decode(model.vae_config.unscale_latents(tensor)));
+    let planes = o.height * o.width * 3;
+    latents
+        .into_iter()
+        .zip(images.chunks_exact(planes))
+        .filter_map(|(latents, planes)| {
+            // The planes have the length that the sides say, and those were checked.
+            let image = RgbImage::from_planes(o.width, o.height, planes)?;
+            Some(Drawn { latents, image })
+        })
+        .collect()
+}

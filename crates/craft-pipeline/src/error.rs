@@ -1,0 +1,129 @@
+//! Why a pipeline stopped, and with which exit code.
+
+use std::path::PathBuf;
+
+use craft_core::expand::{ExpandError, ExpansionError, TemplateError};
+use craft_core::prompt::PromptsError;
+use craft_core::recipe::RecipeError;
+use craft_core::schedule::ScheduleError;
+use craft_core::select::{ControlError, SelectError};
+use craft_diffusion::guard::NanStop;
+use craft_nn::config::ConfigError;
+use craft_nn::tokenizer::TokenizerError;
+use craft_nn::weights::WeightError;
+use craft_report::ReportError;
+use craft_rewards::RewardError;
+use craft_store::StoreError;
+use thiserror::Error;
+
+/// Everything that can stop a run.
+#[derive(Debug, Error)]
+pub enum PipelineError {
+    /// The recipe is wrong.
+    #[error(transparent)]
+    Recipe(#[from] RecipeError),
+    /// The recipe asks for what this run cannot give.
+    #[error("{0}")]
+    Usage(String),
+    /// A file or folder could not be read or written.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// An input file has the wrong contents.
+    #[error("{path}: {message}")]
+    Input {
+        /// The file or folder.
+        path: PathBuf,
+        /// What is wrong, what was expected, how to mend it.
+        message: String,
+    },
+    /// A component's config.
+    #[error("{path}: {source}")]
+    Config {
+        /// The config file.
+        path: PathBuf,
+        /// What is wrong.
+        source: ConfigError,
+    },
+    /// A component's weights.
+    #[error("{path}: {source}")]
+    Weights {
+        /// The weights file.
+        path: PathBuf,
+        /// What is wrong.
+        source: WeightError,
+    },
+    /// A tokenizer.
+    #[error("{path}: {source}")]
+    Tokenizer {
+        /// The tokenizer's folder.
+        path: PathBuf,
+        /// What is wrong.
+        source: TokenizerError,
+    },
+    /// The noise schedule.
+    #[error("{path}: {source}")]
+    Schedule {
+        /// The config file.
+        path: PathBuf,
+        /// What is wrong.
+        source: ScheduleError,
+    },
+    /// A reward model.
+    #[error("{path}: {source}")]
+    Reward {
+        /// The reward's folder.
+        path: PathBuf,
+        /// What is wrong.
+        source: RewardError,
+    },
+    /// Prompts.
+    #[error(transparent)]
+    Prompts(#[from] PromptsError),
+    /// Expansion templates.
+    #[error(transparent)]
+    Template(#[from] TemplateError),
+    /// An expansion file.
+    #[error("{path}: {source}")]
+    Expansion {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        source: ExpansionError,
+    },
+    /// Not enough wordings.
+    #[error(transparent)]
+    Expand(#[from] ExpandError),
+    /// Nothing selected, or a selection that cannot be made.
+    #[error(transparent)]
+    Select(#[from] SelectError),
+    /// No random control.
+    #[error(transparent)]
+    Control(#[from] ControlError),
+    /// Training diverged.
+    #[error(transparent)]
+    Nan(#[from] NanStop),
+    /// The report could not be written.
+    #[error(transparent)]
+    Report(#[from] ReportError),
+    /// Stopped by the user; what was done is saved.
+    #[error("interrupted; run the same command again to continue")]
+    Interrupted,
+}
+
+impl PipelineError {
+    /// The process's exit code: 1 failed, 2 wrong recipe, 3 bad input, 4 NaN guard, 130 interrupted.
+    pub fn exit_code(&self) -> i32 {
+        match self {
+            Self::Recipe(_) | Self::Usage(_) => 2,
+            Self::Store(error) if error.is_bad_input() => 3,
+            Self::Store(_) | Self::Select(_) | Self::Control(_) | Self::Report(_) => 1,
+            Self::Expand(_) => 1,
+            Self::Nan(_) => 4,
+            Self::Interrupted => 130,
+            _ => 3,
+        }
+    }
+}
+
+/// Result of a pipeline's function.
+pub type Result<T> = std::result::Result<T, PipelineError>;

@@ -1,0 +1,193 @@
+//! A text-to-image model in the diffusers folder layout.
+
+use std::path::{Path, PathBuf};
+
+use burn::tensor::{Device, Tensor, TensorData};
+use craft_core::schedule::NoiseSchedule;
+use craft_nn::clip::{ClipTextConfig, ClipTextModel};
+use craft_nn::init::Init;
+use craft_nn::tokenizer::ClipTokenizer;
+use craft_nn::unet::UNet2DConditionModel;
+use craft_nn::unet_config::UNetConfig;
+use craft_nn::vae::{AutoencoderKL, VaeConfig};
+use craft_nn::weights::{self, HostTensor, TensorMap, WeightError};
+use craft_store::tensors::{self, Dtype, TensorRef};
+
+use crate::error::{PipelineError, Result};
+
+/// File of the denoiser's and the autoencoder's weights.
+pub const DIFFUSION_WEIGHTS: &str = "diffusion_pytorch_model.safetensors";
+
+/// A loaded model.
+#[derive(Debug)]
+pub struct Model {
+    /// The denoiser.
+    pub unet: UNet2DConditionModel,
+    /// Its config.
+    pub unet_config: UNetConfig,
+    /// The autoencoder.
+    pub vae: AutoencoderKL,
+    /// Its config.
+    pub vae_config: VaeConfig,
+    /// The text encoder.
+    pub text: ClipTextModel,
+    /// The tokenizer.
+    pub tokenizer: ClipTokenizer,
+    /// The noise schedule.
+    pub schedule: NoiseSchedule,
+    /// Where it computes.
+    pub device: Device,
+}
+
+/// Reads a text file of a model.
+pub(crate) fn read_text(path: &Path) -> Result<String> {
+    std::fs::read_to_string(path).map_err(|error| PipelineError::Input {
+        path: path.to_owned(),
+        message: format!(
+            "it cannot be read ({error}); expected a complete model folder in the diffusers layout"
+        ),
+    })
+}
+
+/// Reads a safetensors file with finite values.
+pub fn read_tensors(path: &Path) -> Result<TensorMap> {
+    let read = tensors::read_finite(path)?;
+    let host = |t: tensors::Tensor| HostTensor { shape: t.shape, data: t.data };
+    Ok(read.into_iter().map(|(name, t)| (name, host(t))).collect())
+}
+
+/// Writes a safetensors file with 32-bit values, atomically.
+pub fn write_tensors(path: &Path, map: &TensorMap) -> Result<()> {
+    let refs: Vec<TensorRef<'_>> = map
+        .iter()
+        .map(|(name, t)| (name.as_str(), t.shape.as_slice(), t.data.as_slice()))
+        .collect();
+    Ok(tensors::write(path, &refs, Dtype::F32, &Default::default())?)
+}
+
+fn weights_error(path: PathBuf) -> impl FnOnce(WeightError) -> PipelineError {
+    move |source| PipelineError::Weights { path, source }
+}
+
+fn tokenizer(dir: &Path) -> Result<ClipTokenizer> {
+    let optional = |name: &str| std::fs::read_to_string(dir.join(name)).ok();
+    ClipTokenizer::from_files(
+        &read_text(&dir.join("vocab.json"))?,
+        &read_text(&dir.join("merges.txt"))?,
+        optional("tokenizer_config.json").as_deref(),
+        optional("special_tokens_map.json").as_deref(),
+    )
+    .map_err(|source| PipelineError::Tokenizer { path: dir.to_owned(), source })
+}
+
+/// Loads a UNet from a component folder.
+pub fn load_unet(dir: &Path, device: &Device) -> Result<(UNet2DConditionModel, UNetConfig)> {
+    let path = dir.join("config.json");
+    let config = UNetConfig::from_json(&read_text(&path)?)
+        .map_err(|source| PipelineError::Config { path, source })?;
+    let path = dir.join(DIFFUSION_WEIGHTS);
+    let tensors = read_tensors(&path)?;
+    let net = UNet2DConditionModel::new(&mut Init::zeros(device), &config);
+    Ok((weights::load(net, tensors).map_err(weights_error(path))?, config))
+}
+
+/// Loads an autoencoder from a component folder.
+pub fn load_vae(dir: &Path, device: &Device) -> Result<(AutoencoderKL, VaeConfig)> {
+    let path = dir.join("config.json");
+    let config = VaeConfig::from_json(&read_text(&path)?)
+        .map_err(|source| PipelineError::Config { path, source })?;
+    let path = dir.join(DIFFUSION_WEIGHTS);
+    let tensors = read_tensors(&path)?;
+    let net = AutoencoderKL::new(&mut Init::zeros(device), &config);
+    Ok((weights::load(net, tensors).map_err(weights_error(path))?, config))
+}
+
+/// Loads a text encoder from a component folder.
+pub fn load_text_encoder(dir: &Path, device: &Device) -> Result<ClipTextModel> {
+    let path = dir.join("config.json");
+    let config = ClipTextConfig::from_json(&read_text(&path)?)
+        .map_err(|source| PipelineError::Config { path, source })?;
+    let path = dir.join("model.safetensors");
+    let tensors = read_tensors(&path)?;
+    ClipTextModel::from_tensors(&config, tensors, device).map_err(weights_error(path))
+}
+
+impl Model {
+    /// Loads a diffusers folder.
+    ///
+    /// # Errors
+    /// When a file is missing or torn, a config asks for something that is not supported, or weights
+    /// are missing, unused or wrongly shaped.
+    pub fn load(dir: &Path, device: &Device) -> Result<Self> {
+        let index = dir.join("model_index.json");
+        let text = read_text(&index)?;
+        let value: serde_json::Value = serde_json::from_str(&text).map_err(|error| {
+            PipelineError::Input { path: index.clone(), message: format!("it is not JSON: {error}") }
+        })?;
+        let class = value["_class_name"].as_str().unwrap_or("none");
+        if class != "StableDiffusionPipeline" {
+            return Err(PipelineError::Input {
+                path: index,
+                message: format!(
+                    "_class_name is {class}; expected StableDiffusionPipeline, the only one that this version runs"
+                ),
+            });
+        }
+        let schedule_path = dir.join("scheduler/scheduler_config.json");
+        let schedule = NoiseSchedule::from_json(&read_text(&schedule_path)?)
+            .map_err(|source| PipelineError::Schedule { path: schedule_path, source })?;
+        let tokenizer = tokenizer(&dir.join("tokenizer"))?;
+        let (unet, unet_config) = load_unet(&dir.join("unet"), device)?;
+        let (vae, vae_config) = load_vae(&dir.join("vae"), device)?;
+        let text = load_text_encoder(&dir.join("text_encoder"), device)?;
+        Ok(Self {
+            unet,
+            unet_config,
+            vae,
+            vae_config,
+            text,
+            tokenizer,
+            schedule,
+            device: device.clone(),
+        })
+    }
+
+    /// Latent values of one picture of a height and width in pixels: channels, rows, columns.
+    pub fn latent_shape(&self, height: usize, width: usize) -> [usize; 3] {
+        let scale = self.vae_config.scale();
+        [self.unet_config.in_channels, height / scale, width / scale]
+    }
+
+    /// Height and width in pixels that the model was trained on.
+    pub fn default_size(&self) -> usize {
+        let latent = self.unet_config.sample_size.as_ref().and_then(serde_json::Value::as_u64);
+        latent.unwrap_or(64) as usize * self.vae_config.scale()
+    }
+
+    /// Embeddings `[L · D]` of texts. Equal for a text whatever stands beside it.
+    pub fn encode_texts<S: AsRef<str>>(&self, texts: &[S]) -> Vec<Vec<f32>> {
+        let mut out = Vec::with_capacity(texts.len());
+        for part in texts.chunks(64) {
+            let ids: Vec<i64> = part
+                .iter()
+                .flat_map(|t| self.tokenizer.encode(t.as_ref()).ids.into_iter().map(i64::from))
+                .collect();
+            let shape = [part.len(), self.tokenizer.length()];
+            let ids = Tensor::from_data(TensorData::new(ids, shape), &self.device);
+            let states = self.text.forward(ids).last_hidden_state;
+            let [_, length, width] = states.dims();
+            out.extend(
+                weights::to_vec(states).chunks_exact(length * width).map(<[f32]>::to_vec),
+            );
+        }
+        out
+    }
+
+    /// Stacks embeddings of texts into `[B, L, D]` on a device.
+    pub fn context(&self, embeddings: &[&[f32]], device: &Device) -> Tensor<3> {
+        let length = self.tokenizer.length();
+        let width = embeddings.first().map_or(0, |e| e.len() / length);
+        let data: Vec<f32> = embeddings.iter().flat_map(|e| e.iter().copied()).collect();
+        Tensor::from_data(TensorData::new(data, [embeddings.len(), length, width]), device)
+    }
+}

@@ -1,0 +1,86 @@
+//! Reward models from their folders.
+
+use std::path::{Path, PathBuf};
+
+use burn::tensor::Device;
+use craft_core::recipe::{RewardRole, RewardSection};
+use craft_rewards::{Reward, RewardFiles, RewardKind, registry};
+
+use crate::context::Context;
+use crate::error::{PipelineError, Result};
+use crate::model::{read_tensors, read_text};
+
+/// Loads the reward model of a folder; its kind follows from its files.
+///
+/// # Errors
+/// When the folder is not that of a reward model, or a file is missing or torn.
+pub fn load_reward(name: &str, dir: &Path, device: &Device) -> Result<Box<dyn Reward>> {
+    let mut files = RewardFiles::default();
+    let entries = std::fs::read_dir(dir).map_err(|error| PipelineError::Input {
+        path: dir.to_owned(),
+        message: format!("reward {name}: the folder cannot be read ({error})"),
+    })?;
+    let mut paths: Vec<PathBuf> = entries.filter_map(|e| Some(e.ok()?.path())).collect();
+    paths.sort();
+    for path in paths {
+        let Some(file) = path.file_name().and_then(|n| n.to_str()) else { continue };
+        if file.ends_with(".safetensors") {
+            files.tensors.insert(file.to_owned(), read_tensors(&path)?);
+        } else if file.ends_with(".json") || file.ends_with(".txt") {
+            files.configs.insert(file.to_owned(), read_text(&path)?);
+        }
+    }
+    let has = |key: &str| files.tensors.values().any(|map| map.contains_key(key));
+    let kind = if has("layers.0.weight") {
+        RewardKind::Aesthetic
+    } else if has("visual.proj") {
+        RewardKind::Hps
+    } else if has("visual_projection.weight") {
+        RewardKind::PickScore
+    } else {
+        return Err(PipelineError::Input {
+            path: dir.to_owned(),
+            message: format!(
+                "reward {name}: no weights of a known kind; expected safetensors of HPS (open_clip keys), PickScore (CLIPModel keys), or an image tower with an aesthetic head (layers.0.weight)"
+            ),
+        });
+    };
+    registry::build(kind, name, files, device)
+        .map_err(|source| PipelineError::Reward { path: dir.to_owned(), source })
+}
+
+/// A reward of a run.
+pub(crate) struct RunReward {
+    pub(crate) name: String,
+    /// Whether selection sees it.
+    pub(crate) trained_on: bool,
+    pub(crate) dir: PathBuf,
+}
+
+/// The folders of the recipe's rewards.
+pub(crate) fn of_recipe(
+    sections: &[RewardSection],
+    base: &Path,
+    context: &Context<'_>,
+) -> Result<Vec<RunReward>> {
+    let mut out = Vec::new();
+    for section in sections {
+        let name = section.name.as_str().to_owned();
+        let dir = match &section.weights {
+            Some(path) => base.join(path),
+            None => {
+                let embedded = match context.world {
+                    Some(world) => world.reward_dir(&name)?,
+                    None => None,
+                };
+                embedded.ok_or_else(|| {
+                    PipelineError::Usage(format!(
+                        "rewards.{name}: no embedded reward has this name; give its folder with `weights = \"…\"`"
+                    ))
+                })?
+            }
+        };
+        out.push(RunReward { name, trained_on: section.role == RewardRole::Train, dir });
+    }
+    Ok(out)
+}

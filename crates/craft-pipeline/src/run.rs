@@ -1,0 +1,274 @@
+//! A whole run: checks before the first expensive step, the stages in order, the summary.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use craft_core::Recipe;
+use craft_core::recipe::Method;
+use craft_store::hash::sha256_dir;
+use craft_store::{Manifest, RunFolder, Stage};
+use serde_json::{Value, json};
+
+use crate::context::Context;
+use crate::error::{PipelineError, Result};
+use crate::rewards::{self, RunReward};
+use crate::stages::train::Arm;
+use crate::stages::{Run, evaluate, expand, generate, prompts, score, select, train};
+
+/// What a finished run says of itself: the contents of `run.json`.
+#[derive(Clone, Debug)]
+pub struct Summary {
+    /// `run.json`.
+    pub json: Value,
+    /// The report's page.
+    pub report: PathBuf,
+}
+
+/// Names of the stages in order.
+pub const STAGES: [&str; 8] =
+    ["prompts", "expand", "generate", "score", "select", "train", "evaluate", "report"];
+
+/// Runs a recipe from start to report, or continues a run that was stopped.
+///
+/// # Errors
+/// See [`PipelineError`]; what was done is kept, and the same call continues.
+pub fn run(
+    recipe_text: &str,
+    overrides: &[String],
+    out: &Path,
+    base: &Path,
+    context: &Context<'_>,
+) -> Result<Summary> {
+    let recipe = Recipe::parse(recipe_text, overrides)?;
+    let base = std::path::absolute(base).unwrap_or_else(|_| base.to_owned());
+    let plan = Plan::new(&recipe, &base, context)?;
+    plan.check(&recipe, &base, context)?;
+    let folder = RunFolder::create_or_open(out, &recipe.to_toml())?;
+    craft_store::manifest::write_json(&folder.join("base.json"), &json!({ "base": base }))?;
+    execute(&folder, &recipe, &base, context, &plan, None)
+}
+
+/// Runs one stage of an existing run and those before it that are not finished.
+///
+/// # Errors
+/// See [`PipelineError`].
+pub fn run_stage(run_dir: &Path, stage: &str, context: &Context<'_>) -> Result<()> {
+    if !STAGES.contains(&stage) {
+        return Err(PipelineError::Usage(format!(
+            "there is no stage {stage}; expected one of {}",
+            STAGES.join(", ")
+        )));
+    }
+    let folder = RunFolder::open(run_dir)?;
+    let recipe = Recipe::parse::<String>(&folder.recipe_text()?, &[])?;
+    let base = craft_store::manifest::read_json::<Value>(&folder.join("base.json"))
+        .ok()
+        .and_then(|v| v["base"].as_str().map(PathBuf::from))
+        .unwrap_or_else(|| run_dir.to_owned());
+    let plan = Plan::new(&recipe, &base, context)?;
+    plan.check(&recipe, &base, context)?;
+    execute(&folder, &recipe, &base, context, &plan, Some(stage)).map(|_| ())
+}
+
+/// What a run would do, without doing it.
+///
+/// # Errors
+/// The same as a run's before its first expensive step.
+pub fn dry_run(
+    recipe_text: &str,
+    overrides: &[String],
+    base: &Path,
+    context: &Context<'_>,
+) -> Result<String> {
+    let recipe = Recipe::parse(recipe_text, overrides)?;
+    let plan = Plan::new(&recipe, base, context)?;
+    let n = plan.check(&recipe, base, context)?;
+    let candidates = recipe.candidate_count(n.0);
+    let evaluated = n.1 * recipe.evaluate.samples_per_prompt * (2 + usize::from(recipe.control.enabled));
+    Ok(format!(
+        "{}\n# {} training prompts, {} evaluation prompts, {candidates} candidates, {} steps of {} samples, {evaluated} evaluation pictures\n# about {:.0} MiB of disk\n",
+        recipe.to_toml(),
+        n.0,
+        n.1,
+        recipe.train.steps,
+        recipe.train.batch,
+        plan.disk(candidates) as f64 / f64::from(1 << 20)
+    ))
+}
+
+/// Folders that a run reads.
+struct Plan {
+    model_dir: PathBuf,
+    rewards: Vec<RunReward>,
+}
+
+impl Plan {
+    fn new(recipe: &Recipe, base: &Path, context: &Context<'_>) -> Result<Self> {
+        if recipe.train.method != Method::Craft {
+            return Err(PipelineError::Usage(
+                "train.method: this version trains \"craft\" only".to_owned(),
+            ));
+        }
+        let model_dir = if recipe.model.path == "pocket" {
+            context.world("model.path")?.model_dir()?
+        } else {
+            base.join(&recipe.model.path)
+        };
+        Ok(Self { model_dir, rewards: rewards::of_recipe(&recipe.rewards, base, context)? })
+    }
+
+    fn disk(&self, candidates: usize) -> u64 {
+        (candidates as u64) * (16 << 10) + (64 << 20)
+    }
+
+    /// Everything that can be wrong is found here, before the first expensive step.
+    /// Returns the numbers of training and evaluation prompts.
+    fn check(
+        &self,
+        recipe: &Recipe,
+        base: &Path,
+        context: &Context<'_>,
+    ) -> Result<(usize, usize)> {
+        generate::scheduler(recipe.generate.scheduler)?;
+        let dir = prompts_of(base, recipe, context)?;
+        let device = burn::tensor::Device::flex();
+        let model = crate::model::Model::load(&self.model_dir, &device)?;
+        generate::options(&recipe.generate, &model)?;
+        for reward in &self.rewards {
+            rewards::load_reward(&reward.name, &reward.dir, &device)?;
+        }
+        let mut cut = 0;
+        for prompt in &dir {
+            cut += usize::from(model.tokenizer.encode(&prompt.text).tokens_cut > 0);
+        }
+        if cut > 0 {
+            context.progress.note(&format!(
+                "{cut} prompts are longer than {} tokens; their ends are cut off",
+                model.tokenizer.length()
+            ));
+        }
+        let train = dir.iter().filter(|p| p.split == craft_core::Split::Train).count();
+        Ok((train, dir.len() - train))
+    }
+}
+
+/// The prompts of a recipe, read without a run folder.
+fn prompts_of(
+    base: &Path,
+    recipe: &Recipe,
+    context: &Context<'_>,
+) -> Result<Vec<craft_core::Prompt>> {
+    let (found, _) = prompts::load(base, recipe, context)?;
+    craft_core::prompt::check_prompts(&found, true)?;
+    Ok(found)
+}
+
+fn execute(
+    folder: &RunFolder,
+    recipe: &Recipe,
+    base: &Path,
+    context: &Context<'_>,
+    plan: &Plan,
+    last: Option<&str>,
+) -> Result<Summary> {
+    let run = Run { folder, recipe, base, context: *context };
+    let model_hash = sha256_dir(&plan.model_dir)?;
+    let mut hashes = BTreeMap::new();
+    for reward in &plan.rewards {
+        hashes.insert(reward.name.clone(), sha256_dir(&reward.dir)?);
+    }
+    let mut seconds = serde_json::Map::new();
+    let nothing = || Summary { json: Value::Null, report: folder.join("report/index.html") };
+    let until = |stage: &str| last == Some(stage);
+    let note = |seconds: &mut serde_json::Map<String, Value>, m: &Manifest| {
+        seconds.insert(m.stage.clone(), json!(m.seconds));
+    };
+
+    let prompted = prompts::run(&run)?;
+    if until("prompts") {
+        return Ok(nothing());
+    }
+    let expanded = expand::run(&run, &prompted)?;
+    note(&mut seconds, &expanded);
+    if until("expand") {
+        return Ok(nothing());
+    }
+    craft_store::space::require_free(folder.path(), plan.disk(recipe.candidate_count(1)))?;
+    let generated = generate::run(&run, &plan.model_dir, &model_hash, &expanded)?;
+    note(&mut seconds, &generated);
+    if until("generate") {
+        return Ok(nothing());
+    }
+    let scored = score::run(&run, &plan.rewards, &hashes, &generated)?;
+    note(&mut seconds, &scored);
+    if until("score") {
+        return Ok(nothing());
+    }
+    let selected = select::run(&run, &scored)?;
+    note(&mut seconds, &selected);
+    if until("select") {
+        return Ok(nothing());
+    }
+    let inputs = [&generated, &selected];
+    let trained = train::run(&run, Arm::Craft, &plan.model_dir, &model_hash, inputs)?;
+    note(&mut seconds, &trained);
+    let mut models = vec![("base", plan.model_dir.clone()), ("tuned", folder.join("aligned"))];
+    let mut stages = vec![&prompted, &trained];
+    let control = if recipe.control.enabled {
+        Some(train::run(&run, Arm::Control, &plan.model_dir, &model_hash, inputs)?)
+    } else {
+        None
+    };
+    if let Some(control) = &control {
+        note(&mut seconds, control);
+        models.push(("control", folder.join("control/aligned")));
+        stages.push(control);
+    }
+    if until("train") {
+        return Ok(nothing());
+    }
+    let evaluated = evaluate::run(&run, &models, &plan.rewards, &hashes, &stages)?;
+    note(&mut seconds, &evaluated);
+    if until("evaluate") {
+        return Ok(nothing());
+    }
+    let total: f64 = seconds.values().filter_map(Value::as_f64).sum();
+    seconds.insert("total".to_owned(), json!(total));
+    let evaluation: Value =
+        craft_store::manifest::read_json(&folder.join("evaluation/evaluation.json"))?;
+    let count = |m: &Manifest, name: &str| m.counts.get(name).copied().unwrap_or(0);
+    let passed: serde_json::Map<String, Value> = selected
+        .counts
+        .iter()
+        .filter_map(|(name, n)| Some((name.strip_prefix("passed.")?.to_owned(), json!(n))))
+        .collect();
+    let json = json!({
+        "code_version": env!("CARGO_PKG_VERSION"),
+        "seed": recipe.seed,
+        "seconds": seconds,
+        "peak_rss_bytes": peak_rss_bytes(),
+        "prompts": count(&prompted, "train"),
+        "evaluation_prompts": count(&prompted, "eval"),
+        "candidates": count(&generated, "candidates"),
+        "passed": passed,
+        "passed_all": count(&selected, "passed"),
+        "selected": count(&selected, "selected"),
+        "images": count(&generated, "candidates") + count(&evaluated, "images"),
+        "evaluation": evaluation["rewards"],
+    });
+    craft_store::manifest::write_json(&folder.join("run.json"), &json)?;
+    let report = craft_report::write_report(folder.path())?;
+    context.progress.note(&format!("report: {}", report.display()));
+    Ok(Summary { json, report })
+}
+
+/// Peak resident memory of this process in bytes; 0 where the system does not tell.
+pub fn peak_rss_bytes() -> u64 {
+    std::fs::read_to_string("/proc/self/status")
+        .ok()
+        .and_then(|text| {
+            let line = text.lines().find(|l| l.starts_with("VmHWM:"))?.to_owned();
+            line.split_whitespace().nth(1)?.parse::<u64>().ok()
+        })
+        .map_or(0, |kib| kib * 1024)
+}

@@ -1,0 +1,299 @@
+//! Stage 6: base against tuned (and control) on prompts that were never trained on, with the same seeds.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use burn::tensor::Device;
+use craft_core::stats::{PairedDifference, WinRate, mean, paired_bootstrap, win_rate};
+use craft_core::{Key, Prompt, Split};
+use craft_store::{Manifest, RgbImage, Stage, StageWriter, image, jsonl};
+use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use crate::draw::{DrawOptions, Job, draw};
+use crate::error::Result;
+use crate::model::Model;
+use crate::rewards::{RunReward, load_reward};
+use crate::stages::generate::options;
+use crate::stages::{Outcome, Run, inputs, score};
+use crate::statistics::{ImageStatistics, diversity};
+use crate::world::FactRow;
+
+/// One picture of one model.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct SampleRow {
+    prompt_id: String,
+    text: String,
+    sample: usize,
+    model: String,
+    image: String,
+    scores: BTreeMap<String, f64>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    facts: Vec<FactRow>,
+}
+
+/// The name under which the checker's accuracy stands among the rewards.
+const CHECKER: &str = "checker";
+
+/// Draws, scores and compares.
+pub(crate) fn run(
+    run: &Run<'_>,
+    models: &[(&'static str, PathBuf)],
+    rewards: &[RunReward],
+    hashes: &BTreeMap<String, String>,
+    stages: &[&Manifest],
+) -> Result<Manifest> {
+    let recipe = run.recipe;
+    let mut inputs = inputs(stages);
+    inputs.extend(hashes.clone());
+    let names: Vec<(&str, bool)> = rewards.iter().map(|r| (r.name.as_str(), r.trained_on)).collect();
+    let generate = craft_core::recipe::GenerateSection { batch: 1, ..recipe.generate.clone() };
+    let config = (&recipe.evaluate, generate, names, recipe.seed);
+    run.stage(Stage::EVALUATE, &config, inputs, |writer| {
+        let prompts: Vec<Prompt> = jsonl::read(&run.path("prompts/prompts.jsonl"))?;
+        let prompts: Vec<Prompt> =
+            prompts.into_iter().filter(|p| p.split == Split::Eval).collect();
+        let samples = recipe.evaluate.samples_per_prompt;
+        let pictures = (prompts.len() * samples * models.len()) as u64;
+        run.context.progress.start("evaluate", pictures, "images");
+        let mut all = Vec::new();
+        let mut statistics: BTreeMap<&str, Value> = BTreeMap::new();
+        for (name, dir) in models {
+            let (rows, numbers) = one_model(run, writer, name, dir, &prompts, rewards)?;
+            all.extend(rows);
+            statistics.insert(name, numbers);
+        }
+        jsonl::write(&writer.join("samples.jsonl"), &all)?;
+        let summary = summarise(run, &all, &prompts, rewards, &statistics);
+        craft_store::manifest::write_json(&writer.join("evaluation.json"), &summary)?;
+        let held_out: Vec<String> = rewards
+            .iter()
+            .filter(|r| !r.trained_on)
+            .map(|r| {
+                let entry = &summary["rewards"][&r.name];
+                format!("{} wins {:.0} %", r.name, 100.0 * entry["win_rate"].as_f64().unwrap_or(0.0))
+            })
+            .collect();
+        Ok(Outcome::default()
+            .count("prompts", prompts.len())
+            .count("images", all.len())
+            .say(format!("{} prompts, {} pictures; {}", prompts.len(), all.len(), held_out.join(", "))))
+    })
+}
+
+/// Pictures and scores of one model; kept in hidden files, so that a stopped stage continues.
+fn one_model(
+    run: &Run<'_>,
+    writer: &StageWriter,
+    name: &str,
+    dir: &Path,
+    prompts: &[Prompt],
+    rewards: &[RunReward],
+) -> Result<(Vec<SampleRow>, Value)> {
+    let rows_path = writer.join(format!(".rows-{name}.jsonl"));
+    let numbers_path = writer.join(format!(".numbers-{name}.json"));
+    if numbers_path.exists() {
+        let rows: Vec<SampleRow> = jsonl::read(&rows_path)?;
+        run.context.progress.advance(rows.len() as u64);
+        return Ok((rows, craft_store::manifest::read_json(&numbers_path)?));
+    }
+    run.context.check()?;
+    let recipe = run.recipe;
+    let model = Model::load(dir, &Device::flex())?;
+    let options = DrawOptions {
+        steps: recipe.evaluate_steps(),
+        guidance_scale: recipe.evaluate_guidance_scale(),
+        ..options(&recipe.generate, &model)?
+    };
+    let [c, h, w] = model.latent_shape(options.height, options.width);
+    let samples = recipe.evaluate.samples_per_prompt;
+    let key = Key::new(recipe.seed).stage("evaluate");
+    let mut rows = Vec::new();
+    let mut jobs = Vec::new();
+    for prompt in prompts {
+        for sample in 0..samples {
+            let noise =
+                key.clone().prompt(&prompt.id).sample(sample as u64).standard_normals(c * h * w);
+            jobs.push(Job {
+                prompt: &prompt.text,
+                negative: &recipe.generate.negative_prompt,
+                noise,
+            });
+            rows.push(SampleRow {
+                prompt_id: prompt.id.to_string(),
+                text: prompt.text.clone(),
+                sample,
+                model: name.to_owned(),
+                image: format!("images/{name}/{}-s{sample}.png", prompt.id),
+                scores: BTreeMap::new(),
+                facts: Vec::new(),
+            });
+        }
+    }
+    let mut pictures: Vec<RgbImage> = Vec::with_capacity(jobs.len());
+    for part in jobs.chunks(64) {
+        run.context.check()?;
+        let progress = run.context.progress;
+        let drawn = draw(&model, part, &options, &mut |n| progress.advance(n as u64))?;
+        pictures.extend(drawn.into_iter().map(|d| d.image));
+    }
+    craft_store::atomic::create_dir(&writer.join(format!("images/{name}")))?;
+    rows.par_iter()
+        .zip(&pictures)
+        .try_for_each(|(row, picture)| image::write_png(&writer.join(&row.image), picture, None))?;
+    let texts: Vec<&str> = jobs.iter().map(|j| j.prompt).collect();
+    let readable: Vec<std::result::Result<RgbImage, String>> =
+        pictures.iter().cloned().map(Ok).collect();
+    for reward in rewards {
+        let scorer = load_reward(&reward.name, &reward.dir, &Device::flex())?;
+        let scores = score::score(scorer.as_ref(), &readable, &texts, |_| ());
+        for (row, score) in rows.iter_mut().zip(scores) {
+            if let Ok(value) = score {
+                row.scores.insert(reward.name.clone(), value);
+            }
+        }
+    }
+    if let Some(world) = run.context.world {
+        let checked: Vec<Option<Vec<FactRow>>> = pictures
+            .par_iter()
+            .enumerate()
+            .map(|(i, picture)| world.check(&picture.data, prompts[i / samples].facts.as_ref()?))
+            .collect();
+        for (row, facts) in rows.iter_mut().zip(checked) {
+            if let Some(facts) = facts.filter(|f| !f.is_empty()) {
+                let passed = facts.iter().filter(|f| f.passed).count();
+                row.scores.insert(CHECKER.to_owned(), passed as f64 / facts.len() as f64);
+                row.facts = facts;
+            }
+        }
+    }
+    let all: Vec<ImageStatistics> = pictures.par_iter().map(ImageStatistics::of).collect();
+    let numbers = json!({
+        "statistics": ImageStatistics::mean(&all),
+        "diversity": diversity(&pictures, samples),
+    });
+    jsonl::write(&rows_path, &rows)?;
+    craft_store::manifest::write_json(&numbers_path, &numbers)?;
+    Ok((rows, numbers))
+}
+
+/// Mean score by prompt, over prompts of which every model has one.
+fn by_prompt(rows: &[SampleRow], model: &str, reward: &str) -> BTreeMap<String, f64> {
+    let mut sums: BTreeMap<String, (f64, usize)> = BTreeMap::new();
+    for row in rows.iter().filter(|r| r.model == model) {
+        if let Some(score) = row.scores.get(reward) {
+            let entry = sums.entry(row.prompt_id.clone()).or_default();
+            *entry = (entry.0 + score, entry.1 + 1);
+        }
+    }
+    sums.into_iter().map(|(prompt, (sum, n))| (prompt, sum / n as f64)).collect()
+}
+
+/// Paired values of two models over the prompts that both have.
+fn pair(a: &BTreeMap<String, f64>, b: &BTreeMap<String, f64>) -> (Vec<f64>, Vec<f64>) {
+    a.iter().filter_map(|(prompt, a)| Some((*a, *b.get(prompt)?))).unzip()
+}
+
+struct Compared {
+    difference: PairedDifference,
+    wins: WinRate,
+}
+
+fn summarise(
+    run: &Run<'_>,
+    rows: &[SampleRow],
+    prompts: &[Prompt],
+    rewards: &[RunReward],
+    statistics: &BTreeMap<&str, Value>,
+) -> Value {
+    let resamples = run.recipe.evaluate.bootstrap;
+    let has_control = statistics.contains_key("control");
+    let mut names: Vec<(&str, bool)> =
+        rewards.iter().map(|r| (r.name.as_str(), r.trained_on)).collect();
+    names.push((CHECKER, false));
+    let mut table = serde_json::Map::new();
+    for (name, trained_on) in names {
+        let scores: BTreeMap<&str, BTreeMap<String, f64>> = ["base", "tuned", "control"]
+            .into_iter()
+            .map(|model| (model, by_prompt(rows, model, name)))
+            .collect();
+        if scores["base"].is_empty() {
+            continue;
+        }
+        let compare = |a: &str, b: &str| {
+            let (a, b) = pair(&scores[a], &scores[b]);
+            let mut stream = Key::new(run.recipe.seed).stage("bootstrap").prompt(name).stream();
+            Some(Compared {
+                difference: paired_bootstrap(&a, &b, resamples, &mut stream)?,
+                wins: win_rate(&a, &b)?,
+            })
+        };
+        let average = |model: &str| {
+            let values: Vec<f64> = scores[model].values().copied().collect();
+            (!values.is_empty()).then(|| mean(&values))
+        };
+        let Some(tuned) = compare("base", "tuned") else { continue };
+        let control = if has_control { compare("base", "control") } else { None };
+        let lead = if has_control { compare("control", "tuned") } else { None };
+        let entry = json!({
+            "base": average("base"),
+            "tuned": average("tuned"),
+            "control": average("control"),
+            "delta": tuned.difference.delta,
+            "ci95": tuned.difference.ci95,
+            "win_rate": tuned.wins.win_rate,
+            "ties": tuned.wins.ties,
+            "trained_on": trained_on,
+            "control_delta": control.as_ref().map(|c| c.difference.delta),
+            "control_ci95": control.as_ref().map(|c| c.difference.ci95),
+            "tuned_minus_control": lead.map(|l| json!({
+                "delta": l.difference.delta,
+                "ci95": l.difference.ci95,
+                "win_rate": l.wins.win_rate,
+            })),
+        });
+        table.insert(name.to_owned(), entry);
+    }
+    let of = |path: &str, model: &str| {
+        statistics.get(model).and_then(|v| v.pointer(path)).cloned().unwrap_or(Value::Null)
+    };
+    let three = |path: &str| {
+        json!({"base": of(path, "base"), "tuned": of(path, "tuned"), "control": of(path, "control")})
+    };
+    let drift: serde_json::Map<String, Value> = ImageStatistics::NAMES
+        .iter()
+        .map(|name| ((*name).to_owned(), three(&format!("/statistics/{name}"))))
+        .collect();
+    json!({
+        "rewards": table,
+        "checker_by_kind": by_kind(rows),
+        "drift": drift,
+        "diversity": three("/diversity"),
+        "prompts": prompts.len(),
+        "samples_per_prompt": run.recipe.evaluate.samples_per_prompt,
+    })
+}
+
+/// Share of facts found, by kind of fact and model.
+fn by_kind(rows: &[SampleRow]) -> Value {
+    let mut counts: BTreeMap<&str, BTreeMap<&str, (usize, usize)>> = BTreeMap::new();
+    for row in rows {
+        for fact in &row.facts {
+            let entry = counts.entry(&fact.kind).or_default().entry(&row.model).or_default();
+            *entry = (entry.0 + usize::from(fact.passed), entry.1 + 1);
+        }
+    }
+    let kinds: serde_json::Map<String, Value> = counts
+        .into_iter()
+        .map(|(kind, models)| {
+            let share = |model: &str| models.get(model).map(|(hits, n)| *hits as f64 / *n as f64);
+            let n = models.get("base").map_or(0, |(_, n)| *n);
+            let entry = json!({
+                "base": share("base"), "tuned": share("tuned"), "control": share("control"), "n": n,
+            });
+            (kind.to_owned(), entry)
+        })
+        .collect();
+    Value::Object(kinds)
+}

@@ -1,0 +1,112 @@
+//! The stages: each reads finished folders of the run and writes its own.
+
+pub(crate) mod evaluate;
+pub(crate) mod expand;
+pub(crate) mod generate;
+pub(crate) mod prompts;
+pub(crate) mod score;
+pub(crate) mod select;
+pub(crate) mod train;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use craft_core::Recipe;
+use craft_store::hash::sha256_bytes;
+use craft_store::{DroppedItem, Manifest, RunFolder, Stage, StageStatus, StageWriter};
+use serde::Serialize;
+
+use crate::context::Context;
+use crate::error::Result;
+
+/// What every stage is given.
+pub(crate) struct Run<'a> {
+    pub(crate) folder: &'a RunFolder,
+    pub(crate) recipe: &'a Recipe,
+    /// Folder that relative paths of the recipe start from.
+    pub(crate) base: &'a Path,
+    pub(crate) context: Context<'a>,
+}
+
+/// What a finished stage says of itself.
+#[derive(Default)]
+pub(crate) struct Outcome {
+    pub(crate) counts: BTreeMap<String, u64>,
+    pub(crate) dropped: Vec<DroppedItem>,
+    pub(crate) message: String,
+}
+
+impl Outcome {
+    pub(crate) fn count(mut self, name: &str, n: usize) -> Self {
+        self.counts.insert(name.to_owned(), n as u64);
+        self
+    }
+
+    pub(crate) fn say(mut self, message: impl Into<String>) -> Self {
+        self.message = message.into();
+        self
+    }
+}
+
+impl Run<'_> {
+    /// Does a stage unless it is finished. `config` is what the stage's result depends on beside its
+    /// inputs.
+    pub(crate) fn stage<C: Serialize>(
+        &self,
+        stage: Stage,
+        config: &C,
+        inputs: BTreeMap<String, String>,
+        work: impl FnOnce(&StageWriter) -> Result<Outcome>,
+    ) -> Result<Manifest> {
+        self.context.check()?;
+        let hash = sha256_bytes(serde_json::to_string(config).unwrap_or_default());
+        match stage.open(self.folder, &hash, &inputs)? {
+            StageStatus::Finished(manifest) => {
+                self.context.progress.note(&format!("{}: already done", stage.name));
+                Ok(manifest)
+            }
+            StageStatus::Unfinished(writer) => {
+                let start = Instant::now();
+                let before = previous_seconds(&writer);
+                let result = work(&writer);
+                let seconds = before + start.elapsed().as_secs_f64();
+                match result {
+                    Ok(outcome) => {
+                        let _ = std::fs::remove_file(writer.join(SECONDS_FILE));
+                        let manifest = writer.finish(outcome.counts, outcome.dropped, seconds)?;
+                        self.context.progress.finish(&format!(
+                            "{}: {} ({seconds:.1} s)",
+                            stage.name, outcome.message
+                        ));
+                        Ok(manifest)
+                    }
+                    Err(error) => {
+                        // Time spent is kept, so that a resumed run reports what it cost.
+                        let path = writer.join(SECONDS_FILE);
+                        let _ = craft_store::atomic::write(&path, seconds.to_string().as_bytes());
+                        Err(error)
+                    }
+                }
+            }
+        }
+    }
+
+    pub(crate) fn path(&self, relative: &str) -> PathBuf {
+        self.folder.join(relative)
+    }
+}
+
+const SECONDS_FILE: &str = ".seconds";
+
+fn previous_seconds(writer: &StageWriter) -> f64 {
+    std::fs::read_to_string(writer.join(SECONDS_FILE))
+        .ok()
+        .and_then(|text| text.trim().parse().ok())
+        .unwrap_or(0.0)
+}
+
+/// Digests of the stages that another stage reads.
+pub(crate) fn inputs(manifests: &[&Manifest]) -> BTreeMap<String, String> {
+    manifests.iter().map(|m| (m.stage.clone(), m.digest())).collect()
+}

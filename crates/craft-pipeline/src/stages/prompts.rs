@@ -1,0 +1,121 @@
+//! Stage 0: the prompts of both splits.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use craft_core::prompt::check_prompts;
+use craft_core::recipe::{PromptSource, PromptsSection};
+use craft_core::{Prompt, PromptId, Recipe, Split};
+use craft_store::hash::sha256_bytes;
+use craft_store::{Manifest, Stage, jsonl};
+
+use crate::context::Context;
+use crate::error::{PipelineError, Result};
+use crate::stages::{Outcome, Run};
+
+/// Reads or makes the prompts.
+pub(crate) fn run(run: &Run<'_>) -> Result<Manifest> {
+    let section = &run.recipe.prompts;
+    let (prompts, notes) = load(run.base, run.recipe, &run.context)?;
+    check_prompts(&prompts, true)?;
+    let text = serde_json::to_string(&prompts).unwrap_or_default();
+    let inputs = BTreeMap::from([("prompts".to_owned(), sha256_bytes(text))]);
+    for note in notes {
+        run.context.progress.note(&note);
+    }
+    run.stage(Stage::PROMPTS, section, inputs, |writer| {
+        jsonl::write(&writer.join("prompts.jsonl"), &prompts)?;
+        let count = |split| prompts.iter().filter(|p| p.split == split).count();
+        let (train, eval) = (count(Split::Train), count(Split::Eval));
+        Ok(Outcome::default()
+            .count("train", train)
+            .count("eval", eval)
+            .say(format!("{train} to train on, {eval} to evaluate on")))
+    })
+}
+
+/// The prompts that the recipe names.
+pub(crate) fn load(
+    base: &Path,
+    recipe: &Recipe,
+    context: &Context<'_>,
+) -> Result<(Vec<Prompt>, Vec<String>)> {
+    let section = &recipe.prompts;
+    match section.source {
+        PromptSource::Pocket => {
+            let world = context.world("prompts.source")?;
+            let train = section.train_count.unwrap_or(PromptsSection::POCKET_TRAIN_COUNT);
+            let eval = section.eval_count.unwrap_or(PromptsSection::POCKET_EVAL_COUNT);
+            let mut prompts = world.prompts(recipe.seed, Split::Train, train);
+            prompts.extend(world.prompts(recipe.seed, Split::Eval, eval));
+            Ok((number(prompts), Vec::new()))
+        }
+        PromptSource::File => {
+            let mut prompts = Vec::new();
+            let mut notes = Vec::new();
+            for (key, file, split, limit) in [
+                ("prompts.train", &section.train, Split::Train, section.train_count),
+                ("prompts.eval", &section.eval, Split::Eval, section.eval_count),
+            ] {
+                let Some(file) = file else {
+                    return Err(PipelineError::Usage(format!(
+                        "{key} is missing: expected the path of a file with one prompt a line"
+                    )));
+                };
+                let path = base.join(file);
+                let bytes = std::fs::read(&path).map_err(|error| PipelineError::Input {
+                    path: path.clone(),
+                    message: format!("{key}: the file cannot be read ({error})"),
+                })?;
+                let text = String::from_utf8(bytes).map_err(|error| {
+                    let good = error.utf8_error().valid_up_to();
+                    let line = error.as_bytes()[..good].iter().filter(|b| **b == b'\n').count() + 1;
+                    PipelineError::Input {
+                        path: path.clone(),
+                        message: format!("line {line} is not UTF-8; save the file as UTF-8"),
+                    }
+                })?;
+                let (mut texts, blank, repeated) = lines(&text);
+                if texts.is_empty() {
+                    return Err(PipelineError::Input {
+                        path,
+                        message: format!("{key}: there is no prompt; expected one a line"),
+                    });
+                }
+                if blank + repeated > 0 {
+                    notes.push(format!(
+                        "{}: left out {blank} blank and {repeated} repeated lines",
+                        path.display()
+                    ));
+                }
+                texts.truncate(limit.unwrap_or(usize::MAX));
+                prompts.extend(texts.into_iter().map(|text| Prompt::new(PromptId::from_index(0), text, split)));
+            }
+            Ok((number(prompts), notes))
+        }
+    }
+}
+
+/// Distinct lines in their order, with the numbers of blank and repeated ones.
+fn lines(text: &str) -> (Vec<String>, usize, usize) {
+    let mut seen = std::collections::BTreeSet::new();
+    let (mut out, mut blank, mut repeated) = (Vec::new(), 0, 0);
+    for line in text.trim_start_matches('\u{feff}').lines() {
+        let line = line.trim();
+        if line.is_empty() {
+            blank += 1;
+        } else if seen.insert(line.to_owned()) {
+            out.push(line.to_owned());
+        } else {
+            repeated += 1;
+        }
+    }
+    (out, blank, repeated)
+}
+
+fn number(mut prompts: Vec<Prompt>) -> Vec<Prompt> {
+    for (i, prompt) in prompts.iter_mut().enumerate() {
+        prompt.id = PromptId::from_index(i);
+    }
+    prompts
+}

@@ -1,0 +1,52 @@
+//! Stage 4: composite reward filtering, group advantages, budget; and the random control.
+
+use craft_core::select::{SelectError, random_control, select};
+use craft_core::{CandidateId, Key, ScoreRow};
+use craft_store::{Manifest, Stage, jsonl};
+
+use crate::error::Result;
+use crate::stages::{Outcome, Run, inputs};
+
+/// Selects what is trained on.
+pub(crate) fn run(run: &Run<'_>, scored: &Manifest) -> Result<Manifest> {
+    let recipe = run.recipe;
+    let config = (&recipe.select, &recipe.rewards, &recipe.control, recipe.seed);
+    run.stage(Stage::SELECT, &config, inputs(&[scored]), |writer| {
+        let rows: Vec<ScoreRow> = jsonl::read(&run.path("rewards/rewards.jsonl"))?;
+        let selection = match select(&rows, &recipe.select_options()) {
+            Ok(selection) => selection,
+            Err(error) => {
+                if let SelectError::NothingSelected { funnel, .. } = &error {
+                    let by = funnel.passed_by.iter().map(|(name, n)| format!("{name} {n}"));
+                    run.context.progress.note(&format!(
+                        "funnel: {} candidates; passed by reward: {}; passed all: {}",
+                        funnel.candidates,
+                        by.collect::<Vec<_>>().join(", "),
+                        funnel.passed
+                    ));
+                }
+                return Err(error.into());
+            }
+        };
+        jsonl::write(&writer.join("selection.jsonl"), &selection.rows)?;
+        craft_store::manifest::write_json(&writer.join("funnel.json"), &selection.funnel)?;
+        let funnel = &selection.funnel;
+        if recipe.control.enabled {
+            let ids: Vec<CandidateId> = rows.iter().map(|r| r.id().clone()).collect();
+            let key = Key::new(recipe.seed).stage("control");
+            let control = random_control(funnel.selected, &key, &ids)?;
+            jsonl::write(&writer.join("control.jsonl"), &control)?;
+        }
+        let mut outcome = Outcome::default()
+            .count("candidates", funnel.candidates)
+            .count("passed", funnel.passed)
+            .count("selected", funnel.selected);
+        for (name, n) in &funnel.passed_by {
+            outcome = outcome.count(&format!("passed.{name}"), *n);
+        }
+        Ok(outcome.say(format!(
+            "{} of {} candidates pass the filter; {} of them, from {} prompts, are trained on",
+            funnel.passed, funnel.candidates, funnel.selected, funnel.selected_prompts
+        )))
+    })
+}

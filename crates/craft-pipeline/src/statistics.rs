@@ -1,0 +1,98 @@
+//! Numbers of pictures that drift when a model learns to please its rewards and nothing else.
+
+use craft_store::RgbImage;
+use serde::{Deserialize, Serialize};
+
+/// Colour and detail of a picture, all 0..1.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct ImageStatistics {
+    /// Mean of (max − min)/max over the channels of a pixel.
+    pub saturation: f64,
+    /// Mean luma (Rec. 601).
+    pub brightness: f64,
+    /// Standard deviation of luma.
+    pub contrast: f64,
+    /// Mean absolute luma difference of neighbours.
+    pub sharpness: f64,
+    /// Mean absolute Laplacian of luma, the energy of the finest detail.
+    pub high_frequency: f64,
+}
+
+impl ImageStatistics {
+    /// The fields' names.
+    pub const NAMES: [&str; 5] =
+        ["saturation", "brightness", "contrast", "sharpness", "high_frequency"];
+
+    /// Measures a picture.
+    pub fn of(picture: &RgbImage) -> Self {
+        let (w, h) = (picture.width, picture.height);
+        let mut saturation = 0.0;
+        let luma: Vec<f64> = picture
+            .data
+            .chunks_exact(3)
+            .map(|p| {
+                let [r, g, b] = [p[0], p[1], p[2]].map(|v| f64::from(v) / 255.0);
+                let (high, low) = (r.max(g).max(b), r.min(g).min(b));
+                saturation += if high > 0.0 { (high - low) / high } else { 0.0 };
+                0.299 * r + 0.587 * g + 0.114 * b
+            })
+            .collect();
+        let n = luma.len().max(1) as f64;
+        let (brightness, contrast) = craft_core::stats::mean_std(&luma);
+        let at = |x: usize, y: usize| luma[y * w + x];
+        let (mut edges, mut edge_count) = (0.0, 0usize);
+        let (mut detail, mut detail_count) = (0.0, 0usize);
+        for y in 0..h {
+            for x in 0..w {
+                if x + 1 < w {
+                    edges += (at(x + 1, y) - at(x, y)).abs();
+                    edge_count += 1;
+                }
+                if y + 1 < h {
+                    edges += (at(x, y + 1) - at(x, y)).abs();
+                    edge_count += 1;
+                }
+                if x > 0 && y > 0 && x + 1 < w && y + 1 < h {
+                    let around = at(x - 1, y) + at(x + 1, y) + at(x, y - 1) + at(x, y + 1);
+                    detail += (4.0 * at(x, y) - around).abs() / 8.0;
+                    detail_count += 1;
+                }
+            }
+        }
+        Self {
+            saturation: saturation / n,
+            brightness,
+            contrast,
+            sharpness: edges / edge_count.max(1) as f64,
+            high_frequency: detail / detail_count.max(1) as f64,
+        }
+    }
+
+    /// Mean over pictures.
+    pub fn mean(all: &[Self]) -> Self {
+        let n = all.len().max(1) as f64;
+        let mean = |f: fn(&Self) -> f64| all.iter().map(f).sum::<f64>() / n;
+        Self {
+            saturation: mean(|s| s.saturation),
+            brightness: mean(|s| s.brightness),
+            contrast: mean(|s| s.contrast),
+            sharpness: mean(|s| s.sharpness),
+            high_frequency: mean(|s| s.high_frequency),
+        }
+    }
+}
+
+/// Mean absolute pixel difference, 0..1, between the pictures of one prompt; `None` for single pictures.
+pub fn diversity(pictures: &[RgbImage], samples: usize) -> Option<f64> {
+    let mut distances = Vec::new();
+    for group in pictures.chunks(samples.max(1)) {
+        for (i, a) in group.iter().enumerate() {
+            for b in &group[..i] {
+                let sum: u64 =
+                    a.data.iter().zip(&b.data).map(|(a, b)| u64::from(a.abs_diff(*b))).sum();
+                distances.push(sum as f64 / (255.0 * a.data.len().max(1) as f64));
+            }
+        }
+    }
+    (!distances.is_empty()).then(|| craft_core::stats::mean(&distances))
+}

@@ -1,0 +1,44 @@
+//! What an embedded world offers to a run: models, prompts with facts, and a checker of pictures.
+
+use std::path::PathBuf;
+
+use craft_core::{Prompt, Split};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::error::Result;
+
+/// One fact of a prompt, looked for in a picture.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FactRow {
+    /// Kind of fact, such as `colour`.
+    pub kind: String,
+    /// The fact in words.
+    pub fact: String,
+    /// Whether the picture shows it.
+    pub passed: bool,
+}
+
+/// An embedded world. The name `pocket` in a recipe stands for its models, prompts and templates.
+pub trait World: Sync {
+    /// Folder of the diffusion model.
+    ///
+    /// # Errors
+    /// When the embedded files cannot be unpacked.
+    fn model_dir(&self) -> Result<PathBuf>;
+
+    /// Folder of a reward model of this world; `None` for an unknown name.
+    ///
+    /// # Errors
+    /// When the embedded files cannot be unpacked.
+    fn reward_dir(&self, name: &str) -> Result<Option<PathBuf>>;
+
+    /// Wordings for the template expander (TOML).
+    fn templates(&self) -> &str;
+
+    /// `n` prompts of a split. The splits share no prompt.
+    fn prompts(&self, seed: u64, split: Split, n: usize) -> Vec<Prompt>;
+
+    /// Looks for a prompt's facts in a picture; `None` where the facts are not of this world.
+    fn check(&self, rgb: &[u8], facts: &Value) -> Option<Vec<FactRow>>;
+}

@@ -1,0 +1,257 @@
+//! The command line as types.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// Aligns a text-to-image diffusion model with human preference (CRAFT), from a model, a list of
+/// prompts and a few reward models.
+///
+/// Exit codes: 0 done, 1 failed, 2 wrong usage or recipe, 3 bad input file, 4 stopped by the NaN
+/// guard, 130 interrupted (state saved).
+#[derive(Debug, Parser)]
+#[command(name = "craft", version, max_term_width = 100, propagate_version = true)]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    pub(crate) global: Global,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// Flags of every command.
+#[derive(Debug, Args)]
+pub(crate) struct Global {
+    /// Where to compute: `cpu`
+    #[arg(long, global = true, default_value = "cpu", value_name = "DEVICE")]
+    pub(crate) device: String,
+    /// Threads to compute with; all cores if not given. Does not change any result
+    #[arg(long, global = true, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub(crate) threads: Option<u16>,
+    /// Results as JSON, one object a line
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+    /// More messages (twice: everything)
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    pub(crate) verbose: u8,
+    /// No progress and no messages but warnings and errors
+    #[arg(short, long, global = true, conflicts_with = "verbose")]
+    pub(crate) quiet: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// The whole loop on the embedded model: expand, generate, score, select, train, evaluate, report
+    Demo(DemoArgs),
+    /// Run a recipe; running it again resumes
+    Run(RunArgs),
+    /// Stage of a run: word the prompts in richer ways
+    Expand(StageArgs),
+    /// Stage of a run: draw the candidates
+    Generate(StageArgs),
+    /// Stage of a run: score the candidates. With --reward: score images, one JSON line each
+    Score(ScoreArgs),
+    /// Stage of a run: filter and weigh the candidates
+    Select(StageArgs),
+    /// Stage of a run: tune the model on the selection
+    Train(StageArgs),
+    /// Stage of a run: compare base and tuned model on prompts never trained on
+    Evaluate(StageArgs),
+    /// Stage of a run: write the report page
+    Report(StageArgs),
+    /// Draw pictures
+    Sample(SampleArgs),
+    /// Run one component on tensors of a file, to compare with other implementations
+    Forward(ForwardArgs),
+    /// Measure the speed of sampling or training
+    Bench(BenchArgs),
+    /// Check this machine and the embedded models
+    Doctor,
+    /// The embedded world
+    #[command(subcommand)]
+    Pocket(PocketCommand),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DemoArgs {
+    /// Run folder [default: runs/demo]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) out: Option<PathBuf>,
+    /// Seed of every random number
+    #[arg(long, value_name = "N")]
+    pub(crate) seed: Option<u64>,
+    /// A smaller run, for a first look and for continuous integration
+    #[arg(long)]
+    pub(crate) quick: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RunArgs {
+    /// The recipe; paths in it are relative to its folder
+    #[arg(value_name = "RECIPE.toml")]
+    pub(crate) recipe: PathBuf,
+    /// Run folder [default: runs/<name of the recipe>]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) out: Option<PathBuf>,
+    /// Override a key of the recipe, such as train.steps=60 or rewards.pocket-aes.weight=2
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    pub(crate) set: Vec<String>,
+    /// Check everything and print the plan, but compute nothing
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct StageArgs {
+    /// Run folder, as written by `craft run`
+    #[arg(value_name = "RUN_DIR")]
+    pub(crate) run_dir: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ScoreArgs {
+    /// Run folder, or with --reward the images (PNG or JPEG)
+    #[arg(value_name = "RUN_DIR | IMAGE", required = true)]
+    pub(crate) paths: Vec<PathBuf>,
+    /// Reward model: pocket-hps, pocket-pick, pocket-aes, pocket-ir, or NAME=FOLDER of its weights
+    #[arg(long = "reward", value_name = "NAME[=WEIGHTS]", requires = "prompt")]
+    pub(crate) rewards: Vec<String>,
+    /// What the images are to show
+    #[arg(long, value_name = "TEXT", requires = "rewards")]
+    pub(crate) prompt: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct SampleArgs {
+    /// Model folder in the diffusers layout, or `pocket`
+    #[arg(long, value_name = "DIR")]
+    pub(crate) model: String,
+    /// What to draw; may be given several times
+    #[arg(long = "prompt", value_name = "TEXT", required = true)]
+    pub(crate) prompts: Vec<String>,
+    /// What not to draw
+    #[arg(long, value_name = "TEXT", default_value = "")]
+    pub(crate) negative_prompt: String,
+    /// Steps of sampling [default: 25; pocket: 8]
+    #[arg(long, value_name = "N")]
+    pub(crate) steps: Option<usize>,
+    /// Scale of classifier-free guidance, 1 for none [default: 7.5; pocket: 4]
+    #[arg(long, value_name = "F")]
+    pub(crate) guidance_scale: Option<f64>,
+    /// ddim or dpm++2m
+    #[arg(long, value_name = "NAME", default_value = "ddim")]
+    pub(crate) scheduler: String,
+    /// Seed of the initial noise
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub(crate) seed: u64,
+    /// Height in pixels [default: the model's]
+    #[arg(long, value_name = "H")]
+    pub(crate) height: Option<usize>,
+    /// Width in pixels [default: the model's]
+    #[arg(long, value_name = "W")]
+    pub(crate) width: Option<usize>,
+    /// LoRA file (not in this version)
+    #[arg(long, value_name = "FILE[:SCALE]")]
+    pub(crate) lora: Vec<String>,
+    /// Initial noise: tensor `latents` [B,4,h,w] of unit normals
+    #[arg(long, value_name = "FILE.safetensors")]
+    pub(crate) latents: Option<PathBuf>,
+    /// PNG file, or folder for several pictures [default: sample.png or samples/]
+    #[arg(long, value_name = "FILE.png|DIR")]
+    pub(crate) output: Option<PathBuf>,
+    /// Write the final latents before VAE decoding as tensor `latents`
+    #[arg(long, value_name = "FILE.safetensors")]
+    pub(crate) dump_latents: Option<PathBuf>,
+}
+
+/// Components of `craft forward`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Component {
+    /// sample, timestep, encoder_hidden_states → sample
+    Unet,
+    /// sample [B,3,H,W] in -1..1 → mean, logvar
+    VaeEncode,
+    /// sample [B,4,h,w] → sample [B,3,H,W]
+    VaeDecode,
+    /// input_ids → last_hidden_state, penultimate_hidden_state, pooled
+    TextEncoder,
+    /// The same of the folder text_encoder_2
+    #[value(name = "text-encoder-2")]
+    TextEncoder2,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ForwardArgs {
+    /// Model folder in the diffusers layout, or `pocket`
+    #[arg(long, value_name = "DIR")]
+    pub(crate) model: String,
+    /// Which part of the model
+    #[arg(long)]
+    pub(crate) component: Component,
+    /// Tensors that go in
+    #[arg(long = "in", value_name = "X.safetensors")]
+    pub(crate) input: PathBuf,
+    /// Where the tensors that come out are written
+    #[arg(long = "out", value_name = "Y.safetensors")]
+    pub(crate) output: PathBuf,
+    /// unet: also `loss`, the weighted squared error to `target` with `weight`
+    #[arg(long)]
+    pub(crate) loss: bool,
+    /// unet: also `loss` and its gradients as `grad.<parameter>`
+    #[arg(long)]
+    pub(crate) grads: bool,
+}
+
+/// What `craft bench` measures.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum BenchKind {
+    /// Denoising steps with guidance, and decoding
+    Sample,
+    /// Forward, backward and AdamW
+    TrainStep,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct BenchArgs {
+    /// What to measure
+    pub(crate) kind: BenchKind,
+    /// Model folder in the diffusers layout, or `pocket`
+    #[arg(long, value_name = "DIR", default_value = "pocket")]
+    pub(crate) model: String,
+    /// Pictures at a time
+    #[arg(long, value_name = "B", default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..=4096))]
+    pub(crate) batch: u32,
+    /// Height in pixels [default: the model's]
+    #[arg(long, value_name = "H")]
+    pub(crate) height: Option<usize>,
+    /// Width in pixels [default: the model's]
+    #[arg(long, value_name = "W")]
+    pub(crate) width: Option<usize>,
+    /// Number format: f32
+    #[arg(long, value_name = "FORMAT", default_value = "f32")]
+    pub(crate) precision: String,
+    /// Steps to measure
+    #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub(crate) steps: u32,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum PocketCommand {
+    /// Train the embedded models from seeds; running it again resumes
+    Build(PocketBuildArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct PocketBuildArgs {
+    /// Folder that receives the models
+    #[arg(long, value_name = "DIR", default_value = "assets/pocket")]
+    pub(crate) out: PathBuf,
+    /// Seed of every random number
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub(crate) seed: u64,
+    /// Factor on the length of training; less than 1 for a trial
+    #[arg(long, value_name = "F", default_value_t = 1.0)]
+    pub(crate) scale: f64,
+    /// tokenizer, vae, base, rewards [default: all]
+    #[arg(value_name = "PART")]
+    pub(crate) parts: Vec<String>,
+}

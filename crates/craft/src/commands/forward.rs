@@ -1,0 +1,196 @@
+//! `craft forward`: one component on the tensors of a file, so that anyone can compare with PyTorch.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use burn::tensor::{Device, Int, Tensor, TensorData};
+use craft_diffusion::objective::weighted_mse;
+use craft_diffusion::optimizer::{self, GradMap};
+use craft_nn::clip::ClipTextConfig;
+use craft_nn::unet::AddedCondition;
+use craft_nn::unet_config::UNetConfig;
+use craft_nn::weights;
+use craft_pipeline::model::{load_text_encoder, load_unet, load_vae};
+use craft_store::tensors::{self, Dtype, TensorReader};
+
+use super::{App, model_dir};
+use crate::cli::{Component, ForwardArgs};
+use crate::exit::{input, usage};
+use crate::interrupt;
+
+type Output = BTreeMap<String, tensors::Tensor>;
+
+/// Runs the component and writes what comes out.
+pub(super) fn forward(app: &App, args: &ForwardArgs) -> anyhow::Result<()> {
+    if (args.loss || args.grads) && args.component != Component::Unet {
+        return Err(usage("--loss and --grads go with --component unet only"));
+    }
+    interrupt::exit_at_once()?;
+    let mut file = Input { path: &args.input, reader: TensorReader::open(&args.input)? };
+    let dir = model_dir(&args.model)?;
+    let mut out = Output::new();
+    match args.component {
+        Component::Unet => unet(app, args, &dir.join("unet"), &mut file, &mut out)?,
+        Component::VaeEncode => {
+            let (vae, config) = load_vae(&dir.join("vae"), &app.device)?;
+            let unit = config.scale();
+            let x = file.floats("sample", [None, Some(config.in_channels), None, None])?;
+            let [_, _, height, width] = dims(&x);
+            if height % unit != 0 || width % unit != 0 {
+                return Err(input(format!(
+                    "{}: tensor `sample` has shape {:?}; expected height and width that are multiples of {unit}",
+                    args.input.display(),
+                    x.shape
+                )));
+            }
+            let (mean, logvar) = vae.encode(to_device(x, &app.device));
+            put(&mut out, "mean", mean);
+            put(&mut out, "logvar", logvar);
+        }
+        Component::VaeDecode => {
+            let (vae, config) = load_vae(&dir.join("vae"), &app.device)?;
+            let x = file.floats("sample", [None, Some(config.latent_channels), None, None])?;
+            put(&mut out, "sample", vae.decode(to_device::<4>(x, &app.device)));
+        }
+        Component::TextEncoder => text(app, &dir.join("text_encoder"), &mut file, &mut out)?,
+        Component::TextEncoder2 => text(app, &dir.join("text_encoder_2"), &mut file, &mut out)?,
+    }
+    Ok(tensors::write_map(&args.output, &out, Dtype::F32)?)
+}
+
+fn unet(
+    app: &App,
+    args: &ForwardArgs,
+    dir: &Path,
+    file: &mut Input<'_>,
+    out: &mut Output,
+) -> anyhow::Result<()> {
+    let device = if args.grads { app.device.clone().autodiff() } else { app.device.clone() };
+    let (unet, config) = load_unet(dir, &device)?;
+    let sample = file.floats("sample", [None, Some(config.in_channels), None, None])?;
+    let [batch, _, height, width] = dims(&sample);
+    let unit = 1 << (config.block_out_channels.len() - 1);
+    if height % unit != 0 || width % unit != 0 {
+        return Err(input(format!(
+            "{}: tensor `sample` has shape {:?}; expected height and width that are multiples of {unit}",
+            args.input.display(),
+            sample.shape
+        )));
+    }
+    let timesteps = file.floats("timestep", [Some(batch)])?.data;
+    let context = file.floats("encoder_hidden_states", [Some(batch), None, context_width(&config)])?;
+    let added = match &config.addition_embed_type {
+        Some(_) => Some(AddedCondition {
+            text_embeds: to_device(file.floats("text_embeds", [Some(batch), None])?, &device),
+            time_ids: file
+                .floats("time_ids", [Some(batch), Some(6)])?
+                .data
+                .chunks(6)
+                .map(<[f32]>::to_vec)
+                .collect(),
+        }),
+        None => None,
+    };
+    let shape = [Some(batch), Some(config.out_channels), Some(height), Some(width)];
+    let goal = if args.loss || args.grads {
+        Some((file.floats("target", shape)?, file.floats("weight", [Some(batch)])?.data))
+    } else {
+        None
+    };
+    let context = to_device(context, &device);
+    let prediction = unet.forward(to_device(sample, &device), &timesteps, &context, added.as_ref());
+    put(out, "sample", prediction.clone());
+    let Some((target, weight)) = goal else { return Ok(()) };
+    let loss = weighted_mse(prediction, to_device(target, &device), &weight, batch);
+    let value = weights::to_vec(loss.clone());
+    out.insert("loss".to_owned(), tensors::Tensor { shape: vec![], data: value });
+    if args.grads {
+        let mut grads = GradMap::new();
+        optimizer::collect(&unet, loss.backward(), &mut grads);
+        for (name, shape) in weights::shapes(&unet) {
+            let count = shape.iter().product();
+            let data = grads.remove(&name).unwrap_or_else(|| vec![0.0; count]);
+            out.insert(format!("grad.{name}"), tensors::Tensor { shape, data });
+        }
+    }
+    Ok(())
+}
+
+fn context_width(config: &UNetConfig) -> Option<usize> {
+    (0..config.block_out_channels.len()).find_map(|level| config.context(level))
+}
+
+fn text(app: &App, dir: &Path, file: &mut Input<'_>, out: &mut Output) -> anyhow::Result<()> {
+    let encoder = load_text_encoder(dir, &app.device)?;
+    let path = dir.join("config.json");
+    let json = std::fs::read_to_string(&path)
+        .map_err(|error| input(format!("{}: it cannot be read ({error})", path.display())))?;
+    let config = ClipTextConfig::from_json(&json)?;
+    let (shape, ids) = file.reader.read_i64("input_ids")?;
+    let longest = config.max_position_embeddings;
+    let expected = format!("[B, L] with L at most {longest}");
+    let shape = match <[usize; 2]>::try_from(shape.clone()) {
+        Ok(shape) if shape[0] > 0 && (1..=longest).contains(&shape[1]) => shape,
+        _ => return Err(file.wrong_shape("input_ids", &shape, &expected)),
+    };
+    if let Some(id) = ids.iter().find(|id| !(0..config.vocab_size as i64).contains(*id)) {
+        return Err(input(format!(
+            "{}: tensor `input_ids` holds {id}; expected token ids from 0 to {}",
+            file.path.display(),
+            config.vocab_size - 1
+        )));
+    }
+    let ids = Tensor::<2, Int>::from_data(TensorData::new(ids, shape), &app.device);
+    let states = encoder.forward(ids);
+    put(out, "last_hidden_state", states.last_hidden_state);
+    put(out, "penultimate_hidden_state", states.penultimate_hidden_state);
+    put(out, "pooled", states.pooled);
+    if let Some(embeds) = states.text_embeds {
+        put(out, "text_embeds", embeds);
+    }
+    Ok(())
+}
+
+/// The tensors that go in.
+struct Input<'a> {
+    path: &'a Path,
+    reader: TensorReader,
+}
+
+impl Input<'_> {
+    /// A tensor of the expected shape; `None` stands for any size but 0.
+    fn floats<const D: usize>(
+        &mut self,
+        name: &str,
+        expected: [Option<usize>; D],
+    ) -> anyhow::Result<tensors::Tensor> {
+        let tensor = self.reader.read(name)?;
+        let fits = tensor.shape.len() == D
+            && tensor.shape.iter().zip(expected).all(|(n, e)| e.map_or(*n > 0, |e| e == *n));
+        if fits {
+            return Ok(tensor);
+        }
+        let words = expected.map(|e| e.map_or("any".to_owned(), |e| e.to_string())).join(", ");
+        Err(self.wrong_shape(name, &tensor.shape, &format!("[{words}]")))
+    }
+
+    fn wrong_shape(&self, name: &str, found: &[usize], expected: &str) -> anyhow::Error {
+        input(format!(
+            "{}: tensor `{name}` has shape {found:?}; expected {expected} for this model",
+            self.path.display()
+        ))
+    }
+}
+
+fn dims(tensor: &tensors::Tensor) -> [usize; 4] {
+    std::array::from_fn(|i| tensor.shape.get(i).copied().unwrap_or(0))
+}
+
+fn to_device<const D: usize>(tensor: tensors::Tensor, device: &Device) -> Tensor<D> {
+    Tensor::from_data(TensorData::new(tensor.data, tensor.shape), device)
+}
+
+fn put<const D: usize>(out: &mut Output, name: &str, tensor: Tensor<D>) {
+    let shape = tensor.dims().to_vec();
+    out.insert(name.to_owned(), tensors::Tensor { shape, data: weights::to_vec(tensor) });
+}

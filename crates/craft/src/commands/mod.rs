@@ -1,0 +1,91 @@
+//! One file per command.
+
+mod bench;
+mod demo;
+mod doctor;
+mod forward;
+mod pocket;
+mod run;
+mod sample;
+mod score;
+mod stage;
+mod summary;
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+use burn::tensor::Device;
+
+use crate::cli::{Cli, Command, Global};
+use crate::console::Level;
+use crate::exit::{input, usage};
+
+/// What every command is given.
+#[derive(Clone, Debug)]
+pub(crate) struct App {
+    /// Where to compute.
+    pub(crate) device: Device,
+    /// Results as JSON.
+    pub(crate) json: bool,
+    /// How much is said.
+    pub(crate) level: Level,
+}
+
+/// Name of the embedded model.
+const POCKET: &str = "pocket";
+
+/// Runs the command.
+pub(crate) fn dispatch(cli: &Cli, level: Level) -> anyhow::Result<()> {
+    let app = App { device: device(&cli.global)?, json: cli.global.json, level };
+    if let Some(threads) = cli.global.threads {
+        rayon::ThreadPoolBuilder::new()
+            .num_threads(usize::from(threads))
+            .build_global()
+            .context("cannot start the threads")?;
+    }
+    match &cli.command {
+        Command::Demo(args) => demo::demo(&app, args),
+        Command::Run(args) => run::run(&app, args),
+        Command::Expand(args) => stage::stage(&app, &args.run_dir, "expand"),
+        Command::Generate(args) => stage::stage(&app, &args.run_dir, "generate"),
+        Command::Score(args) => score::score(&app, args),
+        Command::Select(args) => stage::stage(&app, &args.run_dir, "select"),
+        Command::Train(args) => stage::stage(&app, &args.run_dir, "train"),
+        Command::Evaluate(args) => stage::stage(&app, &args.run_dir, "evaluate"),
+        Command::Report(args) => stage::stage(&app, &args.run_dir, "report"),
+        Command::Sample(args) => sample::sample(&app, args),
+        Command::Forward(args) => forward::forward(&app, args),
+        Command::Bench(args) => bench::bench(&app, args),
+        Command::Doctor => doctor::doctor(&app),
+        Command::Pocket(command) => pocket::pocket(command),
+    }
+}
+
+fn device(global: &Global) -> anyhow::Result<Device> {
+    let name = global.device.split(':').next().unwrap_or_default();
+    match name {
+        "cpu" if global.device == "cpu" => Ok(Device::flex()),
+        "cuda" | "rocm" | "metal" | "vulkan" | "wgpu" => Err(usage(format!(
+            "--device {}: this build computes on `cpu` only; a GPU backend is a cargo feature of its name (`cargo build --release --features {name}`), which this version does not have yet",
+            global.device
+        ))),
+        _ => Err(usage(format!(
+            "--device {}: there is no such device; expected `cpu`, the only one of this build",
+            global.device
+        ))),
+    }
+}
+
+/// The folder of a model: the embedded one by its name, or the folder given.
+fn model_dir(model: &str) -> anyhow::Result<PathBuf> {
+    let path = Path::new(model);
+    if model == POCKET && !path.is_dir() {
+        return pocket::assets();
+    }
+    if path.is_dir() {
+        return Ok(path.to_owned());
+    }
+    Err(input(format!(
+        "{model}: there is no such folder; expected a model folder in the diffusers layout, or `pocket` for the embedded model (downloading by name comes with a later version)"
+    )))
+}

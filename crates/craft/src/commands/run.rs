@@ -1,0 +1,58 @@
+//! `craft run`
+
+use std::path::{Path, PathBuf};
+
+use craft_pipeline::run::Context;
+
+use super::{App, summary};
+use crate::cli::RunArgs;
+use crate::exit::input;
+use crate::progress::Reporter;
+use crate::{console, interrupt};
+
+/// Runs a recipe.
+pub(super) fn run(app: &App, args: &RunArgs) -> anyhow::Result<()> {
+    let text = read_recipe(&args.recipe)?;
+    let base_dir = match args.recipe.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent.to_owned(),
+        _ => PathBuf::from("."),
+    };
+    if args.dry_run {
+        let plan = craft_pipeline::run::dry_run(&text, &args.set, &base_dir)?;
+        return console::result(plan.trim_end());
+    }
+    let out = args.out.clone().unwrap_or_else(|| {
+        Path::new("runs").join(args.recipe.file_stem().unwrap_or("run".as_ref()))
+    });
+    execute(app, &text, &args.set, &out, &base_dir)
+}
+
+/// Runs or resumes a recipe in a folder and prints how it ended.
+pub(super) fn execute(
+    app: &App,
+    recipe: &str,
+    overrides: &[String],
+    out: &Path,
+    base_dir: &Path,
+) -> anyhow::Result<()> {
+    let progress = Reporter::new(app.level);
+    let context = Context { progress: &progress, stop: interrupt::stop_flag()? };
+    craft_pipeline::run::run(recipe, overrides, out, base_dir, &context)?;
+    summary::print(app, out)
+}
+
+fn read_recipe(path: &Path) -> anyhow::Result<String> {
+    let bytes = std::fs::read(path).map_err(|error| {
+        input(format!(
+            "{}: the recipe cannot be read ({error}); expected a TOML file: check the path",
+            path.display()
+        ))
+    })?;
+    String::from_utf8(bytes).map_err(|error| {
+        input(format!(
+            "{}: the recipe is not UTF-8 (byte {}); save it as UTF-8",
+            path.display(),
+            error.utf8_error().valid_up_to()
+        ))
+    })
+}

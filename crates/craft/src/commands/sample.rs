@@ -1,0 +1,312 @@
+//! `craft sample`
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use craft_core::rng::Key;
+use craft_diffusion::sampler::Scheduler;
+use craft_pipeline::draw::{DrawOptions, Job, draw};
+use craft_pipeline::model::Model;
+use craft_pipeline::run::Progress;
+use craft_store::tensors::{self, Dtype, TensorReader};
+use craft_store::{atomic, image};
+use serde_json::json;
+
+use super::{App, POCKET, model_dir};
+use crate::cli::SampleArgs;
+use crate::exit::{input, usage};
+use crate::progress::Reporter;
+use crate::{console, interrupt};
+
+/// Latent pixels that are denoised at once; only speed and memory depend on it.
+const LATENT_PIXELS_AT_ONCE: usize = 4096;
+
+/// Draws pictures.
+pub(super) fn sample(app: &App, args: &SampleArgs) -> anyhow::Result<()> {
+    let plan = Plan::new(args)?;
+    let noise = args.latents.as_deref().map(read_noise).transpose()?;
+    let count = picture_count(args.prompts.len(), noise.as_ref().map(|n| n.shape[0]))?;
+    let output = Output::new(args.output.as_deref(), count)?;
+    interrupt::exit_at_once()?;
+
+    let dir = model_dir(&args.model)?;
+    let model = Model::load(&dir, &app.device)?;
+    let (height, width) = size(args, &model, noise.as_ref())?;
+    let [c, h, w] = model.latent_shape(height, width);
+    if let (Some(noise), Some(file)) = (&noise, &args.latents)
+        && noise.shape[1..] != [c, h, w]
+    {
+        return Err(input(format!(
+            "{}: tensor `latents` has shape {:?}; expected [B, {c}, {h}, {w}] for pictures of {height}×{width} by this model: give the height and width that fit",
+            file.display(),
+            noise.shape
+        )));
+    }
+    warn_of_cut_prompts(args, &model);
+
+    let jobs: Vec<Job<'_>> = (0..count)
+        .map(|i| Job {
+            prompt: &args.prompts[i.min(args.prompts.len() - 1)],
+            negative: &args.negative_prompt,
+            noise: match &noise {
+                Some(noise) => noise.picture(i),
+                None => Key::new(args.seed).stage("sample").sample(i as u64).standard_normals(c * h * w),
+            },
+        })
+        .collect();
+    let options = DrawOptions {
+        steps: plan.steps,
+        guidance_scale: plan.guidance_scale,
+        scheduler: plan.scheduler,
+        height,
+        width,
+        batch: (LATENT_PIXELS_AT_ONCE / (h * w).max(1)).clamp(1, 16),
+    };
+    let progress = Reporter::new(app.level);
+    progress.start("sample", count as u64, "images");
+    let drawn = draw(&model, &jobs, &options, &mut |n| progress.advance(n as u64))?;
+    progress.finish(&format!("{count} images"));
+
+    if let Some(path) = &args.dump_latents {
+        let all: Vec<f32> = drawn.iter().flat_map(|d| d.latents.iter().copied()).collect();
+        let shape = [count, c, h, w];
+        tensors::write(path, &[("latents", &shape, &all)], Dtype::F32, &BTreeMap::new())?;
+    }
+    output.make_folder()?;
+    for (i, (job, drawn)) in jobs.iter().zip(&drawn).enumerate() {
+        let path = output.path(i);
+        let text = parameters(args, &plan, job.prompt, i, count, (height, width));
+        image::write_png(&path, &drawn.image, Some(&text))?;
+        let shown = path.display().to_string();
+        if app.json {
+            let seed = noise.is_none().then_some(args.seed);
+            let line = json!({ "image": shown, "prompt": job.prompt, "seed": seed, "sample": i });
+            console::result(&line.to_string())?;
+        } else {
+            console::result(&shown)?;
+        }
+    }
+    Ok(())
+}
+
+/// What the flags come to.
+struct Plan {
+    steps: usize,
+    guidance_scale: f64,
+    scheduler: Scheduler,
+}
+
+impl Plan {
+    fn new(args: &SampleArgs) -> anyhow::Result<Self> {
+        if !args.lora.is_empty() {
+            return Err(usage("--lora is not in this version; merge the LoRA into the model first"));
+        }
+        let pocket = args.model == POCKET;
+        let steps = args.steps.unwrap_or(if pocket { 8 } else { 25 });
+        if !(1..=1000).contains(&steps) {
+            return Err(usage(format!("--steps is {steps}; expected 1 to 1000")));
+        }
+        let guidance_scale = args.guidance_scale.unwrap_or(if pocket { 4.0 } else { 7.5 });
+        if !(guidance_scale.is_finite() && (0.0..=100.0).contains(&guidance_scale)) {
+            return Err(usage(format!("--guidance-scale is {guidance_scale}; expected 0 to 100")));
+        }
+        Ok(Self { steps, guidance_scale, scheduler: scheduler(&args.scheduler)? })
+    }
+}
+
+fn scheduler(name: &str) -> anyhow::Result<Scheduler> {
+    let known = Scheduler::NAMES.join(" or ");
+    match (Scheduler::parse(name), name) {
+        (Some(scheduler), _) => Ok(scheduler),
+        (None, "euler" | "euler-a") => Err(usage(format!(
+            "--scheduler {name} is not in this version; expected {known}"
+        ))),
+        (None, _) => {
+            Err(usage(format!("--scheduler {name}: there is no such scheduler; expected {known}")))
+        }
+    }
+}
+
+/// Initial noise of a file.
+struct Noise {
+    shape: [usize; 4],
+    data: Vec<f32>,
+}
+
+impl Noise {
+    /// The noise of picture `i`; of the only one, if there is one.
+    fn picture(&self, i: usize) -> Vec<f32> {
+        let size = self.data.len() / self.shape[0];
+        let i = i.min(self.shape[0] - 1);
+        self.data[i * size..(i + 1) * size].to_vec()
+    }
+}
+
+fn read_noise(path: &Path) -> anyhow::Result<Noise> {
+    let tensor = TensorReader::open(path)?.read("latents")?;
+    let about = |found: String| {
+        input(format!(
+            "{}: tensor `latents` {found}; expected unit normals of shape [B, 4, h, w]",
+            path.display()
+        ))
+    };
+    let Ok(shape) = <[usize; 4]>::try_from(tensor.shape.clone()) else {
+        return Err(about(format!("has shape {:?}", tensor.shape)));
+    };
+    if tensor.data.is_empty() {
+        return Err(about(format!("has shape {shape:?}, no values")));
+    }
+    if let Some(value) = tensor.data.iter().find(|v| !v.is_finite()) {
+        return Err(about(format!("holds {value}")));
+    }
+    Ok(Noise { shape, data: tensor.data })
+}
+
+/// How many pictures prompts and noises make: one of either goes with all of the other.
+fn picture_count(prompts: usize, noises: Option<usize>) -> anyhow::Result<usize> {
+    match noises {
+        None => Ok(prompts),
+        Some(n) if n == prompts || n == 1 || prompts == 1 => Ok(n.max(prompts)),
+        Some(n) => Err(usage(format!(
+            "there are {prompts} prompts and {n} latents; expected as many of both, or one of either"
+        ))),
+    }
+}
+
+/// Height and width in pixels: as given, or of the latents given, or the model's.
+fn size(args: &SampleArgs, model: &Model, noise: Option<&Noise>) -> anyhow::Result<(usize, usize)> {
+    let scale = model.vae_config.scale();
+    let usual = |latent: Option<usize>| latent.map_or(model.default_size(), |n| n * scale);
+    let height = args.height.unwrap_or_else(|| usual(noise.map(|n| n.shape[2])));
+    let width = args.width.unwrap_or_else(|| usual(noise.map(|n| n.shape[3])));
+    for (flag, size) in [("--height", height), ("--width", width)] {
+        if size == 0 || size > image::MAX_SIDE as usize || !size.is_multiple_of(scale) {
+            return Err(usage(format!(
+                "{flag} is {size}; expected a multiple of {scale} up to {} for this model",
+                image::MAX_SIDE
+            )));
+        }
+    }
+    Ok((height, width))
+}
+
+fn warn_of_cut_prompts(args: &SampleArgs, model: &Model) {
+    for text in args.prompts.iter().chain([&args.negative_prompt]) {
+        let cut = model.tokenizer.encode(text).tokens_cut;
+        if cut > 0 {
+            tracing::warn!(
+                "the last {cut} tokens of `{text}` are cut off: the model reads {} tokens, begin and end included",
+                model.tokenizer.length()
+            );
+        }
+    }
+}
+
+/// Where pictures go.
+enum Output {
+    File(PathBuf),
+    Folder(PathBuf),
+}
+
+impl Output {
+    fn new(given: Option<&Path>, count: usize) -> anyhow::Result<Self> {
+        let Some(path) = given else {
+            return Ok(if count == 1 {
+                Self::File("sample.png".into())
+            } else {
+                Self::Folder("samples".into())
+            });
+        };
+        if path.is_dir() {
+            return Ok(Self::Folder(path.to_owned()));
+        }
+        let extension = path.extension().map(|e| e.to_string_lossy().to_lowercase());
+        match extension.as_deref() {
+            Some("png") if count == 1 => Ok(Self::File(path.to_owned())),
+            Some("png") => Err(usage(format!(
+                "--output {} is one file, but there are {count} pictures; give a folder",
+                path.display()
+            ))),
+            Some("jpg" | "jpeg" | "webp" | "bmp" | "gif" | "tif" | "tiff") => Err(usage(format!(
+                "--output {}: pictures are written as PNG; give a name that ends in .png, or a folder",
+                path.display()
+            ))),
+            _ => Ok(Self::Folder(path.to_owned())),
+        }
+    }
+
+    fn make_folder(&self) -> anyhow::Result<()> {
+        let folder = match self {
+            Self::File(path) => path.parent().filter(|p| !p.as_os_str().is_empty()),
+            Self::Folder(path) => Some(path.as_path()),
+        };
+        if let Some(folder) = folder {
+            atomic::create_dir(folder)?;
+        }
+        Ok(())
+    }
+
+    fn path(&self, i: usize) -> PathBuf {
+        match self {
+            Self::File(path) => path.clone(),
+            Self::Folder(path) => path.join(format!("{i:05}.png")),
+        }
+    }
+}
+
+/// The text that other tools read the settings from.
+fn parameters(
+    args: &SampleArgs,
+    plan: &Plan,
+    prompt: &str,
+    i: usize,
+    count: usize,
+    (height, width): (usize, usize),
+) -> String {
+    let mut text = format!("{prompt}\n");
+    if !args.negative_prompt.is_empty() {
+        text.push_str(&format!("Negative prompt: {}\n", args.negative_prompt));
+    }
+    let sampler = match plan.scheduler {
+        Scheduler::Ddim => "DDIM",
+        Scheduler::DpmPlusPlus2M => "DPM++ 2M",
+    };
+    let source = match (&args.latents, count) {
+        (Some(_), _) => format!("Latents: {i}"),
+        (None, 1) => format!("Seed: {}", args.seed),
+        (None, _) => format!("Seed: {}, Sample: {i}", args.seed),
+    };
+    let model = Path::new(&args.model).file_name().unwrap_or_default().to_string_lossy();
+    text.push_str(&format!(
+        "Steps: {}, Sampler: {sampler}, CFG scale: {}, {source}, Size: {width}x{height}, Model: {model}, Version: craft {}",
+        plan.steps,
+        plan.guidance_scale,
+        env!("CARGO_PKG_VERSION")
+    ));
+    text
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::exit;
+
+    #[test]
+    fn prompts_and_latents_pair_up() {
+        assert_eq!(picture_count(3, None).unwrap(), 3);
+        assert_eq!(picture_count(3, Some(3)).unwrap(), 3);
+        assert_eq!(picture_count(1, Some(4)).unwrap(), 4);
+        assert_eq!(picture_count(4, Some(1)).unwrap(), 4);
+        assert_eq!(exit::code(&picture_count(2, Some(3)).unwrap_err()), exit::USAGE);
+    }
+
+    #[test]
+    fn outputs_are_files_or_folders() {
+        assert_eq!(Output::new(None, 1).unwrap().path(0), Path::new("sample.png"));
+        let folder = Output::new(Some(Path::new("pictures")), 2).unwrap();
+        assert_eq!(folder.path(1), Path::new("pictures/00001.png"));
+        assert!(Output::new(Some(Path::new("a.png")), 2).is_err());
+        assert!(Output::new(Some(Path::new("a.JPG")), 1).is_err());
+    }
+}
