@@ -42,14 +42,13 @@ impl Sampler for Ddim {
 
     fn step(&mut self, i: usize, output: &[f32], latents: &mut [f32]) {
         let (alpha, next) = (self.alphas[2 * i], self.alphas[2 * i + 1]);
-        let (a, s) = (alpha.sqrt(), (1.0 - alpha).sqrt());
         let (next_a, next_s) = (next.sqrt(), (1.0 - next).sqrt());
         for (x, &out) in latents.iter_mut().zip(output) {
-            let (mut clean, mut noise) =
+            let (mut clean, noise) =
                 split(self.prediction, alpha, f64::from(*x), f64::from(out));
             if let Some(limit) = self.clip {
+                // diffusers keeps the noise of the unclipped prediction (`use_clipped_model_output`).
                 clean = clean.clamp(-limit, limit);
-                noise = (f64::from(*x) - a * clean) / s;
             }
             *x = (next_a * clean + next_s * noise) as f32;
         }

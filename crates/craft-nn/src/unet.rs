@@ -96,13 +96,13 @@ impl UNet2DConditionModel {
         let mut down_blocks = Vec::with_capacity(levels);
         let mut skips = vec![channels[0]];
         let mut current = channels[0];
-        for level in 0..levels {
+        for (level, &width) in channels.iter().enumerate() {
             let attend = c.down_block_types[level] == "CrossAttnDownBlock2D";
             let mut block =
                 DownBlock { resnets: vec![], attentions: vec![], downsamplers: vec![] };
             for _ in 0..c.layers(level).unwrap_or(0) {
-                block.resnets.push(resnet(init, current, channels[level]));
-                current = channels[level];
+                block.resnets.push(resnet(init, current, width));
+                current = width;
                 if attend {
                     block.attentions.push(Transformer2D::new(init, &shape(level)));
                 }

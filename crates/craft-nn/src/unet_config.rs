@@ -189,18 +189,16 @@ impl UNetConfig {
         if !["silu", "swish"].contains(&self.act_fn.as_str()) {
             return unsupported("act_fn", self.act_fn.clone(), "silu");
         }
+        let widths = [self.addition_time_embed_dim, self.projection_class_embeddings_input_dim];
         match self.addition_embed_type.as_deref() {
             None => {}
+            Some("text_time") if widths.iter().all(Option::is_some) => {}
             Some("text_time") => {
-                if self.addition_time_embed_dim.is_none()
-                    || self.projection_class_embeddings_input_dim.is_none()
-                {
-                    return unsupported(
-                        "addition_embed_type",
-                        "text_time without its widths".to_owned(),
-                        "text_time with addition_time_embed_dim and projection_class_embeddings_input_dim",
-                    );
-                }
+                return unsupported(
+                    "addition_embed_type",
+                    "text_time without its widths".to_owned(),
+                    "text_time with addition_time_embed_dim and projection_class_embeddings_input_dim",
+                );
             }
             Some(other) => {
                 return unsupported("addition_embed_type", other.to_owned(), "null, text_time");
@@ -245,7 +243,8 @@ impl UNetConfig {
     pub(crate) fn transformer_layers(&self, level: usize) -> Option<usize> {
         self.transformer_layers_per_block.at(level)
     }
-    pub(crate) fn context(&self, level: usize) -> Option<usize> {
+    /// Width of the text embeddings at a level.
+    pub fn context(&self, level: usize) -> Option<usize> {
         self.cross_attention_dim.at(level)
     }
     pub(crate) fn only_cross(&self, level: usize) -> Option<bool> {

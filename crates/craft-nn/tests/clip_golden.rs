@@ -1,82 +1,27 @@
 //! CLIP networks against transformers and open_clip (fixtures/clip).
 #![allow(clippy::unwrap_used, missing_docs)]
 
-use std::collections::BTreeMap;
-use std::path::PathBuf;
+mod common;
 
-use burn::module::Param;
-use burn::tensor::{Device, Gradients, Int, Tensor, TensorData};
+use burn::tensor::{Device, Tensor};
+use common::{close_gradients, ids, tensor};
 use craft_nn::clip::{
     ClipConfig, ClipModel, ClipTextConfig, ClipTextModel, ClipVisionConfig, ClipVisionModel,
 };
 use craft_nn::open_clip::{OpenClipConfig, from_transformers, to_transformers};
-use craft_nn::weights::{self, HostTensor, ParamVisitor, TensorMap, to_vec};
-use safetensors::{Dtype, SafeTensors};
-
-fn path(name: &str) -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
-        .join("../../fixtures/clip")
-        .join(name)
-}
+use craft_nn::weights::{HostTensor, TensorMap, to_vec};
 
 fn text(name: &str) -> String {
-    std::fs::read_to_string(path(name)).unwrap()
+    common::text(&format!("clip/{name}"))
 }
 
-type Ints = BTreeMap<String, (Vec<usize>, Vec<i64>)>;
-
-/// Floats by name, and integers by name.
-fn read(name: &str) -> (TensorMap, Ints) {
-    let bytes = std::fs::read(path(name)).unwrap();
-    let file = SafeTensors::deserialize(&bytes).unwrap();
-    let (mut floats, mut ints) = (TensorMap::new(), BTreeMap::new());
-    for (name, view) in file.tensors() {
-        let shape = view.shape().to_vec();
-        let raw = view.data();
-        if view.dtype() == Dtype::F32 {
-            let data = raw
-                .chunks_exact(4)
-                .map(|b| f32::from_le_bytes(b.try_into().unwrap()))
-                .collect();
-            floats.insert(name, HostTensor { shape, data });
-        } else {
-            let data = raw
-                .chunks_exact(8)
-                .map(|b| i64::from_le_bytes(b.try_into().unwrap()))
-                .collect();
-            ints.insert(name, (shape, data));
-        }
-    }
-    (floats, ints)
-}
-
-fn tensor<const D: usize>(host: &HostTensor, device: &Device) -> Tensor<D> {
-    let shape: [usize; D] = host.shape.clone().try_into().unwrap();
-    Tensor::from_data(TensorData::new(host.data.clone(), shape), device)
-}
-
-fn ids((shape, data): &(Vec<usize>, Vec<i64>), device: &Device) -> Tensor<2, Int> {
-    let shape: [usize; 2] = shape.clone().try_into().unwrap();
-    Tensor::from_data(TensorData::new(data.clone(), shape), device)
-}
-
-/// Largest difference relative to the largest value.
-fn error(found: &[f32], expected: &HostTensor) -> f32 {
-    assert_eq!(found.len(), expected.data.len());
-    let top = expected.data.iter().fold(0f32, |m, v| m.max(v.abs()));
-    let worst = found
-        .iter()
-        .zip(&expected.data)
-        .fold(0f32, |m, (a, b)| m.max((a - b).abs()));
-    assert!(found.iter().all(|v| v.is_finite()));
-    worst / top.max(1e-6)
+fn read(name: &str) -> (TensorMap, common::Ints) {
+    common::read(&format!("clip/{name}"))
 }
 
 #[track_caller]
 fn close<const D: usize>(found: Tensor<D>, expected: &HostTensor) {
-    assert_eq!(found.dims().to_vec(), expected.shape);
-    let error = error(&to_vec(found), expected);
-    assert!(error < 1e-5, "relative error {error}");
+    common::close(found, expected, 1e-5);
 }
 
 #[test]
@@ -110,30 +55,11 @@ fn dual_encoder_matches_transformers() {
     assert!(out.text_embeds.is_none());
 }
 
-struct Gradient<'a> {
-    gradients: &'a Gradients,
-    expected: &'a TensorMap,
-    seen: usize,
-}
-
-impl ParamVisitor for Gradient<'_> {
-    fn visit<const D: usize>(&mut self, name: &str, param: &Param<Tensor<D>>) {
-        let gradient = param.val().grad(self.gradients).unwrap();
-        let expected = &self.expected[&format!("grad.{name}")];
-        let error = error(&to_vec(gradient), expected);
-        // The key's bias has no influence: its gradient is rounding noise.
-        let noise = expected.data.iter().all(|v| v.abs() < 1e-4);
-        assert!(error < 1e-4 || noise, "{name}: {error}");
-        self.seen += 1;
-    }
-}
-
 #[test]
 fn text_encoder_and_its_gradients_match_transformers() {
     let device = Device::flex().autodiff();
     let config = ClipTextConfig::from_json(&text("text_config.json")).unwrap();
     let (mut weights, _) = read("text_model.safetensors");
-    let count = weights.len();
     weights.insert(
         "text_model.embeddings.position_ids".to_owned(),
         HostTensor {
@@ -154,13 +80,7 @@ fn text_encoder_and_its_gradients_match_transformers() {
     close(embeds.clone(), &io["text_embeds"]);
     let loss = (embeds * tensor(&io["direction"], &device)).sum();
     let gradients = loss.backward();
-    let mut visitor = Gradient {
-        gradients: &gradients,
-        expected: &io,
-        seen: 0,
-    };
-    weights::visit(&model, &mut visitor);
-    assert_eq!(visitor.seen, count);
+    close_gradients(&model, &gradients, &io, 1e-4);
 }
 
 #[test]

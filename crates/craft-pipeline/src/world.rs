@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use craft_core::{Prompt, Split};
+use craft_core::Prompt;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -36,8 +36,9 @@ pub trait World: Sync {
     /// Wordings for the template expander (TOML).
     fn templates(&self) -> &str;
 
-    /// `n` prompts of a split. The splits share no prompt.
-    fn prompts(&self, seed: u64, split: Split, n: usize) -> Vec<Prompt>;
+    /// `n` prompts of a part: `train`, `select` (to choose settings on) or `eval` (to report on). The parts
+    /// share no prompt. `None` for an unknown part.
+    fn prompts(&self, seed: u64, part: &str, n: usize) -> Option<Vec<Prompt>>;
 
     /// Looks for a prompt's facts in a picture; `None` where the facts are not of this world.
     fn check(&self, rgb: &[u8], facts: &Value) -> Option<Vec<FactRow>>;

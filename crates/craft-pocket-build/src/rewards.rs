@@ -1,11 +1,12 @@
 //! The pocket reward models, learned from simulated annotators, in the formats of the real ones.
 //!
-//! Each population has its own pairs; `ir` is held out, with pictures, prompts and people that the other
+//! Each starts from towers that know captions, and learns from noisy ratings of individuals of its population; `ir` is held out, with pictures, prompts and people that the other
 //! three never saw.
 
 use std::path::Path;
 
-use burn::module::Module;
+use burn::module::{Module, Param};
+use burn::tensor::activation::log_softmax;
 use burn::tensor::{Device, Tensor, TensorData};
 use craft_core::rng::Key;
 use craft_nn::clip::{ClipConfig, ClipModel, ClipVisionConfig, ClipVisionModel};
@@ -14,8 +15,7 @@ use craft_nn::layers::Linear;
 use craft_nn::open_clip;
 use craft_nn::tokenizer::ClipTokenizer;
 use craft_nn::weights;
-use craft_pocket::world::{Annotators, Population, WorldRng};
-use craft_rewards::train_dual::bradley_terry_contrastive_loss;
+use craft_pocket::world::{Annotators, Population, WorldRng, sample_training_example};
 use rayon::prelude::*;
 use serde_json::{Value, json};
 
@@ -24,7 +24,8 @@ use crate::io::{write_tensors, write_text};
 use crate::vae::Vae;
 use crate::{BuildError, MAX_TOKENS, Options, images};
 
-const BATCH: usize = 32;
+/// Rated pictures of a training step.
+const RATED: usize = 64;
 const WIDTH: usize = 128;
 const TEXT_WIDTH: usize = 96;
 const EMBED: usize = 64;
@@ -137,6 +138,13 @@ fn agreement(margins: &[f32], truth: &[f32]) -> f64 {
     right as f64 / truth.len().max(1) as f64
 }
 
+/// Values with mean 0 and standard deviation 1.
+fn standardised(values: &[f32]) -> Vec<f32> {
+    let wide: Vec<f64> = values.iter().map(|v| f64::from(*v)).collect();
+    let (mean, std) = craft_core::stats::mean_std(&wide);
+    wide.iter().map(|v| ((v - mean) / std.max(1e-6)) as f32).collect()
+}
+
 fn margins(model: &ClipModel, tokenizer: &ClipTokenizer, p: &Pairs, device: &Device) -> Vec<f32> {
     let mut out = Vec::with_capacity(p.texts.len());
     for start in (0..p.texts.len()).step_by(64) {
@@ -149,6 +157,68 @@ fn margins(model: &ClipModel, tokenizer: &ClipTokenizer, p: &Pairs, device: &Dev
     out
 }
 
+/// Captioned pictures of a pretraining step.
+const CAPTIONED: usize = 64;
+
+/// An image and a text tower that know captioned pictures but no preferences yet, as the real reward models
+/// start from CLIP. The held-out population has one of its own, from pictures of its own.
+fn pretrained(
+    o: &Options,
+    population: Population,
+    tokenizer: &ClipTokenizer,
+    config: &ClipConfig,
+    device: &Device,
+) -> Result<ClipModel, BuildError> {
+    let name = if population == Population::Ir { "clip-held-out" } else { "clip" };
+    let path = o.work().join(format!("{name}.safetensors"));
+    if path.exists() {
+        return Ok(ClipModel::from_tensors(config, crate::io::read_tensors(&path)?, device)?);
+    }
+    let seed = o.seed ^ if population == Population::Ir { 0x1c11b } else { 0xc11b };
+    let model = ClipModel::new(&mut Init::seeded(seed, device), config);
+    let model = fit(
+        &o.work(),
+        &Fit {
+            name,
+            steps: o.scaled(1400),
+            lr: 2e-3,
+            weight_decay: 1e-2,
+            ema: 0.99,
+            save_every: 200,
+        },
+        model,
+        |model, step| {
+            let drawn: Vec<(Vec<u8>, String)> = (0..CAPTIONED)
+                .into_par_iter()
+                .map(|i| {
+                    let mut rng = WorldRng::stream(seed, (step * CAPTIONED + i) as u64);
+                    let example = sample_training_example(&mut rng);
+                    (example.render(), example.caption)
+                })
+                .collect();
+            let (pictures, captions): (Vec<_>, Vec<_>) = drawn.into_iter().unzip();
+            let ids = images::ids(tokenizer, &captions, device);
+            let text = model.text_embeds(ids);
+            let image = model.image_embeds(pixels(&pictures, device));
+            let logits = image.matmul(text.transpose()) * model.scale().unsqueeze::<2>();
+            let diagonal = Tensor::<2>::eye(CAPTIONED, device);
+            let right = |axis: usize| {
+                (log_softmax(logits.clone(), axis) * diagonal.clone()).sum() / CAPTIONED as f64
+            };
+            (right(0) + right(1)) * -0.5
+        },
+    )?;
+    write_tensors(&path, model.to_tensors(), false)?;
+    Ok(model)
+}
+
+/// A dual encoder whose similarities are read as ratings: `scale · (cosine − offset)`.
+#[derive(Module, Debug)]
+struct RatedClip {
+    clip: ClipModel,
+    offset: Param<Tensor<1>>,
+}
+
 fn dual(
     o: &Options,
     vae: &Vae,
@@ -157,35 +227,37 @@ fn dual(
     state: &'static str,
 ) -> Result<(ClipModel, Value), BuildError> {
     let people = Annotators::new(population);
-    let data = pairs(o, vae, &people, 0, o.scaled(10_000));
+    let data = rated(o, vae, population, 0, o.scaled(12_000));
+    let wanted = standardised(&data.ratings);
     let device = Device::flex().autodiff();
     let config = ClipConfig::from_json(&clip_json(tokenizer).to_string())?;
-    let model = ClipModel::new(&mut Init::seeded(o.seed ^ (0xc11b + population as u64), &device), &config);
+    let clip = pretrained(o, population, tokenizer, &config, &device)?;
+    let offset = Init::zeros(&device).constant([1], 0.0);
     let key = Key::new(o.seed).stage(state);
     let model = fit(
         &o.work(),
         &Fit {
             name: state,
-            steps: o.scaled(640),
-            lr: 1.5e-3,
-            weight_decay: 5e-2,
-            ema: 0.99,
-            save_every: 160,
+            steps: o.scaled(500),
+            lr: 1e-3,
+            weight_decay: 1e-2,
+            ema: 0.98,
+            save_every: 100,
         },
-        model,
+        RatedClip { clip, offset },
         |model, step| {
             let mut stream = key.clone().step(step as u64).stream();
-            let rows: Vec<usize> = (0..BATCH).map(|_| stream.index(data.texts.len())).collect();
+            let rows: Vec<usize> = (0..RATED).map(|_| stream.index(wanted.len())).collect();
             let ids = images::ids(tokenizer, &pick(&data.texts, &rows), &device);
-            let a = pixels(&pick(&data.a, &rows), &device);
-            let b = pixels(&pick(&data.b, &rows), &device);
-            let chosen = Tensor::from_data(
-                TensorData::new(pick(&data.chosen, &rows), [BATCH]),
-                &device,
-            );
-            bradley_terry_contrastive_loss(model, a, b, ids, chosen, 0.3)
+            let image = model.clip.image_embeds(pixels(&pick(&data.pictures, &rows), &device));
+            let cosine = (image * model.clip.text_embeds(ids)).sum_dim(1);
+            let score = (cosine - model.offset.val().unsqueeze::<2>())
+                * model.clip.scale().unsqueeze::<2>();
+            let wanted = TensorData::new(pick(&wanted, &rows), [RATED, 1]);
+            (score - Tensor::from_data(wanted, &device)).powi_scalar(2).mean()
         },
-    )?;
+    )?
+    .clip;
     // Measured on people and pictures that training never saw.
     let plain = Device::flex();
     let model = ClipModel::from_tensors(&config, model.to_tensors(), &plain)?;
@@ -230,23 +302,25 @@ impl AestheticNet {
 }
 
 struct Rated {
+    texts: Vec<String>,
     pictures: Vec<Vec<u8>>,
     ratings: Vec<f32>,
     consensus: Vec<f32>,
 }
 
-fn rated(o: &Options, vae: &Vae, stream: u64, n: usize) -> Rated {
-    let people = Annotators::new(Population::Aes);
+fn rated(o: &Options, vae: &Vae, population: Population, stream: u64, n: usize) -> Rated {
+    let people = Annotators::new(population);
     let drawn: Vec<_> = (0..n)
         .into_par_iter()
         .map(|i| {
-            let mut rng = WorldRng::stream(o.seed ^ (0xae5 + stream * 7919), i as u64);
-            let rated = people.sample_rating(&mut rng);
-            (rated.picture.render(), rated.rating, rated.consensus)
+            let seed = o.seed ^ (0xae5 + population as u64 * 131 + stream * 7919);
+            let rated = people.sample_rating(&mut WorldRng::stream(seed, i as u64));
+            (rated.prompt.text, rated.picture.render(), rated.rating, rated.consensus)
         })
         .collect();
-    let mut out = Rated { pictures: vec![], ratings: vec![], consensus: vec![] };
-    for (picture, rating, consensus) in drawn {
+    let mut out = Rated { texts: vec![], pictures: vec![], ratings: vec![], consensus: vec![] };
+    for (text, picture, rating, consensus) in drawn {
+        out.texts.push(text);
         out.pictures.push(picture);
         out.ratings.push(rating);
         out.consensus.push(consensus);
@@ -257,12 +331,18 @@ fn rated(o: &Options, vae: &Vae, stream: u64, n: usize) -> Rated {
     out
 }
 
-fn aesthetic(o: &Options, vae: &Vae) -> Result<(AestheticNet, Value), BuildError> {
-    let data = rated(o, vae, 0, o.scaled(10_000));
+fn aesthetic(
+    o: &Options,
+    vae: &Vae,
+    tokenizer: &ClipTokenizer,
+) -> Result<(AestheticNet, Value), BuildError> {
+    let data = rated(o, vae, Population::Aes, 0, o.scaled(12_000));
     let device = Device::flex().autodiff();
     let config = ClipVisionConfig::from_json(&vision_json().to_string())?;
     let mut init = Init::seeded(o.seed ^ 0xae5, &device);
-    let tower = ClipVisionModel::new(&mut init, &config, true);
+    let clip = ClipConfig::from_json(&clip_json(tokenizer).to_string())?;
+    let clip = pretrained(o, Population::Aes, tokenizer, &clip, &device)?;
+    let tower = ClipVisionModel::from_tensors(&config, clip.to_tensors(), &device)?;
     let head = Head {
         layers_at_0: Linear::new(&mut init, EMBED, 64, true),
         layers_at_2: Linear::new(&mut init, 64, 32, true),
@@ -275,24 +355,24 @@ fn aesthetic(o: &Options, vae: &Vae) -> Result<(AestheticNet, Value), BuildError
         &o.work(),
         &Fit {
             name: "pocket-aes",
-            steps: o.scaled(640),
-            lr: 1.5e-3,
+            steps: o.scaled(400),
+            lr: 1e-3,
             weight_decay: 1e-2,
-            ema: 0.99,
-            save_every: 160,
+            ema: 0.98,
+            save_every: 80,
         },
         AestheticNet { tower, head },
         |net, step| {
             let mut stream = key.clone().step(step as u64).stream();
             let rows: Vec<usize> =
-                (0..BATCH).map(|_| stream.index(data.ratings.len())).collect();
+                (0..RATED).map(|_| stream.index(data.ratings.len())).collect();
             let wanted = pick(&data.ratings, &rows);
-            let wanted = Tensor::from_data(TensorData::new(wanted, [BATCH, 1]), &device);
+            let wanted = Tensor::from_data(TensorData::new(wanted, [RATED, 1]), &device);
             let error = net.score(pixels(&pick(&data.pictures, &rows), &device)) - wanted;
             error.powi_scalar(2).mean() * 0.25
         },
     )?;
-    let test = rated(o, vae, 1, o.scaled(2000));
+    let test = rated(o, vae, Population::Aes, 1, o.scaled(2000));
     let mut scores = Vec::new();
     for part in test.pictures.chunks(64) {
         scores.extend(weights::to_vec(net.score(pixels(part, &device))).into_iter().map(f64::from));
@@ -327,7 +407,7 @@ pub(crate) fn build(o: &Options, tokenizer: &ClipTokenizer) -> Result<(), BuildE
         craft_store::atomic::create_dir(&dir)?;
         write_text(&dir.join("preprocessor_config.json"), &format!("{:#}\n", preprocessor_json()))?;
         let report = if population == Population::Aes {
-            let (net, report) = aesthetic(o, &vae)?;
+            let (net, report) = aesthetic(o, &vae, tokenizer)?;
             let mut config = vision_json();
             config["architectures"] = json!(["CLIPVisionModelWithProjection"]);
             write_text(&dir.join("config.json"), &format!("{config:#}\n"))?;

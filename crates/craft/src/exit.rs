@@ -6,7 +6,7 @@ use craft_core::recipe::RecipeError;
 use craft_nn::config::ConfigError;
 use craft_nn::tokenizer::TokenizerError;
 use craft_nn::weights::WeightError;
-use craft_pipeline::error::PipelineError;
+use craft_pipeline::PipelineError;
 use craft_pocket_build::BuildError;
 use craft_report::ReportError;
 use craft_rewards::RewardError;

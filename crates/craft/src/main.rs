@@ -7,6 +7,7 @@ mod commands;
 mod console;
 mod exit;
 mod interrupt;
+mod pocket_world;
 mod progress;
 mod system;
 

@@ -4,7 +4,7 @@ use std::io::IsTerminal;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use craft_pipeline::run::Progress;
+use craft_pipeline::Progress;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::console::{self, Level};
@@ -97,16 +97,10 @@ impl Progress for Reporter {
         if self.mode == Mode::Quiet {
             return;
         }
-        let Some(work) = self.work().take() else {
-            console::line(message);
-            return;
-        };
-        if let Some(bar) = &work.bar {
+        if let Some(bar) = self.work().take().and_then(|work| work.bar) {
             bar.finish_and_clear();
         }
-        let took = span(work.started.elapsed().as_secs_f64());
-        let words = if message.is_empty() { "done" } else { message };
-        console::line(&format!("{}: {words} ({took})", work.name));
+        console::line(message);
     }
 
     fn note(&self, message: &str) {

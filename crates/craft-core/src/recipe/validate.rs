@@ -89,11 +89,13 @@ impl Recipe {
                     ));
                 }
                 (PromptSource::File, Some(path)) => text(key, path, "a file of prompts")?,
+                (PromptSource::Pocket, Some(part))
+                    if key == "prompts.eval" && ["eval", "select"].contains(&part.as_str()) => {}
                 (PromptSource::Pocket, Some(path)) => {
                     return Err(range(
                         key,
                         format!("`{path}`"),
-                        "no file with prompts.source = \"pocket\"",
+                        "no file with prompts.source = \"pocket\" (prompts.eval may be `eval` or `select`)",
                     ));
                 }
                 (PromptSource::Pocket, None) => {}

@@ -46,8 +46,14 @@ pub(crate) fn load(
             let world = context.world("prompts.source")?;
             let train = section.train_count.unwrap_or(PromptsSection::POCKET_TRAIN_COUNT);
             let eval = section.eval_count.unwrap_or(PromptsSection::POCKET_EVAL_COUNT);
-            let mut prompts = world.prompts(recipe.seed, Split::Train, train);
-            prompts.extend(world.prompts(recipe.seed, Split::Eval, eval));
+            let part = section.eval.as_deref().unwrap_or("eval");
+            let mut prompts = world.prompts(recipe.seed, "train", train).unwrap_or_default();
+            let found = world.prompts(recipe.seed, part, eval).filter(|_| part != "train");
+            prompts.extend(found.ok_or_else(|| {
+                PipelineError::Usage(format!(
+                    "prompts.eval = \"{part}\": expected \"eval\" or \"select\" where prompts.source is \"pocket\""
+                ))
+            })?);
             Ok((number(prompts), Vec::new()))
         }
         PromptSource::File => {

@@ -10,8 +10,8 @@ use craft_diffusion::objective::weighted_mse;
 use craft_diffusion::optimizer::{self, AdamW, AdamWConfig, GradMap};
 use craft_diffusion::sampler::{Sampler, Scheduler, guide};
 use craft_nn::weights;
-use craft_pipeline::model::{Model, load_unet};
-use craft_pipeline::run::Progress;
+use craft_pipeline::model::load_unet;
+use craft_pipeline::{Model, Progress};
 use serde_json::json;
 
 use super::{App, model_dir};
@@ -56,7 +56,7 @@ pub(super) fn bench(app: &App, args: &BenchArgs) -> anyhow::Result<()> {
         BenchKind::Sample => sample(args, &model, (height, width), &progress)?,
         BenchKind::TrainStep => train_step(app, args, &model, (height, width), &progress)?,
     };
-    progress.finish("measured");
+    progress.finish(&format!("bench: {} steps measured", args.steps));
     print(app, args, (height, width), &measured)
 }
 

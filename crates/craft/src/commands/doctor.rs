@@ -15,7 +15,7 @@ use craft_nn::unet::UNet2DConditionModel;
 use craft_nn::unet_config::UNetConfig;
 use craft_nn::weights;
 use craft_pipeline::draw::{DrawOptions, Job, draw};
-use craft_pipeline::model::Model;
+use craft_pipeline::Model;
 use craft_store::{hash, space};
 use serde_json::{Value, json};
 
@@ -114,11 +114,11 @@ fn machine() -> Vec<Finding> {
     ]
 }
 
-/// Unpacking verifies every file by its hash.
+/// Unpacking compares every file with the embedded one.
 fn assets() -> anyhow::Result<String> {
     let dir = pocket::assets()?;
     let hash = hash::sha256_dir(&dir)?;
-    Ok(format!("{} is whole, sha256 {}", dir.display(), hash.get(..12).unwrap_or(&hash)))
+    Ok(format!("{} is whole, sha256 {}", dir.display(), hash.get(..16).unwrap_or(&hash)))
 }
 
 const TINY_UNET: &str = r#"{

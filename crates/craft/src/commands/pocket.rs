@@ -10,7 +10,7 @@ use crate::{console, interrupt};
 
 /// The folder of the embedded models, unpacked if need be.
 pub(super) fn assets() -> anyhow::Result<PathBuf> {
-    Ok(craft_pipeline::pocket_assets::assets_dir()?)
+    Ok(crate::pocket_world::assets_dir()?)
 }
 
 /// Commands of the embedded world.

@@ -2,12 +2,13 @@
 
 use std::path::{Path, PathBuf};
 
-use craft_pipeline::run::Context;
+use craft_pipeline::Context;
 
 use super::{App, summary};
 use crate::cli::RunArgs;
 use crate::exit::input;
 use crate::progress::Reporter;
+use crate::pocket_world::PocketWorld;
 use crate::{console, interrupt};
 
 /// Runs a recipe.
@@ -18,7 +19,10 @@ pub(super) fn run(app: &App, args: &RunArgs) -> anyhow::Result<()> {
         _ => PathBuf::from("."),
     };
     if args.dry_run {
-        let plan = craft_pipeline::run::dry_run(&text, &args.set, &base_dir)?;
+        let progress = Reporter::new(app.level);
+        let context =
+            Context { progress: &progress, stop: interrupt::stop_flag()?, world: Some(&PocketWorld) };
+        let plan = craft_pipeline::run::dry_run(&text, &args.set, &base_dir, &context)?;
         return console::result(plan.trim_end());
     }
     let out = args.out.clone().unwrap_or_else(|| {
@@ -36,9 +40,9 @@ pub(super) fn execute(
     base_dir: &Path,
 ) -> anyhow::Result<()> {
     let progress = Reporter::new(app.level);
-    let context = Context { progress: &progress, stop: interrupt::stop_flag()? };
-    craft_pipeline::run::run(recipe, overrides, out, base_dir, &context)?;
-    summary::print(app, out)
+    let context = Context { progress: &progress, stop: interrupt::stop_flag()?, world: Some(&PocketWorld) };
+    let summary = craft_pipeline::run::run(recipe, overrides, out, base_dir, &context)?;
+    summary::print(app, out, &summary)
 }
 
 fn read_recipe(path: &Path) -> anyhow::Result<String> {

@@ -6,8 +6,7 @@ use std::path::{Path, PathBuf};
 use craft_core::rng::Key;
 use craft_diffusion::sampler::Scheduler;
 use craft_pipeline::draw::{DrawOptions, Job, draw};
-use craft_pipeline::model::Model;
-use craft_pipeline::run::Progress;
+use craft_pipeline::{Model, Progress};
 use craft_store::tensors::{self, Dtype, TensorReader};
 use craft_store::{atomic, image};
 use serde_json::json;
@@ -65,7 +64,7 @@ pub(super) fn sample(app: &App, args: &SampleArgs) -> anyhow::Result<()> {
     let progress = Reporter::new(app.level);
     progress.start("sample", count as u64, "images");
     let drawn = draw(&model, &jobs, &options, &mut |n| progress.advance(n as u64))?;
-    progress.finish(&format!("{count} images"));
+    progress.finish(&format!("sample: {count} images"));
 
     if let Some(path) = &args.dump_latents {
         let all: Vec<f32> = drawn.iter().flat_map(|d| d.latents.iter().copied()).collect();

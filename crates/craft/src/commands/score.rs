@@ -3,13 +3,15 @@
 use std::path::{Path, PathBuf};
 
 use craft_pipeline::rewards::load_reward;
+use craft_pipeline::world::World;
 use craft_rewards::{Reward, RgbImageRef};
 use craft_store::image;
 use serde_json::{Map, Value, json};
 
-use super::{App, pocket, stage};
+use super::{App, stage};
 use crate::cli::ScoreArgs;
 use crate::exit::{input, usage};
+use crate::pocket_world::PocketWorld;
 use crate::{console, interrupt};
 
 /// Reward models that are embedded.
@@ -84,12 +86,15 @@ fn resolve(text: &str) -> anyhow::Result<(String, PathBuf)> {
             }
             Ok((name.to_owned(), dir))
         }
-        None if EMBEDDED.contains(&name) => {
-            Ok((name.to_owned(), pocket::assets()?.join("rewards").join(name)))
+        None => {
+            let dir = if EMBEDDED.contains(&name) { PocketWorld.reward_dir(name)? } else { None };
+            let dir = dir.ok_or_else(|| {
+                usage(format!(
+                    "--reward {name} is not embedded ({} are); give the folder of its weights: --reward {name}=FOLDER",
+                    EMBEDDED.join(", ")
+                ))
+            })?;
+            Ok((name.to_owned(), dir))
         }
-        None => Err(usage(format!(
-            "--reward {name} is not embedded ({} are); give the folder of its weights: --reward {name}=FOLDER",
-            EMBEDDED.join(", ")
-        ))),
     }
 }

@@ -2,7 +2,8 @@
 
 use std::path::Path;
 
-use serde_json::{Value, json};
+use craft_pipeline::run::Summary;
+use serde_json::Value;
 
 use super::App;
 use crate::console;
@@ -10,15 +11,10 @@ use crate::progress::span;
 use crate::system;
 
 /// Prints what `run.json` says: a table of rewards, and where the report lies.
-pub(super) fn print(app: &App, out: &Path) -> anyhow::Result<()> {
-    let path = out.join("run.json");
-    let text = std::fs::read_to_string(&path).unwrap_or_default();
-    let mut run: Value = serde_json::from_str(&text).unwrap_or(Value::Null);
-    let report = out.join("report").join("index.html");
+pub(super) fn print(app: &App, out: &Path, summary: &Summary) -> anyhow::Result<()> {
+    let mut run = summary.json.clone();
+    let report = &summary.report;
     if app.json {
-        if !run.is_object() {
-            run = json!({});
-        }
         run["run_dir"] = out.display().to_string().into();
         run["report"] = report.display().to_string().into();
         return console::result(&run.to_string());
@@ -53,10 +49,7 @@ pub(super) fn print(app: &App, out: &Path) -> anyhow::Result<()> {
     if !took.is_empty() {
         console::result(&took.join(", "))?;
     }
-    if report.is_file() {
-        console::result(&format!("report: {}", report.display()))?;
-    }
-    Ok(())
+    console::result(&format!("report: {}", report.display()))
 }
 
 fn number(value: &Value, digits: usize, sign: bool) -> Option<String> {
@@ -71,6 +64,8 @@ fn row(cells: &[String; 6]) -> String {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     #[test]
