@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use craft_core::Recipe;
 use craft_core::recipe::Method;
 use craft_store::hash::sha256_dir;
-use craft_store::{Manifest, RunFolder, Stage};
+use craft_store::{Manifest, RunFolder};
 use serde_json::{Value, json};
 
 use crate::context::Context;

@@ -1,7 +1,7 @@
 //! One training loop for every pocket network: resumable, averaged, guarded.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Instant;
 
 use burn::module::{Module, Param};
@@ -103,7 +103,7 @@ pub(crate) fn fit<M: Module>(
 }
 
 fn save<M: Module>(
-    path: &PathBuf,
+    path: &Path,
     module: &M,
     optimizer: &AdamW,
     step: usize,

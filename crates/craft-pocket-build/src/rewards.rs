@@ -32,7 +32,7 @@ const EMBED: usize = 64;
 /// Share of the pairs that are seen through the autoencoder, as generated pictures are.
 const ROUND_TRIP: usize = 4;
 const MEAN: [f32; 3] = [0.481_454_66, 0.457_827_5, 0.408_210_73];
-const STD: [f32; 3] = [0.268_629_54, 0.261_302_58, 0.275_777_11];
+const STD: [f32; 3] = [0.268_629_53, 0.261_302_6, 0.275_777_1];
 
 fn vision_json() -> Value {
     json!({
@@ -232,7 +232,17 @@ fn dual(
     let device = Device::flex().autodiff();
     let config = ClipConfig::from_json(&clip_json(tokenizer).to_string())?;
     let clip = pretrained(o, population, tokenizer, &config, &device)?;
-    let offset = Init::zeros(&device).constant([1], 0.0);
+    // Similarities of the pretrained towers, so that scores start near the ratings' scale.
+    let first: Vec<usize> = (0..wanted.len().min(256)).collect();
+    let image = clip.image_embeds(pixels(&pick(&data.pictures, &first), &device));
+    let text = clip.text_embeds(images::ids(tokenizer, &pick(&data.texts, &first), &device));
+    let cosines: Vec<f64> =
+        weights::to_vec((image * text).sum_dim(1)).into_iter().map(f64::from).collect();
+    let (mean, std) = craft_core::stats::mean_std(&cosines);
+    let mut init = Init::zeros(&device);
+    let offset = init.constant([1], mean as f32);
+    let mut clip = clip;
+    clip.logit_scale = init.constant([1], (0.5 / std).ln() as f32);
     let key = Key::new(o.seed).stage(state);
     let model = fit(
         &o.work(),

@@ -93,7 +93,7 @@ fn differences(x: Tensor<4>) -> (Tensor<4>, Tensor<4>) {
     (dx, dy)
 }
 
-/// How much a pixel counts, `[B, 1, H, W]`: coloured ones up to seven times. Objects cover a tenth of a
+/// How much a pixel counts, `[B, 1, H, W]`: coloured ones up to four times. Objects cover a tenth of a
 /// picture; with equal weights their hues are the last thing that is learned.
 fn attention(x: Tensor<4>) -> Tensor<4> {
     (x.clone().max_dim(1) - x.min_dim(1)) * 3.0 + 1.0
