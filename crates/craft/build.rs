@@ -10,9 +10,8 @@ fn main() -> io::Result<()> {
     let root = env::var_os("CARGO_MANIFEST_DIR").ok_or_else(|| missing("CARGO_MANIFEST_DIR"))?;
     let out = env::var_os("OUT_DIR").ok_or_else(|| missing("OUT_DIR"))?;
     let assets = Path::new(&root).join("../../assets/pocket");
-    // A folder that is not there would make cargo run this at every build: watch its parent instead.
-    let watched = if assets.is_dir() { assets.clone() } else { Path::new(&root).join("build.rs") };
-    println!("cargo::rerun-if-changed={}", watched.display());
+    // While the folder is not there cargo runs this at every build, so that it is seen when it comes.
+    println!("cargo::rerun-if-changed={}", assets.display());
     let mut files = Vec::new();
     // Only a whole set is embedded: the model's index is what the builder writes after the denoiser.
     if assets.join("model_index.json").is_file() {

@@ -1,5 +1,8 @@
 //! The command line as types.
 
+// The comments are the text of `--help`.
+#![allow(rustdoc::broken_intra_doc_links, rustdoc::invalid_html_tags)]
+
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};

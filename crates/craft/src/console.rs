@@ -95,7 +95,8 @@ impl<'a> MakeWriter<'a> for Make {
 
 /// Sends log lines of all crates to standard error. `RUST_LOG` overrides the level.
 pub(crate) fn start_logging(level: Level) {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(level.filter()));
+    let filter =
+        EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(level.filter()));
     let _ = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(Make)

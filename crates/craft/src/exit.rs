@@ -79,7 +79,9 @@ fn of_one(error: &(dyn std::error::Error + 'static)) -> Option<u8> {
     }
     if let Some(error) = error.downcast_ref::<ReportError>() {
         return Some(match error {
-            ReportError::Io { .. } | ReportError::PictureSize { .. } | ReportError::Png { .. } => FAILED,
+            ReportError::Io { .. } | ReportError::PictureSize { .. } | ReportError::Png { .. } => {
+                FAILED
+            }
             _ => BAD_INPUT,
         });
     }
@@ -121,7 +123,8 @@ mod tests {
 
     #[test]
     fn codes_survive_context_and_words_are_said_once() {
-        let error = Err::<(), _>(input("x.png: it is not a picture")).context("while scoring").unwrap_err();
+        let error =
+            Err::<(), _>(input("x.png: it is not a picture")).context("while scoring").unwrap_err();
         assert_eq!(code(&error), BAD_INPUT);
         assert_eq!(chain(&error), "while scoring: x.png: it is not a picture");
         assert_eq!(code(&usage("no")), USAGE);

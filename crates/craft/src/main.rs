@@ -32,7 +32,9 @@ fn main() -> ExitCode {
         }
         // The panic's own message has been printed.
         Err(_) => {
-            console::line("error: an internal error: please report it with the command and the message above");
+            console::line(
+                "error: an internal error: please report it with the command and the message above",
+            );
             ExitCode::from(exit::FAILED)
         }
     }

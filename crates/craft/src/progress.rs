@@ -117,7 +117,8 @@ fn bar(stage: &str, total: u64, unit: &str) -> ProgressBar {
     } else {
         (ProgressBar::new_spinner(), "{prefix:>9} {spinner} {pos} {msg}, {elapsed}")
     };
-    let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
+    let style =
+        ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
     let bar = console::bars().add(bar.with_style(style.progress_chars("=> ")));
     bar.set_prefix(stage.to_owned());
     bar.set_message(unit.to_owned());
@@ -166,7 +167,10 @@ mod tests {
             told: now,
             bar: None,
         };
-        assert_eq!(plain(&work, 40.0), "generate: 400/1600 images (25 %), 10.0 images/s, 2 min 0 s left");
+        assert_eq!(
+            plain(&work, 40.0),
+            "generate: 400/1600 images (25 %), 10.0 images/s, 2 min 0 s left"
+        );
     }
 
     #[test]

@@ -1,6 +1,8 @@
 //! The whole loop on the embedded model, cut down to seconds: same bytes whatever the batch size and the
 //! number of threads, resuming after a stop, and what happens when nothing passes the filter.
 
+#![allow(clippy::unwrap_used)]
+
 use std::fs;
 use std::path::Path;
 use std::process::Command;

@@ -1,7 +1,7 @@
 //! Every hot tensor operation of the networks.
 //!
 //! Behind this door stand the fused kernels of `craft-kernels` on the CPU and Burn's own operations
-//! elsewhere. [`reference`] holds the latter and is the oracle that tests compare with; nothing in the
+//! elsewhere. [`mod@reference`] holds the latter and is the oracle that tests compare with; nothing in the
 //! networks changes when a faster operation takes a place here.
 
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -14,8 +14,8 @@ use craft_nn::ops;
 use craft_nn::unet::UNet2DConditionModel;
 use craft_nn::unet_config::UNetConfig;
 use craft_nn::weights;
-use craft_pipeline::draw::{DrawOptions, Job, draw};
 use craft_pipeline::Model;
+use craft_pipeline::draw::{DrawOptions, Job, draw};
 use craft_store::{hash, space};
 use serde_json::{Value, json};
 
@@ -196,6 +196,9 @@ fn picture(device: &Device) -> anyhow::Result<String> {
         (Some(a), Some(b)) => a.latents == b.latents && a.image == b.image,
         _ => false,
     };
-    anyhow::ensure!(same, "a picture depends on what is drawn beside it: please report it with the lines above");
+    anyhow::ensure!(
+        same,
+        "a picture depends on what is drawn beside it: please report it with the lines above"
+    );
     Ok(format!("a picture of {size}×{size} in {seconds:.2} s, the same whatever its batch"))
 }

@@ -78,7 +78,8 @@ fn unet(
         )));
     }
     let timesteps = file.floats("timestep", [Some(batch)])?.data;
-    let context = file.floats("encoder_hidden_states", [Some(batch), None, context_width(&config)])?;
+    let context =
+        file.floats("encoder_hidden_states", [Some(batch), None, context_width(&config)])?;
     let added = match &config.addition_embed_type {
         Some(_) => Some(AddedCondition {
             text_embeds: to_device(file.floats("text_embeds", [Some(batch), None])?, &device),

@@ -18,7 +18,9 @@ pub(super) fn pocket(command: &PocketCommand) -> anyhow::Result<()> {
     let PocketCommand::Build(args) = command;
     if let Some(part) = args.parts.iter().find(|part| !PARTS.contains(&part.as_str())) {
         let known = PARTS.join(", ");
-        return Err(usage(format!("`{part}` is not a part; expected some of {known}, or none for all")));
+        return Err(usage(format!(
+            "`{part}` is not a part; expected some of {known}, or none for all"
+        )));
     }
     if !(args.scale > 0.0 && args.scale <= 100.0) {
         return Err(usage(format!(

@@ -7,8 +7,8 @@ use craft_pipeline::Context;
 use super::{App, summary};
 use crate::cli::RunArgs;
 use crate::exit::input;
-use crate::progress::Reporter;
 use crate::pocket_world::PocketWorld;
+use crate::progress::Reporter;
 use crate::{console, interrupt};
 
 /// Runs a recipe.
@@ -20,8 +20,11 @@ pub(super) fn run(app: &App, args: &RunArgs) -> anyhow::Result<()> {
     };
     if args.dry_run {
         let progress = Reporter::new(app.level);
-        let context =
-            Context { progress: &progress, stop: interrupt::stop_flag()?, world: Some(&PocketWorld) };
+        let context = Context {
+            progress: &progress,
+            stop: interrupt::stop_flag()?,
+            world: Some(&PocketWorld),
+        };
         let plan = craft_pipeline::run::dry_run(&text, &args.set, &base_dir, &context)?;
         return console::result(plan.trim_end());
     }
@@ -40,7 +43,8 @@ pub(super) fn execute(
     base_dir: &Path,
 ) -> anyhow::Result<()> {
     let progress = Reporter::new(app.level);
-    let context = Context { progress: &progress, stop: interrupt::stop_flag()?, world: Some(&PocketWorld) };
+    let context =
+        Context { progress: &progress, stop: interrupt::stop_flag()?, world: Some(&PocketWorld) };
     let summary = craft_pipeline::run::run(recipe, overrides, out, base_dir, &context)?;
     summary::print(app, out, &summary)
 }

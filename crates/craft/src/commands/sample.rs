@@ -49,7 +49,9 @@ pub(super) fn sample(app: &App, args: &SampleArgs) -> anyhow::Result<()> {
             negative: &args.negative_prompt,
             noise: match &noise {
                 Some(noise) => noise.picture(i),
-                None => Key::new(args.seed).stage("sample").sample(i as u64).standard_normals(c * h * w),
+                None => {
+                    Key::new(args.seed).stage("sample").sample(i as u64).standard_normals(c * h * w)
+                }
             },
         })
         .collect();
@@ -98,7 +100,9 @@ struct Plan {
 impl Plan {
     fn new(args: &SampleArgs) -> anyhow::Result<Self> {
         if !args.lora.is_empty() {
-            return Err(usage("--lora is not in this version; merge the LoRA into the model first"));
+            return Err(usage(
+                "--lora is not in this version; merge the LoRA into the model first",
+            ));
         }
         let pocket = args.model == POCKET;
         let steps = args.steps.unwrap_or(if pocket { 8 } else { 25 });
@@ -117,9 +121,9 @@ fn scheduler(name: &str) -> anyhow::Result<Scheduler> {
     let known = Scheduler::NAMES.join(" or ");
     match (Scheduler::parse(name), name) {
         (Some(scheduler), _) => Ok(scheduler),
-        (None, "euler" | "euler-a") => Err(usage(format!(
-            "--scheduler {name} is not in this version; expected {known}"
-        ))),
+        (None, "euler" | "euler-a") => {
+            Err(usage(format!("--scheduler {name} is not in this version; expected {known}")))
+        }
         (None, _) => {
             Err(usage(format!("--scheduler {name}: there is no such scheduler; expected {known}")))
         }

@@ -29,14 +29,17 @@ pub(super) fn score(app: &App, args: &ScoreArgs) -> anyhow::Result<()> {
     };
     let wanted: Vec<(String, PathBuf)> =
         args.rewards.iter().map(|text| resolve(text)).collect::<Result<_, _>>()?;
-    if let Some((name, _)) =
-        wanted.iter().enumerate().find_map(|(i, r)| wanted[..i].iter().any(|o| o.0 == r.0).then_some(r))
+    if let Some((name, _)) = wanted
+        .iter()
+        .enumerate()
+        .find_map(|(i, r)| wanted[..i].iter().any(|o| o.0 == r.0).then_some(r))
     {
         return Err(usage(format!("--reward {name} is given twice; expected each reward once")));
     }
     interrupt::exit_at_once()?;
     // All pictures are read before a model is: a wrong path shows at once.
-    let pictures = args.paths.iter().map(|path| image::read(path)).collect::<Result<Vec<_>, _>>()?;
+    let pictures =
+        args.paths.iter().map(|path| image::read(path)).collect::<Result<Vec<_>, _>>()?;
     let rewards: Vec<Box<dyn Reward>> = wanted
         .iter()
         .map(|(name, dir)| load_reward(name, dir, &app.device))
@@ -59,9 +62,15 @@ fn line(path: &Path, prompt: &str, rewards: &[Box<dyn Reward>], view: RgbImageRe
             None => missing.insert(name, json!("the reward gave no score")),
         };
     }
-    let mut line = json!({ "image": path.display().to_string(), "prompt": prompt, "scores": scores });
+    let mut line =
+        json!({ "image": path.display().to_string(), "prompt": prompt, "scores": scores });
     if !missing.is_empty() {
-        tracing::warn!("{}: {} of {} scores are missing", path.display(), missing.len(), rewards.len());
+        tracing::warn!(
+            "{}: {} of {} scores are missing",
+            path.display(),
+            missing.len(),
+            rewards.len()
+        );
         line["missing"] = Value::Object(missing);
     }
     line

@@ -25,16 +25,19 @@ pub(super) fn print(app: &App, out: &Path, summary: &Summary) -> anyhow::Result<
         for (name, entry) in rewards.iter().filter(|(_, entry)| entry["base"].is_number()) {
             let trained = entry["trained_on"].as_bool() == Some(true);
             let held_out = if trained { "" } else { " (held out)" };
-            let interval = match (number(&entry["ci95"][0], 4, true), number(&entry["ci95"][1], 4, true)) {
-                (Some(low), Some(high)) => format!("{low} to {high}"),
-                _ => "-".to_owned(),
-            };
+            let interval =
+                match (number(&entry["ci95"][0], 4, true), number(&entry["ci95"][1], 4, true)) {
+                    (Some(low), Some(high)) => format!("{low} to {high}"),
+                    _ => "-".to_owned(),
+                };
             console::result(&row(&[
                 format!("{name}{held_out}"),
                 number(&entry["base"], 4, false).unwrap_or_else(|| "-".to_owned()),
                 number(&entry["tuned"], 4, false).unwrap_or_else(|| "-".to_owned()),
                 number(&entry["control"], 4, false).unwrap_or_else(|| "-".to_owned()),
-                entry["win_rate"].as_f64().map_or("-".to_owned(), |w| format!("{:.0} %", 100.0 * w)),
+                entry["win_rate"]
+                    .as_f64()
+                    .map_or("-".to_owned(), |w| format!("{:.0} %", 100.0 * w)),
                 interval,
             ]))?;
         }
