@@ -104,11 +104,7 @@ pub struct CandidateId {
 impl CandidateId {
     /// Names a candidate.
     pub fn new(prompt: PromptId, variant: u32, sample: u32) -> Self {
-        Self {
-            prompt,
-            variant,
-            sample,
-        }
+        Self { prompt, variant, sample }
     }
 
     /// The candidate of the original wording with the same noise.
@@ -131,11 +127,8 @@ impl FromStr for CandidateId {
         let parts = || {
             let (rest, sample) = s.rsplit_once("-s")?;
             let (prompt, variant) = rest.rsplit_once("-v")?;
-            let id = Self::new(
-                PromptId::new(prompt).ok()?,
-                variant.parse().ok()?,
-                sample.parse().ok()?,
-            );
+            let id =
+                Self::new(PromptId::new(prompt).ok()?, variant.parse().ok()?, sample.parse().ok()?);
             (id.to_string() == s).then_some(id)
         };
         parts().ok_or_else(|| IdError::Candidate(s.to_owned()))
@@ -185,13 +178,7 @@ pub struct Prompt {
 impl Prompt {
     /// A prompt without category or facts.
     pub fn new(id: PromptId, text: impl Into<String>, split: Split) -> Self {
-        Self {
-            id,
-            text: text.into(),
-            split,
-            category: None,
-            facts: None,
-        }
+        Self { id, text: text.into(), split, category: None, facts: None }
     }
 }
 
@@ -277,14 +264,10 @@ pub fn check_prompts(prompts: &[Prompt], needs_eval: bool) -> Result<(), Prompts
     for prompt in prompts {
         let text = prompt.text.trim().to_lowercase();
         if text.is_empty() {
-            return Err(PromptsError::EmptyText {
-                id: prompt.id.clone(),
-            });
+            return Err(PromptsError::EmptyText { id: prompt.id.clone() });
         }
         if ids.insert(&prompt.id, ()).is_some() {
-            return Err(PromptsError::DuplicateId {
-                id: prompt.id.clone(),
-            });
+            return Err(PromptsError::DuplicateId { id: prompt.id.clone() });
         }
         if let Some(first) = texts.insert(text, &prompt.id) {
             return Err(PromptsError::DuplicateText {
@@ -294,10 +277,9 @@ pub fn check_prompts(prompts: &[Prompt], needs_eval: bool) -> Result<(), Prompts
             });
         }
     }
-    for (split, name, needed) in [
-        (Split::Train, "training", true),
-        (Split::Eval, "evaluation", needs_eval),
-    ] {
+    for (split, name, needed) in
+        [(Split::Train, "training", true), (Split::Eval, "evaluation", needs_eval)]
+    {
         if needed && !prompts.iter().any(|p| p.split == split) {
             return Err(PromptsError::NoPrompts(name));
         }
@@ -355,21 +337,12 @@ mod tests {
         let p = |i: usize, text: &str, split| Prompt::new(PromptId::from_index(i), text, split);
         let good = [p(0, "a", Split::Train), p(1, "b", Split::Eval)];
         assert_eq!(check_prompts(&good, true), Ok(()));
-        assert_eq!(
-            check_prompts(&good[..1], true),
-            Err(PromptsError::NoPrompts("evaluation"))
-        );
+        assert_eq!(check_prompts(&good[..1], true), Err(PromptsError::NoPrompts("evaluation")));
         assert_eq!(check_prompts(&good[..1], false), Ok(()));
         let twice = [p(0, "a", Split::Train), p(1, " A", Split::Eval)];
-        assert!(matches!(
-            check_prompts(&twice, true),
-            Err(PromptsError::DuplicateText { .. })
-        ));
+        assert!(matches!(check_prompts(&twice, true), Err(PromptsError::DuplicateText { .. })));
         let same_id = [p(0, "a", Split::Train), p(0, "b", Split::Eval)];
-        assert!(matches!(
-            check_prompts(&same_id, true),
-            Err(PromptsError::DuplicateId { .. })
-        ));
+        assert!(matches!(check_prompts(&same_id, true), Err(PromptsError::DuplicateId { .. })));
         assert!(matches!(
             check_prompts(&[p(0, " ", Split::Train)], false),
             Err(PromptsError::EmptyText { .. })

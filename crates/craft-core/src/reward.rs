@@ -95,11 +95,7 @@ pub struct ScoreRow {
 impl ScoreRow {
     /// A row without scores.
     pub fn new(id: CandidateId) -> Self {
-        Self {
-            id,
-            scores: BTreeMap::new(),
-            missing: BTreeMap::new(),
-        }
+        Self { id, scores: BTreeMap::new(), missing: BTreeMap::new() }
     }
 
     /// Enters a score. A value that is not finite is entered as missing, with its value in the
@@ -163,19 +159,13 @@ impl TryFrom<RawScoreRow> for ScoreRow {
         for (name, score) in &raw.scores {
             RewardName::new(name.as_str()).map_err(|e| e.to_string())?;
             if !score.is_finite() {
-                return Err(format!(
-                    "score of `{name}` is {score}: expected a finite number"
-                ));
+                return Err(format!("score of `{name}` is {score}: expected a finite number"));
             }
             if raw.missing.contains_key(name) {
                 return Err(format!("`{name}` is both scored and missing"));
             }
         }
-        Ok(Self {
-            id: raw.id,
-            scores: raw.scores,
-            missing: raw.missing,
-        })
+        Ok(Self { id: raw.id, scores: raw.scores, missing: raw.missing })
     }
 }
 

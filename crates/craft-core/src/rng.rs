@@ -35,14 +35,7 @@ pub struct Key {
 impl Key {
     /// The key of a whole run.
     pub fn new(seed: u64) -> Self {
-        Self {
-            seed,
-            stage: None,
-            prompt: None,
-            variant: None,
-            sample: None,
-            step: None,
-        }
+        Self { seed, stage: None, prompt: None, variant: None, sample: None, step: None }
     }
 
     /// For a stage, or a named purpose within one.
@@ -244,11 +237,7 @@ mod tests {
     use super::*;
 
     fn key() -> Key {
-        Key::new(7)
-            .stage("generate")
-            .prompt("p00012")
-            .sample(3)
-            .step(7)
+        Key::new(7).stage("generate").prompt("p00012").sample(3).step(7)
     }
 
     #[test]
@@ -262,11 +251,7 @@ mod tests {
 
     #[test]
     fn order_of_naming_does_not_matter_and_every_part_does() {
-        let same = Key::new(7)
-            .step(7)
-            .sample(3)
-            .prompt("p00012")
-            .stage("generate");
+        let same = Key::new(7).step(7).sample(3).prompt("p00012").stage("generate");
         assert_eq!(same.stream().bits(), key().stream().bits());
         let others = [
             key().step(8),
@@ -274,16 +259,8 @@ mod tests {
             key().prompt("p00013"),
             key().stage("train"),
             key().variant(0),
-            Key::new(8)
-                .stage("generate")
-                .prompt("p00012")
-                .sample(3)
-                .step(7),
-            Key::new(7)
-                .stage("generate")
-                .prompt("p00012")
-                .sample(7)
-                .step(3),
+            Key::new(8).stage("generate").prompt("p00012").sample(3).step(7),
+            Key::new(7).stage("generate").prompt("p00012").sample(7).step(3),
         ];
         for other in others {
             assert_ne!(other.stream().bits(), key().stream().bits(), "{other:?}");
@@ -293,20 +270,13 @@ mod tests {
     #[test]
     fn normals_have_the_moments_of_a_standard_normal_and_are_prefixes() {
         let n = 200_000;
-        let x: Vec<f64> = key()
-            .standard_normals(n)
-            .into_iter()
-            .map(f64::from)
-            .collect();
+        let x: Vec<f64> = key().standard_normals(n).into_iter().map(f64::from).collect();
         let moment = |k: i32| x.iter().map(|v| v.powi(k)).sum::<f64>() / n as f64;
         assert!(moment(1).abs() < 0.01, "{}", moment(1));
         assert!((moment(2) - 1.0).abs() < 0.015, "{}", moment(2));
         assert!(moment(3).abs() < 0.04, "{}", moment(3));
         assert!((moment(4) - 3.0).abs() < 0.12, "{}", moment(4));
-        assert_eq!(
-            key().standard_normals(5)[..],
-            key().standard_normals(9)[..5]
-        );
+        assert_eq!(key().standard_normals(5)[..], key().standard_normals(9)[..5]);
         assert!(key().standard_normals(0).is_empty());
     }
 
@@ -317,10 +287,7 @@ mod tests {
         for _ in 0..60_000 {
             counts[stream.below(6) as usize] += 1;
         }
-        let chi2: f64 = counts
-            .iter()
-            .map(|&c| (f64::from(c) - 1e4).powi(2) / 1e4)
-            .sum();
+        let chi2: f64 = counts.iter().map(|&c| (f64::from(c) - 1e4).powi(2) / 1e4).sum();
         assert!(chi2 < 20.5, "chi squared {chi2} with 5 degrees of freedom"); // p = 0.001
         assert_eq!(stream.below(0), 0);
         assert_eq!(stream.below(1), 0);
@@ -362,10 +329,7 @@ mod tests {
             *counts.entry(items).or_default() += 1;
         }
         assert_eq!(counts.len(), 6);
-        assert!(
-            counts.values().all(|&c| c.abs_diff(2000) < 180),
-            "{counts:?}"
-        );
+        assert!(counts.values().all(|&c| c.abs_diff(2000) < 180), "{counts:?}");
     }
 
     /// Computed by an independent implementation of SHA-256, ChaCha12 and Box-Muller in Python.
@@ -375,10 +339,7 @@ mod tests {
         let mut stream = key().stream();
         assert_eq!([stream.bits(), stream.bits()], GOLDEN_BITS);
         assert_eq!(key().standard_normals(4), GOLDEN_NORMALS);
-        assert_eq!(
-            key().stream().sample_without_replacement(100, 5),
-            GOLDEN_SAMPLE
-        );
+        assert_eq!(key().stream().sample_without_replacement(100, 5), GOLDEN_SAMPLE);
     }
     const GOLDEN_BITS: [u64; 2] = [14_213_817_007_950_330_086, 5_339_620_600_501_918_038];
     const GOLDEN_NORMALS: [f32; 4] = [-0.421_077_07, 1.663_334_7, 0.205_755_03, 0.892_794_6];

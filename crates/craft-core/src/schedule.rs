@@ -179,10 +179,7 @@ impl NoiseSchedule {
             "prediction_type",
             raw.prediction_type.as_ref(),
             PredictionType::Epsilon,
-            &[
-                ("epsilon", PredictionType::Epsilon),
-                ("v_prediction", PredictionType::VPrediction),
-            ],
+            &[("epsilon", PredictionType::Epsilon), ("v_prediction", PredictionType::VPrediction)],
         )?;
         let timestep_spacing = one_of(
             "timestep_spacing",
@@ -194,17 +191,8 @@ impl NoiseSchedule {
                 ("linspace", Some(TimestepSpacing::Linspace)),
             ],
         )?;
-        one_of(
-            "interpolation_type",
-            raw.interpolation_type.as_ref(),
-            (),
-            &[("linear", ())],
-        )?;
-        if let Some(class) = raw
-            .class_name
-            .as_deref()
-            .filter(|c| c.contains("FlowMatch"))
-        {
+        one_of("interpolation_type", raw.interpolation_type.as_ref(), (), &[("linear", ())])?;
+        if let Some(class) = raw.class_name.as_deref().filter(|c| c.contains("FlowMatch")) {
             return value_error("_class_name", class, "a scheduler of a model with betas");
         }
         for (key, on) in [
@@ -220,25 +208,15 @@ impl NoiseSchedule {
             }
         }
         if !(1..=1_000_000).contains(&raw.num_train_timesteps) {
-            return value_error(
-                "num_train_timesteps",
-                raw.num_train_timesteps,
-                "1 to 1000000",
-            );
+            return value_error("num_train_timesteps", raw.num_train_timesteps, "1 to 1000000");
         }
         if raw.steps_offset >= raw.num_train_timesteps {
-            return value_error(
-                "steps_offset",
-                raw.steps_offset,
-                "less than num_train_timesteps",
-            );
+            return value_error("steps_offset", raw.steps_offset, "less than num_train_timesteps");
         }
         let mut betas = match &raw.trained_betas {
             Some(betas) if betas.len() != raw.num_train_timesteps => {
-                let expected = format!(
-                    "{} numbers, as num_train_timesteps says",
-                    raw.num_train_timesteps
-                );
+                let expected =
+                    format!("{} numbers, as num_train_timesteps says", raw.num_train_timesteps);
                 return value_error(
                     "trained_betas",
                     format!("of length {}", betas.len()),
@@ -252,12 +230,7 @@ impl NoiseSchedule {
                         return value_error(key, beta, "a number between 0 and 1");
                     }
                 }
-                betas_of(
-                    beta_schedule,
-                    raw.beta_start,
-                    raw.beta_end,
-                    raw.num_train_timesteps,
-                )
+                betas_of(beta_schedule, raw.beta_start, raw.beta_end, raw.num_train_timesteps)
             }
         };
         if let Some(beta) = betas.iter().find(|b| !(**b > 0.0 && **b < 1.0)) {
@@ -265,11 +238,7 @@ impl NoiseSchedule {
         }
         let clip_sample_range = raw.clip_sample_range.unwrap_or(1.0);
         if !(clip_sample_range > 0.0 && clip_sample_range.is_finite()) {
-            return value_error(
-                "clip_sample_range",
-                clip_sample_range,
-                "a finite number above 0",
-            );
+            return value_error("clip_sample_range", clip_sample_range, "a finite number above 0");
         }
         if raw.rescale_betas_zero_snr {
             betas = rescale_zero_terminal_snr(&betas);
@@ -362,28 +331,16 @@ impl NoiseSchedule {
             _ => total,
         };
         if steps == 0 || steps > most {
-            return Err(ScheduleError::Steps {
-                steps,
-                most,
-                num_train_timesteps: total,
-            });
+            return Err(ScheduleError::Steps { steps, most, num_train_timesteps: total });
         }
         let last = (total - 1) as f64;
         let values: Vec<f64> = match spacing {
             // DPM-Solver++ places one more point and leaves out the one at the image.
             TimestepSpacing::Linspace => {
                 let points = if dpm { steps + 1 } else { steps };
-                let stride = if points > 1 {
-                    last / (points - 1) as f64
-                } else {
-                    0.0
-                };
+                let stride = if points > 1 { last / (points - 1) as f64 } else { 0.0 };
                 let place = |i: usize| {
-                    if i + 1 == points && points > 1 {
-                        last
-                    } else {
-                        i as f64 * stride
-                    }
+                    if i + 1 == points && points > 1 { last } else { i as f64 * stride }
                 };
                 let placed = (points - steps..points).rev().map(place);
                 match sampler {
@@ -416,11 +373,7 @@ fn value_error<T>(
     value: impl std::fmt::Display,
     expected: &str,
 ) -> Result<T, ScheduleError> {
-    Err(ScheduleError::Value {
-        key,
-        value: format!("`{value}`"),
-        expected: expected.to_owned(),
-    })
+    Err(ScheduleError::Value { key, value: format!("`{value}`"), expected: expected.to_owned() })
 }
 
 /// A word of a list, or the default where it is missing or null.
@@ -440,12 +393,7 @@ fn one_of<T: Copy>(
     let words: Vec<String> = known.iter().map(|(word, _)| format!("`{word}`")).collect();
     Err(ScheduleError::Value {
         key,
-        value: format!(
-            "`{}`",
-            value
-                .as_str()
-                .map_or_else(|| value.to_string(), str::to_owned)
-        ),
+        value: format!("`{}`", value.as_str().map_or_else(|| value.to_string(), str::to_owned)),
         expected: words.join(" or "),
     })
 }
@@ -493,10 +441,7 @@ fn rescale_zero_terminal_snr(betas: &[f64]) -> Vec<f64> {
     let scale = first / (first - last);
     let bars: Vec<f64> = roots.iter().map(|r| ((r - last) * scale).powi(2)).collect();
     let before = std::iter::once(1.0).chain(bars.iter().copied());
-    bars.iter()
-        .zip(before)
-        .map(|(bar, before)| 1.0 - bar / before)
-        .collect()
+    bars.iter().zip(before).map(|(bar, before)| 1.0 - bar / before).collect()
 }
 
 fn interpolate(values: &[f64], place: f64) -> f64 {

@@ -23,11 +23,7 @@ pub fn mean_std(values: &[f64]) -> (f64, f64) {
     }
     let n = values.len() as f64;
     let mean = values.iter().map(|v| v / scale).sum::<f64>() / n;
-    let variance = values
-        .iter()
-        .map(|v| (v / scale - mean).powi(2))
-        .sum::<f64>()
-        / n;
+    let variance = values.iter().map(|v| (v / scale - mean).powi(2)).sum::<f64>() / n;
     (mean * scale, variance.sqrt() * scale)
 }
 
@@ -83,10 +79,7 @@ pub fn paired_bootstrap(
     let ci95 = if means.is_empty() {
         [delta, delta]
     } else {
-        [
-            quantile_of_sorted(&means, 0.025),
-            quantile_of_sorted(&means, 0.975),
-        ]
+        [quantile_of_sorted(&means, 0.025), quantile_of_sorted(&means, 0.975)]
     };
     Some(PairedDifference { delta, ci95 })
 }
@@ -108,10 +101,7 @@ pub fn win_rate(a: &[f64], b: &[f64]) -> Option<WinRate> {
     let n = a.len() as f64;
     let wins = a.iter().zip(b).filter(|(a, b)| b > a).count() as f64;
     let ties = a.iter().zip(b).filter(|(a, b)| b == a).count() as f64;
-    Some(WinRate {
-        win_rate: (wins + 0.5 * ties) / n,
-        ties: ties / n,
-    })
+    Some(WinRate { win_rate: (wins + 0.5 * ties) / n, ties: ties / n })
 }
 
 /// Pearson's correlation; `None` if empty, of unequal length, or one side does not vary.
@@ -123,11 +113,8 @@ pub fn pearson(a: &[f64], b: &[f64]) -> Option<f64> {
     if std_a == 0.0 || std_b == 0.0 {
         return None;
     }
-    let product: f64 = a
-        .iter()
-        .zip(b)
-        .map(|(x, y)| (x - mean_a) / std_a * ((y - mean_b) / std_b))
-        .sum();
+    let product: f64 =
+        a.iter().zip(b).map(|(x, y)| (x - mean_a) / std_a * ((y - mean_b) / std_b)).sum();
     Some((product / a.len() as f64).clamp(-1.0, 1.0))
 }
 
@@ -209,15 +196,9 @@ mod tests {
     fn correlations_of_known_cases() {
         close(pearson(&[1.0, 2.0, 3.0], &[2.0, 4.0, 6.0]).unwrap(), 1.0);
         close(pearson(&[1.0, 2.0, 3.0], &[3.0, 2.0, 1.0]).unwrap(), -1.0);
-        close(
-            pearson(&[1.0, 2.0, 3.0, 4.0], &[1.0, 3.0, 2.0, 4.0]).unwrap(),
-            0.8,
-        );
+        close(pearson(&[1.0, 2.0, 3.0, 4.0], &[1.0, 3.0, 2.0, 4.0]).unwrap(), 0.8);
         assert_eq!(pearson(&[1.0, 1.0], &[1.0, 2.0]), None);
         assert_eq!(ranks(&[10.0, 20.0, 10.0, 5.0]), [2.5, 4.0, 2.5, 1.0]);
-        close(
-            spearman(&[1.0, 2.0, 3.0], &[1.0, 100.0, 1000.0]).unwrap(),
-            1.0,
-        );
+        close(spearman(&[1.0, 2.0, 3.0], &[1.0, 100.0, 1000.0]).unwrap(), 1.0);
     }
 }

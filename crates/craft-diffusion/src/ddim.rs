@@ -44,8 +44,7 @@ impl Sampler for Ddim {
         let (alpha, next) = (self.alphas[2 * i], self.alphas[2 * i + 1]);
         let (next_a, next_s) = (next.sqrt(), (1.0 - next).sqrt());
         for (x, &out) in latents.iter_mut().zip(output) {
-            let (mut clean, noise) =
-                split(self.prediction, alpha, f64::from(*x), f64::from(out));
+            let (mut clean, noise) = split(self.prediction, alpha, f64::from(*x), f64::from(out));
             if let Some(limit) = self.clip {
                 // diffusers keeps the noise of the unclipped prediction (`use_clipped_model_output`).
                 clean = clean.clamp(-limit, limit);

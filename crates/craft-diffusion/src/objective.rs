@@ -33,8 +33,7 @@ pub fn weighted_mse(
 ) -> Tensor<1> {
     let [b, c, h, w] = prediction.dims();
     let device = prediction.device();
-    let weights =
-        Tensor::<2>::from_data(TensorData::new(weights.to_vec(), [b, 1]), &device);
+    let weights = Tensor::<2>::from_data(TensorData::new(weights.to_vec(), [b, 1]), &device);
     let squares = (prediction - target).powi_scalar(2).reshape([b, c * h * w]);
     (squares.mean_dim(1) * weights).sum().div_scalar(batch as f32)
 }

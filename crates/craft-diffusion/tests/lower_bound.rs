@@ -92,8 +92,7 @@ fn the_weighted_loss_bounds_the_log_likelihood() {
     for (i, draw) in draw.chunks(2 * STEPS).enumerate() {
         let theta = theta(&p, 0.5, 0.4 * (i % 5) as f64, draw);
         for x in [-3.0, -0.7, 0.0, 0.4, 2.0] {
-            let (exact, bound) =
-                (p.log_likelihood(&theta, x), p.constant(x) - p.loss(&theta, x));
+            let (exact, bound) = (p.log_likelihood(&theta, x), p.constant(x) - p.loss(&theta, x));
             assert!(exact >= bound - 1e-9, "x = {x}: {exact} below {bound}");
             if i % 5 == 0 {
                 assert!(exact - bound < 1.5, "the bound is loose: {exact}, {bound}");

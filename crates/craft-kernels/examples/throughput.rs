@@ -72,16 +72,8 @@ fn main() {
         let flops = (2 * y * ci * k * k) as f64;
         let name = format!("conv {k}x{k}/{stride} N={batch} {ci}->{co} {size}x{size}");
         report(&name, flops, best(|| conv2d(&x, &w, Some(&b), &s)));
-        report(
-            "    input gradient",
-            flops,
-            best(|| conv2d_backward_input(&dy, &w, &s)),
-        );
-        report(
-            "    weight gradient",
-            flops,
-            best(|| conv2d_backward_weight(&x, &dy, &s)),
-        );
+        report("    input gradient", flops, best(|| conv2d_backward_input(&dy, &w, &s)));
+        report("    weight gradient", flops, best(|| conv2d_backward_weight(&x, &dy, &s)));
     };
     conv(32, 64, 64, 8, 3, 1);
     conv(32, 32, 32, 16, 3, 1);
@@ -93,47 +85,20 @@ fn main() {
     conv(32, 32, 32, 16, 3, 2);
     conv(32, 4, 32, 16, 3, 1);
     conv(32, 32, 4, 16, 3, 1);
-    for (m, k, n) in [
-        (4096, 320, 1280),
-        (8192, 64, 256),
-        (2048, 64, 64),
-        (32, 64, 256),
-        (1024, 32, 32),
-    ] {
+    for (m, k, n) in
+        [(4096, 320, 1280), (8192, 64, 256), (2048, 64, 64), (32, 64, 256), (1024, 32, 32)]
+    {
         let (x, w, dy) = (data(m * k, 1), data(n * k, 2), data(m * n, 3));
         let flops = (2 * m * k * n) as f64;
-        report(
-            &format!("linear {m}x{k}x{n}"),
-            flops,
-            best(|| linear(&x, &w, None, m, k, n)),
-        );
-        report(
-            "    input gradient",
-            flops,
-            best(|| linear_backward_input(&dy, &w, m, k, n)),
-        );
-        report(
-            "    weight gradient",
-            flops,
-            best(|| linear_backward_weight(&x, &dy, m, k, n)),
-        );
+        report(&format!("linear {m}x{k}x{n}"), flops, best(|| linear(&x, &w, None, m, k, n)));
+        report("    input gradient", flops, best(|| linear_backward_input(&dy, &w, m, k, n)));
+        report("    weight gradient", flops, best(|| linear_backward_weight(&x, &dy, m, k, n)));
     }
-    for (batch, heads, queries, keys, head_dim) in [
-        (32, 2, 64, 32, 32),
-        (32, 2, 64, 64, 32),
-        (4, 8, 1024, 1024, 40),
-    ] {
-        let s = AttentionShape {
-            batch,
-            heads,
-            queries,
-            keys,
-            head_dim,
-        };
-        let (lq, lk) = (
-            batch * queries * heads * head_dim,
-            batch * keys * heads * head_dim,
-        );
+    for (batch, heads, queries, keys, head_dim) in
+        [(32, 2, 64, 32, 32), (32, 2, 64, 64, 32), (4, 8, 1024, 1024, 40)]
+    {
+        let s = AttentionShape { batch, heads, queries, keys, head_dim };
+        let (lq, lk) = (batch * queries * heads * head_dim, batch * keys * heads * head_dim);
         let (q, k, v, d) = (data(lq, 1), data(lk, 2), data(lk, 3), data(lq, 4));
         let flops = (4 * lq * keys) as f64;
         let name = format!("attention N={batch} h={heads} {queries}x{keys} d={head_dim}");
@@ -167,27 +132,15 @@ fn main() {
         len,
         best(|| group_norm_backward(&x, &dy, &w, &b, &mean, &rstd, n, c, hw, 8, true)),
     );
-    bytes(
-        "layer norm 2048x64",
-        len,
-        best(|| layer_norm(&x, &w, &b, 2048, 64, 1e-5)),
-    );
+    bytes("layer norm 2048x64", len, best(|| layer_norm(&x, &w, &b, 2048, 64, 1e-5)));
     let (_, mean, rstd) = layer_norm(&x, &w, &b, 2048, 64, 1e-5);
-    bytes(
-        "    gradients",
-        len,
-        best(|| layer_norm_backward(&x, &dy, &w, &mean, &rstd, 2048, 64)),
-    );
+    bytes("    gradients", len, best(|| layer_norm_backward(&x, &dy, &w, &mean, &rstd, 2048, 64)));
     bytes("silu", len, best(|| silu(&x)));
     bytes("gelu", len, best(|| gelu(&x)));
     bytes("    gradient", len, best(|| gelu_backward(&x, &dy)));
     bytes("geglu 1024 x 2*64", len, best(|| geglu(&x, 1024, 64)));
     bytes("add", len, best(|| add(&x, &dy)));
-    bytes(
-        "transpose 32x64x64",
-        len,
-        best(|| transpose(&x, 32, 64, 64)),
-    );
+    bytes("transpose 32x64x64", len, best(|| transpose(&x, 32, 64, 64)));
     let (mut p, mut m, mut v) = (x.clone(), x.clone(), vec![1.0; len]);
     let h = AdamW {
         lr: 1e-3,
@@ -199,9 +152,5 @@ fn main() {
         bias_correction2: 0.5,
         grad_scale: 1.0,
     };
-    bytes(
-        "adamw",
-        len,
-        best(|| adamw_step(&mut p, &dy, &mut m, &mut v, &h)),
-    );
+    bytes("adamw", len, best(|| adamw_step(&mut p, &dy, &mut m, &mut v, &h)));
 }

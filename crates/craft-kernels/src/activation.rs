@@ -97,12 +97,7 @@ impl Kernel for GegluRow<'_> {
             unsafe {
                 let value = read(s, self.x.as_ptr().add(i), n);
                 let gate = read(s, self.x.as_ptr().add(d + i), n);
-                write(
-                    s,
-                    self.y.at(i),
-                    s.mul(value, s.mul(gate, normal_cdf(s, gate))),
-                    n,
-                );
+                write(s, self.y.at(i), s.mul(value, s.mul(gate, normal_cdf(s, gate))), n);
             }
         });
     }
@@ -117,10 +112,7 @@ pub fn geglu(x: &[f32], m: usize, d: usize) -> Vec<f32> {
     let y = out.ptr();
     parallel::for_ranges(m, COST * d, |start, end| {
         for r in start..end {
-            level.run(GegluRow {
-                x: &x[2 * d * r..2 * d * (r + 1)],
-                y: Shared::new(y.at(r * d)),
-            });
+            level.run(GegluRow { x: &x[2 * d * r..2 * d * (r + 1)], y: Shared::new(y.at(r * d)) });
         }
     });
     // SAFETY: the ranges cover all rows.

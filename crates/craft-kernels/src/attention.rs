@@ -59,10 +59,7 @@ pub(crate) struct Turned {
 impl Turned {
     pub(crate) fn new(level: Level, keys: usize, d: usize) -> Self {
         let width = panel_vectors(keys.min(KB), level.lanes()) * level.lanes();
-        Self {
-            width,
-            tile: keys.min(KB).div_ceil(width) * width * d,
-        }
+        Self { width, tile: keys.min(KB).div_ceil(width) * width * d }
     }
 
     pub(crate) fn len(&self, keys: usize) -> usize {
@@ -123,12 +120,8 @@ impl Turned {
         debug_assert!(width <= self.width);
         let mut g = Block::<false, false>::new(m, keys, d);
         (g.a, g.a_step) = (a, lda);
-        (g.b, g.ldb, g.b_panel, g.b_padded) = (
-            from.wrapping_add(k0 / KB * self.tile),
-            width,
-            width * d,
-            true,
-        );
+        (g.b, g.ldb, g.b_panel, g.b_padded) =
+            (from.wrapping_add(k0 / KB * self.tile), width, width * d, true);
         (g.c, g.ldc) = (c, KB);
         // SAFETY: the caller vouches for a, c and the filled tile.
         unsafe { level.run(g.ready()) };
@@ -212,11 +205,7 @@ impl Kernel for Softmax<'_> {
             let row = self.scores[r * KB..].as_mut_ptr();
             let whole = self.keys / S::LANES * S::LANES;
             let mut top = s.splat(f32::NEG_INFINITY);
-            let mut m = if self.first {
-                f32::NEG_INFINITY
-            } else {
-                self.largest[r]
-            };
+            let mut m = if self.first { f32::NEG_INFINITY } else { self.largest[r] };
             for_vectors!(S, whole, |i, _n| {
                 // SAFETY: i + LANES <= keys <= KB, the length of a row.
                 top = s.max(top, unsafe { s.load(row.add(i)) });
@@ -284,17 +273,11 @@ pub fn attention(
     assert!(k.len() == s.key_len() && v.len() == k.len(), "k and v");
     let level = level();
     let (d, ld, keys) = (s.head_dim, s.width(), s.keys);
-    let (mut out, mut lse) = (
-        Output::new(s.query_len()),
-        Output::new(s.batch * s.heads * s.queries),
-    );
+    let (mut out, mut lse) =
+        (Output::new(s.query_len()), Output::new(s.batch * s.heads * s.queries));
     let (to, to_lse) = (out.ptr(), lse.ptr());
     let pairs = s.batch * s.heads;
-    let chunk = if pairs >= 8 {
-        s.queries.max(1)
-    } else {
-        QUERIES
-    };
+    let chunk = if pairs >= 8 { s.queries.max(1) } else { QUERIES };
     let chunks = s.queries.div_ceil(chunk);
     let turned = Turned::new(level, keys, d);
     parallel::for_each(pairs * chunks, s.flops(), |task| {
@@ -310,14 +293,7 @@ pub fn attention(
             let (largest, sums) = rest.split_at_mut(QB);
             // SAFETY: head h of sequence b holds `keys` rows of d at distance ld; kt has the length `turned` wants.
             unsafe {
-                turned.fill(
-                    level,
-                    k.as_ptr().wrapping_add(key_at),
-                    ld,
-                    keys,
-                    d,
-                    kt.as_mut_ptr(),
-                )
+                turned.fill(level, k.as_ptr().wrapping_add(key_at), ld, keys, d, kt.as_mut_ptr())
             };
             for q0 in (first..(first + chunk).min(s.queries)).step_by(QB) {
                 let rows = ((first + chunk).min(s.queries) - q0).min(QB);
@@ -387,9 +363,7 @@ pub fn attention(
                     // SAFETY: this task alone writes row q0 + r of this head, and its logarithm.
                     unsafe {
                         level.run(copy.ready());
-                        to_lse
-                            .at(pair * s.queries + q0 + r)
-                            .write(largest[r] + sums[r].ln());
+                        to_lse.at(pair * s.queries + q0 + r).write(largest[r] + sums[r].ln());
                     }
                 }
             }

@@ -10,10 +10,7 @@ pub(crate) struct Output {
 
 impl Output {
     pub(crate) fn new(len: usize) -> Self {
-        Self {
-            data: Vec::with_capacity(len),
-            len,
-        }
+        Self { data: Vec::with_capacity(len), len }
     }
 
     pub(crate) fn ptr(&mut self) -> Shared {

@@ -28,11 +28,7 @@ impl Kernel for Affine<'_> {
                 write(
                     s,
                     self.y.at(i),
-                    if self.silu {
-                        Unary::apply(Swish(1.0), s, v)
-                    } else {
-                        v
-                    },
+                    if self.silu { Unary::apply(Swish(1.0), s, v) } else { v },
                     n,
                 );
             }
@@ -58,22 +54,13 @@ pub fn group_norm(
     silu: bool,
 ) -> (Vec<f32>, Vec<f32>, Vec<f32>) {
     assert_eq!(x.len(), n * c * hw, "x");
-    assert!(
-        weight.len() == c && bias.len() == c,
-        "weight and bias need one value a channel"
-    );
-    assert!(
-        groups > 0 && c.is_multiple_of(groups),
-        "groups must divide the channels"
-    );
+    assert!(weight.len() == c && bias.len() == c, "weight and bias need one value a channel");
+    assert!(groups > 0 && c.is_multiple_of(groups), "groups must divide the channels");
     let level = level();
     let each = c / groups;
     let size = each * hw;
-    let (mut y, mut mean, mut rstd) = (
-        Output::new(x.len()),
-        Output::new(n * groups),
-        Output::new(n * groups),
-    );
+    let (mut y, mut mean, mut rstd) =
+        (Output::new(x.len()), Output::new(n * groups), Output::new(n * groups));
     let (to, to_mean, to_rstd) = (y.ptr(), mean.ptr(), rstd.ptr());
     let cost = if silu { 40 } else { 12 };
     parallel::for_each(n * groups, cost * x.len(), |i| {
@@ -94,13 +81,7 @@ pub fn group_norm(
             let scale = r * weight[channel];
             let shift = (-rounded).mul_add(scale, bias[channel]);
             let y = Shared::new(to.at(i * size + j * hw));
-            level.run(Affine {
-                x: &group[j * hw..(j + 1) * hw],
-                y,
-                scale,
-                shift,
-                silu,
-            });
+            level.run(Affine { x: &group[j * hw..(j + 1) * hw], y, scale, shift, silu });
         }
     });
     // SAFETY: the groups cover all elements.
@@ -134,12 +115,8 @@ impl Kernel for ChannelSums<'_> {
             let (mut p, mut q) = (s.zero(), s.zero());
             for_vectors!(S, x.len(), |i, n| {
                 // SAFETY: n values from index i are inside both runs; dy is zero in the lanes past them.
-                let (v, d) = unsafe {
-                    (
-                        read(s, x.as_ptr().add(i), n),
-                        read(s, dy.as_ptr().add(i), n),
-                    )
-                };
+                let (v, d) =
+                    unsafe { (read(s, x.as_ptr().add(i), n), read(s, dy.as_ptr().add(i), n)) };
                 let xhat = s.mul(s.sub(v, mean), rstd);
                 let g = if self.silu {
                     let g = Binary::apply(Swish(1.0), s, s.fma(xhat, w, b), d);
@@ -174,21 +151,12 @@ impl Kernel for ChannelGradient<'_> {
         let h = self.sums;
         let (mean, rstd) = (s.splat(h.mean), s.splat(h.rstd));
         let (a, b, c) = (s.splat(self.a), s.splat(self.b), s.splat(self.c));
-        let g = if h.silu {
-            h.slope.get().cast_const()
-        } else {
-            h.dy.as_ptr()
-        };
+        let g = if h.silu { h.slope.get().cast_const() } else { h.dy.as_ptr() };
         for_vectors!(S, h.x.len(), |i, n| {
             // SAFETY: n values from index i are inside x, dy and dx, and dx was written before where it is read.
             unsafe {
                 let xhat = s.mul(s.sub(read(s, h.x.as_ptr().add(i), n), mean), rstd);
-                write(
-                    s,
-                    h.slope.at(i),
-                    s.fma(read(s, g.add(i), n), a, s.fma(xhat, b, c)),
-                    n,
-                );
+                write(s, h.slope.at(i), s.fma(read(s, g.add(i), n), a, s.fma(xhat, b, c)), n);
             }
         });
     }
@@ -212,14 +180,8 @@ pub fn group_norm_backward(
     silu: bool,
 ) -> (Vec<f32>, Vec<f32>, Vec<f32>) {
     assert!(x.len() == n * c * hw && dy.len() == x.len(), "x and dy");
-    assert!(
-        weight.len() == c && bias.len() == c,
-        "weight and bias need one value a channel"
-    );
-    assert!(
-        groups > 0 && c.is_multiple_of(groups),
-        "groups must divide the channels"
-    );
+    assert!(weight.len() == c && bias.len() == c, "weight and bias need one value a channel");
+    assert!(groups > 0 && c.is_multiple_of(groups), "groups must divide the channels");
     assert!(
         mean.len() == n * groups && rstd.len() == n * groups,
         "statistics need one value a group"
@@ -260,12 +222,7 @@ pub fn group_norm_backward(
         let b = (-r * dot / size as f64) as f32;
         let c = (-r * sum / size as f64) as f32;
         for j in 0..each {
-            level.run(ChannelGradient {
-                sums: channel(j),
-                a: rstd[i] * weight[first + j],
-                b,
-                c,
-            });
+            level.run(ChannelGradient { sums: channel(j), a: rstd[i] * weight[first + j], b, c });
         }
     });
     // SAFETY: the groups cover all elements and all pairs.
@@ -277,10 +234,7 @@ pub fn group_norm_backward(
 fn over_images(parts: &[f32], n: usize, c: usize) -> Vec<f32> {
     let mut total = vec![0.0f64; c];
     for image in parts.chunks_exact(c.max(1)).take(n) {
-        total
-            .iter_mut()
-            .zip(image)
-            .for_each(|(t, &v)| *t += f64::from(v));
+        total.iter_mut().zip(image).for_each(|(t, &v)| *t += f64::from(v));
     }
     total.into_iter().map(|t| t as f32).collect()
 }

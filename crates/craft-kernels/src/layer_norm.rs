@@ -53,23 +53,14 @@ pub fn layer_norm(
     eps: f32,
 ) -> (Vec<f32>, Vec<f32>, Vec<f32>) {
     assert_eq!(x.len(), m * d, "x");
-    assert!(
-        weight.len() == d && bias.len() == d,
-        "weight and bias need one value a column"
-    );
+    assert!(weight.len() == d && bias.len() == d, "weight and bias need one value a column");
     let level = level();
     let (mut y, mut mean, mut rstd) = (Output::new(m * d), Output::new(m), Output::new(m));
     let (to, to_mean, to_rstd) = (y.ptr(), mean.ptr(), rstd.ptr());
     parallel::for_ranges(m, 12 * d, |start, end| {
         for i in start..end {
             let y = Shared::new(to.at(i * d));
-            let (a, b) = level.run(Row {
-                x: &x[i * d..(i + 1) * d],
-                weight,
-                bias,
-                y,
-                eps,
-            });
+            let (a, b) = level.run(Row { x: &x[i * d..(i + 1) * d], weight, bias, y, eps });
             // SAFETY: each row writes its own statistics.
             unsafe {
                 to_mean.at(i).write(a);
@@ -108,12 +99,7 @@ impl Kernel for RowBackward<'_> {
                 let g = s.mul(dy, read(s, self.weight.as_ptr().add(i), n));
                 sum = s.add(sum, g);
                 dot = s.fma(g, xhat, dot);
-                write(
-                    s,
-                    self.dw.at(i),
-                    s.fma(dy, xhat, read(s, self.dw.at(i), n)),
-                    n,
-                );
+                write(s, self.dw.at(i), s.fma(dy, xhat, read(s, self.dw.at(i), n)), n);
                 write(s, self.db.at(i), s.add(dy, read(s, self.db.at(i), n)), n);
             }
         });
@@ -151,10 +137,7 @@ pub fn layer_norm_backward(
 ) -> (Vec<f32>, Vec<f32>, Vec<f32>) {
     assert!(x.len() == m * d && dy.len() == m * d, "x and dy");
     assert_eq!(weight.len(), d, "weight");
-    assert!(
-        mean.len() == m && rstd.len() == m,
-        "statistics need one value a row"
-    );
+    assert!(mean.len() == m && rstd.len() == m, "statistics need one value a row");
     let level = level();
     let mut dx = Output::new(m * d);
     let to = dx.ptr();
@@ -180,12 +163,8 @@ pub fn layer_norm_backward(
             }
         });
         for part in parts.chunks_exact(2 * d.max(1)) {
-            dw.iter_mut()
-                .zip(&part[..d])
-                .for_each(|(t, &v)| *t += f64::from(v));
-            db.iter_mut()
-                .zip(&part[d..])
-                .for_each(|(t, &v)| *t += f64::from(v));
+            dw.iter_mut().zip(&part[..d]).for_each(|(t, &v)| *t += f64::from(v));
+            db.iter_mut().zip(&part[d..]).for_each(|(t, &v)| *t += f64::from(v));
         }
     });
     let narrow = |v: Vec<f64>| v.into_iter().map(|t| t as f32).collect();

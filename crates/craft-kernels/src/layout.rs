@@ -93,14 +93,7 @@ impl Kernel for Offset<'_> {
         let t = s.splat(self.t);
         for_vectors!(S, self.x.len(), |i, n| {
             // SAFETY: n values from index i are inside x and y.
-            unsafe {
-                write(
-                    s,
-                    self.y.at(i),
-                    s.add(read(s, self.x.as_ptr().add(i), n), t),
-                    n,
-                )
-            };
+            unsafe { write(s, self.y.at(i), s.add(read(s, self.x.as_ptr().add(i), n), t), n) };
         });
     }
 }

@@ -17,14 +17,7 @@ fn compute(p: &Product<'_>) -> Vec<f32> {
 /// `a [m, k]` times `b [k, n]`, row-major; returns `[m, n]`.
 #[must_use]
 pub fn matmul(a: &[f32], b: &[f32], m: usize, k: usize, n: usize) -> Vec<f32> {
-    compute(&Product {
-        m,
-        n,
-        k,
-        a: Left::Rows(a),
-        b: Right::Rows(b),
-        bias: None,
-    })
+    compute(&Product { m, n, k, a: Left::Rows(a), b: Right::Rows(b), bias: None })
 }
 
 /// `x [m, k]` times the transpose of `w [n, k]` plus `bias [n]`; returns `[m, n]`.
@@ -37,40 +30,19 @@ pub fn linear(
     k: usize,
     n: usize,
 ) -> Vec<f32> {
-    compute(&Product {
-        m,
-        n,
-        k,
-        a: Left::Rows(x),
-        b: Right::Columns(w),
-        bias,
-    })
+    compute(&Product { m, n, k, a: Left::Rows(x), b: Right::Columns(w), bias })
 }
 
 /// Gradient of [`linear`] with respect to `x`: `dy [m, n]` times `w [n, k]`; returns `[m, k]`.
 #[must_use]
 pub fn linear_backward_input(dy: &[f32], w: &[f32], m: usize, k: usize, n: usize) -> Vec<f32> {
-    compute(&Product {
-        m,
-        n: k,
-        k: n,
-        a: Left::Rows(dy),
-        b: Right::Rows(w),
-        bias: None,
-    })
+    compute(&Product { m, n: k, k: n, a: Left::Rows(dy), b: Right::Rows(w), bias: None })
 }
 
 /// Gradient of [`linear`] with respect to `w`: the transpose of `dy [m, n]` times `x [m, k]`; returns `[n, k]`.
 #[must_use]
 pub fn linear_backward_weight(x: &[f32], dy: &[f32], m: usize, k: usize, n: usize) -> Vec<f32> {
-    compute(&Product {
-        m: n,
-        n: k,
-        k: m,
-        a: Left::Columns(dy),
-        b: Right::Rows(x),
-        bias: None,
-    })
+    compute(&Product { m: n, n: k, k: m, a: Left::Columns(dy), b: Right::Rows(x), bias: None })
 }
 
 /// Gradient of [`linear`] with respect to the bias: the sum of `dy [m, n]` over its rows; returns `[n]`.

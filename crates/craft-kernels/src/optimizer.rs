@@ -69,19 +69,10 @@ pub fn adamw_step(param: &mut [f32], grad: &[f32], m: &mut [f32], v: &mut [f32],
         "param, grad and moments of different lengths"
     );
     let level = level();
-    let (p, m, v) = (
-        Shared::new(param.as_mut_ptr()),
-        Shared::new(m.as_mut_ptr()),
-        Shared::new(v.as_mut_ptr()),
-    );
+    let (p, m, v) =
+        (Shared::new(param.as_mut_ptr()), Shared::new(m.as_mut_ptr()), Shared::new(v.as_mut_ptr()));
     parallel::for_ranges(n, 16, |start, end| {
         let [p, m, v] = [p, m, v].map(|x| Shared::new(x.at(start)));
-        level.run(Step {
-            p,
-            g: &grad[start..end],
-            m,
-            v,
-            h: *h,
-        });
+        level.run(Step { p, g: &grad[start..end], m, v, h: *h });
     });
 }

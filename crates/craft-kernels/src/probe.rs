@@ -27,8 +27,5 @@ impl Kernel for Chains {
 #[must_use]
 pub fn multiply_add_probe(rounds: usize, x: f32) -> (usize, f32) {
     let level = level();
-    (
-        2 * rounds * CHAINS * level.lanes(),
-        level.run(Chains(rounds, x)),
-    )
+    (2 * rounds * CHAINS * level.lanes(), level.run(Chains(rounds, x)))
 }

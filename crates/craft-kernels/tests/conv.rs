@@ -13,31 +13,11 @@ fn every_pass_matches_the_definition() {
         let dy = r.vec(s.batch * s.out_channels * s.out_height() * s.out_width());
         let [y, dx, dw, db] = conv(&x, &w, &b, &dy, &s);
         close(&conv2d(&x, &w, Some(&b), &s), &y, 1e-5, &format!("y {s:?}"));
-        close(
-            &conv2d_backward_input(&dy, &w, &s),
-            &dx,
-            1e-5,
-            &format!("dx {s:?}"),
-        );
-        close(
-            &conv2d_backward_weight(&x, &dy, &s),
-            &dw,
-            1e-5,
-            &format!("dw {s:?}"),
-        );
-        close(
-            &conv2d_backward_bias(&dy, &s),
-            &db,
-            1e-5,
-            &format!("db {s:?}"),
-        );
+        close(&conv2d_backward_input(&dy, &w, &s), &dx, 1e-5, &format!("dx {s:?}"));
+        close(&conv2d_backward_weight(&x, &dy, &s), &dw, 1e-5, &format!("dw {s:?}"));
+        close(&conv2d_backward_bias(&dy, &s), &db, 1e-5, &format!("db {s:?}"));
         let y0 = conv(&x, &w, &vec![0.0; b.len()], &dy, &s)[0].clone();
-        close(
-            &conv2d(&x, &w, None, &s),
-            &y0,
-            1e-5,
-            &format!("y without bias {s:?}"),
-        );
+        close(&conv2d(&x, &w, None, &s), &y0, 1e-5, &format!("y without bias {s:?}"));
     }
 }
 

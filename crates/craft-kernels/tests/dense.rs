@@ -29,31 +29,16 @@ fn linear_matches_the_definition() {
         }
         close(&linear(&x, &w, None, m, k, n), &plain, 1e-5, &what);
         close(&linear(&x, &w, Some(&b), m, k, n), &y, 1e-5, &what);
-        close(
-            &linear_backward_input(&dy, &w, m, k, n),
-            &naive(&dy64, &w64, m, n, k),
-            1e-5,
-            &what,
-        );
+        close(&linear_backward_input(&dy, &w, m, k, n), &naive(&dy64, &w64, m, n, k), 1e-5, &what);
         close(
             &linear_backward_weight(&x, &dy, m, k, n),
             &naive(&turn(&dy64, m, n), &x64, n, m, k),
             1e-5,
             &what,
         );
-        close(
-            &linear_backward_bias(&dy, m, n),
-            &naive(&vec![1.0; m], &dy64, 1, m, n),
-            1e-5,
-            &what,
-        );
+        close(&linear_backward_bias(&dy, m, n), &naive(&vec![1.0; m], &dy64, 1, m, n), 1e-5, &what);
         let b = r.vec(k * n);
-        close(
-            &matmul(&x, &b, m, k, n),
-            &naive(&x64, &wide(&b), m, k, n),
-            1e-5,
-            &what,
-        );
+        close(&matmul(&x, &b, m, k, n), &naive(&x64, &wide(&b), m, k, n), 1e-5, &what);
     }
 }
 
@@ -70,17 +55,8 @@ fn attention_matches_the_definition() {
         (1, 1, 300, 260, 160),
     ];
     for (batch, heads, queries, keys, head_dim) in shapes {
-        let s = AttentionShape {
-            batch,
-            heads,
-            queries,
-            keys,
-            head_dim,
-        };
-        let (lq, lk) = (
-            batch * queries * heads * head_dim,
-            batch * keys * heads * head_dim,
-        );
+        let s = AttentionShape { batch, heads, queries, keys, head_dim };
+        let (lq, lk) = (batch * queries * heads * head_dim, batch * keys * heads * head_dim);
         let (mut q, k, v, dout) = (r.vec(lq), r.vec(lk), r.vec(lk), r.vec(lq));
         q.iter_mut().for_each(|v| *v *= 3.0);
         let scale = 1.0 / (head_dim as f32).sqrt();
@@ -88,9 +64,8 @@ fn attention_matches_the_definition() {
             let want = reference(&q, &k, &v, &dout, &s, scale, causal);
             let (out, lse) = attention(&q, &k, &v, &s, scale, causal);
             let (dq, dk, dv) = attention_backward(&q, &k, &v, &out, &lse, &dout, &s, scale, causal);
-            for (got, (want, name)) in [out, lse, dq, dk, dv]
-                .iter()
-                .zip(want.iter().zip(["out", "lse", "dq", "dk", "dv"]))
+            for (got, (want, name)) in
+                [out, lse, dq, dk, dv].iter().zip(want.iter().zip(["out", "lse", "dq", "dk", "dv"]))
             {
                 close(got, want, 1e-5, &format!("{name} {s:?} {causal}"));
             }
@@ -100,13 +75,7 @@ fn attention_matches_the_definition() {
 
 #[test]
 fn attention_survives_large_scores() {
-    let s = AttentionShape {
-        batch: 1,
-        heads: 1,
-        queries: 2,
-        keys: 200,
-        head_dim: 4,
-    };
+    let s = AttentionShape { batch: 1, heads: 1, queries: 2, keys: 200, head_dim: 4 };
     let q = vec![100.0; 8];
     let k: Vec<f32> = (0..800).map(|i| (i / 4) as f32).collect();
     let v = k.clone();

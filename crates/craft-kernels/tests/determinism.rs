@@ -61,17 +61,8 @@ fn everything() -> Vec<Vec<u32>> {
         out.push(linear_backward_bias(&dy, m, n));
     }
     for (batch, heads, queries, keys, head_dim) in [(8, 2, 64, 32, 32), (1, 2, 600, 300, 40)] {
-        let s = AttentionShape {
-            batch,
-            heads,
-            queries,
-            keys,
-            head_dim,
-        };
-        let (lq, lk) = (
-            batch * queries * heads * head_dim,
-            batch * keys * heads * head_dim,
-        );
+        let s = AttentionShape { batch, heads, queries, keys, head_dim };
+        let (lq, lk) = (batch * queries * heads * head_dim, batch * keys * heads * head_dim);
         let (q, k, v, d) = (r.vec(lq), r.vec(lk), r.vec(lk), r.vec(lq));
         let (o, lse) = attention(&q, &k, &v, &s, 0.2, false);
         let (dq, dk, dv) = attention_backward(&q, &k, &v, &o, &lse, &d, &s, 0.2, false);
@@ -109,11 +100,7 @@ fn everything() -> Vec<Vec<u32>> {
 #[test]
 fn the_number_of_threads_does_not_matter() {
     let run = |threads| {
-        rayon::ThreadPoolBuilder::new()
-            .num_threads(threads)
-            .build()
-            .unwrap()
-            .install(everything)
+        rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap().install(everything)
     };
     let one = run(1);
     assert!(one == run(2), "two threads differ from one");
@@ -126,10 +113,8 @@ fn the_batch_size_does_not_matter() {
     for s in conv_shapes() {
         let five = ConvShape { batch: 11, ..s };
         let one = ConvShape { batch: 1, ..s };
-        let (lx, ly) = (
-            s.in_channels * s.height * s.width,
-            s.out_channels * s.out_height() * s.out_width(),
-        );
+        let (lx, ly) =
+            (s.in_channels * s.height * s.width, s.out_channels * s.out_height() * s.out_width());
         let (x, dy) = (r.vec(11 * lx), r.vec(11 * ly));
         let w = r.vec(s.out_channels * s.in_channels * s.kernel[0] * s.kernel[1]);
         let y = conv2d(&x, &w, None, &five);
@@ -159,27 +144,14 @@ fn the_batch_size_does_not_matter() {
             );
         }
     }
-    let five = AttentionShape {
-        batch: 5,
-        heads: 2,
-        queries: 300,
-        keys: 150,
-        head_dim: 24,
-    };
+    let five = AttentionShape { batch: 5, heads: 2, queries: 300, keys: 150, head_dim: 24 };
     let one = AttentionShape { batch: 1, ..five };
     let (lq, lk) = (300 * 48, 150 * 48);
     let (q, k, v, d) = (r.vec(5 * lq), r.vec(5 * lk), r.vec(5 * lk), r.vec(5 * lq));
     let (o, lse) = attention(&q, &k, &v, &five, 0.3, false);
     let (dq, dk, dv) = attention_backward(&q, &k, &v, &o, &lse, &d, &five, 0.3, false);
     let (aq, ak) = (3 * lq..4 * lq, 3 * lk..4 * lk);
-    let (o1, lse1) = attention(
-        &q[aq.clone()],
-        &k[ak.clone()],
-        &v[ak.clone()],
-        &one,
-        0.3,
-        false,
-    );
+    let (o1, lse1) = attention(&q[aq.clone()], &k[ak.clone()], &v[ak.clone()], &one, 0.3, false);
     let g = attention_backward(
         &q[aq.clone()],
         &k[ak.clone()],

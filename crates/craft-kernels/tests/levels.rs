@@ -23,19 +23,9 @@ fn everything() -> Vec<(String, Vec<f32>)> {
         out.push(("linear db".into(), linear_backward_bias(&dy, m, n)));
     }
     for causal in [false, true] {
-        let s = AttentionShape {
-            batch: 2,
-            heads: 2,
-            queries: 37,
-            keys: 139,
-            head_dim: 20,
-        };
-        let (q, k, v, d) = (
-            r.vec(2 * 37 * 40),
-            r.vec(2 * 139 * 40),
-            r.vec(2 * 139 * 40),
-            r.vec(2 * 37 * 40),
-        );
+        let s = AttentionShape { batch: 2, heads: 2, queries: 37, keys: 139, head_dim: 20 };
+        let (q, k, v, d) =
+            (r.vec(2 * 37 * 40), r.vec(2 * 139 * 40), r.vec(2 * 139 * 40), r.vec(2 * 37 * 40));
         let (o, lse) = attention(&q, &k, &v, &s, 0.5, causal);
         let (dq, dk, dv) = attention_backward(&q, &k, &v, &o, &lse, &d, &s, 0.5, causal);
         out.extend(
@@ -57,27 +47,18 @@ fn everything() -> Vec<(String, Vec<f32>)> {
     for f in [gelu as fn(&[f32]) -> Vec<f32>, silu, quick_gelu] {
         out.push(("activation".into(), f(&wide)));
     }
-    for f in [
-        gelu_backward as fn(&[f32], &[f32]) -> Vec<f32>,
-        silu_backward,
-        quick_gelu_backward,
-        add,
-    ] {
+    for f in
+        [gelu_backward as fn(&[f32], &[f32]) -> Vec<f32>, silu_backward, quick_gelu_backward, add]
+    {
         out.push(("activation backward".into(), f(&wide, &dy)));
     }
     out.push(("geglu".into(), geglu(&x, 9, 35)));
-    out.push((
-        "geglu backward".into(),
-        geglu_backward(&x, &dy[..9 * 35], 9, 35),
-    ));
+    out.push(("geglu backward".into(), geglu_backward(&x, &dy[..9 * 35], 9, 35)));
     out.push(("transpose".into(), transpose(&x, 3, 6, 35)));
     out.push(("sum".into(), add_channel_backward(&x, 3, 6, 35)));
     out.push(("squares".into(), vec![sum_squares(&x) as f32]));
-    let (mut p, mut m, mut v) = (
-        x.clone(),
-        dy.clone(),
-        x.iter().map(|x| x * x).collect::<Vec<_>>(),
-    );
+    let (mut p, mut m, mut v) =
+        (x.clone(), dy.clone(), x.iter().map(|x| x * x).collect::<Vec<_>>());
     let h = AdamW {
         lr: 1e-2,
         beta1: 0.9,

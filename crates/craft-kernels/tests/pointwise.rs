@@ -92,17 +92,9 @@ fn activations_match_the_definitions() {
     };
     let sig = |v: f64| 1.0 / (1.0 + (-v).exp());
     each(&gelu(&x), &|x, _| x * cdf(x), "gelu");
-    each(
-        &gelu_backward(&x, &dy),
-        &|x, d| d * (cdf(x) + x * pdf(x)),
-        "gelu backward",
-    );
+    each(&gelu_backward(&x, &dy), &|x, d| d * (cdf(x) + x * pdf(x)), "gelu backward");
     each(&silu(&x), &|x, _| x * sig(x), "silu");
-    each(
-        &silu_backward(&x, &dy),
-        &|x, d| d * sig(x) * (1.0 + x * (1.0 - sig(x))),
-        "silu backward",
-    );
+    each(&silu_backward(&x, &dy), &|x, d| d * sig(x) * (1.0 + x * (1.0 - sig(x))), "silu backward");
     let a = f64::from(1.702f32);
     each(&quick_gelu(&x), &|x, _| x * sig(a * x), "quick gelu");
     each(
@@ -118,11 +110,7 @@ fn activations_keep_their_limits() {
     for f in [gelu as fn(&[f32]) -> Vec<f32>, silu, quick_gelu] {
         let y = f(&x);
         assert!(y[0].is_nan());
-        assert_eq!(
-            &y[1..],
-            &[1e30, 0.0, 100.0, 0.0, 0.0, f32::MAX].map(|v: f32| v),
-            "{y:?}"
-        );
+        assert_eq!(&y[1..], &[1e30, 0.0, 100.0, 0.0, 0.0, f32::MAX].map(|v: f32| v), "{y:?}");
     }
 }
 
@@ -148,13 +136,7 @@ fn geglu_matches_the_definition() {
 #[test]
 fn layout_operations_match_the_definitions() {
     let mut r = Rng(6);
-    for (b, rows, cols) in [
-        (1, 1, 1),
-        (2, 5, 7),
-        (3, 64, 320),
-        (1, 130, 33),
-        (2, 16, 16),
-    ] {
+    for (b, rows, cols) in [(1, 1, 1), (2, 5, 7), (3, 64, 320), (1, 130, 33), (2, 16, 16)] {
         let x = r.vec(b * rows * cols);
         let y = transpose(&x, b, rows, cols);
         for i in 0..b {
@@ -187,12 +169,7 @@ fn layout_operations_match_the_definitions() {
     let y = add_channel(&x, &t, n, c, hw);
     assert!((0..x.len()).all(|i| y[i] == x[i] + t[i / hw]));
     let want: Vec<f64> = x.chunks(hw).map(|v| wide(v).iter().sum()).collect();
-    close(
-        &add_channel_backward(&x, n, c, hw),
-        &want,
-        1e-6,
-        "add_channel",
-    );
+    close(&add_channel_backward(&x, n, c, hw), &want, 1e-6, "add_channel");
     let z = add(&x, &y);
     assert!((0..x.len()).all(|i| z[i] == x[i] + y[i]));
     let a = r.vec(n * 2 * hw);
@@ -206,10 +183,7 @@ fn adamw_matches_the_definition() {
     let mut r = Rng(7);
     let n = 1003;
     let (mut p, g) = (r.vec(n), r.vec(n));
-    let (mut m, mut v) = (
-        r.vec(n),
-        r.vec(n).iter().map(|x| x.abs()).collect::<Vec<_>>(),
-    );
+    let (mut m, mut v) = (r.vec(n), r.vec(n).iter().map(|x| x.abs()).collect::<Vec<_>>());
     let h = AdamW {
         lr: 1e-2,
         beta1: 0.9,

@@ -5,7 +5,13 @@ use burn::tensor::{Device, Tensor, TensorData};
 /// Features `[B, dim]` of timesteps: sines and cosines of `t · exp(−ln(10000) · i / (half − shift))`.
 ///
 /// `flip` puts the cosines first, as Stable Diffusion does.
-pub fn features(timesteps: &[f32], dim: usize, flip: bool, shift: f64, device: &Device) -> Tensor<2> {
+pub fn features(
+    timesteps: &[f32],
+    dim: usize,
+    flip: bool,
+    shift: f64,
+    device: &Device,
+) -> Tensor<2> {
     let half = dim / 2;
     let mut data = vec![0.0f32; timesteps.len() * dim];
     for (row, &t) in data.chunks_exact_mut(dim).zip(timesteps) {

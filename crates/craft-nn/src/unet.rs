@@ -98,8 +98,7 @@ impl UNet2DConditionModel {
         let mut current = channels[0];
         for (level, &width) in channels.iter().enumerate() {
             let attend = c.down_block_types[level] == "CrossAttnDownBlock2D";
-            let mut block =
-                DownBlock { resnets: vec![], attentions: vec![], downsamplers: vec![] };
+            let mut block = DownBlock { resnets: vec![], attentions: vec![], downsamplers: vec![] };
             for _ in 0..c.layers(level).unwrap_or(0) {
                 block.resnets.push(resnet(init, current, width));
                 current = width;
@@ -219,9 +218,9 @@ impl UNet2DConditionModel {
     ) -> Tensor<2> {
         let f = &self.features;
         let device = like.device();
-        let mut time = self.time_embedding.forward(timestep::features(
-            timesteps, f.width, f.flip, f.shift, &device,
-        ));
+        let mut time = self
+            .time_embedding
+            .forward(timestep::features(timesteps, f.width, f.flip, f.shift, &device));
         if let (Some(embedding), Some(added)) = (&self.add_embedding, added) {
             let batch = timesteps.len();
             let ids: Vec<f32> = added.time_ids.iter().flatten().copied().collect();

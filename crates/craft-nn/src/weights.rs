@@ -39,7 +39,9 @@ pub enum WeightError {
         unused: Vec<String>,
     },
     /// A tensor of another shape.
-    #[error("tensor {name} has shape {found:?}, but the network that config.json describes needs {expected:?}")]
+    #[error(
+        "tensor {name} has shape {found:?}, but the network that config.json describes needs {expected:?}"
+    )]
     Shape {
         /// The tensor.
         name: String,

@@ -45,10 +45,7 @@ fn dual_encoder_matches_transformers() {
     close(out.last_hidden_state, &io["vision_last_hidden_state"]);
     assert!(out.image_embeds.is_some());
 
-    let only_text = weights
-        .into_iter()
-        .filter(|(n, _)| n.starts_with("text_model."))
-        .collect();
+    let only_text = weights.into_iter().filter(|(n, _)| n.starts_with("text_model.")).collect();
     let only_text = ClipTextModel::from_tensors(&config.text_config, only_text, &device).unwrap();
     let out = only_text.forward(ids(&int["input_ids"], &device));
     close(out.last_hidden_state, &io["text_last_hidden_state"]);
@@ -62,20 +59,14 @@ fn text_encoder_and_its_gradients_match_transformers() {
     let (mut weights, _) = read("text_model.safetensors");
     weights.insert(
         "text_model.embeddings.position_ids".to_owned(),
-        HostTensor {
-            shape: vec![1, 9],
-            data: vec![0.0; 9],
-        },
+        HostTensor { shape: vec![1, 9], data: vec![0.0; 9] },
     );
     let model = ClipTextModel::from_tensors(&config, weights, &device).unwrap();
     let (io, int) = read("text_io.safetensors");
     let out = model.forward(ids(&int["input_ids"], &device));
     let embeds = out.text_embeds.unwrap();
     close(out.last_hidden_state, &io["last_hidden_state"]);
-    close(
-        out.penultimate_hidden_state,
-        &io["penultimate_hidden_state"],
-    );
+    close(out.penultimate_hidden_state, &io["penultimate_hidden_state"]);
     close(out.pooled, &io["pooled"]);
     close(embeds.clone(), &io["text_embeds"]);
     let loss = (embeds * tensor(&io["direction"], &device)).sum();
@@ -93,14 +84,8 @@ fn open_clip_file_matches_open_clip() {
     assert_eq!(from_transformers(&renamed), weights);
     let model = ClipModel::from_tensors(&config.clip, renamed, &device).unwrap();
     let (io, int) = read("open_clip_io.safetensors");
-    close(
-        model.image_features(tensor(&io["pixel_values"], &device)),
-        &io["image_embeds"],
-    );
-    close(
-        model.text_features(ids(&int["input_ids"], &device)),
-        &io["text_embeds"],
-    );
+    close(model.image_features(tensor(&io["pixel_values"], &device)), &io["image_embeds"]);
+    close(model.text_features(ids(&int["input_ids"], &device)), &io["text_embeds"]);
 }
 
 #[test]

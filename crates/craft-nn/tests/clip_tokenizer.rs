@@ -9,9 +9,7 @@ use craft_nn::tokenizer::{ClipTokenizer, TokenizerFiles, train};
 use serde_json::Value;
 
 fn path(name: &str) -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
-        .join("../../fixtures/clip/tokenizer")
-        .join(name)
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../fixtures/clip/tokenizer").join(name)
 }
 
 fn text(name: &str) -> String {
@@ -63,10 +61,7 @@ fn ids_are_those_of_transformers() {
 fn every_word_of_the_corpus_is_one_token() {
     let tokenizer = fixture();
     for line in text("corpus.txt").lines() {
-        for word in line
-            .split([' ', ',', ':', '\'', '-'])
-            .filter(|w| !w.is_empty())
-        {
+        for word in line.split([' ', ',', ':', '\'', '-']).filter(|w| !w.is_empty()) {
             let ids = tokenizer.encode(word).ids;
             assert_eq!(ids[2], tokenizer.eos(), "{word}");
         }
@@ -113,31 +108,17 @@ fn padding_is_that_of_the_map_unless_the_config_lists_its_tokens() {
     assert_eq!(pad("{}", None), end);
     assert_eq!(pad(r#"{"pad_token": "!"}"#, None), 0);
     assert_eq!(pad(r#"{"pad_token": {"content": "!"}}"#, None), 0);
-    assert_eq!(
-        pad(
-            r#"{"pad_token": "<|endoftext|>"}"#,
-            Some(r#"{"pad_token": "!"}"#)
-        ),
-        0
-    );
+    assert_eq!(pad(r#"{"pad_token": "<|endoftext|>"}"#, Some(r#"{"pad_token": "!"}"#)), 0);
     let listed = r#"{"pad_token": "<|endoftext|>", "added_tokens_decoder": {}}"#;
     assert_eq!(pad(listed, Some(r#"{"pad_token": "!"}"#)), end);
-    assert_eq!(
-        pad(
-            r#"{"model_max_length": 1000000000000000019884624838656}"#,
-            None
-        ),
-        end
-    );
+    assert_eq!(pad(r#"{"model_max_length": 1000000000000000019884624838656}"#, None), end);
 }
 
 #[test]
 fn malformed_files_are_named() {
     let (vocab, merges) = (text("vocab.json"), text("merges.txt"));
     let message = |vocab: &str, merges: &str, config: Option<&str>| {
-        ClipTokenizer::from_files(vocab, merges, config, None)
-            .unwrap_err()
-            .to_string()
+        ClipTokenizer::from_files(vocab, merges, config, None).unwrap_err().to_string()
     };
     assert!(message("[]", &merges, None).contains("vocab.json"));
     assert!(message(&vocab, "#version: 0.2\na b c\n", None).contains("merges.txt: line 2"));

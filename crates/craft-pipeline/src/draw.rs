@@ -94,9 +94,10 @@ fn denoise(
     let size = c * h * w;
     let mut samplers: Vec<Box<dyn Sampler>> = Vec::with_capacity(n);
     for _ in 0..n {
-        let sampler = o.scheduler.sampler(&model.schedule, o.steps).map_err(|error| {
-            PipelineError::Usage(format!("{} steps: {error}", o.steps))
-        })?;
+        let sampler = o
+            .scheduler
+            .sampler(&model.schedule, o.steps)
+            .map_err(|error| PipelineError::Usage(format!("{} steps: {error}", o.steps)))?;
         samplers.push(sampler);
     }
     let mut latents: Vec<Vec<f32>> = Vec::with_capacity(n);
@@ -147,7 +148,8 @@ fn denoise(
 fn decode(model: &Model, latents: Vec<Vec<f32>>, o: &DrawOptions) -> Vec<Drawn> {
     let [c, h, w] = model.latent_shape(o.height, o.width);
     let data: Vec<f32> = latents.iter().flatten().copied().collect();
-    let tensor = Tensor::<4>::from_data(TensorData::new(data, [latents.len(), c, h, w]), &model.device);
+    let tensor =
+        Tensor::<4>::from_data(TensorData::new(data, [latents.len(), c, h, w]), &model.device);
     let images = weights::to_vec(model.vae.decode(model.vae_config.unscale_latents(tensor)));
     let planes = o.height * o.width * 3;
     latents

@@ -121,9 +121,11 @@ impl Model {
     pub fn load(dir: &Path, device: &Device) -> Result<Self> {
         let index = dir.join("model_index.json");
         let text = read_text(&index)?;
-        let value: serde_json::Value = serde_json::from_str(&text).map_err(|error| {
-            PipelineError::Input { path: index.clone(), message: format!("it is not JSON: {error}") }
-        })?;
+        let value: serde_json::Value =
+            serde_json::from_str(&text).map_err(|error| PipelineError::Input {
+                path: index.clone(),
+                message: format!("it is not JSON: {error}"),
+            })?;
         let class = value["_class_name"].as_str().unwrap_or("none");
         if class != "StableDiffusionPipeline" {
             return Err(PipelineError::Input {
@@ -176,9 +178,7 @@ impl Model {
             let ids = Tensor::from_data(TensorData::new(ids, shape), &self.device);
             let states = self.text.forward(ids).last_hidden_state;
             let [_, length, width] = states.dims();
-            out.extend(
-                weights::to_vec(states).chunks_exact(length * width).map(<[f32]>::to_vec),
-            );
+            out.extend(weights::to_vec(states).chunks_exact(length * width).map(<[f32]>::to_vec));
         }
         out
     }

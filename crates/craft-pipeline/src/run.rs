@@ -84,7 +84,8 @@ pub fn dry_run(
     let plan = Plan::new(&recipe, base, context)?;
     let n = plan.check(&recipe, base, context)?;
     let candidates = recipe.candidate_count(n.0);
-    let evaluated = n.1 * recipe.evaluate.samples_per_prompt * (2 + usize::from(recipe.control.enabled));
+    let evaluated =
+        n.1 * recipe.evaluate.samples_per_prompt * (2 + usize::from(recipe.control.enabled));
     Ok(format!(
         "{}\n# {} training prompts, {} evaluation prompts, {candidates} candidates, {} steps of {} samples, {evaluated} evaluation pictures\n# about {:.0} MiB of disk\n",
         recipe.to_toml(),
@@ -123,12 +124,7 @@ impl Plan {
 
     /// Everything that can be wrong is found here, before the first expensive step.
     /// Returns the numbers of training and evaluation prompts.
-    fn check(
-        &self,
-        recipe: &Recipe,
-        base: &Path,
-        context: &Context<'_>,
-    ) -> Result<(usize, usize)> {
+    fn check(&self, recipe: &Recipe, base: &Path, context: &Context<'_>) -> Result<(usize, usize)> {
         generate::scheduler(recipe.generate.scheduler)?;
         let dir = prompts_of(base, recipe, context)?;
         let device = burn::tensor::Device::flex();
@@ -258,7 +254,6 @@ fn execute(
     });
     craft_store::manifest::write_json(&folder.join("run.json"), &json)?;
     let report = craft_report::write_report(folder.path())?;
-    context.progress.note(&format!("report: {}", report.display()));
     Ok(Summary { json, report })
 }
 

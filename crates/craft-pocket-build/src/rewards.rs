@@ -107,8 +107,7 @@ fn pairs(o: &Options, vae: &Vae, people: &Annotators, stream: u64, n: usize) -> 
             (pair.a.render(), pair.b.render(), pair)
         })
         .collect();
-    let mut out =
-        Pairs { texts: vec![], a: vec![], b: vec![], chosen: vec![], truth: vec![] };
+    let mut out = Pairs { texts: vec![], a: vec![], b: vec![], chosen: vec![], truth: vec![] };
     for (a, b, pair) in drawn {
         out.texts.push(pair.prompt.text);
         out.a.push(a);
@@ -374,8 +373,7 @@ fn aesthetic(
         AestheticNet { tower, head },
         |net, step| {
             let mut stream = key.clone().step(step as u64).stream();
-            let rows: Vec<usize> =
-                (0..RATED).map(|_| stream.index(data.ratings.len())).collect();
+            let rows: Vec<usize> = (0..RATED).map(|_| stream.index(data.ratings.len())).collect();
             let wanted = pick(&data.ratings, &rows);
             let wanted = Tensor::from_data(TensorData::new(wanted, [RATED, 1]), &device);
             let error = net.score(pixels(&pick(&data.pictures, &rows), &device)) - wanted;

@@ -18,15 +18,8 @@ fn main() {
     let mut rng = WorldRng::new(seed);
     let mut rows: Vec<Vec<Vec<u8>>> = Vec::new();
     let has = |caption: &str, words: &[&str]| words.iter().any(|w| caption.contains(w));
-    let good = [
-        "crisp",
-        "vivid",
-        "clean",
-        "centred",
-        "high quality",
-        "professional",
-        "best quality",
-    ];
+    let good =
+        ["crisp", "vivid", "clean", "centred", "high quality", "professional", "best quality"];
     let bad = [
         "blurry",
         "faded",
@@ -45,28 +38,12 @@ fn main() {
             Box::new(|e| {
                 !has(
                     &e.caption,
-                    &[
-                        ",",
-                        "picture",
-                        "photo",
-                        "image",
-                        "drawing",
-                        "illustration",
-                        "snapshot",
-                    ],
+                    &[",", "picture", "photo", "image", "drawing", "illustration", "snapshot"],
                 )
             }),
         ),
-        (
-            "good words",
-            2,
-            Box::new(|e| has(&e.caption, &good) && !has(&e.caption, &bad)),
-        ),
-        (
-            "bad words",
-            2,
-            Box::new(|e| has(&e.caption, &bad) && !has(&e.caption, &good)),
-        ),
+        ("good words", 2, Box::new(|e| has(&e.caption, &good) && !has(&e.caption, &bad))),
+        ("bad words", 2, Box::new(|e| has(&e.caption, &bad) && !has(&e.caption, &good))),
     ];
     for (name, n, wanted) in &kinds {
         for _ in 0..*n {
@@ -89,10 +66,7 @@ fn main() {
             SceneKind::Pair,
             SceneKind::Count,
         ][axis];
-        let scenes = [
-            Scene::random_of(kind, &mut rng),
-            Scene::random_of(kind, &mut rng),
-        ];
+        let scenes = [Scene::random_of(kind, &mut rng), Scene::random_of(kind, &mut rng)];
         let row = (0..COLUMNS).map(|i| {
             let value = (i % 5) as f32 / 4.0;
             let mut q = [1.0; 4];
@@ -114,11 +88,7 @@ fn main() {
                 for x in 0..SIDE * ZOOM {
                     let i = 3 * ((y / ZOOM) * SIDE + x / ZOOM);
                     let pixel = image::Rgb([pixels[i], pixels[i + 1], pixels[i + 2]]);
-                    grid.put_pixel(
-                        (GAP + c * cell + x) as u32,
-                        (GAP + r * cell + y) as u32,
-                        pixel,
-                    );
+                    grid.put_pixel((GAP + c * cell + x) as u32, (GAP + r * cell + y) as u32, pixel);
                 }
             }
         }

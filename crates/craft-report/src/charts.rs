@@ -30,16 +30,10 @@ fn direction(change: f64) -> &'static str {
 fn tally(changes: impl Iterator<Item = f64>, words: [&str; 3]) -> Vec<(&'static str, String)> {
     let mut counts = [0usize; 3];
     for c in changes {
-        counts[["up", "same", "down"]
-            .iter()
-            .position(|d| *d == direction(c))
-            .unwrap_or(1)] += 1;
+        counts[["up", "same", "down"].iter().position(|d| *d == direction(c)).unwrap_or(1)] += 1;
     }
-    let rows = [
-        ("up", counts[0], words[0]),
-        ("same", counts[1], words[1]),
-        ("down", counts[2], words[2]),
-    ];
+    let rows =
+        [("up", counts[0], words[0]), ("same", counts[1], words[1]), ("down", counts[2], words[2])];
     rows.into_iter()
         .filter(|r| r.0 != "same" || r.1 > 0)
         .map(|(class, n, word)| (class, format!("{n} {word}")))
@@ -71,13 +65,8 @@ pub(crate) fn distribution(name: &str, sets: &[(&str, Vec<f64>)]) -> String {
         let mut path = format!("M{:.1} {:.1}", x.from, y.at(0.0));
         for (bin, s) in share.iter().enumerate() {
             let edge = |i: usize| x.from + (x.to - x.from) * i as f64 / bins as f64;
-            path += &format!(
-                "L{:.1} {:.1}L{:.1} {:.1}",
-                edge(bin),
-                y.at(*s),
-                edge(bin + 1),
-                y.at(*s)
-            );
+            path +=
+                &format!("L{:.1} {:.1}L{:.1} {:.1}", edge(bin), y.at(*s), edge(bin + 1), y.at(*s));
         }
         path += &format!("L{:.1} {:.1}Z", x.to, y.at(0.0));
         svg += &format!("<path class=\"area {model}\" d=\"{path}\"/>");
@@ -112,10 +101,8 @@ pub(crate) fn waterfall(name: &str, rows: &[(&str, &str, f64)], control: &[f64])
     let x = f.x(0.0, rows.len() as f64);
     let y = f.y(lo, hi);
     let up = rows.iter().filter(|r| r.2 > 0.0).count();
-    let mut svg = f.open(&format!(
-        "Change of {name} per prompt, sorted; {up} of {} rose",
-        rows.len()
-    ));
+    let mut svg =
+        f.open(&format!("Change of {name} per prompt, sorted; {up} of {} rose", rows.len()));
     svg += &f.axes(&x, &y, "prompts, best change to worst", "tuned − base");
     let gap = if rows.len() > 150 { 0.0 } else { 0.8 };
     for (i, (id, text, d)) in rows.iter().enumerate() {
@@ -138,10 +125,7 @@ pub(crate) fn waterfall(name: &str, rows: &[(&str, &str, f64)], control: &[f64])
             .enumerate()
             .map(|(i, d)| format!("{:.1},{:.1}", xc.at(i as f64 + 0.5), y.at(*d)))
             .collect();
-        svg += &format!(
-            "<polyline class=\"line control\" points=\"{}\"/>",
-            points.join(" ")
-        );
+        svg += &format!("<polyline class=\"line control\" points=\"{}\"/>", points.join(" "));
     }
     svg += &format!(
         "<line class=\"base-line\" x1=\"{:.1}\" x2=\"{:.1}\" y1=\"{2:.1}\" y2=\"{2:.1}\"/></svg>",
@@ -152,10 +136,7 @@ pub(crate) fn waterfall(name: &str, rows: &[(&str, &str, f64)], control: &[f64])
     let mut legend = tally(rows.iter().map(|r| r.2), ["rose", "the same", "fell"]);
     if !line.is_empty() {
         let control_up = line.iter().filter(|d| **d > 0.0).count();
-        legend.push((
-            "control",
-            format!("control: {control_up} of {} rose", line.len()),
-        ));
+        legend.push(("control", format!("control: {control_up} of {} rose", line.len())));
     }
     figure("Change per prompt", "", &legend, &svg)
 }
@@ -184,25 +165,15 @@ pub(crate) fn scatter(name: &str, points: &[Point<'_>]) -> String {
     // Pairs at the same place (a checker has few values) become one larger point.
     let mut places: BTreeMap<(i64, i64), Vec<&Point<'_>>> = BTreeMap::new();
     for p in points {
-        places
-            .entry(((x.at(p.2) * 10.0) as i64, (y.at(p.3) * 10.0) as i64))
-            .or_default()
-            .push(p);
+        places.entry(((x.at(p.2) * 10.0) as i64, (y.at(p.3) * 10.0) as i64)).or_default().push(p);
     }
     let most = places.values().map(Vec::len).max().unwrap_or(1) as f64;
     for group in places.values() {
         let (index, text, b, t) = group[0];
-        let radius = 3.2
-            + if group.len() > 1 {
-                10.0 * (group.len() as f64 / most).sqrt()
-            } else {
-                0.0
-            };
-        let more = if group.len() > 1 {
-            format!(" and {} more", group.len() - 1)
-        } else {
-            String::new()
-        };
+        let radius =
+            3.2 + if group.len() > 1 { 10.0 * (group.len() as f64 / most).sqrt() } else { 0.0 };
+        let more =
+            if group.len() > 1 { format!(" and {} more", group.len() - 1) } else { String::new() };
         svg += &format!(
             "<circle class=\"point {}\" data-pair=\"{index}\" cx=\"{:.1}\" cy=\"{:.1}\" r=\"{radius:.1}\"><title>{}{more}: {} to {}</title></circle>",
             direction(t - b),
@@ -213,10 +184,7 @@ pub(crate) fn scatter(name: &str, points: &[Point<'_>]) -> String {
             num(*t)
         );
     }
-    let legend = tally(
-        points.iter().map(|p| p.3 - p.2),
-        ["better", "the same", "worse"],
-    );
+    let legend = tally(points.iter().map(|p| p.3 - p.2), ["better", "the same", "worse"]);
     figure("Base against tuned", "", &legend, &(svg + "</svg>"))
 }
 
@@ -229,18 +197,13 @@ pub(crate) fn curves(
 ) -> String {
     let xs: Vec<f64> = runs.iter().flat_map(|r| r.1.iter().map(|p| p.0)).collect();
     let ys: Vec<f64> = runs.iter().flat_map(|r| r.1.iter().map(|p| p.1)).collect();
-    let (Some((x0, x1)), Some((y0, y1))) = (
-        stats::extent([xs.as_slice()]),
-        stats::extent([ys.as_slice()]),
-    ) else {
+    let (Some((x0, x1)), Some((y0, y1))) =
+        (stats::extent([xs.as_slice()]), stats::extent([ys.as_slice()]))
+    else {
         return String::new();
     };
     let f = Frame::CHART;
-    let low = if y0 >= 0.0 && y0 < 0.5 * y1 {
-        0.0
-    } else {
-        y0 - (y1 - y0) * 0.04
-    };
+    let low = if y0 >= 0.0 && y0 < 0.5 * y1 { 0.0 } else { y0 - (y1 - y0) * 0.04 };
     let (x, y) = (f.x(x0, x1), f.y(low, y1 + (y1 - y0) * 0.04));
     let mut svg = f.open(&format!("{title} by training step"));
     svg += &f.axes(&x, &y, "step", unit);
@@ -257,19 +220,13 @@ pub(crate) fn curves(
         };
         let shown = smoothing.map_or_else(|| values.clone(), |keep| stats::smooth(&values, keep));
         if smoothing.is_some() {
-            svg += &format!(
-                "<polyline class=\"line raw {run}\" points=\"{}\"/>",
-                path(&values)
-            );
+            svg += &format!("<polyline class=\"line raw {run}\" points=\"{}\"/>", path(&values));
         }
         svg += &format!(
             "<polyline class=\"line {run}\" points=\"{}\"><title>{run}</title></polyline>",
             path(&shown)
         );
-        let ends = (
-            shown.first().copied().unwrap_or(0.0),
-            shown.last().copied().unwrap_or(0.0),
-        );
+        let ends = (shown.first().copied().unwrap_or(0.0), shown.last().copied().unwrap_or(0.0));
         legend.push((*run, format!("{run}: {} to {}", num(ends.0), num(ends.1))));
     }
     legend.reverse();

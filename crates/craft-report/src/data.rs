@@ -18,10 +18,8 @@ pub(crate) fn build(ctx: &Context<'_>, pictures: &mut Pictures) -> Result<Value,
         .iter()
         .map(|r| json!({"name": r.name, "role": r.role.class(), "words": r.role.words()}))
         .collect();
-    let models: Vec<&str> = MODELS
-        .into_iter()
-        .filter(|m| ctx.pairs.values().any(|p| p.contains_key(m)))
-        .collect();
+    let models: Vec<&str> =
+        MODELS.into_iter().filter(|m| ctx.pairs.values().any(|p| p.contains_key(m))).collect();
     Ok(json!({
         "rewards": rewards,
         "models": models,
@@ -31,23 +29,14 @@ pub(crate) fn build(ctx: &Context<'_>, pictures: &mut Pictures) -> Result<Value,
 }
 
 fn pairs(ctx: &Context<'_>, pictures: &mut Pictures) -> Result<Vec<Value>, ReportError> {
-    let names = ctx
-        .run
-        .samples
-        .iter()
-        .flatten()
-        .filter_map(|s| s.image.as_deref());
+    let names = ctx.run.samples.iter().flatten().filter_map(|s| s.image.as_deref());
     let set = pictures.set("evaluation", names);
     let mut out = Vec::new();
     for ((prompt, sample), pair) in &ctx.pairs {
         let (mut images, mut values) = (Map::new(), Map::new());
         for (model, s) in pair.iter().filter(|(m, _)| MODELS.contains(*m)) {
-            if let Some(address) = s
-                .image
-                .as_deref()
-                .map(|i| pictures.address(&set, i))
-                .transpose()?
-                .flatten()
+            if let Some(address) =
+                s.image.as_deref().map(|i| pictures.address(&set, i)).transpose()?.flatten()
             {
                 images.insert((*model).to_owned(), json!(address));
             }
@@ -59,12 +48,7 @@ fn pairs(ctx: &Context<'_>, pictures: &mut Pictures) -> Result<Vec<Value>, Repor
         if !facts.is_empty() {
             row["f"] = json!(facts);
         }
-        if let Some(c) = ctx
-            .run
-            .prompts
-            .get(*prompt)
-            .and_then(|p| p.category.as_ref())
-        {
+        if let Some(c) = ctx.run.prompts.get(*prompt).and_then(|p| p.category.as_ref()) {
             row["c"] = json!(c);
         }
         out.push(row);
@@ -73,10 +57,7 @@ fn pairs(ctx: &Context<'_>, pictures: &mut Pictures) -> Result<Vec<Value>, Repor
 }
 
 fn scores(ctx: &Context<'_>, sample: &Sample) -> Value {
-    ctx.rewards
-        .iter()
-        .map(|r| number(sample.scores.get(&r.name).copied().flatten()))
-        .collect()
+    ctx.rewards.iter().map(|r| number(sample.scores.get(&r.name).copied().flatten())).collect()
 }
 
 /// `[kind, fact, base, tuned, control]` with true, false or null.
@@ -84,9 +65,7 @@ fn facts(pair: &Pair<'_>) -> Vec<Value> {
     let mut rows: BTreeMap<(&str, &str), BTreeMap<&str, bool>> = BTreeMap::new();
     for (model, s) in pair {
         for f in &s.facts {
-            rows.entry((&f.kind, &f.fact))
-                .or_default()
-                .insert(model, f.passed);
+            rows.entry((&f.kind, &f.fact)).or_default().insert(model, f.passed);
         }
     }
     rows.into_iter()
@@ -113,10 +92,7 @@ fn prompts(ctx: &Context<'_>, pictures: &mut Pictures) -> Result<Vec<Value>, Rep
     let Some(candidates) = &ctx.run.candidates else {
         return Ok(Vec::new());
     };
-    let set = pictures.set(
-        "candidates",
-        candidates.iter().filter_map(|c| c.image.as_deref()),
-    );
+    let set = pictures.set("candidates", candidates.iter().filter_map(|c| c.image.as_deref()));
     let mut groups: BTreeMap<&str, Vec<&Candidate>> = BTreeMap::new();
     for c in candidates {
         groups.entry(&c.prompt_id).or_default().push(c);
@@ -144,12 +120,8 @@ fn candidate(
     pictures: &mut Pictures,
 ) -> Result<Value, ReportError> {
     let mut row = json!({"id": c.id, "v": c.variant, "s": c.sample, "t": c.text});
-    if let Some(address) = c
-        .image
-        .as_deref()
-        .map(|i| pictures.address(set, i))
-        .transpose()?
-        .flatten()
+    if let Some(address) =
+        c.image.as_deref().map(|i| pictures.address(set, i)).transpose()?.flatten()
     {
         row["i"] = json!(address);
     }
@@ -174,12 +146,7 @@ fn candidate(
             row["why"] = json!(reason);
         }
     }
-    if ctx
-        .run
-        .control
-        .as_ref()
-        .is_some_and(|ids| ids.contains(&c.id))
-    {
+    if ctx.run.control.as_ref().is_some_and(|ids| ids.contains(&c.id)) {
         row["ctl"] = json!(true);
     }
     Ok(row)

@@ -29,11 +29,7 @@ pub(crate) fn count(run: &Run) -> Funnel {
     if let Some(candidates) = &run.candidates {
         f.candidates = candidates.len();
         f.originals = candidates.iter().filter(|c| c.variant == 0).count();
-        f.prompts = candidates
-            .iter()
-            .map(|c| &c.prompt_id)
-            .collect::<BTreeSet<_>>()
-            .len();
+        f.prompts = candidates.iter().map(|c| &c.prompt_id).collect::<BTreeSet<_>>().len();
     }
     let (mut with_pass, mut with_selected) = (BTreeSet::new(), BTreeSet::new());
     let mut reasons: BTreeMap<String, usize> = BTreeMap::new();
@@ -71,19 +67,13 @@ fn dropped(run: &Run) -> Vec<(String, String, usize, String)> {
     let mut counts: BTreeMap<(String, String), (usize, String)> = BTreeMap::new();
     for stage in &run.stages {
         for d in &stage.dropped {
-            let id =
-                d.id.as_str()
-                    .map_or_else(|| d.id.to_string(), str::to_owned);
-            let entry = counts
-                .entry((stage.folder.clone(), general(&d.reason)))
-                .or_insert((0, id));
+            let id = d.id.as_str().map_or_else(|| d.id.to_string(), str::to_owned);
+            let entry = counts.entry((stage.folder.clone(), general(&d.reason))).or_insert((0, id));
             entry.0 += 1;
         }
     }
-    let mut out: Vec<_> = counts
-        .into_iter()
-        .map(|((stage, reason), (n, id))| (stage, reason, n, id))
-        .collect();
+    let mut out: Vec<_> =
+        counts.into_iter().map(|((stage, reason), (n, id))| (stage, reason, n, id)).collect();
     out.sort_by(|a, b| b.2.cmp(&a.2).then_with(|| (&a.0, &a.1).cmp(&(&b.0, &b.1))));
     out
 }
@@ -92,15 +82,9 @@ fn dropped(run: &Run) -> Vec<(String, String, usize, String)> {
 pub(crate) fn general(reason: &str) -> String {
     let words = reason.split_whitespace().map(|word| {
         let core = word.trim_matches(|c: char| {
-            matches!(
-                c,
-                ',' | ';' | ':' | '.' | '(' | ')' | '[' | ']' | '`' | '\'' | '"'
-            )
+            matches!(c, ',' | ';' | ':' | '.' | '(' | ')' | '[' | ']' | '`' | '\'' | '"')
         });
-        let number = core
-            .trim_start_matches(['−', '-', '+'])
-            .parse::<f64>()
-            .is_ok()
+        let number = core.trim_start_matches(['−', '-', '+']).parse::<f64>().is_ok()
             && core.chars().any(|c| c.is_ascii_digit());
         let id = core.strip_prefix('p').is_some_and(|rest| {
             rest.len() >= 5 && rest.bytes().take(5).all(|b| b.is_ascii_digit())
@@ -124,9 +108,6 @@ mod tests {
             general("pocket-hps 0.21 <= 0.25 of p00012-v00-s0, margin (-0.5)."),
             "pocket-hps … <= … of …, margin (…)."
         );
-        assert_eq!(
-            general("budget of samples reached"),
-            "budget of samples reached"
-        );
+        assert_eq!(general("budget of samples reached"), "budget of samples reached");
     }
 }

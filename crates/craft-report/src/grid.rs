@@ -9,11 +9,7 @@ use crate::ReportError;
 pub fn picture_grid(images: &[&[u8]], w: usize, h: usize, columns: usize, gap: usize) -> Vec<u8> {
     let (columns, sheet_w, sheet_h) = sheet(images.len(), w, h, columns, gap);
     let mut out = vec![255u8; sheet_w * sheet_h * 3];
-    for (index, picture) in images
-        .iter()
-        .enumerate()
-        .filter(|(_, p)| p.len() == w * h * 3)
-    {
+    for (index, picture) in images.iter().enumerate().filter(|(_, p)| p.len() == w * h * 3) {
         let left = gap + (index % columns) * (w + gap);
         let top = gap + (index / columns) * (h + gap);
         for (y, row) in picture.chunks_exact((w * 3).max(1)).enumerate() {
@@ -54,11 +50,7 @@ pub fn picture_grid_png(
 /// # Errors
 /// [`ReportError::Png`] when `rgb` is not `w·h·3` bytes long, or the picture is empty.
 pub fn encode_png(rgb: &[u8], w: usize, h: usize) -> Result<Vec<u8>, ReportError> {
-    let fail = |message: String| ReportError::Png {
-        width: w,
-        height: h,
-        message,
-    };
+    let fail = |message: String| ReportError::Png { width: w, height: h, message };
     if w == 0 || h == 0 || rgb.len() != w * h * 3 {
         return Err(fail(format!(
             "expected {} bytes and a side of at least 1 pixel, got {} bytes",
@@ -100,15 +92,7 @@ mod tests {
         assert_eq!(out.len(), width * 7 * 3);
         let at = |x: usize, y: usize| out[(y * width + x) * 3];
         assert_eq!(
-            [
-                at(0, 0),
-                at(1, 1),
-                at(2, 2),
-                at(3, 1),
-                at(4, 1),
-                at(1, 4),
-                at(4, 4)
-            ],
+            [at(0, 0), at(1, 1), at(2, 2), at(3, 1), at(4, 1), at(1, 4), at(4, 4)],
             [255, 1, 1, 255, 2, 3, 255]
         );
         let png = picture_grid_png(&[&a, &b, &c], 2, 2, 2, 1).unwrap();
@@ -119,13 +103,8 @@ mod tests {
     #[test]
     fn wrong_sizes_are_refused() {
         let short = vec![0u8; 3];
-        let message = picture_grid_png(&[&short], 2, 2, 1, 0)
-            .unwrap_err()
-            .to_string();
-        assert!(
-            message.contains("picture 0 has 3 bytes; expected 12"),
-            "{message}"
-        );
+        let message = picture_grid_png(&[&short], 2, 2, 1, 0).unwrap_err().to_string();
+        assert!(message.contains("picture 0 has 3 bytes; expected 12"), "{message}");
         assert!(picture_grid(&[], 2, 2, 3, 1).is_empty());
         assert!(picture_grid_png(&[], 2, 2, 3, 1).is_err());
     }

@@ -48,11 +48,7 @@ pub(crate) fn num(value: f64) -> String {
 
 /// As [`num`], with a sign in front of positive numbers.
 pub(crate) fn signed(value: f64) -> String {
-    if value > 0.0 {
-        format!("+{}", num(value))
-    } else {
-        num(value)
-    }
+    if value > 0.0 { format!("+{}", num(value)) } else { num(value) }
 }
 
 /// A number, or a dash.

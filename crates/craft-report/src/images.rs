@@ -69,10 +69,7 @@ impl Pictures {
         name: &str,
     ) -> Result<Option<String>, ReportError> {
         if !is_inside(name) {
-            self.note(format!(
-                "{}: the picture path `{name}` leaves the folder",
-                set.stage
-            ));
+            self.note(format!("{}: the picture path `{name}` leaves the folder", set.stage));
             return Ok(None);
         }
         let path = self.run_dir.join(&set.stage).join(name);
@@ -94,11 +91,8 @@ impl Pictures {
             let data = base64::engine::general_purpose::STANDARD.encode(&bytes);
             return Ok(Some(format!("data:{kind};base64,{data}")));
         }
-        let relative = format!(
-            "images/{}/{}",
-            set.stage,
-            name.strip_prefix("images/").unwrap_or(name)
-        );
+        let relative =
+            format!("images/{}/{}", set.stage, name.strip_prefix("images/").unwrap_or(name));
         let target = self.report_dir.join(&relative);
         if let Some(parent) = target.parent() {
             std::fs::create_dir_all(parent).map_err(|e| ReportError::io(parent, "create", e))?;

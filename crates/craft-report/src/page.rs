@@ -23,12 +23,7 @@ pub(crate) fn render(run: &Run, pictures: &mut Pictures) -> Result<String, Repor
     notes.extend(pictures.notes());
     notes.extend(sections::checks::disagreements(&ctx));
     let parts: Vec<Section> = vec![
-        (
-            "verdict",
-            "Verdict",
-            "",
-            sections::verdict::render(&ctx, &funnel),
-        ),
+        ("verdict", "Verdict", "", sections::verdict::render(&ctx, &funnel)),
         (
             "gallery",
             "Gallery",
@@ -71,11 +66,8 @@ pub(crate) fn render(run: &Run, pictures: &mut Pictures) -> Result<String, Repor
     let mut body = String::new();
     for (id, title, lead, content) in &parts {
         nav += &format!("<a href=\"#{id}\">{title}</a>");
-        let lead = if lead.is_empty() {
-            String::new()
-        } else {
-            format!("<p class=\"lead\">{lead}</p>\n")
-        };
+        let lead =
+            if lead.is_empty() { String::new() } else { format!("<p class=\"lead\">{lead}</p>\n") };
         body += &format!(
             "<section id=\"{id}\" aria-labelledby=\"h-{id}\">\n<h2 id=\"h-{id}\">{title}</h2>\n{lead}{content}</section>\n"
         );
@@ -104,10 +96,7 @@ fn notes_box(notes: &[String]) -> String {
     if notes.is_empty() {
         return String::new();
     }
-    let items: String = notes
-        .iter()
-        .map(|n| format!("<li>{}</li>", esc(n)))
-        .collect();
+    let items: String = notes.iter().map(|n| format!("<li>{}</li>", esc(n))).collect();
     format!(
         "<aside class=\"notes\" aria-label=\"Notes\"><b>Notes on this run folder</b><ul>{items}</ul></aside>\n"
     )

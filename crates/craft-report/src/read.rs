@@ -23,10 +23,7 @@ pub(crate) fn json<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, Report
     };
     serde_json::from_str(&text)
         .map(Some)
-        .map_err(|e| ReportError::BadFile {
-            path: path.to_path_buf(),
-            message: e.to_string(),
-        })
+        .map_err(|e| ReportError::BadFile { path: path.to_path_buf(), message: e.to_string() })
 }
 
 /// One value per non-blank line, or `None` when there is no such file.
@@ -35,11 +32,7 @@ pub(crate) fn json_lines<T: DeserializeOwned>(path: &Path) -> Result<Option<Vec<
         return Ok(None);
     };
     let mut out = Vec::new();
-    for (index, line) in text
-        .lines()
-        .enumerate()
-        .filter(|(_, l)| !l.trim().is_empty())
-    {
+    for (index, line) in text.lines().enumerate().filter(|(_, l)| !l.trim().is_empty()) {
         out.push(parse_line(path, index, line)?);
     }
     Ok(Some(out))
@@ -52,11 +45,8 @@ pub(crate) fn growing_lines<T: DeserializeOwned>(
     let Some(text) = text(path)? else {
         return Ok(None);
     };
-    let lines: Vec<(usize, &str)> = text
-        .lines()
-        .enumerate()
-        .filter(|(_, l)| !l.trim().is_empty())
-        .collect();
+    let lines: Vec<(usize, &str)> =
+        text.lines().enumerate().filter(|(_, l)| !l.trim().is_empty()).collect();
     let mut out = Vec::with_capacity(lines.len());
     for (place, (index, line)) in lines.iter().enumerate() {
         match parse_line(path, *index, line) {

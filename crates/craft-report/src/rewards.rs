@@ -42,27 +42,15 @@ pub(crate) struct Reward {
 
 /// All rewards of the run: held-out first, then those trained on, then the checker; by name within.
 pub(crate) fn list(run: &Run) -> Vec<Reward> {
-    let filters: BTreeSet<&String> = run
-        .selection
-        .iter()
-        .flat_map(|s| s.values())
-        .flat_map(|l| l.passed_by.keys())
-        .collect();
+    let filters: BTreeSet<&String> =
+        run.selection.iter().flat_map(|s| s.values()).flat_map(|l| l.passed_by.keys()).collect();
     let mut names: BTreeSet<&String> = filters.clone();
     names.extend(run.evaluation.iter().flat_map(|e| e.rewards.keys()));
-    names.extend(
-        run.rewards
-            .iter()
-            .flat_map(|r| r.values())
-            .flat_map(|l| l.scores.keys()),
-    );
+    names.extend(run.rewards.iter().flat_map(|r| r.values()).flat_map(|l| l.scores.keys()));
     names.extend(run.samples.iter().flatten().flat_map(|s| s.scores.keys()));
     let role = |name: &String| {
-        let said = run
-            .evaluation
-            .as_ref()
-            .and_then(|e| e.rewards.get(name))
-            .and_then(|r| r.trained_on);
+        let said =
+            run.evaluation.as_ref().and_then(|e| e.rewards.get(name)).and_then(|r| r.trained_on);
         match (name.as_str(), said) {
             ("checker", _) => Role::Checker,
             (_, Some(true)) => Role::TrainedOn,
@@ -71,13 +59,8 @@ pub(crate) fn list(run: &Run) -> Vec<Reward> {
             (_, None) => Role::HeldOut,
         }
     };
-    let mut out: Vec<Reward> = names
-        .into_iter()
-        .map(|n| Reward {
-            name: n.clone(),
-            role: role(n),
-        })
-        .collect();
+    let mut out: Vec<Reward> =
+        names.into_iter().map(|n| Reward { name: n.clone(), role: role(n) }).collect();
     out.sort_by(|a, b| (a.role, &a.name).cmp(&(b.role, &b.name)));
     out
 }
@@ -89,9 +72,7 @@ pub(crate) type Pair<'a> = BTreeMap<&'a str, &'a Sample>;
 pub(crate) fn pairs(run: &Run) -> BTreeMap<(&str, u64), Pair<'_>> {
     let mut out: BTreeMap<(&str, u64), Pair<'_>> = BTreeMap::new();
     for s in run.samples.iter().flatten() {
-        out.entry((s.prompt_id.as_str(), s.sample))
-            .or_default()
-            .insert(s.model.as_str(), s);
+        out.entry((s.prompt_id.as_str(), s.sample)).or_default().insert(s.model.as_str(), s);
     }
     out
 }
@@ -108,80 +89,48 @@ impl<'a> Context<'a> {
     pub(crate) fn new(run: &'a Run) -> Self {
         let pairs = pairs(run);
         let has_control = pairs.values().any(|p| p.contains_key("control"))
-            || run
-                .evaluation
-                .iter()
-                .flat_map(|e| e.rewards.values())
-                .any(|r| r.control.is_some());
-        Self {
-            run,
-            rewards: list(run),
-            pairs,
-            has_control,
-        }
+            || run.evaluation.iter().flat_map(|e| e.rewards.values()).any(|r| r.control.is_some());
+        Self { run, rewards: list(run), pairs, has_control }
     }
 
     pub(crate) fn of_role(&self, role: Role) -> Vec<&str> {
-        self.rewards
-            .iter()
-            .filter(|r| r.role == role)
-            .map(|r| r.name.as_str())
-            .collect()
+        self.rewards.iter().filter(|r| r.role == role).map(|r| r.name.as_str()).collect()
     }
 
     pub(crate) fn eval(&self, reward: &str) -> Option<&'a RewardEval> {
-        self.run
-            .evaluation
-            .as_ref()
-            .and_then(|e| e.rewards.get(reward))
+        self.run.evaluation.as_ref().and_then(|e| e.rewards.get(reward))
     }
 
     /// Prompts the evaluation averaged over.
     pub(crate) fn eval_prompts(&self) -> usize {
         let said = self.run.evaluation.as_ref().and_then(|e| e.prompts);
         said.map_or_else(
-            || {
-                self.pairs
-                    .keys()
-                    .map(|(p, _)| p)
-                    .collect::<BTreeSet<_>>()
-                    .len()
-            },
+            || self.pairs.keys().map(|(p, _)| p).collect::<BTreeSet<_>>().len(),
             |n| n as usize,
         )
     }
 
     /// One score.
     pub(crate) fn score(pair: &Pair<'_>, model: &str, reward: &str) -> Option<f64> {
-        pair.get(model)
-            .and_then(|s| s.scores.get(reward))
-            .copied()
-            .flatten()
+        pair.get(model).and_then(|s| s.scores.get(reward)).copied().flatten()
     }
 
     /// All finite scores of one model.
     pub(crate) fn scores(&self, reward: &str, model: &str) -> Vec<f64> {
-        self.pairs
-            .values()
-            .filter_map(|p| Self::score(p, model, reward))
-            .collect()
+        self.pairs.values().filter_map(|p| Self::score(p, model, reward)).collect()
     }
 
     /// Mean difference of `model` against base per prompt, over the seeds that both have.
     pub(crate) fn deltas(&self, reward: &str, model: &str) -> BTreeMap<&'a str, f64> {
         let mut by_prompt: BTreeMap<&str, Vec<f64>> = BTreeMap::new();
         for ((prompt, _), pair) in &self.pairs {
-            if let (Some(b), Some(m)) = (
-                Self::score(pair, "base", reward),
-                Self::score(pair, model, reward),
-            ) {
+            if let (Some(b), Some(m)) =
+                (Self::score(pair, "base", reward), Self::score(pair, model, reward))
+            {
                 by_prompt.entry(prompt).or_default().push(m - b);
             }
         }
-        by_prompt
-            .into_iter()
-            .filter_map(|(p, d)| Some((p, stats::mean(&d)?)))
-            .collect()
+        by_prompt.into_iter().filter_map(|(p, d)| Some((p, stats::mean(&d)?))).collect()
     }
 
     /// The text of an evaluated prompt.

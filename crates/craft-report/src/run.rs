@@ -234,9 +234,7 @@ pub(crate) struct Run {
 impl Run {
     pub(crate) fn load(dir: &Path) -> Result<Self, ReportError> {
         if !dir.is_dir() {
-            return Err(ReportError::NotARunFolder {
-                path: dir.to_path_buf(),
-            });
+            return Err(ReportError::NotARunFolder { path: dir.to_path_buf() });
         }
         let mut notes = Vec::new();
         let mut metrics: BTreeMap<String, BTreeMap<u64, Metric>> = BTreeMap::new();
@@ -258,11 +256,7 @@ impl Run {
         let control = read::json_lines::<ControlLine>(&dir.join("selection/control.jsonl"))?;
         let run = Self {
             name: folder_name(dir),
-            recipe: lenient(
-                &mut notes,
-                read::text(&dir.join("recipe.toml")),
-                "recipe.toml",
-            ),
+            recipe: lenient(&mut notes, read::text(&dir.join("recipe.toml")), "recipe.toml"),
             summary: lenient(&mut notes, read::json(&dir.join("run.json")), "run.json"),
             metrics,
             stages: stages(dir, &mut notes),
@@ -281,9 +275,7 @@ impl Run {
             && run.samples.is_none()
             && run.metrics.is_empty()
         {
-            return Err(ReportError::NothingToReport {
-                path: dir.to_path_buf(),
-            });
+            return Err(ReportError::NothingToReport { path: dir.to_path_buf() });
         }
         Ok(run)
     }
@@ -319,8 +311,7 @@ fn lenient<T>(
 
 fn folder_name(dir: &Path) -> String {
     let full = dir.canonicalize().unwrap_or_else(|_| dir.to_path_buf());
-    full.file_name()
-        .map_or_else(|| "run".to_owned(), |n| n.to_string_lossy().into_owned())
+    full.file_name().map_or_else(|| "run".to_owned(), |n| n.to_string_lossy().into_owned())
 }
 
 const ORDER: [&str; 10] = [

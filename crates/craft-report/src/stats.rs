@@ -2,11 +2,7 @@
 
 /// Mean of the values; `None` for none.
 pub(crate) fn mean(values: &[f64]) -> Option<f64> {
-    if values.is_empty() {
-        None
-    } else {
-        Some(values.iter().sum::<f64>() / values.len() as f64)
-    }
+    if values.is_empty() { None } else { Some(values.iter().sum::<f64>() / values.len() as f64) }
 }
 
 /// Standard deviation over n − 1; `None` for fewer than two values.
@@ -32,24 +28,17 @@ pub(crate) fn wilson(rate: f64, n: f64) -> Option<[f64; 2]> {
 
 /// Smallest and largest finite value of all sets; `None` when there is none.
 pub(crate) fn extent<'a>(sets: impl IntoIterator<Item = &'a [f64]>) -> Option<(f64, f64)> {
-    sets.into_iter()
-        .flatten()
-        .copied()
-        .filter(|v| v.is_finite())
-        .fold(None, |acc, v| match acc {
-            None => Some((v, v)),
-            Some((lo, hi)) => Some((lo.min(v), hi.max(v))),
-        })
+    sets.into_iter().flatten().copied().filter(|v| v.is_finite()).fold(None, |acc, v| match acc {
+        None => Some((v, v)),
+        Some((lo, hi)) => Some((lo.min(v), hi.max(v))),
+    })
 }
 
 /// Counts per bin of equal width between `lo` and `hi`; the last bin holds `hi`.
 pub(crate) fn histogram(values: &[f64], lo: f64, hi: f64, bins: usize) -> Vec<usize> {
     let mut counts = vec![0; bins.max(1)];
     let width = (hi - lo).max(f64::MIN_POSITIVE);
-    for v in values
-        .iter()
-        .filter(|v| v.is_finite() && **v >= lo && **v <= hi)
-    {
+    for v in values.iter().filter(|v| v.is_finite() && **v >= lo && **v <= hi) {
         let index = ((v - lo) / width * bins as f64) as usize;
         counts[index.min(bins.max(1) - 1)] += 1;
     }
@@ -82,11 +71,7 @@ pub(crate) fn spearman(a: &[f64], b: &[f64]) -> Option<f64> {
         sa += (x - ma).powi(2);
         sb += (y - mb).powi(2);
     }
-    if sa > 0.0 && sb > 0.0 {
-        Some(top / (sa * sb).sqrt())
-    } else {
-        None
-    }
+    if sa > 0.0 && sb > 0.0 { Some(top / (sa * sb).sqrt()) } else { None }
 }
 
 fn ranks(values: &[f64]) -> Vec<f64> {
@@ -116,19 +101,13 @@ mod tests {
     fn wilson_of_known_values() {
         // 8 of 10: 0.4902 to 0.9433 (Wilson 1927; the same as statsmodels' proportion_confint).
         let [lo, hi] = wilson(0.8, 10.0).unwrap();
-        assert!(
-            (lo - 0.4902).abs() < 1e-4 && (hi - 0.9433).abs() < 1e-4,
-            "{lo} {hi}"
-        );
+        assert!((lo - 0.4902).abs() < 1e-4 && (hi - 0.9433).abs() < 1e-4, "{lo} {hi}");
         assert!(wilson(0.5, 0.0).is_none());
     }
 
     #[test]
     fn histogram_holds_every_value() {
-        assert_eq!(
-            histogram(&[0.0, 0.1, 0.5, 1.0, f64::NAN], 0.0, 1.0, 2),
-            vec![2, 2]
-        );
+        assert_eq!(histogram(&[0.0, 0.1, 0.5, 1.0, f64::NAN], 0.0, 1.0, 2), vec![2, 2]);
         assert_eq!(histogram(&[2.0, 2.0], 2.0, 2.0, 3).iter().sum::<usize>(), 2);
     }
 

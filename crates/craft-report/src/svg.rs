@@ -58,22 +58,10 @@ pub(crate) struct Frame {
 }
 
 impl Frame {
-    pub(crate) const CHART: Self = Self {
-        width: 400.0,
-        height: 230.0,
-        left: 52.0,
-        right: 10.0,
-        top: 10.0,
-        bottom: 36.0,
-    };
-    pub(crate) const SQUARE: Self = Self {
-        width: 400.0,
-        height: 270.0,
-        left: 52.0,
-        right: 10.0,
-        top: 10.0,
-        bottom: 36.0,
-    };
+    pub(crate) const CHART: Self =
+        Self { width: 400.0, height: 230.0, left: 52.0, right: 10.0, top: 10.0, bottom: 36.0 };
+    pub(crate) const SQUARE: Self =
+        Self { width: 400.0, height: 270.0, left: 52.0, right: 10.0, top: 10.0, bottom: 36.0 };
 
     pub(crate) fn x(&self, lo: f64, hi: f64) -> Scale {
         Scale::new(lo, hi, self.left, self.width - self.right)
@@ -165,10 +153,7 @@ fn step(ticks: &[f64]) -> f64 {
 
 /// A figure with a caption line and a legend.
 pub(crate) fn figure(title: &str, badge: &str, legend: &[(&str, String)], svg: &str) -> String {
-    let mut out = format!(
-        "<figure class=\"chart\"><figcaption><b>{}</b>{badge}",
-        esc(title)
-    );
+    let mut out = format!("<figure class=\"chart\"><figcaption><b>{}</b>{badge}", esc(title));
     if !legend.is_empty() {
         out += "<span class=\"legend\">";
         for (class, text) in legend {
@@ -197,13 +182,7 @@ mod tests {
         );
         assert!(Scale::new(3.0, 3.0, 0.0, 1.0).ticks(4).len() < 12);
         assert_eq!(
-            [
-                tick(0.125, 0.025),
-                tick(0.1, 0.025),
-                tick(-20.0, 10.0),
-                tick(2e-5, 1e-5)
-            ]
-            .join(" "),
+            [tick(0.125, 0.025), tick(0.1, 0.025), tick(-20.0, 10.0), tick(2e-5, 1e-5)].join(" "),
             "0.125 0.100 −20 2.0e−5"
         );
         assert!(Scale::new(-1e-9, 1e-9, 0.0, 1.0).at(0.0).is_finite());

@@ -90,11 +90,8 @@ pub(crate) fn judge(ctx: &Context<'_>) -> Verdict {
             )],
         };
     }
-    let held: Vec<(&str, &RewardEval)> = ctx
-        .of_role(Role::HeldOut)
-        .into_iter()
-        .filter_map(|n| Some((n, ctx.eval(n)?)))
-        .collect();
+    let held: Vec<(&str, &RewardEval)> =
+        ctx.of_role(Role::HeldOut).into_iter().filter_map(|n| Some((n, ctx.eval(n)?))).collect();
     let mut sentences = Vec::new();
     let sides: Vec<Side> = held.iter().map(|(_, e)| side(known(e.ci95))).collect();
     for ((name, eval), s) in held.iter().zip(&sides) {
@@ -113,45 +110,26 @@ pub(crate) fn judge(ctx: &Context<'_>) -> Verdict {
     sentences.extend(trained_sentence(ctx, all(Side::Above)).map(|text| ("Trained on", text)));
     let beaten = !control.is_empty() && control.iter().all(|s| *s == Side::Above);
     let (level, headline) = if held.is_empty() {
-        (
-            Level::Unclear,
-            "No held-out reward, so improvement and reward hacking look the same",
-        )
+        (Level::Unclear, "No held-out reward, so improvement and reward hacking look the same")
     } else if sides.contains(&Side::Below) && sides.contains(&Side::Above) {
         (Level::Unclear, "Mixed: held-out rewards disagree")
     } else if sides.contains(&Side::Below) {
         (Level::Bad, "It did not work: held-out quality fell")
     } else if !all(Side::Above) {
-        (
-            Level::Unclear,
-            "Not shown to work: a held-out change of this size could be chance",
-        )
+        (Level::Unclear, "Not shown to work: a held-out change of this size could be chance")
     } else if checker_side == Side::Below {
-        (
-            Level::Unclear,
-            "Liked better, but less faithful: the checker's accuracy fell",
-        )
+        (Level::Unclear, "Liked better, but less faithful: the checker's accuracy fell")
     } else if !ctx.has_control {
-        (
-            Level::Good,
-            "It worked: held-out quality rose (no random control to compare with)",
-        )
+        (Level::Good, "It worked: held-out quality rose (no random control to compare with)")
     } else if beaten {
-        (
-            Level::Good,
-            "It worked: held-out quality rose, and by more than in the random control",
-        )
+        (Level::Good, "It worked: held-out quality rose, and by more than in the random control")
     } else {
         (
             Level::Unclear,
             "Better than the base model, but not shown to be better than the random control",
         )
     };
-    Verdict {
-        level,
-        headline: headline.to_owned(),
-        sentences,
-    }
+    Verdict { level, headline: headline.to_owned(), sentences }
 }
 
 fn held_sentence(ctx: &Context<'_>, name: &str, eval: &RewardEval, s: Side) -> String {
@@ -166,11 +144,9 @@ fn held_sentence(ctx: &Context<'_>, name: &str, eval: &RewardEval, s: Side) -> S
         _ => "no win rate is known".to_owned(),
     };
     let change = match (eval.delta, known(eval.ci95)) {
-        (Some(d), Some(ci)) => format!(
-            "the mean change is {} (95 % interval {})",
-            signed(d),
-            interval(ci)
-        ),
+        (Some(d), Some(ci)) => {
+            format!("the mean change is {} (95 % interval {})", signed(d), interval(ci))
+        }
         (Some(d), None) => format!("the mean change is {} (no interval known)", signed(d)),
         _ => "no change is known".to_owned(),
     };
@@ -182,15 +158,9 @@ fn held_sentence(ctx: &Context<'_>, name: &str, eval: &RewardEval, s: Side) -> S
         Side::Below => "The interval lies below zero: this is a real loss.",
         Side::Unknown => "Without an interval nothing can be concluded.",
     };
-    let seeds = ctx
-        .run
-        .evaluation
-        .as_ref()
-        .and_then(|e| e.samples_per_prompt)
-        .filter(|s| *s > 0);
-    let seeds = seeds.map_or_else(String::new, |s| {
-        format!(" with {} each", html::count(s as usize, "seed"))
-    });
+    let seeds = ctx.run.evaluation.as_ref().and_then(|e| e.samples_per_prompt).filter(|s| *s > 0);
+    let seeds = seeds
+        .map_or_else(String::new, |s| format!(" with {} each", html::count(s as usize, "seed")));
     format!(
         "On {name}, which was never trained on, {wins} over {}{seeds}; {change}. {reading}",
         html::count(n, "prompt")
@@ -239,11 +209,8 @@ fn control_sentence(
     } else {
         "so it is not shown that the filter did more than a random pick"
     };
-    let what = if parts.is_empty() {
-        "no difference is known".to_owned()
-    } else {
-        parts.join(", ")
-    };
+    let what =
+        if parts.is_empty() { "no difference is known".to_owned() } else { parts.join(", ") };
     Some(format!(
         "Against the random control (as many samples, picked at random, trained alike): {what}, {reading}."
     ))
@@ -251,20 +218,13 @@ fn control_sentence(
 
 fn checker_sentence(e: &RewardEval, s: Side) -> String {
     let values = match (e.base, e.tuned) {
-        (Some(b), Some(t)) => format!(
-            " from {:.1} % to {:.1} % of the facts",
-            b * 100.0,
-            t * 100.0
-        ),
+        (Some(b), Some(t)) => {
+            format!(" from {:.1} % to {:.1} % of the facts", b * 100.0, t * 100.0)
+        }
         _ => String::new(),
     };
     let ci = known(e.ci95).map_or_else(String::new, |ci| {
-        format!(
-            " (change {:+.1} to {:+.1} points)",
-            ci[0] * 100.0,
-            ci[1] * 100.0
-        )
-        .replace('-', "−")
+        format!(" (change {:+.1} to {:+.1} points)", ci[0] * 100.0, ci[1] * 100.0).replace('-', "−")
     });
     match s {
         Side::Above => format!(
@@ -336,11 +296,7 @@ pub(crate) fn lamps(ctx: &Context<'_>) -> Vec<Lamp> {
             || "no value".to_owned(),
             |c| format!("{:+.0} % against base", c * 100.0).replace('-', "−"),
         );
-        out.push(Lamp {
-            level: drift_level(change),
-            name: name.replace('_', " "),
-            text,
-        });
+        out.push(Lamp { level: drift_level(change), name: name.replace('_', " "), text });
     }
     if let Some(t) = &eval.diversity {
         let change = relative(t);
@@ -351,11 +307,7 @@ pub(crate) fn lamps(ctx: &Context<'_>) -> Vec<Lamp> {
                     .replace('-', "−")
             },
         );
-        out.push(Lamp {
-            level: drift_level(change),
-            name: "diversity".to_owned(),
-            text,
-        });
+        out.push(Lamp { level: drift_level(change), name: "diversity".to_owned(), text });
     }
     out.extend(runaway(ctx));
     out
@@ -387,9 +339,5 @@ fn runaway(ctx: &Context<'_>) -> Option<Lamp> {
         signed(trained),
         signed(held)
     );
-    Some(Lamp {
-        level,
-        name: "gain gap".to_owned(),
-        text,
-    })
+    Some(Lamp { level, name: "gain gap".to_owned(), text })
 }

@@ -113,10 +113,7 @@ fn a_full_run_shows_every_part() {
     ] {
         assert!(provenance.contains(part), "{part:?} is not in {provenance}");
     }
-    assert!(
-        !page.html.contains("not in this run"),
-        "a full run has every part"
-    );
+    assert!(!page.html.contains("not in this run"), "a full run has every part");
 }
 
 #[test]
@@ -126,12 +123,7 @@ fn gallery_and_drill_down_have_all_pictures() {
     assert_eq!(pairs.len(), 32);
     for pair in pairs {
         for model in ["base", "tuned", "control"] {
-            assert!(
-                pair["i"][model]
-                    .as_str()
-                    .unwrap()
-                    .starts_with("data:image/png;base64,")
-            );
+            assert!(pair["i"][model].as_str().unwrap().starts_with("data:image/png;base64,"));
             assert_eq!(
                 pair["v"][model].as_array().unwrap().len(),
                 page.data["rewards"].as_array().unwrap().len()
@@ -155,33 +147,19 @@ fn gallery_and_drill_down_have_all_pictures() {
     );
     let prompts = page.data["prompts"].as_array().unwrap();
     assert_eq!(prompts.len(), 24);
-    let candidates: Vec<&Value> = prompts
-        .iter()
-        .flat_map(|p| p["c"].as_array().unwrap())
-        .collect();
+    let candidates: Vec<&Value> = prompts.iter().flat_map(|p| p["c"].as_array().unwrap()).collect();
     assert_eq!(candidates.len(), 120);
     assert!(candidates.iter().all(|c| c["i"].is_string()));
-    assert!(
-        candidates
-            .iter()
-            .any(|c| c["sel"] == true && c["w"].as_f64().unwrap() > 0.0)
-    );
+    assert!(candidates.iter().any(|c| c["sel"] == true && c["w"].as_f64().unwrap() > 0.0));
     assert!(candidates.iter().any(|c| c["why"].is_string()));
-    assert!(
-        candidates
-            .iter()
-            .any(|c| c["m"]["pocket-pick"] == "score is not finite")
-    );
+    assert!(candidates.iter().any(|c| c["m"]["pocket-pick"] == "score is not finite"));
     assert!(candidates.iter().any(|c| c["ctl"] == true));
 }
 
 #[test]
 fn the_page_needs_no_network_and_cannot_be_broken_by_a_prompt() {
     let (_dir, page) = build(&Options::default());
-    assert!(
-        page.html.contains("\\u003c/script>"),
-        "the evil prompt is there, escaped"
-    );
+    assert!(page.html.contains("\\u003c/script>"), "the evil prompt is there, escaped");
     assert_eq!(page.html.matches("</script>").count(), 2);
     assert!(!page.html.contains("<img src=x"));
     for outside in ["http://", "https://", "src=\"//", "@import", "url("] {
@@ -200,10 +178,7 @@ fn same_folder_same_bytes() {
 
 #[test]
 fn honest_words_when_nothing_is_shown() {
-    let (_dir, page) = build(&Options {
-        gain: 0.0,
-        ..Options::default()
-    });
+    let (_dir, page) = build(&Options { gain: 0.0, ..Options::default() });
     let verdict = page.section("verdict");
     assert!(verdict.contains("Not shown to work"), "{verdict}");
     assert!(verdict.contains("The interval includes zero"), "{verdict}");
@@ -212,39 +187,18 @@ fn honest_words_when_nothing_is_shown() {
         "{verdict}"
     );
 
-    let (_dir, page) = build(&Options {
-        gain: -1.0,
-        ..Options::default()
-    });
-    assert!(
-        page.section("verdict")
-            .contains("It did not work: held-out quality fell")
-    );
+    let (_dir, page) = build(&Options { gain: -1.0, ..Options::default() });
+    assert!(page.section("verdict").contains("It did not work: held-out quality fell"));
 }
 
 #[test]
 fn missing_parts_are_named_and_nothing_crashes() {
-    let (_dir, page) = build(&Options {
-        control: false,
-        ..Options::default()
-    });
-    assert!(
-        page.section("verdict")
-            .contains("no random control in this run")
-    );
-    assert!(
-        page.section("gallery")
-            .contains("Random control: not in this run")
-    );
-    assert!(
-        page.section("training")
-            .contains("random control: not in this run")
-    );
+    let (_dir, page) = build(&Options { control: false, ..Options::default() });
+    assert!(page.section("verdict").contains("no random control in this run"));
+    assert!(page.section("gallery").contains("Random control: not in this run"));
+    assert!(page.section("training").contains("random control: not in this run"));
 
-    let (_dir, page) = build(&Options {
-        evaluation: false,
-        ..Options::default()
-    });
+    let (_dir, page) = build(&Options { evaluation: false, ..Options::default() });
     assert!(page.section("verdict").contains("No verdict yet"));
     for id in ["gallery", "distributions", "checks"] {
         assert!(page.section(id).contains("not in this run"), "{id}");
@@ -285,23 +239,12 @@ fn torn_files_name_file_and_line() {
     write_folder(&run, &Options::default());
     let path = run.join("rewards/rewards.jsonl");
     let text = fs::read_to_string(&path).unwrap();
-    let cut: Vec<&str> = text
-        .lines()
-        .enumerate()
-        .map(|(i, l)| if i == 4 { &l[..l.len() / 2] } else { l })
-        .collect();
+    let cut: Vec<&str> =
+        text.lines().enumerate().map(|(i, l)| if i == 4 { &l[..l.len() / 2] } else { l }).collect();
     fs::write(&path, cut.join("\n")).unwrap();
     let error = write_report(&run).unwrap_err();
-    assert!(
-        matches!(&error, ReportError::BadLine { line: 5, .. }),
-        "{error}"
-    );
-    assert!(
-        error
-            .to_string()
-            .contains("rewards.jsonl` line 5: EOF while parsing"),
-        "{error}"
-    );
+    assert!(matches!(&error, ReportError::BadLine { line: 5, .. }), "{error}");
+    assert!(error.to_string().contains("rewards.jsonl` line 5: EOF while parsing"), "{error}");
     fs::write(&path, text).unwrap();
 
     let path = run.join("evaluation/evaluation.json");
@@ -358,13 +301,7 @@ fn numbers_that_disagree_are_told() {
 fn large_pictures_are_copied_beside_the_page() {
     let dir = tempfile::tempdir().unwrap();
     let run = dir.path().join("run");
-    write_folder(
-        &run,
-        &Options {
-            side: 160,
-            ..Options::default()
-        },
-    );
+    write_folder(&run, &Options { side: 160, ..Options::default() });
     fs::create_dir_all(run.join("report/images/old")).unwrap();
     let page = page_of(&run);
     let address = page.data["pairs"][0]["i"]["tuned"].as_str().unwrap();
@@ -373,29 +310,17 @@ fn large_pictures_are_copied_beside_the_page() {
         fs::read(run.join("report").join(address)).unwrap(),
         fs::read(run.join("evaluation/images/tuned/p10100-s0.png")).unwrap()
     );
-    assert!(
-        !run.join("report/images/old").exists(),
-        "pictures of an earlier report are gone"
-    );
+    assert!(!run.join("report/images/old").exists(), "pictures of an earlier report are gone");
 }
 
 #[test]
 fn folders_that_are_no_runs() {
     let dir = tempfile::tempdir().unwrap();
     let error = write_report(&dir.path().join("nothing")).unwrap_err();
-    assert!(
-        matches!(error, ReportError::NotARunFolder { .. }),
-        "{error}"
-    );
+    assert!(matches!(error, ReportError::NotARunFolder { .. }), "{error}");
     let error = write_report(dir.path()).unwrap_err();
-    assert!(
-        matches!(error, ReportError::NothingToReport { .. }),
-        "{error}"
-    );
-    assert!(
-        !dir.path().join("report").exists(),
-        "nothing is left behind"
-    );
+    assert!(matches!(error, ReportError::NothingToReport { .. }), "{error}");
+    assert!(!dir.path().join("report").exists(), "nothing is left behind");
 }
 
 /// Writes a folder to look at in a browser: `CRAFT_REPORT_LOOK=/some/dir cargo test -p craft-report -- --ignored look`.
@@ -409,24 +334,10 @@ fn look() {
     write_folder(&dir.join("full"), &Options::default());
     write_folder(
         &dir.join("bare"),
-        &Options {
-            control: false,
-            evaluation: false,
-            ..Options::default()
-        },
+        &Options { control: false, evaluation: false, ..Options::default() },
     );
-    write_folder(
-        &dir.join("flat"),
-        &Options {
-            gain: 0.0,
-            side: 160,
-            ..Options::default()
-        },
-    );
-    let large = Options {
-        train: 640,
-        ..Options::default()
-    };
+    write_folder(&dir.join("flat"), &Options { gain: 0.0, side: 160, ..Options::default() });
+    let large = Options { train: 640, ..Options::default() };
     write_folder(&dir.join("large"), &large);
     for name in ["full", "bare", "flat", "large"] {
         write_report(&dir.join(name)).unwrap();

@@ -32,16 +32,10 @@ impl DualEncoder {
     ) -> Vec<Result<Score, MissingReason>> {
         let texts = self.embed_texts(prompts);
         let embed = |pixels| self.model.image_features(pixels);
-        score_images(
-            images,
-            &self.preprocess,
-            &self.device,
-            embed,
-            |index, image| {
-                let text = prompts.get(index).and_then(|p| texts.get(p));
-                Score::new(scale * cosine(image, text.ok_or(MissingReason::NoPrompt)?))
-            },
-        )
+        score_images(images, &self.preprocess, &self.device, embed, |index, image| {
+            let text = prompts.get(index).and_then(|p| texts.get(p));
+            Score::new(scale * cosine(image, text.ok_or(MissingReason::NoPrompt)?))
+        })
     }
 
     /// Each different text once.
@@ -59,10 +53,7 @@ impl DualEncoder {
             let ids = TensorData::new(ids, [batch.len(), length]);
             let ids = Tensor::<2, Int>::from_data(ids, &self.device);
             let rows = to_vec(self.model.text_features(ids));
-            for (text, row) in batch
-                .iter()
-                .zip(rows.chunks_exact(rows.len() / batch.len()))
-            {
+            for (text, row) in batch.iter().zip(rows.chunks_exact(rows.len() / batch.len())) {
                 texts.insert(text, row.to_vec());
             }
         }
@@ -110,10 +101,7 @@ pub(crate) fn score_images(
 /// Cosine of two vectors in f64; NaN where one has no length.
 pub(crate) fn cosine(a: &[f32], b: &[f32]) -> f64 {
     let dot = |a: &[f32], b: &[f32]| -> f64 {
-        a.iter()
-            .zip(b)
-            .map(|(a, b)| f64::from(*a) * f64::from(*b))
-            .sum()
+        a.iter().zip(b).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum()
     };
     dot(a, b) / (dot(a, a) * dot(b, b)).sqrt()
 }

@@ -34,13 +34,9 @@ impl RewardFiles {
         what: &str,
         is_one: impl Fn(&str) -> bool,
     ) -> Result<TensorMap, RewardError> {
-        let name = self
-            .tensors
-            .iter()
-            .find(|(_, map)| map.keys().any(|k| is_one(k)));
+        let name = self.tensors.iter().find(|(_, map)| map.keys().any(|k| is_one(k)));
         let name = name.map(|(name, _)| name.clone());
-        name.and_then(|name| self.tensors.remove(&name))
-            .ok_or_else(|| missing(reward, what))
+        name.and_then(|name| self.tensors.remove(&name)).ok_or_else(|| missing(reward, what))
     }
 
     /// The tokenizer, as long as the text encoder's texts at most.
@@ -49,10 +45,7 @@ impl RewardFiles {
         reward: &str,
         text: &ClipTextConfig,
     ) -> Result<ClipTokenizer, RewardError> {
-        let wrap = |source| RewardError::Tokenizer {
-            reward: reward.to_owned(),
-            source,
-        };
+        let wrap = |source| RewardError::Tokenizer { reward: reward.to_owned(), source };
         let tokenizer = ClipTokenizer::from_files(
             self.required(reward, "vocab.json")?,
             self.required(reward, "merges.txt")?,
@@ -74,8 +67,5 @@ impl RewardFiles {
 }
 
 fn missing(reward: &str, file: &str) -> RewardError {
-    RewardError::MissingFile {
-        reward: reward.to_owned(),
-        file: file.to_owned(),
-    }
+    RewardError::MissingFile { reward: reward.to_owned(), file: file.to_owned() }
 }

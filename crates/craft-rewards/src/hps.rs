@@ -29,10 +29,7 @@ impl HpsV2 {
     pub fn new(name: &str, mut files: RewardFiles, device: &Device) -> Result<Self, RewardError> {
         let device = device.clone().without_autodiff();
         let reward = || name.to_owned();
-        let config_error = |source| RewardError::Config {
-            reward: reward(),
-            source,
-        };
+        let config_error = |source| RewardError::Config { reward: reward(), source };
         let json = match files.text("open_clip_config.json") {
             Some(json) => json,
             None => files.required(name, "config.json")?,
@@ -41,11 +38,7 @@ impl HpsV2 {
             let config = OpenClipConfig::from_json(json).map_err(config_error)?;
             (config.clip, config.mean, config.std)
         } else {
-            (
-                ClipConfig::from_json(json).map_err(config_error)?,
-                None,
-                None,
-            )
+            (ClipConfig::from_json(json).map_err(config_error)?, None, None)
         };
         let mut preprocess = Preprocess::clip(Fit::Pad, config.vision_config.image_size);
         preprocess.mean = mean.unwrap_or(preprocess.mean);
@@ -58,27 +51,13 @@ impl HpsV2 {
         let weights = if weights.keys().any(|key| key.starts_with("text_model.")) {
             weights
         } else {
-            to_transformers(weights).map_err(|source| RewardError::OpenClip {
-                reward: reward(),
-                source,
-            })?
+            to_transformers(weights)
+                .map_err(|source| RewardError::OpenClip { reward: reward(), source })?
         };
-        let model = ClipModel::from_tensors(&config, weights, &device).map_err(|source| {
-            RewardError::Weights {
-                reward: reward(),
-                source,
-            }
-        })?;
-        let encoder = DualEncoder {
-            model,
-            tokenizer,
-            preprocess,
-            device,
-        };
-        Ok(Self {
-            name: reward(),
-            encoder,
-        })
+        let model = ClipModel::from_tensors(&config, weights, &device)
+            .map_err(|source| RewardError::Weights { reward: reward(), source })?;
+        let encoder = DualEncoder { model, tokenizer, preprocess, device };
+        Ok(Self { name: reward(), encoder })
     }
 }
 

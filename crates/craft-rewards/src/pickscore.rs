@@ -29,37 +29,18 @@ impl PickScore {
     pub fn new(name: &str, mut files: RewardFiles, device: &Device) -> Result<Self, RewardError> {
         let device = device.clone().without_autodiff();
         let reward = || name.to_owned();
-        let config =
-            ClipConfig::from_json(files.required(name, "config.json")?).map_err(|source| {
-                RewardError::Config {
-                    reward: reward(),
-                    source,
-                }
-            })?;
+        let config = ClipConfig::from_json(files.required(name, "config.json")?)
+            .map_err(|source| RewardError::Config { reward: reward(), source })?;
         let preprocess = Preprocess::clip(Fit::CentreCrop, config.vision_config.image_size);
         let preprocess = preprocess.configured(name, &files)?;
         let tokenizer = files.tokenizer(name, &config.text_config)?;
-        let weights = files.take_weights(name, "the weights (model.safetensors)", |key| {
-            key == "logit_scale"
-        })?;
-        let model = ClipModel::from_tensors(&config, weights, &device).map_err(|source| {
-            RewardError::Weights {
-                reward: reward(),
-                source,
-            }
-        })?;
+        let weights = files
+            .take_weights(name, "the weights (model.safetensors)", |key| key == "logit_scale")?;
+        let model = ClipModel::from_tensors(&config, weights, &device)
+            .map_err(|source| RewardError::Weights { reward: reward(), source })?;
         let log_scale = to_vec(model.logit_scale.val())[0];
-        let encoder = DualEncoder {
-            model,
-            tokenizer,
-            preprocess,
-            device,
-        };
-        Ok(Self {
-            name: reward(),
-            encoder,
-            scale: f64::from(log_scale).exp(),
-        })
+        let encoder = DualEncoder { model, tokenizer, preprocess, device };
+        Ok(Self { name: reward(), encoder, scale: f64::from(log_scale).exp() })
     }
 }
 

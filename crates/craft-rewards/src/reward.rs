@@ -14,11 +14,7 @@ impl Score {
     /// # Errors
     /// When it is not finite.
     pub fn new(value: f64) -> Result<Self, MissingReason> {
-        if value.is_finite() {
-            Ok(Self(value))
-        } else {
-            Err(MissingReason::NotFinite(value))
-        }
+        if value.is_finite() { Ok(Self(value)) } else { Err(MissingReason::NotFinite(value)) }
     }
 
     /// The number; finite.
@@ -65,20 +61,12 @@ impl RgbImageRef<'_> {
     /// # Errors
     /// When they do not, or a side is 0.
     pub fn check(&self) -> Result<(), MissingReason> {
-        let Self {
-            pixels,
-            width,
-            height,
-        } = *self;
+        let Self { pixels, width, height } = *self;
         let expected = width.checked_mul(height).and_then(|n| n.checked_mul(3));
         if expected == Some(pixels.len()) && !pixels.is_empty() {
             Ok(())
         } else {
-            Err(MissingReason::BadImage {
-                bytes: pixels.len(),
-                width,
-                height,
-            })
+            Err(MissingReason::BadImage { bytes: pixels.len(), width, height })
         }
     }
 }

@@ -29,10 +29,7 @@ pub fn bradley_terry_contrastive_loss(
     let (a, b) = (images.clone().narrow(0, 0, n), images.narrow(0, n, n));
     let texts = model.text_embeds(ids);
     let scale = model.scale();
-    let margin = ((a.clone() - b.clone()) * texts.clone())
-        .sum_dim(1)
-        .reshape([n])
-        * scale.clone();
+    let margin = ((a.clone() - b.clone()) * texts.clone()).sum_dim(1).reshape([n]) * scale.clone();
     let won = preferred.clone() * activation::log_sigmoid(margin.clone());
     let lost = (preferred.clone() * -1.0 + 1.0) * activation::log_sigmoid(-margin);
     let preference = -(won + lost).mean();
@@ -57,14 +54,7 @@ fn same_texts(ids: &Tensor<2, Int>) -> Vec<f32> {
     let ids: Vec<i64> = ids.to_data().iter::<i64>().collect();
     let row = |i: usize| &ids[i * length..(i + 1) * length];
     let hide = |i: usize, j: usize| {
-        if i != j && row(i) == row(j) {
-            HIDDEN
-        } else {
-            0.0
-        }
+        if i != j && row(i) == row(j) { HIDDEN } else { 0.0 }
     };
-    (0..n)
-        .flat_map(|i| (0..n).map(move |j| (i, j)))
-        .map(|(i, j)| hide(i, j))
-        .collect()
+    (0..n).flat_map(|i| (0..n).map(move |j| (i, j))).map(|(i, j)| hide(i, j)).collect()
 }

@@ -8,10 +8,7 @@ use craft_rewards::preprocess::{Fit, Preprocess, resize_float, resize_pillow};
 use safetensors::SafeTensors;
 
 fn floats(bytes: &[u8]) -> Vec<f32> {
-    bytes
-        .chunks_exact(4)
-        .map(|b| f32::from_le_bytes(b.try_into().unwrap()))
-        .collect()
+    bytes.chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().unwrap())).collect()
 }
 
 fn worst(a: &[f32], b: &[f32]) -> f32 {
@@ -21,10 +18,7 @@ fn worst(a: &[f32], b: &[f32]) -> f32 {
 
 #[test]
 fn pillow_and_torchvision_agree() {
-    let path = concat!(
-        env!("CARGO_MANIFEST_DIR"),
-        "/../../fixtures/clip/preprocess.safetensors"
-    );
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../fixtures/clip/preprocess.safetensors");
     let bytes = std::fs::read(path).unwrap();
     let file = SafeTensors::deserialize(&bytes).unwrap();
     for index in 0..5 {
@@ -34,9 +28,7 @@ fn pillow_and_torchvision_agree() {
         let pil = get("pil");
         let resized = resize_pillow(picture, pil.shape()[1], pil.shape()[0]);
         assert_eq!(resized, pil.data(), "bytes of image {index}");
-        let crop = Preprocess::clip(Fit::CentreCrop, 12)
-            .apply(picture)
-            .unwrap();
+        let crop = Preprocess::clip(Fit::CentreCrop, 12).apply(picture).unwrap();
         assert!(worst(&crop, &floats(get("clip").data())) < 1e-6);
         let pad = Preprocess::clip(Fit::Pad, 12).apply(picture).unwrap();
         let error = worst(&pad, &floats(get("hps").data()));
@@ -49,13 +41,7 @@ fn a_picture_of_the_right_size_is_only_normalised() {
     let pixels = picture(3, 64, 64);
     let source = image(&pixels, 64, 64);
     assert_eq!(resize_pillow(source, 64, 64), pixels);
-    let plane = |c: usize| {
-        pixels
-            .iter()
-            .skip(c)
-            .step_by(3)
-            .map(|b| f32::from(*b) / 255.0)
-    };
+    let plane = |c: usize| pixels.iter().skip(c).step_by(3).map(|b| f32::from(*b) / 255.0);
     let expected: Vec<f32> = (0..3).flat_map(plane).collect();
     assert_eq!(resize_float(source, 64, 64), expected);
     let crop = Preprocess::clip(Fit::CentreCrop, 64).apply(source).unwrap();
@@ -76,12 +62,7 @@ fn a_constant_picture_stays_constant() {
 #[test]
 fn padding_is_black_before_normalisation() {
     let pixels = vec![255u8; 64 * 16 * 3];
-    let preprocess = Preprocess {
-        fit: Fit::Pad,
-        size: 16,
-        mean: [0.0; 3],
-        std: [1.0; 3],
-    };
+    let preprocess = Preprocess { fit: Fit::Pad, size: 16, mean: [0.0; 3], std: [1.0; 3] };
     let out = preprocess.apply(image(&pixels, 64, 16)).unwrap();
     for (i, v) in out[..256].iter().enumerate() {
         let inside = (6..10).contains(&(i / 16));

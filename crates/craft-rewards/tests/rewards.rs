@@ -18,26 +18,16 @@ use craft_rewards::{AestheticHead, MissingReason, Reward, RewardFiles, RewardKin
 
 fn hps(device: &Device) -> RewardFiles {
     let mut files = files();
-    files.configs.insert(
-        "open_clip_config.json".to_owned(),
-        OPEN_CLIP_JSON.to_owned(),
-    );
+    files.configs.insert("open_clip_config.json".to_owned(), OPEN_CLIP_JSON.to_owned());
     let tensors = from_transformers(&model(1, device).to_tensors());
-    files
-        .tensors
-        .insert("open_clip_model.safetensors".to_owned(), tensors);
+    files.tensors.insert("open_clip_model.safetensors".to_owned(), tensors);
     files
 }
 
 fn pick(device: &Device) -> RewardFiles {
     let mut files = files();
-    files
-        .configs
-        .insert("config.json".to_owned(), CLIP_JSON.to_owned());
-    files.tensors.insert(
-        "model.safetensors".to_owned(),
-        model(1, device).to_tensors(),
-    );
+    files.configs.insert("config.json".to_owned(), CLIP_JSON.to_owned());
+    files.tensors.insert("model.safetensors".to_owned(), model(1, device).to_tensors());
     files
 }
 
@@ -52,10 +42,7 @@ fn aesthetic(device: &Device) -> RewardFiles {
         configs: BTreeMap::from([("config.json".to_owned(), CLIP_JSON.to_owned())]),
         tensors: BTreeMap::from([
             ("model.safetensors".to_owned(), tower),
-            (
-                "head.safetensors".to_owned(),
-                weights::export(&head(device)),
-            ),
+            ("head.safetensors".to_owned(), weights::export(&head(device))),
         ]),
     }
 }
@@ -87,14 +74,8 @@ fn embeds(
         configs.get("tokenizer_config.json").map(String::as_str),
         None,
     );
-    let ids: Vec<i32> = tokenizer
-        .unwrap()
-        .with_pad(pad)
-        .encode(text)
-        .ids
-        .iter()
-        .map(|i| *i as i32)
-        .collect();
+    let ids: Vec<i32> =
+        tokenizer.unwrap().with_pad(pad).encode(text).ids.iter().map(|i| *i as i32).collect();
     let ids = Tensor::<2, Int>::from_data(TensorData::new(ids, [1, 8]), &device);
     (model.image_embeds(pixels), model.text_embeds(ids))
 }
@@ -107,36 +88,19 @@ fn scores_are_the_formulas() {
     let rewards = all(&device);
     let found: Vec<f64> = rewards
         .iter()
-        .map(|r| {
-            r.score(&[image(&pixels, 16, 16)], &["a red circle"])[0]
-                .clone()
-                .unwrap()
-                .get()
-        })
+        .map(|r| r.score(&[image(&pixels, 16, 16)], &["a red circle"])[0].clone().unwrap().get())
         .collect();
     let mut open = Preprocess::clip(Fit::Pad, 16);
     (open.mean, open.std) = ([0.4, 0.5, 0.6], [0.2, 0.3, 0.25]);
     let (i, t) = embeds(&model, &open, &pixels, "a red circle", 0);
     let cosine = to_vec((i * t).sum())[0];
-    assert!(
-        (found[0] - f64::from(cosine)).abs() < 1e-5,
-        "{} {cosine}",
-        found[0]
-    );
+    assert!((found[0] - f64::from(cosine)).abs() < 1e-5, "{} {cosine}", found[0]);
     let clip = Preprocess::clip(Fit::CentreCrop, 16);
     let (i, t) = embeds(&model, &clip, &pixels, "a red circle", 0);
     let scaled = to_vec((i.clone() * t).sum())[0] * 2.6592f32.exp();
-    assert!(
-        (found[1] - f64::from(scaled)).abs() < 1e-4,
-        "{} {scaled}",
-        found[1]
-    );
+    assert!((found[1] - f64::from(scaled)).abs() < 1e-4, "{} {scaled}", found[1]);
     let aesthetic = to_vec(head(&device).forward(i))[0];
-    assert!(
-        (found[2] - f64::from(aesthetic)).abs() < 1e-5,
-        "{} {aesthetic}",
-        found[2]
-    );
+    assert!((found[2] - f64::from(aesthetic)).abs() < 1e-5, "{} {aesthetic}", found[2]);
 }
 
 #[test]
@@ -150,9 +114,8 @@ fn a_score_does_not_depend_on_the_batch() {
         })
         .collect();
     let images: Vec<_> = pictures.iter().map(|(p, w, h)| image(p, *w, *h)).collect();
-    let texts: Vec<String> = (0..37)
-        .map(|i| format!("a red circle {}", "x".repeat(i % 5)))
-        .collect();
+    let texts: Vec<String> =
+        (0..37).map(|i| format!("a red circle {}", "x".repeat(i % 5))).collect();
     let prompts: Vec<&str> = texts.iter().map(String::as_str).collect();
     for reward in all(&device) {
         let together = reward.score(&images, &prompts);
@@ -162,12 +125,7 @@ fn a_score_does_not_depend_on_the_batch() {
             let bits = |s: &Result<craft_rewards::Score, MissingReason>| {
                 s.clone().unwrap().get().to_bits()
             };
-            assert_eq!(
-                bits(&alone[0]),
-                bits(&together[i]),
-                "{} {i}",
-                reward.version()
-            );
+            assert_eq!(bits(&alone[0]), bits(&together[i]), "{} {i}", reward.version());
         }
         let some = reward.score(&images[5..12], &prompts[5..12]);
         assert_eq!(some[3].clone().unwrap(), together[8].clone().unwrap());
@@ -184,10 +142,7 @@ fn what_has_no_score_has_a_reason() {
     for reward in all(&device) {
         let scores = reward.score(&[bad, good, empty], &["a", "b", "c"]);
         assert!(matches!(scores[0], Err(MissingReason::BadImage { .. })));
-        assert_eq!(
-            scores[1].clone().unwrap(),
-            reward.score(&[good], &["b"])[0].clone().unwrap()
-        );
+        assert_eq!(scores[1].clone().unwrap(), reward.score(&[good], &["b"])[0].clone().unwrap());
         assert!(matches!(scores[2], Err(MissingReason::BadImage { .. })));
         assert!(reward.score(&[], &[]).is_empty());
     }
@@ -195,10 +150,7 @@ fn what_has_no_score_has_a_reason() {
     assert!(scores[0].is_ok() && matches!(scores[1], Err(MissingReason::NoPrompt)));
     let mut broken = pick(&device);
     for tensor in broken.tensors.values_mut() {
-        tensor
-            .get_mut("vision_model.post_layernorm.bias")
-            .unwrap()
-            .data[0] = f32::NAN;
+        tensor.get_mut("vision_model.post_layernorm.bias").unwrap().data[0] = f32::NAN;
     }
     let reward = build(RewardKind::PickScore, "r", broken, &device).unwrap();
     let scores = reward.score(&[good], &["a"]);
@@ -208,11 +160,7 @@ fn what_has_no_score_has_a_reason() {
 #[test]
 fn files_that_do_not_fit_are_named() {
     let device = Device::flex();
-    let message = |kind, files| {
-        build(kind, "pocket-x", files, &device)
-            .unwrap_err()
-            .to_string()
-    };
+    let message = |kind, files| build(kind, "pocket-x", files, &device).unwrap_err().to_string();
     let mut files = hps(&device);
     files.configs.remove("merges.txt");
     assert!(message(RewardKind::Hps, files).contains("pocket-x: merges.txt is missing"));
@@ -243,14 +191,9 @@ fn files_that_do_not_fit_are_named() {
     ] {
         let mut files = pick(&device);
         let config = format!("{{\"{key}\": {value}}}");
-        files
-            .configs
-            .insert("preprocessor_config.json".to_owned(), config);
+        files.configs.insert("preprocessor_config.json".to_owned(), config);
         let message = message(RewardKind::PickScore, files);
-        assert!(
-            message.contains("preprocessor_config.json") && message.contains(key),
-            "{message}"
-        );
+        assert!(message.contains("preprocessor_config.json") && message.contains(key), "{message}");
     }
     let mut files = pick(&device);
     let config = CLIP_JSON.replace("\"vocab_size\": 700", "\"vocab_size\": 400");

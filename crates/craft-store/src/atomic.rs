@@ -32,11 +32,7 @@ fn temporary(path: &Path) -> Result<PathBuf> {
         .file_name()
         .ok_or_else(|| StoreError::bad(path, "expected a path that ends in a name"))?;
     let n = COUNTER.fetch_add(1, Ordering::Relaxed);
-    let name = format!(
-        ".{}.{}-{n}{TEMPORARY}",
-        name.to_string_lossy(),
-        std::process::id()
-    );
+    let name = format!(".{}.{}-{n}{TEMPORARY}", name.to_string_lossy(), std::process::id());
     Ok(path.with_file_name(name))
 }
 
@@ -94,17 +90,14 @@ impl AtomicFile {
 
     /// Appends bytes; the error names the target.
     pub fn put(&mut self, bytes: &[u8]) -> Result<()> {
-        self.write_all(bytes)
-            .map_err(StoreError::io("write", &self.target))
+        self.write_all(bytes).map_err(StoreError::io("write", &self.target))
     }
 
     /// Flushes the content and gives it its name.
     pub fn commit(mut self) -> Result<()> {
         let error = |path: &Path| StoreError::io("write", path);
         if let Some(buffer) = self.file.take() {
-            let file = buffer
-                .into_inner()
-                .map_err(|e| error(&self.target)(e.into_error()))?;
+            let file = buffer.into_inner().map_err(|e| error(&self.target)(e.into_error()))?;
             file.sync_all().map_err(error(&self.target))?;
         }
         fs::rename(&self.temporary, &self.target).map_err(error(&self.target))?;
@@ -199,9 +192,7 @@ pub(crate) fn sync_tree(dir: &Path) -> Result<()> {
 /// Flushes one file that was written before.
 pub(crate) fn sync_file(path: &Path) -> Result<()> {
     if cfg!(unix) {
-        File::open(path)
-            .and_then(|file| file.sync_all())
-            .map_err(StoreError::io("flush", path))?;
+        File::open(path).and_then(|file| file.sync_all()).map_err(StoreError::io("flush", path))?;
     }
     Ok(())
 }
@@ -209,11 +200,7 @@ pub(crate) fn sync_file(path: &Path) -> Result<()> {
 /// The entries of a folder in the order of their names.
 pub(crate) fn list(dir: &Path) -> Result<Vec<PathBuf>> {
     let mut paths = fs::read_dir(dir)
-        .and_then(|entries| {
-            entries
-                .map(|e| e.map(|e| e.path()))
-                .collect::<io::Result<Vec<_>>>()
-        })
+        .and_then(|entries| entries.map(|e| e.map(|e| e.path())).collect::<io::Result<Vec<_>>>())
         .map_err(StoreError::io("read", dir))?;
     paths.sort();
     Ok(paths)
@@ -229,21 +216,15 @@ pub fn remove_leftovers(dir: &Path) -> Result<()> {
         if !is_temporary(name) {
             continue;
         }
-        if let Some(target) = name
-            .strip_suffix(REPLACED)
-            .and_then(|n| n.strip_prefix('.'))
-        {
+        if let Some(target) = name.strip_suffix(REPLACED).and_then(|n| n.strip_prefix('.')) {
             let target = dir.join(target);
             if !target.exists() {
                 fs::rename(&path, &target).map_err(StoreError::io("restore", &target))?;
                 continue;
             }
         }
-        let removed = if path.is_dir() {
-            fs::remove_dir_all(&path)
-        } else {
-            fs::remove_file(&path)
-        };
+        let removed =
+            if path.is_dir() { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
         removed.map_err(StoreError::io("remove", &path))?;
     }
     Ok(())

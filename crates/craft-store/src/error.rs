@@ -89,18 +89,11 @@ pub enum StoreError {
 impl StoreError {
     pub(crate) fn io(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self + use<> {
         let path = path.to_owned();
-        move |source| StoreError::Io {
-            action,
-            path,
-            source,
-        }
+        move |source| StoreError::Io { action, path, source }
     }
 
     pub(crate) fn bad(path: &Path, message: impl Into<String>) -> Self {
-        StoreError::BadFile {
-            path: path.to_owned(),
-            message: message.into(),
-        }
+        StoreError::BadFile { path: path.to_owned(), message: message.into() }
     }
 
     /// Whether the fault lies in the content of a file that was given, rather than in the system

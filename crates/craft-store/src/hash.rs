@@ -10,10 +10,7 @@ use crate::atomic::{is_temporary, list};
 use crate::error::{Result, StoreError};
 
 fn hex(hash: Sha256) -> String {
-    hash.finalize()
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect()
+    hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// SHA-256 of bytes.
@@ -29,9 +26,7 @@ pub fn sha256_file(path: &Path) -> Result<String> {
     let mut hash = Sha256::new();
     let mut buffer = vec![0u8; 1 << 20];
     loop {
-        let n = file
-            .read(&mut buffer)
-            .map_err(StoreError::io("read", path))?;
+        let n = file.read(&mut buffer).map_err(StoreError::io("read", path))?;
         if n == 0 {
             return Ok(hex(hash));
         }
@@ -48,10 +43,7 @@ pub fn sha256_dir(dir: &Path) -> Result<String> {
         .map(|name| Ok((sha256_file(&dir.join(&name))?, name)))
         .collect::<Result<_>>()?;
     lines.sort_by(|a, b| a.1.cmp(&b.1));
-    let text: String = lines
-        .iter()
-        .map(|(hash, name)| format!("{hash}  {name}\n"))
-        .collect();
+    let text: String = lines.iter().map(|(hash, name)| format!("{hash}  {name}\n")).collect();
     Ok(sha256_bytes(text))
 }
 
@@ -100,10 +92,6 @@ mod tests {
         fs::create_dir(dir.path().join("b")).unwrap();
         fs::write(dir.path().join("b/c"), "x").unwrap();
         assert_ne!(sha256_dir(dir.path()).unwrap(), before);
-        assert!(
-            sha256_file(&dir.path().join("no"))
-                .unwrap_err()
-                .is_bad_input()
-        );
+        assert!(sha256_file(&dir.path().join("no")).unwrap_err().is_bad_input());
     }
 }

@@ -31,11 +31,7 @@ impl RgbImage {
     pub fn new(width: usize, height: usize, data: Vec<u8>) -> Option<Self> {
         let sides = 1..=MAX_SIDE as usize;
         let fits = sides.contains(&width) && sides.contains(&height);
-        (fits && data.len() == width * height * 3).then_some(Self {
-            width,
-            height,
-            data,
-        })
+        (fits && data.len() == width * height * 3).then_some(Self { width, height, data })
     }
 
     /// A picture from planes of −1..1 ([3, height, width], as the VAE gives them): `(x + 1) / 2 ·
@@ -64,9 +60,7 @@ impl RgbImage {
 /// Reads a PNG or JPEG, told apart by its first bytes, not by its name. Greys become RGB, 16 bits
 /// become 8, transparency is dropped (as PIL's `convert("RGB")` does).
 pub fn read(path: &Path) -> Result<RgbImage> {
-    let length = fs::metadata(path)
-        .map_err(StoreError::io("read", path))?
-        .len();
+    let length = fs::metadata(path).map_err(StoreError::io("read", path))?.len();
     if length > MAX_BYTES {
         return Err(StoreError::bad(
             path,
@@ -124,9 +118,7 @@ pub fn encode_png(
         added.map_err(|e| e.to_string())?;
     }
     let mut writer = encoder.write_header().map_err(|e| e.to_string())?;
-    writer
-        .write_image_data(&picture.data)
-        .map_err(|e| e.to_string())?;
+    writer.write_image_data(&picture.data).map_err(|e| e.to_string())?;
     writer.finish().map_err(|e| e.to_string())?;
     Ok(bytes)
 }
@@ -142,14 +134,9 @@ pub fn write_png(path: &Path, picture: &RgbImage, parameters: Option<&str>) -> R
 pub fn read_parameters(path: &Path) -> Result<Option<String>> {
     let bytes = fs::read(path).map_err(StoreError::io("read", path))?;
     let bad = |e: png::DecodingError| StoreError::bad(path, format!("it is not a whole PNG: {e}"));
-    let reader = png::Decoder::new(Cursor::new(bytes))
-        .read_info()
-        .map_err(bad)?;
+    let reader = png::Decoder::new(Cursor::new(bytes)).read_info().map_err(bad)?;
     let info = reader.info();
-    let latin = info
-        .uncompressed_latin1_text
-        .iter()
-        .find(|c| c.keyword == "parameters");
+    let latin = info.uncompressed_latin1_text.iter().find(|c| c.keyword == "parameters");
     if let Some(chunk) = latin {
         return Ok(Some(chunk.text.clone()));
     }
@@ -171,11 +158,7 @@ mod tests {
     fn pictures_and_their_text_round_trip() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("a.png");
-        for text in [
-            None,
-            Some("a cat\nSteps: 8, CFG scale: 4"),
-            Some("eine Katze — 猫"),
-        ] {
+        for text in [None, Some("a cat\nSteps: 8, CFG scale: 4"), Some("eine Katze — 猫")] {
             write_png(&path, &picture(), text).unwrap();
             assert_eq!(read(&path).unwrap(), picture());
             assert_eq!(read_parameters(&path).unwrap().as_deref(), text);
@@ -224,12 +207,7 @@ mod tests {
             }
         }
         fs::write(&path, "GIF89a").unwrap();
-        assert!(
-            read(&path)
-                .unwrap_err()
-                .to_string()
-                .contains("neither PNG nor JPEG")
-        );
+        assert!(read(&path).unwrap_err().to_string().contains("neither PNG nor JPEG"));
     }
 
     #[test]

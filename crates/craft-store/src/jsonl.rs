@@ -65,10 +65,7 @@ pub fn read_resumable<T: DeserializeOwned>(path: &Path) -> Result<Resumed<T>> {
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => Vec::new(),
         result => result.map_err(StoreError::io("read", path))?,
     };
-    let whole = bytes
-        .iter()
-        .rposition(|byte| *byte == b'\n')
-        .map_or(0, |at| at + 1);
+    let whole = bytes.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
     let mut rows = parse(path, &bytes[..whole])?;
     let tail = &bytes[whole..];
     if tail.is_empty() {
@@ -99,10 +96,7 @@ pub fn read_resumable<T: DeserializeOwned>(path: &Path) -> Result<Resumed<T>> {
         torn.line,
         torn.bytes
     );
-    Ok(Resumed {
-        rows,
-        torn: Some(torn),
-    })
+    Ok(Resumed { rows, torn: Some(torn) })
 }
 
 /// One row as a line with its line end.
@@ -138,25 +132,18 @@ impl Appender {
             .append(true)
             .open(path)
             .map_err(StoreError::io("write", path))?;
-        Ok(Self {
-            path: path.to_owned(),
-            file,
-        })
+        Ok(Self { path: path.to_owned(), file })
     }
 
     /// Appends a row.
     pub fn append<T: Serialize>(&mut self, row: &T) -> Result<()> {
         let line = line_of(&self.path, row)?;
-        self.file
-            .write_all(&line)
-            .map_err(StoreError::io("write", &self.path))
+        self.file.write_all(&line).map_err(StoreError::io("write", &self.path))
     }
 
     /// Flushes to the device what was appended.
     pub fn sync(&mut self) -> Result<()> {
-        self.file
-            .sync_data()
-            .map_err(StoreError::io("flush", &self.path))
+        self.file.sync_data().map_err(StoreError::io("flush", &self.path))
     }
 }
 
@@ -173,12 +160,7 @@ mod tests {
     }
 
     fn rows(n: usize) -> Vec<Row> {
-        (0..n)
-            .map(|i| Row {
-                id: format!("ä{i}"),
-                x: i as f64 / 3.0,
-            })
-            .collect()
+        (0..n).map(|i| Row { id: format!("ä{i}"), x: i as f64 / 3.0 }).collect()
     }
 
     #[test]
@@ -188,12 +170,7 @@ mod tests {
         write(&path, rows(5)).unwrap();
         assert_eq!(read::<Row>(&path).unwrap(), rows(5));
         let mut appender = Appender::open(&path).unwrap();
-        appender
-            .append(&Row {
-                id: "last".into(),
-                x: 1e-300,
-            })
-            .unwrap();
+        appender.append(&Row { id: "last".into(), x: 1e-300 }).unwrap();
         appender.sync().unwrap();
         assert_eq!(read::<Row>(&path).unwrap().len(), 6);
     }
@@ -221,10 +198,7 @@ mod tests {
             }
             assert_eq!(fs::read(&path).unwrap(), whole, "cut at {cut}");
         }
-        assert_eq!(
-            read_resumable::<Row>(&dir.path().join("no")).unwrap().rows,
-            []
-        );
+        assert_eq!(read_resumable::<Row>(&dir.path().join("no")).unwrap().rows, []);
     }
 
     #[test]
@@ -239,14 +213,9 @@ mod tests {
         let error = read::<Row>(&path).unwrap_err();
         assert!(error.is_bad_input());
         let message = error.to_string();
-        assert!(
-            message.contains("a.jsonl, line 3: missing field `x`"),
-            "{message}"
-        );
+        assert!(message.contains("a.jsonl, line 3: missing field `x`"), "{message}");
         assert!(read_resumable::<Row>(&path).is_err());
-        let message = read::<Row>(&dir.path().join("no.jsonl"))
-            .unwrap_err()
-            .to_string();
+        let message = read::<Row>(&dir.path().join("no.jsonl")).unwrap_err().to_string();
         assert!(message.contains("no.jsonl"), "{message}");
     }
 }

@@ -105,12 +105,7 @@ impl Stage {
             empty(&dir)?;
             write_json(&note, &wanted)?;
         }
-        Ok(StageStatus::Unfinished(StageWriter {
-            dir,
-            wanted,
-            resumed,
-            why,
-        }))
+        Ok(StageStatus::Unfinished(StageWriter { dir, wanted, resumed, why }))
     }
 }
 
@@ -208,10 +203,7 @@ impl Manifest {
     /// does.
     fn check(&self, dir: &Path, wanted: &Inputs) -> Result<Option<String>> {
         if (self.stage.as_str(), self.version) != (wanted.stage.as_str(), wanted.version) {
-            return Ok(Some(format!(
-                "it was done as {} version {}",
-                self.stage, self.version
-            )));
+            return Ok(Some(format!("it was done as {} version {}", self.stage, self.version)));
         }
         if self.config_hash != wanted.config_hash {
             return Ok(Some("its part of the recipe changed".to_owned()));
@@ -292,9 +284,7 @@ impl StageWriter {
         for name in files_below(&self.dir)? {
             let path = self.dir.join(&name);
             atomic::sync_file(&path)?;
-            let bytes = fs::metadata(&path)
-                .map_err(StoreError::io("read", &path))?
-                .len();
+            let bytes = fs::metadata(&path).map_err(StoreError::io("read", &path))?.len();
             let sha256 = sha256_file(&path)?;
             outputs.insert(name, Output { bytes, sha256 });
         }
@@ -346,11 +336,7 @@ fn empty(dir: &Path) -> Result<()> {
     atomic::sync_dir(dir)?;
     for path in atomic::list(dir)? {
         let is_dir = fs::symlink_metadata(&path).is_ok_and(|meta| meta.is_dir());
-        let removed = if is_dir {
-            fs::remove_dir_all(&path)
-        } else {
-            fs::remove_file(&path)
-        };
+        let removed = if is_dir { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
         removed.map_err(StoreError::io("remove", &path))?;
     }
     Ok(())

@@ -52,11 +52,7 @@ impl RunFolder {
         if !recipe_path.exists() {
             atomic::write(&recipe_path, recipe_text.as_bytes())?;
         }
-        Ok(Self {
-            path: path.to_owned(),
-            recipe_hash: given,
-            _lock: lock,
-        })
+        Ok(Self { path: path.to_owned(), recipe_hash: given, _lock: lock })
     }
 
     /// Opens an existing run to write to it; its recipe is [`RunFolder::recipe_text`].
@@ -64,11 +60,7 @@ impl RunFolder {
         let text = read_recipe(path)?;
         let lock = lock(path)?;
         atomic::remove_leftovers(path)?;
-        Ok(Self {
-            path: path.to_owned(),
-            recipe_hash: sha256_bytes(text),
-            _lock: lock,
-        })
+        Ok(Self { path: path.to_owned(), recipe_hash: sha256_bytes(text), _lock: lock })
     }
 
     /// The folder.
@@ -166,10 +158,7 @@ fn check_empty(path: &Path) -> Result<()> {
     if names.len() > 3 {
         holds += &format!(" and {} more", names.len() - 3);
     }
-    Err(StoreError::NotARun {
-        path: path.to_owned(),
-        holds,
-    })
+    Err(StoreError::NotARun { path: path.to_owned(), holds })
 }
 
 /// Takes the lock; `None` on file systems that have none.
@@ -192,10 +181,7 @@ fn lock(path: &Path) -> Result<Option<File>> {
                 "" => "another process".to_owned(),
                 pid => format!("process {pid}"),
             };
-            return Err(StoreError::Locked {
-                path: path.to_owned(),
-                holder,
-            });
+            return Err(StoreError::Locked { path: path.to_owned(), holder });
         }
         Err(TryLockError::Error(e)) if e.kind() == std::io::ErrorKind::Unsupported => {
             tracing::warn!(
@@ -239,9 +225,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("run");
         drop(RunFolder::create_or_open(&path, "seed = 1\nx = 2\n").unwrap());
-        let message = RunFolder::create_or_open(&path, "seed = 1\nx = 3\n")
-            .unwrap_err()
-            .to_string();
+        let message =
+            RunFolder::create_or_open(&path, "seed = 1\nx = 3\n").unwrap_err().to_string();
         for word in [
             "holds another run",
             "line 2",
@@ -254,9 +239,7 @@ mod tests {
         let other = dir.path().join("photos");
         fs::create_dir(&other).unwrap();
         fs::write(other.join("cat.jpg"), "").unwrap();
-        let message = RunFolder::create_or_open(&other, "")
-            .unwrap_err()
-            .to_string();
+        let message = RunFolder::create_or_open(&other, "").unwrap_err().to_string();
         assert!(message.contains("cat.jpg"), "{message}");
         assert_eq!(atomic::list(&other).unwrap().len(), 1);
         let file = other.join("cat.jpg");
@@ -269,14 +252,9 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("run");
         let run = RunFolder::create_or_open(&path, "").unwrap();
-        let message = RunFolder::create_or_open(&path, "")
-            .unwrap_err()
-            .to_string();
+        let message = RunFolder::create_or_open(&path, "").unwrap_err().to_string();
         let pid = std::process::id().to_string();
-        assert!(
-            message.contains("locked by process") && message.contains(&pid),
-            "{message}"
-        );
+        assert!(message.contains("locked by process") && message.contains(&pid), "{message}");
         drop(run);
         // What a killed process leaves: a lock file with a number and no lock.
         fs::write(path.join(LOCK_FILE), "999999999").unwrap();

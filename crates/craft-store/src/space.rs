@@ -11,11 +11,7 @@ pub fn free_bytes(path: &Path) -> Option<u64> {
     while !here.exists() {
         here = here.parent()?;
     }
-    let here = if here.as_os_str().is_empty() {
-        Path::new(".")
-    } else {
-        here
-    };
+    let here = if here.as_os_str().is_empty() { Path::new(".") } else { here };
     free_bytes_at(here)
 }
 
@@ -34,11 +30,9 @@ fn free_bytes_at(_: &Path) -> Option<u64> {
 /// does not say how many are.
 pub fn require_free(path: &Path, needed: u64) -> Result<()> {
     match free_bytes(path) {
-        Some(free) if free < needed => Err(StoreError::NoSpace {
-            path: path.to_owned(),
-            needed,
-            free,
-        }),
+        Some(free) if free < needed => {
+            Err(StoreError::NoSpace { path: path.to_owned(), needed, free })
+        }
         _ => Ok(()),
     }
 }
@@ -56,10 +50,7 @@ mod tests {
         if cfg!(unix) {
             assert!(free_bytes(&path).unwrap() > 0);
             let message = require_free(&path, u64::MAX).unwrap_err().to_string();
-            assert!(
-                message.contains("not/there") && message.contains("MiB free"),
-                "{message}"
-            );
+            assert!(message.contains("not/there") && message.contains("MiB free"), "{message}");
         }
     }
 }

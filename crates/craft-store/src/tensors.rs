@@ -69,9 +69,7 @@ impl TensorReader {
         let mut file = File::open(path).map_err(io())?;
         let length = file.metadata().map_err(io())?.len();
         if length < 8 {
-            return Err(cut(format!(
-                "it has {length} bytes, a header alone needs 8"
-            )));
+            return Err(cut(format!("it has {length} bytes, a header alone needs 8")));
         }
         let mut size = [0u8; 8];
         file.read_exact(&mut size).map_err(io())?;
@@ -93,16 +91,9 @@ impl TensorReader {
             .map_err(|e| cut(format!("its header is wrong ({e})")))?;
         let (have, need) = (length - 8 - header_bytes, metadata.data_len() as u64);
         if have != need {
-            return Err(cut(format!(
-                "its tensors need {need} bytes, {have} are there"
-            )));
+            return Err(cut(format!("its tensors need {need} bytes, {have} are there")));
         }
-        Ok(Self {
-            path: path.to_owned(),
-            file,
-            data_start: 8 + header_bytes,
-            metadata,
-        })
+        Ok(Self { path: path.to_owned(), file, data_start: 8 + header_bytes, metadata })
     }
 
     /// The file.
@@ -129,12 +120,7 @@ impl TensorReader {
 
     /// The free texts of the header, sorted by key.
     pub fn metadata(&self) -> BTreeMap<String, String> {
-        self.metadata
-            .metadata()
-            .iter()
-            .flatten()
-            .map(|(k, v)| (k.clone(), v.clone()))
-            .collect()
+        self.metadata.metadata().iter().flatten().map(|(k, v)| (k.clone(), v.clone())).collect()
     }
 
     /// Reads one tensor as f32. Formats: F64, F32, F16, BF16, I64, I32, U8, BOOL; whole numbers that f32
@@ -151,9 +137,7 @@ impl TensorReader {
         let (shape, dtype, bytes) = self.bytes(name)?;
         let values = match dtype {
             D::I64 => chunks(&bytes).map(i64::from_le_bytes).collect(),
-            D::I32 => chunks(&bytes)
-                .map(|b| i64::from(i32::from_le_bytes(b)))
-                .collect(),
+            D::I32 => chunks(&bytes).map(|b| i64::from(i32::from_le_bytes(b))).collect(),
             D::U8 => bytes.iter().map(|b| i64::from(*b)).collect(),
             other => {
                 return Err(self.about(name, format!("it is {other:?}: expected I64, I32 or U8")));
@@ -188,23 +172,13 @@ fn to_f32(dtype: safetensors::Dtype, bytes: &[u8]) -> std::result::Result<Vec<f3
     use safetensors::Dtype as D;
     let exact = |x: i64| {
         let y = x as f32;
-        if y as i64 == x {
-            Ok(y)
-        } else {
-            Err(format!("{x} cannot be held exactly by f32"))
-        }
+        if y as i64 == x { Ok(y) } else { Err(format!("{x} cannot be held exactly by f32")) }
     };
     Ok(match dtype {
         D::F32 => chunks(bytes).map(f32::from_le_bytes).collect(),
-        D::F16 => chunks(bytes)
-            .map(|b| f16::from_le_bytes(b).to_f32())
-            .collect(),
-        D::BF16 => chunks(bytes)
-            .map(|b| bf16::from_le_bytes(b).to_f32())
-            .collect(),
-        D::F64 => chunks(bytes)
-            .map(|b| f64::from_le_bytes(b) as f32)
-            .collect(),
+        D::F16 => chunks(bytes).map(|b| f16::from_le_bytes(b).to_f32()).collect(),
+        D::BF16 => chunks(bytes).map(|b| bf16::from_le_bytes(b).to_f32()).collect(),
+        D::F64 => chunks(bytes).map(|b| f64::from_le_bytes(b) as f32).collect(),
         D::I64 => chunks(bytes)
             .map(|b| exact(i64::from_le_bytes(b)))
             .collect::<std::result::Result<_, _>>()?,
@@ -223,11 +197,7 @@ fn to_f32(dtype: safetensors::Dtype, bytes: &[u8]) -> std::result::Result<Vec<f3
 /// Reads all tensors of a file as f32.
 pub fn read(path: &Path) -> Result<BTreeMap<String, Tensor>> {
     let mut reader = TensorReader::open(path)?;
-    reader
-        .names()
-        .into_iter()
-        .map(|name| reader.read(&name).map(|tensor| (name, tensor)))
-        .collect()
+    reader.names().into_iter().map(|name| reader.read(&name).map(|tensor| (name, tensor))).collect()
 }
 
 /// Reads all tensors and refuses values that are not finite.
@@ -273,19 +243,12 @@ pub fn write(
         let about = |message: String| StoreError::bad(path, format!("tensor `{name}`: {message}"));
         let count = shape.iter().try_fold(1usize, |n, s| n.checked_mul(*s));
         if count != Some(data.len()) {
-            return Err(about(format!(
-                "shape {shape:?} does not fit {} values",
-                data.len()
-            )));
+            return Err(about(format!("shape {shape:?} does not fit {} values", data.len())));
         }
         if dtype == Dtype::F16
-            && let Some(x) = data
-                .iter()
-                .find(|x| x.is_finite() && f16::from_f32(**x).is_infinite())
+            && let Some(x) = data.iter().find(|x| x.is_finite() && f16::from_f32(**x).is_infinite())
         {
-            return Err(about(format!(
-                "{x} is too large for 16 bits: write 32 bits"
-            )));
+            return Err(about(format!("{x} is too large for 16 bits: write 32 bits")));
         }
         let end = offset + data.len() * size;
         let entry = json!({"dtype": word, "shape": shape, "data_offsets": [offset, end]});
@@ -303,10 +266,7 @@ pub fn write(
         for part in data.chunks(1 << 16) {
             let bytes: Vec<u8> = match dtype {
                 Dtype::F32 => part.iter().flat_map(|x| x.to_le_bytes()).collect(),
-                Dtype::F16 => part
-                    .iter()
-                    .flat_map(|x| f16::from_f32(*x).to_le_bytes())
-                    .collect(),
+                Dtype::F16 => part.iter().flat_map(|x| f16::from_f32(*x).to_le_bytes()).collect(),
             };
             file.put(&bytes)?;
         }

@@ -34,7 +34,8 @@ fn sources(part: &str) -> Vec<(String, String)> {
     }
     files.sort();
     assert!(!files.is_empty());
-    let name = |path: &Path| path.strip_prefix(root()).unwrap().to_string_lossy().replace('\\', "/");
+    let name =
+        |path: &Path| path.strip_prefix(root()).unwrap().to_string_lossy().replace('\\', "/");
     files.iter().map(|path| (name(path), fs::read_to_string(path).unwrap())).collect()
 }
 

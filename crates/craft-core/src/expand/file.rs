@@ -79,12 +79,7 @@ impl ExpansionFile {
             if line.trim().is_empty() {
                 continue;
             }
-            let fail = |message: String| {
-                Err(ExpansionError::Line {
-                    line: i + 1,
-                    message,
-                })
-            };
+            let fail = |message: String| Err(ExpansionError::Line { line: i + 1, message });
             let raw: RawLine = match serde_json::from_str(line) {
                 Ok(raw) => raw,
                 Err(e) => return fail(e.to_string()),
@@ -117,20 +112,12 @@ impl ExpansionFile {
         prompts: &[&Prompt],
         g: usize,
     ) -> Result<Vec<Vec<String>>, ExpansionError> {
-        let by_id: BTreeMap<&str, usize> = prompts
-            .iter()
-            .enumerate()
-            .map(|(i, p)| (p.id.as_str(), i))
-            .collect();
-        let by_text: BTreeMap<&str, usize> = prompts
-            .iter()
-            .enumerate()
-            .map(|(i, p)| (p.text.trim(), i))
-            .collect();
-        let mut seen: Vec<BTreeSet<&str>> = prompts
-            .iter()
-            .map(|p| BTreeSet::from([p.text.trim()]))
-            .collect();
+        let by_id: BTreeMap<&str, usize> =
+            prompts.iter().enumerate().map(|(i, p)| (p.id.as_str(), i)).collect();
+        let by_text: BTreeMap<&str, usize> =
+            prompts.iter().enumerate().map(|(i, p)| (p.text.trim(), i)).collect();
+        let mut seen: Vec<BTreeSet<&str>> =
+            prompts.iter().map(|p| BTreeSet::from([p.text.trim()])).collect();
         let mut wordings: Vec<Vec<String>> = vec![Vec::new(); prompts.len()];
         for (line, subject, texts) in &self.lines {
             let (place, name) = match subject {
@@ -140,10 +127,7 @@ impl ExpansionFile {
                 }
             };
             let Some(&place) = place else {
-                return Err(ExpansionError::UnknownPrompt {
-                    line: *line,
-                    prompt: name,
-                });
+                return Err(ExpansionError::UnknownPrompt { line: *line, prompt: name });
             };
             for text in texts {
                 if seen[place].insert(text.trim()) {
@@ -191,11 +175,7 @@ mod tests {
         );
         assert!(matches!(
             file.expand(&refs, 3),
-            Err(ExpansionError::TooFew {
-                found: 2,
-                wanted: 3,
-                ..
-            })
+            Err(ExpansionError::TooFew { found: 2, wanted: 3, .. })
         ));
         assert!(matches!(
             file.expand(&refs[..1], 1),

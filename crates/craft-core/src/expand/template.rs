@@ -124,10 +124,7 @@ impl Templates {
         let mut slots: BTreeMap<&str, &[String]> = BTreeMap::new();
         for slot in &raw.slot {
             let fail = |message: &str| {
-                Err(TemplateError::Slot {
-                    name: slot.name.clone(),
-                    message: message.to_owned(),
-                })
+                Err(TemplateError::Slot { name: slot.name.clone(), message: message.to_owned() })
             };
             if slot.name.is_empty() || slot.name == "prompt" {
                 return fail("expected a name other than `prompt`");
@@ -221,11 +218,7 @@ impl<'a> Turn<'a> {
                 _ => None,
             })
             .fold(1u64, u64::saturating_mul);
-        Self {
-            template,
-            combinations,
-            used: BTreeSet::new(),
-        }
+        Self { template, combinations, used: BTreeSet::new() }
     }
 
     /// A wording by a combination that was not used yet; `None` when all were.
@@ -274,19 +267,13 @@ fn parse_template(
     slots: &BTreeMap<&str, &[String]>,
 ) -> Result<Template, TemplateError> {
     let fail = |message: String| {
-        Err(TemplateError::Placeholder {
-            number,
-            text: raw.text.clone(),
-            message,
-        })
+        Err(TemplateError::Placeholder { number, text: raw.text.clone(), message })
     };
     let mut pieces = Vec::new();
     let mut rest = raw.text.as_str();
     while let Some(open) = rest.find(['{', '}']) {
         pieces.push(Piece::Text(rest[..open].to_owned()));
-        let Some((name, after)) = rest[open..]
-            .strip_prefix('{')
-            .and_then(|r| r.split_once('}'))
+        let Some((name, after)) = rest[open..].strip_prefix('{').and_then(|r| r.split_once('}'))
         else {
             return fail("a brace has no partner".to_owned());
         };
@@ -299,18 +286,12 @@ fn parse_template(
     }
     pieces.push(Piece::Text(rest.to_owned()));
     if !pieces.contains(&Piece::Prompt) {
-        return Err(TemplateError::NoPrompt {
-            number,
-            text: raw.text.clone(),
-        });
+        return Err(TemplateError::NoPrompt { number, text: raw.text.clone() });
     }
     if raw.replace.iter().any(|[from, _]| from.is_empty()) {
         return fail("`replace` of an empty text".to_owned());
     }
-    Ok(Template {
-        pieces,
-        replace: raw.replace.clone(),
-    })
+    Ok(Template { pieces, replace: raw.replace.clone() })
 }
 
 /// Replaces whole words or phrases in one pass from the left, the longest match first, so that
@@ -388,11 +369,7 @@ mod tests {
         assert_eq!(templates.expand("p", 10, &Key::new(0)).unwrap().len(), 10);
         assert_eq!(
             templates.expand("p", 11, &Key::new(0)),
-            Err(ExpandError::TooFew {
-                prompt: "p".into(),
-                wanted: 11,
-                found: 10
-            })
+            Err(ExpandError::TooFew { prompt: "p".into(), wanted: 11, found: 10 })
         );
     }
 
@@ -405,13 +382,7 @@ mod tests {
             ["a green dot, crisp"]
         );
         assert!(templates.expand("a green dot", 2, &Key::new(0)).is_err());
-        assert_eq!(
-            templates
-                .expand("a red dot", 2, &Key::new(0))
-                .unwrap()
-                .len(),
-            2
-        );
+        assert_eq!(templates.expand("a red dot", 2, &Key::new(0)).unwrap().len(), 2);
     }
 
     #[test]
@@ -439,10 +410,7 @@ mod tests {
             ("[[template]]\ntext='{prompt} }'", "brace"),
             ("[[template]]\ntxt='{prompt}'", "txt"),
             ("[[slot]]\nname='a'\nvalues=[]\n", "no values"),
-            (
-                "[[slot]]\nname='a'\nvalues=['x']\n[[slot]]\nname='a'\nvalues=['y']",
-                "twice",
-            ),
+            ("[[slot]]\nname='a'\nvalues=['x']\n[[slot]]\nname='a'\nvalues=['y']", "twice"),
             ("[[template]]\ntext='{prompt}'\nreplace=[['','x']]", "empty"),
             ("[[template]]\ntext='{prompt}'\nreplace=[['x']]", "length"),
         ] {

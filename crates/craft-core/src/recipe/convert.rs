@@ -34,11 +34,7 @@ impl Recipe {
 
     /// Names of the rewards of one role, in the order of the recipe.
     pub fn reward_names(&self, role: RewardRole) -> Vec<&RewardName> {
-        self.rewards
-            .iter()
-            .filter(|r| r.role == role)
-            .map(|r| &r.name)
-            .collect()
+        self.rewards.iter().filter(|r| r.role == role).map(|r| &r.name).collect()
     }
 
     /// Candidates of `prompts` training prompts, originals included.
@@ -53,9 +49,7 @@ impl Recipe {
 
     /// Guidance scale of the evaluation.
     pub fn evaluate_guidance_scale(&self) -> f64 {
-        self.evaluate
-            .guidance_scale
-            .unwrap_or(self.generate.guidance_scale)
+        self.evaluate.guidance_scale.unwrap_or(self.generate.guidance_scale)
     }
 
     /// Samples per forward and backward pass.

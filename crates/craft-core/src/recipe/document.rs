@@ -56,23 +56,14 @@ impl Recipe {
 fn type_error(error: serde_path_to_error::Error<toml::de::Error>) -> RecipeError {
     let path = error.path().to_string();
     let message = error.inner().message().trim().to_owned();
-    let missing = message
-        .strip_prefix("missing field `")
-        .and_then(|rest| rest.split('`').next());
+    let missing = message.strip_prefix("missing field `").and_then(|rest| rest.split('`').next());
     let parent = if path == "." { String::new() } else { path };
     match missing {
         Some(field) => RecipeError::Type {
-            key: if parent.is_empty() {
-                field.to_owned()
-            } else {
-                format!("{parent}.{field}")
-            },
+            key: if parent.is_empty() { field.to_owned() } else { format!("{parent}.{field}") },
             message: "it is missing, and has no default".to_owned(),
         },
-        None => RecipeError::Type {
-            key: parent,
-            message,
-        },
+        None => RecipeError::Type { key: parent, message },
     }
 }
 
@@ -109,11 +100,7 @@ fn check_keys(table: &Table) -> Result<(), RecipeError> {
 /// The error of one unknown key; looks in other sections if nothing near is in its own.
 fn unknown(path: &str, key: &str, known: &[&'static str]) -> RecipeError {
     let full = |path: &str, key: &str| {
-        if path.is_empty() {
-            key.to_owned()
-        } else {
-            format!("{path}.{key}")
-        }
+        if path.is_empty() { key.to_owned() } else { format!("{path}.{key}") }
     };
     let elsewhere = || {
         sections()
@@ -137,10 +124,7 @@ fn unknown(path: &str, key: &str, known: &[&'static str]) -> RecipeError {
 /// made. Whether the key exists is checked when the document becomes a recipe.
 pub fn apply_override(table: &mut Table, text: &str) -> Result<(), RecipeError> {
     let fail = |message: &str| {
-        Err(RecipeError::Override {
-            text: text.to_owned(),
-            message: message.to_owned(),
-        })
+        Err(RecipeError::Override { text: text.to_owned(), message: message.to_owned() })
     };
     let Some((key, value)) = text.split_once('=') else {
         return fail("expected key=value, such as train.steps=60");
@@ -157,9 +141,7 @@ pub fn apply_override(table: &mut Table, text: &str) -> Result<(), RecipeError> 
     let mut rest = sections;
     while let Some((part, after)) = rest.split_first() {
         rest = after;
-        let entry = here
-            .entry((*part).to_owned())
-            .or_insert_with(|| Value::Table(Table::new()));
+        let entry = here.entry((*part).to_owned()).or_insert_with(|| Value::Table(Table::new()));
         here = match entry {
             Value::Table(inner) => inner,
             Value::Array(items) => {

@@ -480,12 +480,7 @@ pub struct EvaluateSection {
 
 impl Default for EvaluateSection {
     fn default() -> Self {
-        Self {
-            samples_per_prompt: 2,
-            steps: None,
-            guidance_scale: None,
-            bootstrap: 2000,
-        }
+        Self { samples_per_prompt: 2, steps: None, guidance_scale: None, bootstrap: 2000 }
     }
 }
 

@@ -81,11 +81,7 @@ fn every_option_round_trips() {
 #[test]
 fn unknown_keys_name_the_nearest() {
     let suggestion = |text: &str| match set(&[text]) {
-        Err(RecipeError::UnknownKey {
-            key,
-            suggestion,
-            known,
-        }) => {
+        Err(RecipeError::UnknownKey { key, suggestion, known }) => {
             assert!(!known.is_empty());
             (key, suggestion)
         }
@@ -93,28 +89,12 @@ fn unknown_keys_name_the_nearest() {
     };
     for (text, key, near) in [
         ("train.stpes=1", "train.stpes", Some("train.steps")),
-        (
-            "train.learning-rate=1",
-            "train.learning-rate",
-            Some("train.learning_rate"),
-        ),
+        ("train.learning-rate=1", "train.learning-rate", Some("train.learning_rate")),
         ("train.lr=1", "train.lr", None),
         ("trian.steps=1", "trian", Some("train")),
-        (
-            "generate.guidance=3",
-            "generate.guidance",
-            Some("generate.guidance_scale"),
-        ),
-        (
-            "generate.learning_rate=3",
-            "generate.learning_rate",
-            Some("train.learning_rate"),
-        ),
-        (
-            "rewards.0.wieght=1",
-            "rewards[0].wieght",
-            Some("rewards[0].weight"),
-        ),
+        ("generate.guidance=3", "generate.guidance", Some("generate.guidance_scale")),
+        ("generate.learning_rate=3", "generate.learning_rate", Some("train.learning_rate")),
+        ("rewards.0.wieght=1", "rewards[0].wieght", Some("rewards[0].weight")),
         ("sed=1", "sed", Some("seed")),
     ] {
         let (found, suggested) = suggestion(text);
@@ -144,11 +124,7 @@ fn wrong_values_name_key_value_and_what_is_allowed() {
         ("train.timestep_max=-3", "train.timestep_max", "-3"),
         ("generate.height=100", "generate.height", "100"),
         ("generate.scheduler=plms", "generate.scheduler", "plms"),
-        (
-            "generate.guidance_scale=inf",
-            "generate.guidance_scale",
-            "inf",
-        ),
+        ("generate.guidance_scale=inf", "generate.guidance_scale", "inf"),
         ("select.min_passes=2", "select.min_passes", "2"),
         ("select.sign=soft", "select.sign", "soft"),
         ("rewards.0.weight=-1", "rewards[0].weight", "-1"),
@@ -171,22 +147,13 @@ fn wrong_values_name_key_value_and_what_is_allowed() {
         );
     }
     let message = Recipe::parse("seed = 1", &NONE).unwrap_err().to_string();
-    assert!(
-        message.contains("`model`") && message.contains("missing"),
-        "{message}"
-    );
+    assert!(message.contains("`model`") && message.contains("missing"), "{message}");
     let message = Recipe::parse("[model]\n", &NONE).unwrap_err().to_string();
-    assert!(
-        message.contains("`model.path`") && message.contains("missing"),
-        "{message}"
-    );
+    assert!(message.contains("`model.path`") && message.contains("missing"), "{message}");
     let message = Recipe::parse("a = ", &NONE).unwrap_err().to_string();
     assert!(message.contains("line 1"), "{message}");
     let message = set(&["select.sign=soft"]).unwrap_err().to_string();
-    assert!(
-        message.contains("clip") && message.contains("ones"),
-        "{message}"
-    );
+    assert!(message.contains("clip") && message.contains("ones"), "{message}");
 }
 
 #[test]
@@ -204,16 +171,8 @@ fn overrides_that_cannot_be_applied() {
         assert!(result.is_err(), "{bad}: {result:?}");
     }
     // Later overrides win, spaces are allowed, text may hold `=`.
-    let recipe = set(&[
-        "train.steps=3",
-        " train.steps = 4 ",
-        "expand.templates=a=b.toml",
-    ])
-    .unwrap();
-    assert_eq!(
-        (recipe.train.steps, recipe.expand.templates.as_str()),
-        (4, "a=b.toml")
-    );
+    let recipe = set(&["train.steps=3", " train.steps = 4 ", "expand.templates=a=b.toml"]).unwrap();
+    assert_eq!((recipe.train.steps, recipe.expand.templates.as_str()), (4, "a=b.toml"));
 }
 
 #[test]

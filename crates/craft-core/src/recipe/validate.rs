@@ -5,11 +5,7 @@ use std::fmt::Display;
 use super::{ExpandKind, PromptSource, Recipe, RecipeError, RewardRole};
 
 fn range(key: impl Into<String>, value: impl Display, allowed: impl Into<String>) -> RecipeError {
-    RecipeError::Range {
-        key: key.into(),
-        value: value.to_string(),
-        allowed: allowed.into(),
-    }
+    RecipeError::Range { key: key.into(), value: value.to_string(), allowed: allowed.into() }
 }
 
 /// A whole number within bounds.
@@ -17,11 +13,7 @@ fn whole(key: &str, value: usize, least: usize, most: usize) -> Result<(), Recip
     if (least..=most).contains(&value) {
         return Ok(());
     }
-    Err(range(
-        key,
-        value,
-        format!("a whole number from {least} to {most}"),
-    ))
+    Err(range(key, value, format!("a whole number from {least} to {most}")))
 }
 
 /// A finite number within bounds.
@@ -29,11 +21,7 @@ fn number(key: &str, value: f64, least: f64, most: f64) -> Result<(), RecipeErro
     if value.is_finite() && (least..=most).contains(&value) {
         return Ok(());
     }
-    Err(range(
-        key,
-        value,
-        format!("a number from {least} to {most}"),
-    ))
+    Err(range(key, value, format!("a number from {least} to {most}")))
 }
 
 /// A number from 0 up to, but not including, 1.
@@ -118,11 +106,9 @@ impl Recipe {
                 format!("`{path}`"),
                 "no file with expand.kind = \"template\"",
             )),
-            (ExpandKind::Template, None) => text(
-                "expand.templates",
-                &self.expand.templates,
-                "`general`, `pocket` or a path",
-            ),
+            (ExpandKind::Template, None) => {
+                text("expand.templates", &self.expand.templates, "`general`, `pocket` or a path")
+            }
         }
     }
 
@@ -145,16 +131,9 @@ impl Recipe {
         for (i, reward) in self.rewards.iter().enumerate() {
             number(&format!("rewards[{i}].weight"), reward.weight, 0.0, 1e6)?;
             if let Some(path) = &reward.weights {
-                text(
-                    &format!("rewards[{i}].weights"),
-                    path,
-                    "the path of a file of weights",
-                )?;
+                text(&format!("rewards[{i}].weights"), path, "the path of a file of weights")?;
             }
-            if self.rewards[..i]
-                .iter()
-                .any(|other| other.name == reward.name)
-            {
+            if self.rewards[..i].iter().any(|other| other.name == reward.name) {
                 let allowed = "each reward once (a held-out reward must not be trained on)";
                 return Err(range(
                     format!("rewards[{i}].name"),
@@ -176,12 +155,7 @@ impl Recipe {
 
     fn validate_select(&self) -> Result<(), RecipeError> {
         let s = &self.select;
-        let filters = self
-            .select_options()
-            .rewards
-            .iter()
-            .filter(|r| r.filter)
-            .count();
+        let filters = self.select_options().rewards.iter().filter(|r| r.filter).count();
         if let Some(passes) = s.min_passes.filter(|passes| *passes > filters) {
             let allowed =
                 format!("at most {filters}, the rewards with role = \"train\" and filter = true");
@@ -230,21 +204,12 @@ impl Recipe {
             return Err(range("train.eps", t.eps, "a number above 0, at most 1"));
         }
         if !(t.max_grad_norm > 0.0 && t.max_grad_norm.is_finite()) {
-            return Err(range(
-                "train.max_grad_norm",
-                t.max_grad_norm,
-                "a finite number above 0",
-            ));
+            return Err(range("train.max_grad_norm", t.max_grad_norm, "a finite number above 0"));
         }
         if let Some(decay) = t.ema_decay {
             below_one("train.ema_decay", decay)?;
         }
-        number(
-            "train.unconditional_dropout",
-            t.unconditional_dropout,
-            0.0,
-            1.0,
-        )?;
+        number("train.unconditional_dropout", t.unconditional_dropout, 0.0, 1.0)?;
         if let Some(max) = t.timestep_max
             && max < t.timestep_min
         {

@@ -15,10 +15,7 @@ fn with(extra: &str) -> Result<NoiseSchedule, ScheduleError> {
 #[test]
 fn stable_diffusion_constants() {
     let s = sd15();
-    assert_eq!(
-        s.alphas_cumprod,
-        NoiseSchedule::stable_diffusion().alphas_cumprod
-    );
+    assert_eq!(s.alphas_cumprod, NoiseSchedule::stable_diffusion().alphas_cumprod);
     assert!((s.alphas_cumprod[0] - 0.99915).abs() < 1e-12);
     // The known last value of Stable Diffusion: ᾱ_999 = 0.0047, σ_max = 14.6146.
     assert!((s.alphas_cumprod[999] - 0.004660).abs() < 1e-6);
@@ -37,14 +34,8 @@ fn ddim_timesteps() {
     let t = s.timesteps(SamplerKind::Ddim, 8).unwrap();
     assert_eq!(t, [876.0, 751.0, 626.0, 501.0, 376.0, 251.0, 126.0, 1.0]);
     let trailing = with(r#""timestep_spacing":"trailing""#).unwrap();
-    assert_eq!(
-        trailing.timesteps(SamplerKind::Ddim, 4).unwrap(),
-        [999.0, 749.0, 499.0, 249.0]
-    );
-    assert_eq!(
-        trailing.timesteps(SamplerKind::Ddim, 3).unwrap(),
-        [999.0, 666.0, 332.0]
-    );
+    assert_eq!(trailing.timesteps(SamplerKind::Ddim, 4).unwrap(), [999.0, 749.0, 499.0, 249.0]);
+    assert_eq!(trailing.timesteps(SamplerKind::Ddim, 3).unwrap(), [999.0, 666.0, 332.0]);
     let linspace = with(r#""timestep_spacing":"linspace""#).unwrap();
     // np.linspace(0, 999, 5): 0, 249.75, 499.5, 749.25, 999; 499.5 rounds to even.
     assert_eq!(
@@ -81,11 +72,7 @@ fn timesteps_stay_in_range_and_fall() {
     for spacing in ["leading", "trailing", "linspace"] {
         let text = format!(r#""timestep_spacing":"{spacing}","steps_offset":1"#);
         let s = with(&text).unwrap();
-        for sampler in [
-            SamplerKind::Ddim,
-            SamplerKind::Euler,
-            SamplerKind::DpmSolverPp2M,
-        ] {
+        for sampler in [SamplerKind::Ddim, SamplerKind::Euler, SamplerKind::DpmSolverPp2M] {
             for steps in [1, 2, 3, 7, 20, 50, 333, 998, 999] {
                 let t = s.timesteps(sampler, steps).unwrap();
                 assert_eq!(t.len(), steps);
@@ -93,19 +80,10 @@ fn timesteps_stay_in_range_and_fall() {
                     t.iter().all(|t| (0.0..=999.0).contains(t)),
                     "{spacing} {sampler:?} {steps}"
                 );
-                assert!(
-                    t.windows(2).all(|w| w[0] >= w[1]),
-                    "{spacing} {sampler:?} {steps}"
-                );
+                assert!(t.windows(2).all(|w| w[0] >= w[1]), "{spacing} {sampler:?} {steps}");
             }
-            assert!(matches!(
-                s.timesteps(sampler, 0),
-                Err(ScheduleError::Steps { .. })
-            ));
-            assert!(matches!(
-                s.timesteps(sampler, 1001),
-                Err(ScheduleError::Steps { .. })
-            ));
+            assert!(matches!(s.timesteps(sampler, 0), Err(ScheduleError::Steps { .. })));
+            assert!(matches!(s.timesteps(sampler, 1001), Err(ScheduleError::Steps { .. })));
         }
     }
 }
@@ -121,11 +99,7 @@ fn zero_terminal_snr_and_cosine() {
     let cosine = with(r#""beta_schedule":"squaredcos_cap_v2""#).unwrap();
     assert_eq!(*cosine.betas.last().unwrap(), 0.999);
     // ᾱ telescopes to the ratio of squared cosines.
-    let bar = |t: f64| {
-        ((t + 0.008) / 1.008 * std::f64::consts::FRAC_PI_2)
-            .cos()
-            .powi(2)
-    };
+    let bar = |t: f64| ((t + 0.008) / 1.008 * std::f64::consts::FRAC_PI_2).cos().powi(2);
     assert!((cosine.alphas_cumprod[499] - bar(0.5) / bar(0.0)).abs() < 1e-12);
 }
 
@@ -139,24 +113,11 @@ fn unknown_values_are_named() {
         (r#""beta_end":1.5"#, "beta_end", "1.5"),
         (r#""num_train_timesteps":0"#, "num_train_timesteps", "0"),
         (r#""trained_betas":[0.1]"#, "trained_betas", "length 1"),
-        (
-            r#""_class_name":"FlowMatchEulerDiscreteScheduler""#,
-            "_class_name",
-            "FlowMatch",
-        ),
+        (r#""_class_name":"FlowMatchEulerDiscreteScheduler""#, "_class_name", "FlowMatch"),
     ] {
         let message = with(text).unwrap_err().to_string();
-        assert!(
-            message.contains(key) && message.contains(value),
-            "{message}"
-        );
+        assert!(message.contains(key) && message.contains(value), "{message}");
     }
-    assert!(matches!(
-        NoiseSchedule::from_json("{"),
-        Err(ScheduleError::Json(_))
-    ));
-    assert!(matches!(
-        with(r#""beta_start":"x""#),
-        Err(ScheduleError::Json(_))
-    ));
+    assert!(matches!(NoiseSchedule::from_json("{"), Err(ScheduleError::Json(_))));
+    assert!(matches!(with(r#""beta_start":"x""#), Err(ScheduleError::Json(_))));
 }

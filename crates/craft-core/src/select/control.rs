@@ -39,10 +39,7 @@ pub fn random_control(
     pool.sort();
     pool.dedup();
     if n > pool.len() {
-        return Err(ControlError {
-            wanted: n,
-            available: pool.len(),
-        });
+        return Err(ControlError { wanted: n, available: pool.len() });
     }
     let mut drawn = key.stream().sample_without_replacement(pool.len(), n);
     drawn.sort_unstable();
@@ -74,17 +71,8 @@ mod tests {
         ids.reverse();
         ids.extend_from_within(..5);
         assert_eq!(random_control(12, &key, &ids).unwrap(), rows);
-        assert_ne!(
-            random_control(12, &key.clone().step(1), &ids).unwrap(),
-            rows
-        );
-        assert_eq!(
-            random_control(31, &key, &ids),
-            Err(ControlError {
-                wanted: 31,
-                available: 30
-            })
-        );
+        assert_ne!(random_control(12, &key.clone().step(1), &ids).unwrap(), rows);
+        assert_eq!(random_control(31, &key, &ids), Err(ControlError { wanted: 31, available: 30 }));
         assert_eq!(random_control(30, &key, &ids).unwrap().len(), 30);
     }
 }

@@ -29,10 +29,9 @@ pub(super) fn selection_row(
             "max_per_prompt = {} better candidates of the prompt",
             options.max_per_prompt.unwrap_or_default()
         )),
-        (None, true, Some(NotSelected::OverBudget)) => Some(format!(
-            "max_samples = {} better candidates",
-            options.max_samples
-        )),
+        (None, true, Some(NotSelected::OverBudget)) => {
+            Some(format!("max_samples = {} better candidates", options.max_samples))
+        }
         (None, true, None) => None,
     };
     SelectionRow {
@@ -55,19 +54,13 @@ pub(super) fn hint(funnel: &Funnel, needed_passes: usize, options: &SelectOption
     let dropped: usize = funnel.dropped.values().sum();
     let mut parts = Vec::new();
     if dropped > 0 {
-        let reasons: Vec<String> = funnel
-            .dropped
-            .iter()
-            .map(|(why, count)| format!("{count} {why}"))
-            .collect();
+        let reasons: Vec<String> =
+            funnel.dropped.iter().map(|(why, count)| format!("{count} {why}")).collect();
         parts.push(format!("{dropped} were dropped ({})", reasons.join(", ")));
     }
     if funnel.compared > 0 {
-        let by: Vec<String> = funnel
-            .passed_by
-            .iter()
-            .map(|(name, count)| format!("{count} on {name}"))
-            .collect();
+        let by: Vec<String> =
+            funnel.passed_by.iter().map(|(name, count)| format!("{count} on {name}")).collect();
         parts.push(format!(
             "of {} compared with their original, rose: {}",
             funnel.compared,
@@ -93,10 +86,7 @@ pub(super) fn hint(funnel: &Funnel, needed_passes: usize, options: &SelectOption
         }
         change.push("more wordings or samples per prompt".to_owned());
     } else if funnel.not_selected.contains_key(&NotSelected::NoWeight) {
-        parts.push(format!(
-            "{} passed, none with an advantage above 0",
-            funnel.passed
-        ));
+        parts.push(format!("{} passed, none with an advantage above 0", funnel.passed));
         change.push("select.sign = \"ones\" or \"shifted\"".to_owned());
     }
     if options.statistics == Statistics::Survivors && dropped > 0 {

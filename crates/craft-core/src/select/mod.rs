@@ -103,11 +103,7 @@ pub struct RewardUse {
 impl RewardUse {
     /// A reward that filters and counts with weight 1.
     pub fn new(name: RewardName) -> Self {
-        Self {
-            name,
-            weight: 1.0,
-            filter: true,
-        }
+        Self { name, weight: 1.0, filter: true }
     }
 }
 

@@ -54,20 +54,16 @@ pub fn select(rows: &[ScoreRow], options: &SelectOptions) -> Result<Selection, S
     // 1. Usable rows.
     let mut usable = usable_rows(rows, options, &mut funnel, &mut fates);
     if funnel.candidates == 0 {
-        return Err(SelectError::NoCandidates {
-            originals: funnel.originals,
-        });
+        return Err(SelectError::NoCandidates { originals: funnel.originals });
     }
     let spread = spread_of_rewards(&usable, options);
     usable.retain_mut(|row| {
         let zscores = || row.scores.iter().zip(&spread);
         let weights = options.rewards.iter().map(|r| r.weight);
         row.total = match options.total {
-            Total::Zscore => zscores()
-                .map(|(r, (m, s))| zscore(*r, *m, *s))
-                .zip(weights)
-                .map(weigh)
-                .sum(),
+            Total::Zscore => {
+                zscores().map(|(r, (m, s))| zscore(*r, *m, *s)).zip(weights).map(weigh).sum()
+            }
             Total::Raw => row.scores.iter().copied().zip(weights).map(weigh).sum(),
             Total::Gdpo => 0.0,
         };
@@ -92,14 +88,7 @@ pub fn select(rows: &[ScoreRow], options: &SelectOptions) -> Result<Selection, S
         if options.total == Total::Gdpo {
             gdpo_totals(group, options);
         }
-        judge_group(
-            group,
-            &spread,
-            needed_passes,
-            options,
-            &mut funnel,
-            &mut fates,
-        );
+        judge_group(group, &spread, needed_passes, options, &mut funnel, &mut fates);
     }
 
     // 3. Budget and weights.
@@ -120,20 +109,14 @@ pub fn select(rows: &[ScoreRow], options: &SelectOptions) -> Result<Selection, S
     // A duplicate has no fate of its own, so it is counted where it was found.
     if funnel.selected == 0 {
         let hint = hint(&funnel, needed_passes, options);
-        return Err(SelectError::NothingSelected {
-            funnel: Box::new(funnel),
-            hint,
-        });
+        return Err(SelectError::NothingSelected { funnel: Box::new(funnel), hint });
     }
     let rows: Vec<SelectionRow> = fates
         .into_iter()
         .map(|(id, fate)| selection_row(id, fate, needed_passes, options))
         .collect();
-    let mut prompts: Vec<&PromptId> = rows
-        .iter()
-        .filter(|r| r.selected)
-        .map(|r| &r.prompt_id)
-        .collect();
+    let mut prompts: Vec<&PromptId> =
+        rows.iter().filter(|r| r.selected).map(|r| &r.prompt_id).collect();
     prompts.dedup();
     funnel.selected_prompts = prompts.len();
     Ok(Selection { rows, funnel })
@@ -150,10 +133,7 @@ fn check(options: &SelectOptions) -> Result<usize, SelectError> {
                 reward.name, reward.weight
             ));
         }
-        if options.rewards[..place]
-            .iter()
-            .any(|r| r.name == reward.name)
-        {
+        if options.rewards[..place].iter().any(|r| r.name == reward.name) {
             return fail(format!("reward `{}` is listed twice", reward.name));
         }
     }
@@ -188,17 +168,10 @@ fn usable_rows<'a>(
     let mut first: BTreeMap<&CandidateId, &ScoreRow> = BTreeMap::new();
     for row in rows {
         let original = row.id().variant == 0;
-        *(if original {
-            &mut funnel.originals
-        } else {
-            &mut funnel.candidates
-        }) += 1;
+        *(if original { &mut funnel.originals } else { &mut funnel.candidates }) += 1;
         if first.contains_key(row.id()) {
-            let dropped = if original {
-                &mut funnel.dropped_originals
-            } else {
-                &mut funnel.dropped
-            };
+            let dropped =
+                if original { &mut funnel.dropped_originals } else { &mut funnel.dropped };
             *dropped.entry(DropReason::DuplicateId).or_default() += 1;
         } else {
             first.insert(row.id(), row);
@@ -218,11 +191,8 @@ fn usable_rows<'a>(
                 None => {
                     let why = row.missing().get(reward.name.as_str());
                     let non_finite = why.is_some_and(|w| w.starts_with(NON_FINITE));
-                    let kind = if non_finite {
-                        DropReason::NonFinite
-                    } else {
-                        DropReason::MissingReward
-                    };
+                    let kind =
+                        if non_finite { DropReason::NonFinite } else { DropReason::MissingReward };
                     let why = why.map_or("it was never scored", String::as_str);
                     fault = Some((kind, format!("no {}: {why}", reward.name)));
                     break;
@@ -230,11 +200,7 @@ fn usable_rows<'a>(
             }
         }
         match fault {
-            None => usable.push(Row {
-                id,
-                scores,
-                total: 0.0,
-            }),
+            None => usable.push(Row { id, scores, total: 0.0 }),
             Some((kind, text)) => drop_row(id, kind, text, funnel, fates),
         }
     }
@@ -268,11 +234,7 @@ fn spread_of_rewards(usable: &[Row], options: &SelectOptions) -> Vec<(f64, f64)>
 
 /// 0 where there is no deviation.
 fn zscore(value: f64, mean: f64, std: f64) -> f64 {
-    if std > 0.0 {
-        value / std - mean / std
-    } else {
-        0.0
-    }
+    if std > 0.0 { value / std - mean / std } else { 0.0 }
 }
 
 /// A reward of weight 0 adds 0 whatever its size.
@@ -301,18 +263,12 @@ fn judge_group(
     funnel: &mut Funnel,
     fates: &mut BTreeMap<CandidateId, Fate>,
 ) {
-    let originals: BTreeMap<u32, &Row> = group
-        .iter()
-        .filter(|r| r.id.variant == 0)
-        .map(|r| (r.id.sample, r))
-        .collect();
+    let originals: BTreeMap<u32, &Row> =
+        group.iter().filter(|r| r.id.variant == 0).map(|r| (r.id.sample, r)).collect();
     let mut judged: Vec<(&Row, BTreeMap<String, bool>, bool)> = Vec::new();
     for row in group.iter().filter(|r| r.id.variant >= 1) {
         let Some(original) = originals.get(&row.id.sample) else {
-            let text = format!(
-                "the original wording {} has no usable scores",
-                row.id.original()
-            );
+            let text = format!("the original wording {} has no usable scores", row.id.original());
             drop_row(row.id, DropReason::OriginalMissing, text, funnel, fates);
             continue;
         };

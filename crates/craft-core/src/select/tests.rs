@@ -12,11 +12,7 @@ fn rewards(names: &[&str]) -> Vec<RewardUse> {
 
 /// One row: prompt, variant, sample and the scores of `a`, `b`, ….
 fn row(prompt: usize, variant: u32, sample: u32, scores: &[f64]) -> ScoreRow {
-    let mut row = ScoreRow::new(CandidateId::new(
-        PromptId::from_index(prompt),
-        variant,
-        sample,
-    ));
+    let mut row = ScoreRow::new(CandidateId::new(PromptId::from_index(prompt), variant, sample));
     for (letter, score) in "abcdef".chars().zip(scores) {
         row.set(&name(&letter.to_string()), *score);
     }
@@ -24,18 +20,11 @@ fn row(prompt: usize, variant: u32, sample: u32, scores: &[f64]) -> ScoreRow {
 }
 
 fn raw(names: &[&str]) -> SelectOptions {
-    SelectOptions {
-        total: Total::Raw,
-        ..SelectOptions::new(rewards(names))
-    }
+    SelectOptions { total: Total::Raw, ..SelectOptions::new(rewards(names)) }
 }
 
 fn find<'a>(selection: &'a Selection, id: &str) -> &'a SelectionRow {
-    selection
-        .rows
-        .iter()
-        .find(|r| r.id.to_string() == id)
-        .unwrap()
+    selection.rows.iter().find(|r| r.id.to_string() == id).unwrap()
 }
 
 fn ids(selection: &Selection) -> Vec<String> {
@@ -59,37 +48,17 @@ fn a_group_by_hand() {
     assert!((first.advantage.unwrap() - 2.0 / (std + EPS)).abs() < 1e-12);
     assert_eq!(first.weight, 1.0); // the only one selected, so the mean itself
     let second = find(&selection, "p00000-v02-s0");
-    assert_eq!(
-        second.passed_by,
-        BTreeMap::from([("a".into(), true), ("b".into(), false)])
-    );
-    assert_eq!(
-        second.reason.as_deref(),
-        Some("rose on 1 of 2 rewards: 2 needed")
-    );
+    assert_eq!(second.passed_by, BTreeMap::from([("a".into(), true), ("b".into(), false)]));
+    assert_eq!(second.reason.as_deref(), Some("rose on 1 of 2 rewards: 2 needed"));
     // Rises on both, yet stands at the mean of its group: no weight.
     let third = find(&selection, "p00000-v03-s0");
     assert!(third.passed && !third.selected && third.advantage.unwrap().abs() < 1e-12);
     let funnel = &selection.funnel;
-    assert_eq!(
-        (funnel.prompts, funnel.originals, funnel.candidates),
-        (1, 1, 3)
-    );
-    assert_eq!(
-        (
-            funnel.compared,
-            funnel.passed,
-            funnel.rejected,
-            funnel.selected
-        ),
-        (3, 2, 1, 1)
-    );
+    assert_eq!((funnel.prompts, funnel.originals, funnel.candidates), (1, 1, 3));
+    assert_eq!((funnel.compared, funnel.passed, funnel.rejected, funnel.selected), (3, 2, 1, 1));
     assert_eq!(funnel.passed_by["a"], 3);
     assert_eq!(funnel.passed_count, BTreeMap::from([(1, 1), (2, 2)]));
-    assert_eq!(
-        funnel.not_selected,
-        BTreeMap::from([(NotSelected::NoWeight, 1)])
-    );
+    assert_eq!(funnel.not_selected, BTreeMap::from([(NotSelected::NoWeight, 1)]));
 }
 
 #[test]
@@ -125,17 +94,8 @@ fn each_sample_is_compared_with_the_original_of_its_noise() {
     options.sign = Sign::Ones;
     let selection = select(&rows, &options).unwrap();
     assert_eq!(ids(&selection), ["p00000-v01-s0"]);
-    assert_eq!(
-        selection.funnel.dropped,
-        BTreeMap::from([(DropReason::OriginalMissing, 1)])
-    );
-    assert!(
-        find(&selection, "p00000-v02-s2")
-            .reason
-            .as_ref()
-            .unwrap()
-            .contains("p00000-v00-s2")
-    );
+    assert_eq!(selection.funnel.dropped, BTreeMap::from([(DropReason::OriginalMissing, 1)]));
+    assert!(find(&selection, "p00000-v02-s2").reason.as_ref().unwrap().contains("p00000-v00-s2"));
 }
 
 #[test]
@@ -151,32 +111,17 @@ fn k_of_n_margin_filter_off_and_indicator_per_prompt() {
     let mut options = raw(&["a", "b", "c"]);
     options.sign = Sign::Ones;
     let pick = |options: &SelectOptions| ids(&select(&rows, options).unwrap());
-    assert_eq!(
-        pick(&options),
-        ["p00000-v01-s0", "p00001-v01-s0", "p00001-v02-s0"]
-    );
-    let two = SelectOptions {
-        min_passes: Some(2),
-        ..options.clone()
-    };
+    assert_eq!(pick(&options), ["p00000-v01-s0", "p00001-v01-s0", "p00001-v02-s0"]);
+    let two = SelectOptions { min_passes: Some(2), ..options.clone() };
     assert_eq!(pick(&two).len(), 4);
-    let margin = SelectOptions {
-        margin: 0.5,
-        ..options.clone()
-    };
+    let margin = SelectOptions { margin: 0.5, ..options.clone() };
     assert_eq!(pick(&margin), ["p00000-v01-s0", "p00001-v02-s0"]);
-    let prompt = SelectOptions {
-        indicator: Indicator::Prompt,
-        ..options.clone()
-    };
+    let prompt = SelectOptions { indicator: Indicator::Prompt, ..options.clone() };
     assert_eq!(pick(&prompt), ["p00001-v01-s0", "p00001-v02-s0"]);
     let mut off = options.clone();
     off.rewards[2].filter = false;
     assert_eq!(pick(&off).len(), 4);
-    let none = SelectOptions {
-        min_passes: Some(0),
-        ..options.clone()
-    };
+    let none = SelectOptions { min_passes: Some(0), ..options.clone() };
     assert_eq!(pick(&none).len(), 4);
 }
 
@@ -189,48 +134,21 @@ fn budget_limit_per_prompt_and_signs() {
     options.max_samples = 6;
     // All groups are alike up to scale: v4 of each (Â = 2/√2), then v3 of the first ids.
     let selection = select(&rows, &options).unwrap();
-    let v4 = [
-        "p00000-v04-s0",
-        "p00001-v04-s0",
-        "p00002-v04-s0",
-        "p00003-v04-s0",
-    ];
-    assert!(
-        v4.iter()
-            .all(|id| ids(&selection).contains(&(*id).to_owned()))
-    );
+    let v4 = ["p00000-v04-s0", "p00001-v04-s0", "p00002-v04-s0", "p00003-v04-s0"];
+    assert!(v4.iter().all(|id| ids(&selection).contains(&(*id).to_owned())));
     assert_eq!(selection.funnel.selected, 6);
     let mean: f64 = selection.selected().map(|r| r.weight).sum::<f64>() / 6.0;
     assert!((mean - 1.0).abs() < 1e-12);
     let advantage_ratio = find(&selection, v4[0]).advantage.unwrap()
-        / selection
-            .selected()
-            .find(|r| r.variant == 3)
-            .unwrap()
-            .advantage
-            .unwrap();
+        / selection.selected().find(|r| r.variant == 3).unwrap().advantage.unwrap();
     let weight_ratio = find(&selection, v4[0]).weight
-        / selection
-            .selected()
-            .find(|r| r.variant == 3)
-            .unwrap()
-            .weight;
+        / selection.selected().find(|r| r.variant == 3).unwrap().weight;
     assert!((advantage_ratio - weight_ratio).abs() < 1e-12);
-    let one_each = SelectOptions {
-        max_per_prompt: Some(1),
-        ..options.clone()
-    };
+    let one_each = SelectOptions { max_per_prompt: Some(1), ..options.clone() };
     assert_eq!(ids(&select(&rows, &one_each).unwrap()), v4);
-    let all = SelectOptions {
-        max_samples: 100,
-        ..options.clone()
-    };
+    let all = SelectOptions { max_samples: 100, ..options.clone() };
     let count = |sign, shift| {
-        let options = SelectOptions {
-            sign,
-            shift,
-            ..all.clone()
-        };
+        let options = SelectOptions { sign, shift, ..all.clone() };
         select(&rows, &options).unwrap()
     };
     assert_eq!(count(Sign::Clip, 0.0).funnel.selected, 8); // v3 and v4
@@ -250,31 +168,20 @@ fn gdpo_and_survivor_statistics() {
         row(0, 1, 0, &[2.0, 100.0, 1.0]),
         row(0, 2, 0, &[1.0, 200.0, 1.0]),
     ];
-    let mut options = SelectOptions {
-        total: Total::Gdpo,
-        ..raw(&["a", "b", "c"])
-    };
+    let mut options = SelectOptions { total: Total::Gdpo, ..raw(&["a", "b", "c"]) };
     options.rewards[2].filter = false; // c does not vary: adds 0
     let selection = select(&rows, &options).unwrap();
     let total = |id: &str| find(&selection, id).total.unwrap();
     assert!((total("p00000-v01-s0") - total("p00000-v02-s0")).abs() < 1e-12);
-    let survivors = SelectOptions {
-        statistics: Statistics::Survivors,
-        sign: Sign::Ones,
-        ..raw(&["a", "b"])
-    };
+    let survivors =
+        SelectOptions { statistics: Statistics::Survivors, sign: Sign::Ones, ..raw(&["a", "b"]) };
     let selection = select(&rows, &survivors).unwrap();
     let sum: f64 = selection.rows.iter().filter_map(|r| r.advantage).sum();
     assert!(sum.abs() < 1e-12);
     // One survivor: no variance, counted, and the message says what to change.
     let error = select(&rows[..2], &survivors).unwrap_err();
-    let SelectError::NothingSelected { funnel, hint } = &error else {
-        panic!("{error}")
-    };
-    assert_eq!(
-        funnel.dropped,
-        BTreeMap::from([(DropReason::GroupTooSmall, 1)])
-    );
+    let SelectError::NothingSelected { funnel, hint } = &error else { panic!("{error}") };
+    assert_eq!(funnel.dropped, BTreeMap::from([(DropReason::GroupTooSmall, 1)]));
     assert!(hint.contains("select.statistics"), "{hint}");
 }
 
@@ -286,14 +193,7 @@ fn nothing_selected_says_what_happened_and_what_to_loosen() {
         row(0, 2, 0, &[3.0, 0.0]),
         row(0, 3, 0, &[f64::NAN, 0.0]),
     ];
-    let error = select(
-        &rows,
-        &SelectOptions {
-            margin: 0.1,
-            ..raw(&["a", "b"])
-        },
-    )
-    .unwrap_err();
+    let error = select(&rows, &SelectOptions { margin: 0.1, ..raw(&["a", "b"]) }).unwrap_err();
     let text = error.to_string();
     for word in [
         "none of 3",
@@ -305,54 +205,34 @@ fn nothing_selected_says_what_happened_and_what_to_loosen() {
     ] {
         assert!(text.contains(word), "{word}: {text}");
     }
-    let SelectError::NothingSelected { funnel, .. } = error else {
-        panic!()
-    };
+    let SelectError::NothingSelected { funnel, .. } = error else { panic!() };
     assert_eq!((funnel.rejected, funnel.passed), (2, 0));
     assert!(matches!(
         select(&rows[..1], &raw(&["a"])),
         Err(SelectError::NoCandidates { originals: 1 })
     ));
-    assert!(matches!(
-        select(&[], &raw(&["a"])),
-        Err(SelectError::NoCandidates { originals: 0 })
-    ));
+    assert!(matches!(select(&[], &raw(&["a"])), Err(SelectError::NoCandidates { originals: 0 })));
     let equal = [row(0, 0, 0, &[1.0]), row(0, 1, 0, &[1.0])];
     let SelectError::NothingSelected { funnel, .. } = select(&equal, &raw(&["a"])).unwrap_err()
     else {
         panic!()
     };
-    assert_eq!(
-        funnel.dropped,
-        BTreeMap::from([(DropReason::ZeroVarianceGroup, 1)])
-    );
+    assert_eq!(funnel.dropped, BTreeMap::from([(DropReason::ZeroVarianceGroup, 1)]));
 }
 
 #[test]
 fn options_are_checked() {
     let rows = [row(0, 0, 0, &[1.0]), row(0, 1, 0, &[2.0])];
-    let mut bad = vec![SelectOptions {
-        min_passes: Some(2),
-        ..raw(&["a"])
-    }];
+    let mut bad = vec![SelectOptions { min_passes: Some(2), ..raw(&["a"]) }];
     bad.push(raw(&[]));
     bad.push(raw(&["a", "a"]));
-    bad.push(SelectOptions {
-        max_samples: 0,
-        ..raw(&["a"])
-    });
-    bad.push(SelectOptions {
-        margin: f64::NAN,
-        ..raw(&["a"])
-    });
+    bad.push(SelectOptions { max_samples: 0, ..raw(&["a"]) });
+    bad.push(SelectOptions { margin: f64::NAN, ..raw(&["a"]) });
     let mut negative = raw(&["a"]);
     negative.rewards[0].weight = -1.0;
     bad.push(negative);
     for options in bad {
-        assert!(
-            matches!(select(&rows, &options), Err(SelectError::Options(_))),
-            "{options:?}"
-        );
+        assert!(matches!(select(&rows, &options), Err(SelectError::Options(_))), "{options:?}");
     }
 }
 
@@ -391,27 +271,11 @@ fn random_options(stream: &mut Stream) -> SelectOptions {
 fn check_counts(funnel: &Funnel) {
     let dropped: usize = funnel.dropped.values().sum();
     let not_selected: usize = funnel.not_selected.values().sum();
-    assert_eq!(
-        funnel.candidates,
-        dropped + funnel.rejected + funnel.passed,
-        "{funnel:?}"
-    );
+    assert_eq!(funnel.candidates, dropped + funnel.rejected + funnel.passed, "{funnel:?}");
     assert_eq!(funnel.passed, funnel.selected + not_selected, "{funnel:?}");
-    assert_eq!(
-        funnel.compared,
-        funnel.passed_count.values().sum::<usize>(),
-        "{funnel:?}"
-    );
-    let rises: usize = funnel
-        .passed_count
-        .iter()
-        .map(|(passes, count)| passes * count)
-        .sum();
-    assert_eq!(
-        funnel.passed_by.values().sum::<usize>(),
-        rises,
-        "{funnel:?}"
-    );
+    assert_eq!(funnel.compared, funnel.passed_count.values().sum::<usize>(), "{funnel:?}");
+    let rises: usize = funnel.passed_count.iter().map(|(passes, count)| passes * count).sum();
+    assert_eq!(funnel.passed_by.values().sum::<usize>(), rises, "{funnel:?}");
 }
 
 /// 10,000 random groups with NaN, infinities, missing and equal scores, duplicate ids and sizes
@@ -430,11 +294,7 @@ fn random_groups() {
             for variant in 0..1 + stream.below(5) as u32 {
                 for sample in 0..1 + stream.below(2) as u32 {
                     let scores = [wild(&mut stream), wild(&mut stream), wild(&mut stream)];
-                    let known = if stream.chance(0.05) {
-                        stream.index(3)
-                    } else {
-                        3
-                    };
+                    let known = if stream.chance(0.05) { stream.index(3) } else { 3 };
                     rows.push(row(prompt, variant, sample, &scores[..known]));
                     if stream.chance(0.03) {
                         rows.push(row(prompt, variant, sample, &[9.0; 3]));
@@ -470,25 +330,17 @@ fn random_groups() {
         stream.shuffle(&mut clean);
         if let (Ok(a), b) = (&result, select(&clean, &options)) {
             let b = b.unwrap();
-            let used: Vec<&SelectionRow> = a
-                .rows
-                .iter()
-                .filter(|r| b.rows.iter().any(|s| s.id == r.id))
-                .collect();
+            let used: Vec<&SelectionRow> =
+                a.rows.iter().filter(|r| b.rows.iter().any(|s| s.id == r.id)).collect();
             assert_eq!(used, b.rows.iter().collect::<Vec<_>>(), "trial {trial}");
             assert!(
-                a.rows
-                    .iter()
-                    .all(|r| used.contains(&r) || (!r.selected && r.advantage.is_none()))
+                a.rows.iter().all(|r| used.contains(&r) || (!r.selected && r.advantage.is_none()))
             );
         } else {
             assert!(select(&clean, &options).is_err(), "trial {trial}");
         }
     }
-    assert!(
-        selections > 500 && errors > 100,
-        "{selections} selections, {errors} errors"
-    );
+    assert!(selections > 500 && errors > 100, "{selections} selections, {errors} errors");
 }
 
 /// What every selection keeps.
@@ -517,11 +369,7 @@ fn check_selection(selection: &Selection, options: &SelectOptions) {
     assert_eq!(n, selection.funnel.selected);
     assert_eq!(per_prompt.len(), selection.funnel.selected_prompts);
     assert!(n <= options.max_samples);
-    assert!(
-        (size / n as f64 - 1.0).abs() < 1e-9,
-        "mean weight {}",
-        size / n as f64
-    );
+    assert!((size / n as f64 - 1.0).abs() < 1e-9, "mean weight {}", size / n as f64);
     if let Some(limit) = options.max_per_prompt {
         assert!(per_prompt.values().all(|count| *count <= limit));
     }

@@ -92,11 +92,7 @@ fn phases(len: usize, pad: usize, kernel: usize, stride: usize) -> Vec<Phase> {
     (0..stride.min(len))
         .map(|start| {
             let (phase, quotient) = ((start + pad) % stride, (start + pad) / stride);
-            let taps = if kernel > phase {
-                (kernel - phase).div_ceil(stride)
-            } else {
-                0
-            };
+            let taps = if kernel > phase { (kernel - phase).div_ceil(stride) } else { 0 };
             Phase {
                 start,
                 count: (len - start).div_ceil(stride),

@@ -84,11 +84,7 @@ impl Pass<'_> {
     fn channel_block(&self) -> usize {
         let g = &self.geometry;
         let by_sum = (KC / (g.kernel[0] * g.kernel[1])).max(1);
-        let by_size = if g.direct() {
-            by_sum
-        } else {
-            (PLANES / g.channel_len().max(1)).max(8)
-        };
+        let by_size = if g.direct() { by_sum } else { (PLANES / g.channel_len().max(1)).max(8) };
         by_sum.min(by_size).min(self.inputs.max(1))
     }
 
@@ -105,11 +101,8 @@ impl Pass<'_> {
         let tiles = self.outputs.div_ceil(MR);
         let flops = 2 * self.batch * self.outputs * positions * self.inputs * taps;
         // Few images: split the output channels too, at the price of a second copy of the planes.
-        let splits = if self.batch >= 8 {
-            1
-        } else {
-            (8usize.div_ceil(self.batch)).min(tiles.div_ceil(4))
-        };
+        let splits =
+            if self.batch >= 8 { 1 } else { (8usize.div_ceil(self.batch)).min(tiles.div_ceil(4)) };
         let tiles_each = tiles.div_ceil(splits);
         let splits = tiles.div_ceil(tiles_each);
         let table = g.offsets(block);
@@ -121,11 +114,7 @@ impl Pass<'_> {
                 let o0 = split * tiles_each * MR;
                 let outputs = (self.outputs - o0).min(tiles_each * MR);
                 let to = y.at((n * self.outputs + o0) * positions);
-                let planes_len = if g.direct() {
-                    0
-                } else {
-                    block * g.channel_len()
-                };
+                let planes_len = if g.direct() { 0 } else { block * g.channel_len() };
                 scratch(planes_len, |planes| {
                     let mut c0 = 0;
                     loop {

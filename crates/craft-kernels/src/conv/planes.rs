@@ -69,9 +69,8 @@ impl Geometry {
     /// Writes the planes of one channel of the input.
     pub(super) fn fill(&self, image: &[f32], planes: &mut [f32]) {
         let plane_len = self.rows() * self.out_width;
-        for (index, plane) in planes[..self.channel_len()]
-            .chunks_exact_mut(plane_len.max(1))
-            .enumerate()
+        for (index, plane) in
+            planes[..self.channel_len()].chunks_exact_mut(plane_len.max(1)).enumerate()
         {
             let (j, phase) = (index / self.phases(), index % self.phases());
             let shift = j as isize - self.left;
@@ -114,18 +113,11 @@ impl Geometry {
         let step = self.stride[1];
         let w = self.width as isize;
         // Output columns x with 0 <= x * step + shift < width.
-        let first = if shift >= 0 {
-            0
-        } else {
-            shift.unsigned_abs().div_ceil(step)
-        }
-        .min(self.out_width);
-        let last = if shift >= w {
-            0
-        } else {
-            ((w - 1 - shift) as usize / step + 1).min(self.out_width)
-        }
-        .max(first);
+        let first =
+            if shift >= 0 { 0 } else { shift.unsigned_abs().div_ceil(step) }.min(self.out_width);
+        let last =
+            if shift >= w { 0 } else { ((w - 1 - shift) as usize / step + 1).min(self.out_width) }
+                .max(first);
         for (r, row) in plane.chunks_exact_mut(self.out_width.max(1)).enumerate() {
             let y = (r * self.stride[0] + phase) as isize - self.top;
             if y < 0 || y >= self.height as isize || first == last {

@@ -26,21 +26,13 @@ impl ConvShape {
     /// Height of the output.
     #[must_use]
     pub fn out_height(&self) -> usize {
-        out(
-            self.height + self.padding[0] + self.padding[1],
-            self.kernel[0],
-            self.stride[0],
-        )
+        out(self.height + self.padding[0] + self.padding[1], self.kernel[0], self.stride[0])
     }
 
     /// Width of the output.
     #[must_use]
     pub fn out_width(&self) -> usize {
-        out(
-            self.width + self.padding[2] + self.padding[3],
-            self.kernel[1],
-            self.stride[1],
-        )
+        out(self.width + self.padding[2] + self.padding[3], self.kernel[1], self.stride[1])
     }
 
     pub(super) fn check(&self) {
@@ -65,9 +57,5 @@ impl ConvShape {
 }
 
 fn out(padded: usize, kernel: usize, stride: usize) -> usize {
-    if padded < kernel {
-        0
-    } else {
-        (padded - kernel) / stride + 1
-    }
+    if padded < kernel { 0 } else { (padded - kernel) / stride + 1 }
 }

@@ -71,11 +71,7 @@ pub fn conv2d_backward_weight(x: &[f32], dy: &[f32], s: &ConvShape) -> Vec<f32> 
             let c0 = task * block;
             let channels = (ci - c0).min(block);
             let rows = channels * taps;
-            let planes_len = if g.direct() {
-                0
-            } else {
-                channels * g.channel_len()
-            };
+            let planes_len = if g.direct() { 0 } else { channels * g.channel_len() };
             let size = rows * co;
             scratch(planes_len + 2 * size, |buffer| {
                 let (planes, sums) = buffer.split_at_mut(planes_len);

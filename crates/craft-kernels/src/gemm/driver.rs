@@ -45,14 +45,7 @@ pub(crate) struct Product<'a> {
 /// # Safety
 /// `c` is writable for `m * n` values and overlaps no operand.
 pub(crate) unsafe fn product(level: Level, p: &Product<'_>, c: Shared) {
-    let Product {
-        m,
-        n,
-        k,
-        a,
-        b,
-        bias,
-    } = *p;
+    let Product { m, n, k, a, b, bias } = *p;
     match a {
         Left::Rows(a) | Left::Columns(a) => assert_eq!(a.len(), m * k, "left operand"),
     }
@@ -75,11 +68,7 @@ pub(crate) unsafe fn product(level: Level, p: &Product<'_>, c: Shared) {
                     level,
                     p,
                     c,
-                    Source {
-                        b: Shared::new(b.as_ptr().cast_mut()),
-                        ldb: n,
-                        panel: 0,
-                    },
+                    Source { b: Shared::new(b.as_ptr().cast_mut()), ldb: n, panel: 0 },
                 )
             }
         }
@@ -93,15 +82,9 @@ pub(crate) unsafe fn product(level: Level, p: &Product<'_>, c: Shared) {
                 // SAFETY: panel and range of k are this task's own; source ranges are inside the checked operand.
                 unsafe {
                     match b {
-                        Right::Rows(b) => copy_rows(
-                            b.as_ptr().add(k0 * n + j),
-                            n,
-                            ks,
-                            columns,
-                            dst,
-                            width,
-                            width,
-                        ),
+                        Right::Rows(b) => {
+                            copy_rows(b.as_ptr().add(k0 * n + j), n, ks, columns, dst, width, width)
+                        }
                         Right::Columns(b) => {
                             level.run(Transpose::new(
                                 b.as_ptr().add(j * k + k0),
@@ -117,18 +100,7 @@ pub(crate) unsafe fn product(level: Level, p: &Product<'_>, c: Shared) {
                 }
             });
             // SAFETY: the packed panels cover k rows of `width` columns each, zero-padded.
-            unsafe {
-                tasks(
-                    level,
-                    p,
-                    c,
-                    Source {
-                        b: to,
-                        ldb: width,
-                        panel: k * width,
-                    },
-                )
-            }
+            unsafe { tasks(level, p, c, Source { b: to, ldb: width, panel: k * width }) }
         }),
     }
 }
@@ -144,17 +116,11 @@ struct Source {
 /// # Safety
 /// As [`product`], and `source` describes all of B.
 unsafe fn tasks(level: Level, p: &Product<'_>, c: Shared, source: Source) {
-    let Product {
-        m, n, k, a, bias, ..
-    } = *p;
+    let Product { m, n, k, a, bias, .. } = *p;
     let width = panel_vectors(n, level.lanes()) * level.lanes();
     let panels = n.div_ceil(width);
     let row_tasks = m.div_ceil(MC);
-    let groups = if row_tasks >= 8 {
-        1
-    } else {
-        panels.min(8usize.div_ceil(row_tasks))
-    };
+    let groups = if row_tasks >= 8 { 1 } else { panels.min(8usize.div_ceil(row_tasks)) };
     let group = panels.div_ceil(groups);
     let groups = panels.div_ceil(group);
     // The columns of A are copied row-adjacent once for several panels.
@@ -188,11 +154,8 @@ unsafe fn tasks(level: Level, p: &Product<'_>, c: Shared, source: Source) {
                 for j in (j0..j1).step_by(width) {
                     let columns = (j1 - j).min(width);
                     let b = source.b.get().wrapping_add(
-                        if source.panel == 0 {
-                            j
-                        } else {
-                            j / width * source.panel
-                        } + k0 * source.ldb,
+                        if source.panel == 0 { j } else { j / width * source.panel }
+                            + k0 * source.ldb,
                     );
                     let init = match (k0, bias) {
                         (0, None) => Init::Zero,

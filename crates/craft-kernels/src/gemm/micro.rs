@@ -57,11 +57,7 @@ pub(crate) unsafe fn tile<
                     // SAFETY: row i, vector j of C is inside the tile; the last vector may be partial.
                     *v = unsafe {
                         let p = t.c.add(i * t.ldc + j * lanes);
-                        if j + 1 == N && partial {
-                            s.load_partial(p, t.tail)
-                        } else {
-                            s.load(p)
-                        }
+                        if j + 1 == N && partial { s.load_partial(p, t.tail) } else { s.load(p) }
                     };
                 }
             }
@@ -77,11 +73,7 @@ pub(crate) unsafe fn tile<
                 // SAFETY: one value for each of the tile's valid columns.
                 let v = unsafe {
                     let p = bias.add(j * lanes);
-                    if j + 1 == N && partial {
-                        s.load_partial(p, t.tail)
-                    } else {
-                        s.load(p)
-                    }
+                    if j + 1 == N && partial { s.load_partial(p, t.tail) } else { s.load(p) }
                 };
                 for row in &mut acc {
                     row[j] = v;
@@ -102,11 +94,7 @@ pub(crate) unsafe fn tile<
             let mut b = [s.zero(); N];
             for (j, v) in b.iter_mut().enumerate() {
                 let p = b_row.add(j * lanes);
-                *v = if BTAIL && j + 1 == N {
-                    s.load_partial(p, t.tail)
-                } else {
-                    s.load(p)
-                };
+                *v = if BTAIL && j + 1 == N { s.load_partial(p, t.tail) } else { s.load(p) };
             }
             for (i, row) in acc.iter_mut().enumerate() {
                 let x = s.splat(if PANEL { *a.add(i) } else { *rows[i].add(k) });
@@ -127,11 +115,7 @@ pub(crate) unsafe fn tile<
             // SAFETY: row i, vector j of C is inside the tile; the last vector may be partial.
             unsafe {
                 let p = t.c.add(i * t.ldc + j * lanes);
-                if j + 1 == N && partial {
-                    s.store_partial(p, v, t.tail)
-                } else {
-                    s.store(p, v)
-                }
+                if j + 1 == N && partial { s.store_partial(p, v, t.tail) } else { s.store(p, v) }
             }
         }
     }

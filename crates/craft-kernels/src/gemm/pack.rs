@@ -27,15 +27,7 @@ impl Transpose {
         ld_dst: usize,
         padded: usize,
     ) -> Self {
-        Self {
-            src,
-            ld_src,
-            rows,
-            columns,
-            dst,
-            ld_dst,
-            padded,
-        }
+        Self { src, ld_src, rows, columns, dst, ld_dst, padded }
     }
 }
 
@@ -44,27 +36,14 @@ impl Kernel for Transpose {
 
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
-        let Self {
-            src,
-            ld_src,
-            rows,
-            columns,
-            dst,
-            ld_dst,
-            padded,
-        } = self;
+        let Self { src, ld_src, rows, columns, dst, ld_dst, padded } = self;
         let l = S::LANES;
         let (whole_r, whole_c) = (rows / l * l, columns / l * l);
         for r in (0..whole_r).step_by(l) {
             for c in (0..whole_c).step_by(l) {
                 // SAFETY: the block at (r, c) lies inside both matrices.
                 unsafe {
-                    s.transpose(
-                        src.add(r * ld_src + c),
-                        ld_src,
-                        dst.add(c * ld_dst + r),
-                        ld_dst,
-                    )
+                    s.transpose(src.add(r * ld_src + c), ld_src, dst.add(c * ld_dst + r), ld_dst)
                 };
             }
         }

@@ -106,18 +106,9 @@ impl Simd for Avx512 {
                 let y0 = _mm512_shuffle_f32x4::<0x44>(t[8 + j], t[12 + j]);
                 let y1 = _mm512_shuffle_f32x4::<0xEE>(t[8 + j], t[12 + j]);
                 _mm512_storeu_ps(dst.add(j * ld_dst), _mm512_shuffle_f32x4::<0x88>(x0, y0));
-                _mm512_storeu_ps(
-                    dst.add((4 + j) * ld_dst),
-                    _mm512_shuffle_f32x4::<0xDD>(x0, y0),
-                );
-                _mm512_storeu_ps(
-                    dst.add((8 + j) * ld_dst),
-                    _mm512_shuffle_f32x4::<0x88>(x1, y1),
-                );
-                _mm512_storeu_ps(
-                    dst.add((12 + j) * ld_dst),
-                    _mm512_shuffle_f32x4::<0xDD>(x1, y1),
-                );
+                _mm512_storeu_ps(dst.add((4 + j) * ld_dst), _mm512_shuffle_f32x4::<0xDD>(x0, y0));
+                _mm512_storeu_ps(dst.add((8 + j) * ld_dst), _mm512_shuffle_f32x4::<0x88>(x1, y1));
+                _mm512_storeu_ps(dst.add((12 + j) * ld_dst), _mm512_shuffle_f32x4::<0xDD>(x1, y1));
             }
         }
     }

@@ -35,13 +35,7 @@ pub(crate) use for_vectors;
 #[inline(always)]
 pub(crate) unsafe fn read<S: Simd>(s: S, p: *const f32, n: usize) -> S::V {
     // SAFETY: the caller vouches for `n` values.
-    unsafe {
-        if n == S::LANES {
-            s.load(p)
-        } else {
-            s.load_partial(p, n)
-        }
-    }
+    unsafe { if n == S::LANES { s.load(p) } else { s.load_partial(p, n) } }
 }
 
 /// Stores `n` lanes; a whole vector in one instruction.
@@ -51,13 +45,7 @@ pub(crate) unsafe fn read<S: Simd>(s: S, p: *const f32, n: usize) -> S::V {
 #[inline(always)]
 pub(crate) unsafe fn write<S: Simd>(s: S, p: *mut f32, v: S::V, n: usize) {
     // SAFETY: the caller vouches for `n` values.
-    unsafe {
-        if n == S::LANES {
-            s.store(p, v)
-        } else {
-            s.store_partial(p, v, n)
-        }
-    }
+    unsafe { if n == S::LANES { s.store(p, v) } else { s.store_partial(p, v, n) } }
 }
 
 struct Map1<'a, F> {
@@ -107,11 +95,7 @@ pub(crate) fn map1(level: Level, x: &[f32], cost: usize, f: impl Unary) -> Vec<f
     let mut out = Output::new(x.len());
     let y = out.ptr();
     parallel::for_ranges(x.len(), cost, |start, end| {
-        level.run(Map1 {
-            x: &x[start..end],
-            y: Shared::new(y.at(start)),
-            f,
-        });
+        level.run(Map1 { x: &x[start..end], y: Shared::new(y.at(start)), f });
     });
     // SAFETY: the ranges cover all elements.
     unsafe { out.finish() }
@@ -123,12 +107,7 @@ pub(crate) fn map2(level: Level, a: &[f32], b: &[f32], cost: usize, f: impl Bina
     let mut out = Output::new(a.len());
     let y = out.ptr();
     parallel::for_ranges(a.len(), cost, |start, end| {
-        level.run(Map2 {
-            a: &a[start..end],
-            b: &b[start..end],
-            y: Shared::new(y.at(start)),
-            f,
-        });
+        level.run(Map2 { a: &a[start..end], b: &b[start..end], y: Shared::new(y.at(start)), f });
     });
     // SAFETY: the ranges cover all elements.
     unsafe { out.finish() }

@@ -29,13 +29,7 @@ pub(crate) fn exp<S: Simd>(s: S, x: S::V) -> S::V {
     let q = polynomial(
         s,
         r,
-        [
-            0.499_999_94,
-            0.166_665_21,
-            0.041_668_39,
-            0.008_368_716,
-            0.001_381_459_8,
-        ],
+        [0.499_999_94, 0.166_665_21, 0.041_668_39, 0.008_368_716, 0.001_381_459_8],
     );
     let p = s.add(s.splat(1.0), s.fma(s.mul(r, r), q, r));
     s.select_lt(x, s.splat(-86.0), s.zero(), s.scale_pow2(p, n))
@@ -92,18 +86,11 @@ pub(crate) fn erf<S: Simd>(s: S, x: S::V) -> S::V {
 #[inline(always)]
 pub(crate) fn normal_cdf<S: Simd>(s: S, x: S::V) -> S::V {
     let half = s.splat(0.5);
-    s.fma(
-        half,
-        erf(s, s.mul(x, s.splat(std::f32::consts::FRAC_1_SQRT_2))),
-        half,
-    )
+    s.fma(half, erf(s, s.mul(x, s.splat(std::f32::consts::FRAC_1_SQRT_2))), half)
 }
 
 /// Density of the standard normal.
 #[inline(always)]
 pub(crate) fn normal_pdf<S: Simd>(s: S, x: S::V) -> S::V {
-    s.mul(
-        s.splat(0.398_942_3),
-        exp(s, s.mul(s.mul(x, s.splat(-0.5)), x)),
-    )
+    s.mul(s.splat(0.398_942_3), exp(s, s.mul(s.mul(x, s.splat(-0.5)), x)))
 }

@@ -101,18 +101,13 @@ impl Simd for Portable {
     }
     #[inline(always)]
     fn select_lt(self, a: V8, b: V8, x: V8, y: V8) -> V8 {
-        V8(std::array::from_fn(|i| {
-            if a.0[i] < b.0[i] { x.0[i] } else { y.0[i] }
-        }))
+        V8(std::array::from_fn(|i| if a.0[i] < b.0[i] { x.0[i] } else { y.0[i] }))
     }
     #[inline(always)]
     fn scale_pow2(self, x: V8, n: V8) -> V8 {
         // Adding 1.5 * 2^23 leaves the integer in the low bits; no saturating cast. 2^(n - 1), then twice: n may be 128.
         zip(x, n, |x, n| {
-            let e = (n + 12_582_912.0)
-                .to_bits()
-                .wrapping_sub(0x4B40_0000)
-                .wrapping_add(126);
+            let e = (n + 12_582_912.0).to_bits().wrapping_sub(0x4B40_0000).wrapping_add(126);
             let half = x * f32::from_bits(e << 23);
             half + half
         })
@@ -124,7 +119,6 @@ impl Simd for Portable {
     }
     #[inline(always)]
     fn reduce_max(self, a: V8) -> f32 {
-        a.0.into_iter()
-            .fold(f32::NEG_INFINITY, |m, x| if x > m { x } else { m })
+        a.0.into_iter().fold(f32::NEG_INFINITY, |m, x| if x > m { x } else { m })
     }
 }

@@ -49,11 +49,8 @@ pub fn conv(x: &[f32], w: &[f32], b: &[f32], dy: &[f32], s: &ConvShape) -> [Vec<
     let (ho, wo) = (s.out_height(), s.out_width());
     let [kh, kw] = s.kernel;
     let mut y = vec![0.0; s.batch * s.out_channels * ho * wo];
-    let (mut dx, mut dw, mut db) = (
-        vec![0.0; x.len()],
-        vec![0.0; w.len()],
-        vec![0.0; s.out_channels],
-    );
+    let (mut dx, mut dw, mut db) =
+        (vec![0.0; x.len()], vec![0.0; w.len()], vec![0.0; s.out_channels]);
     for n in 0..s.batch {
         for o in 0..s.out_channels {
             for oy in 0..ho {
@@ -132,9 +129,7 @@ pub fn attention(
                 let qi = (b * s.queries + i) * ld + h * s.head_dim;
                 let kj = |j: usize| (b * s.keys + j) * ld + h * s.head_dim;
                 let dot = |x: &[f32], a: usize, y: &[f32], c: usize| -> f64 {
-                    (0..s.head_dim)
-                        .map(|d| f64::from(x[a + d]) * f64::from(y[c + d]))
-                        .sum()
+                    (0..s.head_dim).map(|d| f64::from(x[a + d]) * f64::from(y[c + d])).sum()
                 };
                 let n = if causal { (i + 1).min(s.keys) } else { s.keys };
                 let scores: Vec<f64> = (0..n).map(|j| scale * dot(q, qi, k, kj(j))).collect();
@@ -174,12 +169,7 @@ pub fn group_norm(
     silu: bool,
 ) -> [Vec<f64>; 4] {
     let size = c / groups * hw;
-    let mut r = [
-        vec![0.0; x.len()],
-        vec![0.0; x.len()],
-        vec![0.0; c],
-        vec![0.0; c],
-    ];
+    let mut r = [vec![0.0; x.len()], vec![0.0; x.len()], vec![0.0; c], vec![0.0; c]];
     for g in 0..n * groups {
         let at = g * size;
         let group = wide(&x[at..at + size]);
@@ -194,12 +184,7 @@ pub fn group_norm(
             let v = xhat * f64::from(w[ch]) + f64::from(b[ch]);
             let sig = 1.0 / (1.0 + (-v).exp());
             r[0][at + i] = if silu { v * sig } else { v };
-            let d = f64::from(dy[at + i])
-                * if silu {
-                    sig * (1.0 + v * (1.0 - sig))
-                } else {
-                    1.0
-                };
+            let d = f64::from(dy[at + i]) * if silu { sig * (1.0 + v * (1.0 - sig)) } else { 1.0 };
             r[2][ch] += d * xhat;
             r[3][ch] += d;
             let t = d * f64::from(w[ch]);

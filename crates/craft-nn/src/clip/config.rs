@@ -63,12 +63,7 @@ impl ClipTextConfig {
 
     fn check(&self) -> Result<(), ConfigError> {
         const NAME: &str = "CLIPTextModel";
-        check_tower(
-            NAME,
-            self.hidden_size,
-            self.num_attention_heads,
-            self.hidden_act,
-        )?;
+        check_tower(NAME, self.hidden_size, self.num_attention_heads, self.hidden_act)?;
         positive(
             NAME,
             &[
@@ -140,12 +135,7 @@ impl ClipVisionConfig {
 
     fn check(&self) -> Result<(), ConfigError> {
         const NAME: &str = "CLIPVisionModel";
-        check_tower(
-            NAME,
-            self.hidden_size,
-            self.num_attention_heads,
-            self.hidden_act,
-        )?;
+        check_tower(NAME, self.hidden_size, self.num_attention_heads, self.hidden_act)?;
         positive(
             NAME,
             &[
@@ -195,12 +185,7 @@ impl ClipConfig {
         vision_config.projection_dim = projection_dim;
         text_config.check()?;
         vision_config.check()?;
-        Ok(Self {
-            text_config,
-            vision_config,
-            projection_dim,
-            logit_scale_init_value: 2.6592,
-        })
+        Ok(Self { text_config, vision_config, projection_dim, logit_scale_init_value: 2.6592 })
     }
 
     /// Reads `config.json` of a `CLIPModel`.
@@ -223,11 +208,8 @@ impl ClipConfig {
         let raw: Raw = parse(NAME, json)?;
         let text = merge(raw.text_config, raw.text_config_dict);
         let vision = merge(raw.vision_config, raw.vision_config_dict);
-        let mut config = Self::new(
-            from_value(NAME, text)?,
-            from_value(NAME, vision)?,
-            raw.projection_dim,
-        )?;
+        let mut config =
+            Self::new(from_value(NAME, text)?, from_value(NAME, vision)?, raw.projection_dim)?;
         config.logit_scale_init_value = raw.logit_scale_init_value;
         Ok(config)
     }
@@ -294,26 +276,13 @@ fn check_tower(
     heads: usize,
     act: Act,
 ) -> Result<(), ConfigError> {
-    positive(
-        component,
-        &[("hidden_size", width), ("num_attention_heads", heads)],
-    )?;
+    positive(component, &[("hidden_size", width), ("num_attention_heads", heads)])?;
     if !width.is_multiple_of(heads) {
         let divisor = format!("a divisor of hidden_size = {width}");
-        return Err(unsupported(
-            component,
-            "num_attention_heads",
-            heads,
-            &divisor,
-        ));
+        return Err(unsupported(component, "num_attention_heads", heads, &divisor));
     }
     if act == Act::Silu {
-        return Err(unsupported(
-            component,
-            "hidden_act",
-            "silu",
-            "quick_gelu, gelu",
-        ));
+        return Err(unsupported(component, "hidden_act", "silu", "quick_gelu, gelu"));
     }
     Ok(())
 }
@@ -327,10 +296,7 @@ mod tests {
     fn absent_keys_have_the_defaults_and_unknown_ones_are_ignored() {
         let text =
             ClipTextConfig::from_json(r#"{"hidden_size": 64, "torch_dtype": "float32"}"#).unwrap();
-        assert_eq!(
-            (text.hidden_size, text.vocab_size, text.eos_token_id),
-            (64, 49408, 49407)
-        );
+        assert_eq!((text.hidden_size, text.vocab_size, text.eos_token_id), (64, 49408, 49407));
         assert_eq!(text.hidden_act, Act::QuickGelu);
     }
 
@@ -343,10 +309,7 @@ mod tests {
         assert_eq!(config.text_config.projection_dim, 7);
         assert_eq!(config.text_config.hidden_act, Act::Gelu);
         assert_eq!(config.vision_config.image_size, 64);
-        assert_eq!(
-            ClipVisionConfig::from_json(json).unwrap(),
-            config.vision_config
-        );
+        assert_eq!(ClipVisionConfig::from_json(json).unwrap(), config.vision_config);
     }
 
     #[test]
@@ -360,9 +323,7 @@ mod tests {
             let message = ClipTextConfig::from_json(json).unwrap_err().to_string();
             assert!(message.contains(key), "{message}");
         }
-        let message = ClipVisionConfig::from_json(r#"{"patch_size": 5}"#)
-            .unwrap_err()
-            .to_string();
+        let message = ClipVisionConfig::from_json(r#"{"patch_size": 5}"#).unwrap_err().to_string();
         assert!(message.contains("patch_size"), "{message}");
         assert!(ClipTextConfig::from_json("{").is_err());
         assert!(ClipTextConfig::from_json(r#"{"hidden_act": "relu"}"#).is_err());

@@ -28,13 +28,7 @@ impl ClipModel {
     pub fn new(init: &mut Init, config: &ClipConfig) -> Self {
         let (text, vision) = (&config.text_config, &config.vision_config);
         let project = |init: &mut Init, width: usize| {
-            normal_linear(
-                init,
-                width,
-                config.projection_dim,
-                false,
-                1.0 / (width as f32).sqrt(),
-            )
+            normal_linear(init, width, config.projection_dim, false, 1.0 / (width as f32).sqrt())
         };
         Self {
             text_model: TextTransformer::new(init, text),
@@ -70,14 +64,12 @@ impl ClipModel {
 
     /// Embeddings `[B, projection_dim]` of normalised pixels `[B, 3, image_size, image_size]`.
     pub fn image_features(&self, pixels: Tensor<4>) -> Tensor<2> {
-        self.visual_projection
-            .forward(self.vision_model.forward(pixels).1)
+        self.visual_projection.forward(self.vision_model.forward(pixels).1)
     }
 
     /// Embeddings `[B, projection_dim]` of token ids `[B, L]`.
     pub fn text_features(&self, ids: Tensor<2, Int>) -> Tensor<2> {
-        self.text_projection
-            .forward(self.text_model.forward(ids).pooled)
+        self.text_projection.forward(self.text_model.forward(ids).pooled)
     }
 
     /// [`ClipModel::image_features`] with length 1.

@@ -49,8 +49,7 @@ impl ClipAttention {
         let q = self.q_proj.forward(x.clone());
         let k = self.k_proj.forward(x.clone());
         let v = self.v_proj.forward(x);
-        self.out_proj
-            .forward(ops::attention(q, k, v, self.heads, causal))
+        self.out_proj.forward(ops::attention(q, k, v, self.heads, causal))
     }
 }
 
@@ -77,8 +76,7 @@ impl ClipMlp {
 
     /// `[B, L, width]` to the same shape.
     pub fn forward(&self, x: Tensor<3>) -> Tensor<3> {
-        self.fc2
-            .forward(ops::activation(self.fc1.forward(x), self.act))
+        self.fc2.forward(ops::activation(self.fc1.forward(x), self.act))
     }
 }
 
@@ -103,11 +101,7 @@ impl ClipEncoderLayer {
 
     /// `[B, L, width]` to the same shape.
     pub fn forward(&self, x: Tensor<3>, causal: bool) -> Tensor<3> {
-        let x = ops::add(
-            self.self_attn
-                .forward(self.layer_norm1.forward(x.clone()), causal),
-            x,
-        );
+        let x = ops::add(self.self_attn.forward(self.layer_norm1.forward(x.clone()), causal), x);
         ops::add(self.mlp.forward(self.layer_norm2.forward(x.clone())), x)
     }
 }
@@ -120,11 +114,7 @@ pub struct ClipEncoder {
 
 impl ClipEncoder {
     pub(super) fn new(init: &mut Init, tower: Tower) -> Self {
-        Self {
-            layers: (0..tower.layers)
-                .map(|_| ClipEncoderLayer::new(init, tower))
-                .collect(),
-        }
+        Self { layers: (0..tower.layers).map(|_| ClipEncoderLayer::new(init, tower)).collect() }
     }
 
     /// The states after the last layer but one and after the last, `[B, L, width]` each.

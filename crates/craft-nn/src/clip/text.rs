@@ -71,21 +71,11 @@ impl TextTransformer {
         let positions = positions.narrow(0, 0, length).unsqueeze::<3>();
         let (penultimate, last) = self.encoder.forward(x + positions, true);
         let last = self.final_layer_norm.forward(last);
-        let rows: Vec<i32> = ends
-            .iter()
-            .enumerate()
-            .map(|(b, end)| (b * length + end) as i32)
-            .collect();
+        let rows: Vec<i32> =
+            ends.iter().enumerate().map(|(b, end)| (b * length + end) as i32).collect();
         let rows = Tensor::<1, Int>::from_data(TensorData::new(rows, [batch]), &last.device());
-        let pooled = last
-            .clone()
-            .reshape([batch * length, width])
-            .select(0, rows);
-        TextStates {
-            last,
-            penultimate,
-            pooled,
-        }
+        let pooled = last.clone().reshape([batch * length, width]).select(0, rows);
+        TextStates { last, penultimate, pooled }
     }
 }
 
@@ -97,11 +87,7 @@ fn end_positions(ids: &Tensor<2, Int>, eos: u32) -> Vec<usize> {
     (0..batch)
         .map(|b| {
             let row = &ids[b * length..(b + 1) * length];
-            let end = if eos == 2 {
-                row.iter().copied().max()
-            } else {
-                Some(i64::from(eos))
-            };
+            let end = if eos == 2 { row.iter().copied().max() } else { Some(i64::from(eos)) };
             row.iter().position(|id| Some(*id) == end).unwrap_or(0)
         })
         .collect()
@@ -150,10 +136,7 @@ impl ClipTextModel {
     ) -> Result<Self, WeightError> {
         drop_buffers(&mut tensors);
         let projection = tensors.contains_key("text_projection.weight");
-        weights::load(
-            Self::new(&mut Init::zeros(device), config, projection),
-            tensors,
-        )
+        weights::load(Self::new(&mut Init::zeros(device), config, projection), tensors)
     }
 
     /// Token ids `[B, L]`, `L` at most `max_position_embeddings`, to states.

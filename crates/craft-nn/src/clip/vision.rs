@@ -35,11 +35,7 @@ impl VisionEmbeddings {
         let batch = pixels.dims()[0];
         let patches = ops::to_tokens(self.patch_embedding.forward(pixels));
         let width = patches.dims()[2];
-        let class = self
-            .class_embedding
-            .val()
-            .reshape([1, 1, width])
-            .expand([batch, 1, width]);
+        let class = self.class_embedding.val().reshape([1, 1, width]).expand([batch, 1, width]);
         let positions = self.position_embedding.weight.val().unsqueeze::<3>();
         Tensor::cat(vec![class, patches], 1) + positions
     }
@@ -131,10 +127,7 @@ impl ClipVisionModel {
                 && name != "logit_scale"
         });
         let projection = tensors.contains_key("visual_projection.weight");
-        weights::load(
-            Self::new(&mut Init::zeros(device), config, projection),
-            tensors,
-        )
+        weights::load(Self::new(&mut Init::zeros(device), config, projection), tensors)
     }
 
     /// Normalised pixels `[B, 3, image_size, image_size]` to states.

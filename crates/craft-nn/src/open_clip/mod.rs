@@ -33,34 +33,16 @@ pub enum OpenClipError {
 
 /// Names outside the layers: open_clip's, transformers'.
 const NAMES: [(&str, &str); 15] = [
-    (
-        "visual.class_embedding",
-        "vision_model.embeddings.class_embedding",
-    ),
-    (
-        "visual.positional_embedding",
-        "vision_model.embeddings.position_embedding.weight",
-    ),
-    (
-        "visual.conv1.weight",
-        "vision_model.embeddings.patch_embedding.weight",
-    ),
+    ("visual.class_embedding", "vision_model.embeddings.class_embedding"),
+    ("visual.positional_embedding", "vision_model.embeddings.position_embedding.weight"),
+    ("visual.conv1.weight", "vision_model.embeddings.patch_embedding.weight"),
     ("visual.ln_pre.weight", "vision_model.pre_layrnorm.weight"),
     ("visual.ln_pre.bias", "vision_model.pre_layrnorm.bias"),
-    (
-        "visual.ln_post.weight",
-        "vision_model.post_layernorm.weight",
-    ),
+    ("visual.ln_post.weight", "vision_model.post_layernorm.weight"),
     ("visual.ln_post.bias", "vision_model.post_layernorm.bias"),
     ("visual.proj", "visual_projection.weight"),
-    (
-        "token_embedding.weight",
-        "text_model.embeddings.token_embedding.weight",
-    ),
-    (
-        "positional_embedding",
-        "text_model.embeddings.position_embedding.weight",
-    ),
+    ("token_embedding.weight", "text_model.embeddings.token_embedding.weight"),
+    ("positional_embedding", "text_model.embeddings.position_embedding.weight"),
     ("ln_final.weight", "text_model.final_layer_norm.weight"),
     ("ln_final.bias", "text_model.final_layer_norm.bias"),
     ("text_projection", "text_projection.weight"),
@@ -70,10 +52,7 @@ const NAMES: [(&str, &str); 15] = [
 
 /// The layers of a tower: open_clip's, transformers'.
 const TOWERS: [(&str, &str); 2] = [
-    (
-        "visual.transformer.resblocks.",
-        "vision_model.encoder.layers.",
-    ),
+    ("visual.transformer.resblocks.", "vision_model.encoder.layers."),
     ("transformer.resblocks.", "text_model.encoder.layers."),
 ];
 
@@ -86,19 +65,14 @@ const PARTS: [(&str, &str); 5] = [
     ("mlp.c_proj.", "mlp.fc2."),
 ];
 
-const STACKED: [(&str, &str); 2] = [
-    ("attn.in_proj_weight", "weight"),
-    ("attn.in_proj_bias", "bias"),
-];
+const STACKED: [(&str, &str); 2] =
+    [("attn.in_proj_weight", "weight"), ("attn.in_proj_bias", "bias")];
 const QKV: [&str; 3] = ["q_proj", "k_proj", "v_proj"];
 
 /// Splits `<tower prefix><layer>.<part>`.
 fn in_layer<'a>(name: &'a str, prefix: &str) -> Option<(&'a str, &'a str)> {
     let (layer, part) = name.strip_prefix(prefix)?.split_once('.')?;
-    layer
-        .bytes()
-        .all(|b| b.is_ascii_digit())
-        .then_some((layer, part))
+    layer.bytes().all(|b| b.is_ascii_digit()).then_some((layer, part))
 }
 
 fn is_transposed(open_clip_name: &str) -> bool {
@@ -117,10 +91,7 @@ fn transpose(name: &str, tensor: &HostTensor) -> Result<HostTensor, OpenClipErro
     for c in 0..columns {
         data.extend((0..rows).map(|r| tensor.data[r * columns + c]));
     }
-    Ok(HostTensor {
-        shape: vec![columns, rows],
-        data,
-    })
+    Ok(HostTensor { shape: vec![columns, rows], data })
 }
 
 /// Renames open_clip's tensors to transformers' names. A prefix that all names share (`model.`,
@@ -134,11 +105,7 @@ pub fn to_transformers(tensors: TensorMap) -> Result<TensorMap, OpenClipError> {
     'tensors: for (name, tensor) in tensors {
         if let Some((_, new)) = NAMES.iter().find(|(old, _)| *old == name) {
             if !new.is_empty() {
-                let tensor = if is_transposed(&name) {
-                    transpose(&name, &tensor)?
-                } else {
-                    tensor
-                };
+                let tensor = if is_transposed(&name) { transpose(&name, &tensor)? } else { tensor };
                 out.insert((*new).to_owned(), tensor);
             }
             continue;
@@ -149,10 +116,7 @@ pub fn to_transformers(tensors: TensorMap) -> Result<TensorMap, OpenClipError> {
             };
             if let Some((_, kind)) = STACKED.iter().find(|(stacked, _)| *stacked == part) {
                 for (projection, piece) in QKV.iter().zip(split(&name, &tensor)?) {
-                    out.insert(
-                        format!("{new_tower}{layer}.self_attn.{projection}.{kind}"),
-                        piece,
-                    );
+                    out.insert(format!("{new_tower}{layer}.self_attn.{projection}.{kind}"), piece);
                 }
                 continue 'tensors;
             }
@@ -230,10 +194,7 @@ fn split(name: &str, tensor: &HostTensor) -> Result<[HostTensor; 3], OpenClipErr
 fn stack(pieces: &[&HostTensor]) -> HostTensor {
     let mut shape = pieces[0].shape.clone();
     shape[0] = pieces.iter().map(|p| p.shape[0]).sum();
-    HostTensor {
-        shape,
-        data: pieces.iter().flat_map(|p| p.data.iter().copied()).collect(),
-    }
+    HostTensor { shape, data: pieces.iter().flat_map(|p| p.data.iter().copied()).collect() }
 }
 
 fn unwrap_prefix(tensors: TensorMap) -> TensorMap {
@@ -270,18 +231,12 @@ mod tests {
         let theirs = from_transformers(&ours);
         assert_eq!(theirs["visual.proj"].shape, [8, 6]);
         assert_eq!(theirs["text_projection"].shape, [12, 6]);
-        assert_eq!(
-            theirs["visual.transformer.resblocks.1.attn.in_proj_weight"].shape,
-            [24, 8]
-        );
+        assert_eq!(theirs["visual.transformer.resblocks.1.attn.in_proj_weight"].shape, [24, 8]);
         assert_eq!(theirs["logit_scale"].shape, [0usize; 0]);
         let back = to_transformers(theirs.clone()).unwrap();
         assert_eq!(back, ours);
         assert_eq!(from_transformers(&back), theirs);
-        let wrapped = theirs
-            .into_iter()
-            .map(|(n, t)| (format!("model.{n}"), t))
-            .collect();
+        let wrapped = theirs.into_iter().map(|(n, t)| (format!("model.{n}"), t)).collect();
         assert_eq!(to_transformers(wrapped).unwrap(), ours);
     }
 
@@ -289,10 +244,7 @@ mod tests {
     fn foreign_names_and_shapes_are_refused() {
         let one = |name: &str, shape: Vec<usize>| {
             let data = vec![0.0; shape.iter().product()];
-            to_transformers(TensorMap::from([(
-                name.to_owned(),
-                HostTensor { shape, data },
-            )]))
+            to_transformers(TensorMap::from([(name.to_owned(), HostTensor { shape, data })]))
         };
         assert_eq!(
             one("visual.trunk.blocks.0.norm1.weight", vec![2]).unwrap_err(),

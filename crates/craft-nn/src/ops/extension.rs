@@ -8,11 +8,11 @@
 use std::fmt::Debug;
 use std::sync::Arc;
 
+use burn::backend::autodiff::NodeId;
 use burn::backend::autodiff::checkpoint::base::Checkpointer;
 use burn::backend::autodiff::checkpoint::strategy::CheckpointStrategy;
 use burn::backend::autodiff::grads::Gradients;
 use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
-use burn::backend::autodiff::NodeId;
 use burn::backend::tensor::FloatTensor;
 use burn::backend::{Autodiff, Backend, Dispatch, Flex, backend_extension};
 use burn::tensor::{Tensor, TensorData};
@@ -137,7 +137,9 @@ impl<const N: usize> Backward<Flex, N> for CpuBackward {
         let inputs: Vec<Option<Host>> = state
             .nodes
             .iter()
-            .map(|node| node.map(|id| checkpointer.retrieve_node_output::<Host>(id).to_contiguous()))
+            .map(|node| {
+                node.map(|id| checkpointer.retrieve_node_output::<Host>(id).to_contiguous())
+            })
             .collect();
         let slices: Vec<&[f32]> =
             inputs.iter().map(|t| t.as_ref().map_or(&[][..], slice)).collect();

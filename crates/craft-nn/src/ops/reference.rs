@@ -58,7 +58,8 @@ pub fn attention(
     let mut scores = q.matmul(k.swap_dims(2, 3)).mul_scalar(1.0 / (d as f32).sqrt());
     if causal {
         let mask = Tensor::<2, Bool>::tril_mask([lq, lk], 0, &scores.device());
-        scores = scores.mask_fill(mask.reshape([1, 1, lq, lk]).expand([b, heads, lq, lk]), f32::NEG_INFINITY);
+        scores = scores
+            .mask_fill(mask.reshape([1, 1, lq, lk]).expand([b, heads, lq, lk]), f32::NEG_INFINITY);
     }
     let weights = act::softmax(scores, 3);
     weights.matmul(v).swap_dims(1, 2).reshape([b, lq, width])
@@ -121,7 +122,8 @@ pub fn geglu(x: Tensor<3>) -> Tensor<3> {
 /// See [`super::upsample_nearest2x`].
 pub fn upsample_nearest2x(x: Tensor<4>) -> Tensor<4> {
     let [_, _, h, w] = x.dims();
-    let options = InterpolateOptions::new(InterpolateMode::Nearest).with_output_size([2 * h, 2 * w]);
+    let options =
+        InterpolateOptions::new(InterpolateMode::Nearest).with_output_size([2 * h, 2 * w]);
     module::interpolate(x, options)
 }
 

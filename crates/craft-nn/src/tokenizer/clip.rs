@@ -107,10 +107,7 @@ impl ClipTokenizer {
         let pad = special("pad_token", &eos);
         let id = |role: &'static str, token: &str| match vocab.get(token) {
             Some(id) => Ok(*id),
-            None => Err(TokenizerError::Special {
-                role,
-                token: token.to_owned(),
-            }),
+            None => Err(TokenizerError::Special { role, token: token.to_owned() }),
         };
         let (bos_id, eos_id) = (id("begin", &bos)?, id("end", &eos)?);
         let pad_id = id("padding", &pad)?;
@@ -121,14 +118,8 @@ impl ClipTokenizer {
         };
         let inner = build(vocab, merges, &unk, [&bos, &eos])
             .map_err(|error| TokenizerError::Library(error.to_string()))?;
-        Self {
-            inner,
-            bos: bos_id,
-            eos: eos_id,
-            pad: pad_id,
-            length: DEFAULT_LENGTH,
-        }
-        .with_length(length)
+        Self { inner, bos: bos_id, eos: eos_id, pad: pad_id, length: DEFAULT_LENGTH }
+            .with_length(length)
     }
 
     /// The same tokenizer with another length.
@@ -178,10 +169,7 @@ impl ClipTokenizer {
         ids.extend_from_slice(&tokens[..kept]);
         ids.push(self.eos);
         ids.resize(self.length, self.pad);
-        Encoded {
-            ids,
-            tokens_cut: tokens.len() - kept,
-        }
+        Encoded { ids, tokens_cut: tokens.len() - kept }
     }
 }
 
@@ -198,11 +186,8 @@ fn build(
         .end_of_word_suffix("</w>".to_owned())
         .build()?;
     let spaces = Replace::new(ReplacePattern::Regex(r"\s+".to_owned()), " ")?;
-    let words = Split::new(
-        SplitPattern::Regex(WORDS.to_owned()),
-        SplitDelimiterBehavior::Removed,
-        true,
-    )?;
+    let words =
+        Split::new(SplitPattern::Regex(WORDS.to_owned()), SplitDelimiterBehavior::Removed, true)?;
     let mut tokenizer = Tokenizer::new(model);
     tokenizer.with_normalizer(Some(Normalizers::new(vec![
         NormalizerWrapper::NFC(NFC),

@@ -58,11 +58,7 @@ pub fn train<'a>(
 ) -> Result<TokenizerFiles, TokenizerError> {
     let bytes = byte_symbols();
     let mut tokens: Vec<String> = bytes.iter().map(|(_, symbol)| symbol.to_string()).collect();
-    tokens.extend(
-        bytes
-            .iter()
-            .map(|(_, symbol)| format!("{symbol}{WORD_END}")),
-    );
+    tokens.extend(bytes.iter().map(|(_, symbol)| format!("{symbol}{WORD_END}")));
     if vocab_size_limit < tokens.len() + 2 {
         return Err(TokenizerError::Library(format!(
             "a vocabulary of {vocab_size_limit} tokens was asked for; expected at least {}, for all bytes and the special tokens",
@@ -87,29 +83,21 @@ pub fn train<'a>(
         merges.push((a, b));
     }
     tokens.extend([BEGIN.to_owned(), END.to_owned()]);
-    let vocab: serde_json::Map<String, Value> = tokens
-        .into_iter()
-        .enumerate()
-        .map(|(id, token)| (token, Value::from(id)))
-        .collect();
+    let vocab: serde_json::Map<String, Value> =
+        tokens.into_iter().enumerate().map(|(id, token)| (token, Value::from(id))).collect();
     let mut merges_txt = String::from("#version: 0.2\n");
     for (a, b) in merges {
         merges_txt.push_str(&format!("{a} {b}\n"));
     }
-    Ok(TokenizerFiles {
-        vocab_json: Value::Object(vocab).to_string(),
-        merges_txt,
-    })
+    Ok(TokenizerFiles { vocab_json: Value::Object(vocab).to_string(), merges_txt })
 }
 
 /// GPT-2's printable stand-ins of the bytes, in the order in which vocabularies list them: printable
 /// bytes stand for themselves, the others for characters from 256 on.
 fn byte_symbols() -> Vec<(u8, char)> {
     let printable = |b: u8| matches!(b, b'!'..=b'~' | 0xA1..=0xAC | 0xAE..=0xFF);
-    let mut symbols: Vec<(u8, char)> = (0..=255)
-        .filter(|b| printable(*b))
-        .map(|b| (b, char::from(b)))
-        .collect();
+    let mut symbols: Vec<(u8, char)> =
+        (0..=255).filter(|b| printable(*b)).map(|b| (b, char::from(b))).collect();
     let others = (0..=255u8).filter(|b| !printable(*b));
     symbols.extend(others.zip('\u{100}'..));
     symbols

@@ -47,13 +47,13 @@ pub(crate) fn run(
     let recipe = run.recipe;
     let mut inputs = inputs(stages);
     inputs.extend(hashes.clone());
-    let names: Vec<(&str, bool)> = rewards.iter().map(|r| (r.name.as_str(), r.trained_on)).collect();
+    let names: Vec<(&str, bool)> =
+        rewards.iter().map(|r| (r.name.as_str(), r.trained_on)).collect();
     let generate = craft_core::recipe::GenerateSection { batch: 1, ..recipe.generate.clone() };
     let config = (&recipe.evaluate, generate, names, recipe.seed);
     run.stage(Stage::EVALUATE, &config, inputs, |writer| {
         let prompts: Vec<Prompt> = jsonl::read(&run.path("prompts/prompts.jsonl"))?;
-        let prompts: Vec<Prompt> =
-            prompts.into_iter().filter(|p| p.split == Split::Eval).collect();
+        let prompts: Vec<Prompt> = prompts.into_iter().filter(|p| p.split == Split::Eval).collect();
         let samples = recipe.evaluate.samples_per_prompt;
         let pictures = (prompts.len() * samples * models.len()) as u64;
         run.context.progress.start("evaluate", pictures, "images");
@@ -72,13 +72,16 @@ pub(crate) fn run(
             .filter(|r| !r.trained_on)
             .map(|r| {
                 let entry = &summary["rewards"][&r.name];
-                format!("{} wins {:.0} %", r.name, 100.0 * entry["win_rate"].as_f64().unwrap_or(0.0))
+                format!(
+                    "{} wins {:.0} %",
+                    r.name,
+                    100.0 * entry["win_rate"].as_f64().unwrap_or(0.0)
+                )
             })
             .collect();
-        Ok(Outcome::default()
-            .count("prompts", prompts.len())
-            .count("images", all.len())
-            .say(format!("{} prompts, {} pictures; {}", prompts.len(), all.len(), held_out.join(", "))))
+        Ok(Outcome::default().count("prompts", prompts.len()).count("images", all.len()).say(
+            format!("{} prompts, {} pictures; {}", prompts.len(), all.len(), held_out.join(", ")),
+        ))
     })
 }
 
@@ -258,9 +261,7 @@ fn summarise(
     let of = |path: &str, model: &str| {
         statistics.get(model).and_then(|v| v.pointer(path)).cloned().unwrap_or(Value::Null)
     };
-    let three = |path: &str| {
-        json!({"base": of(path, "base"), "tuned": of(path, "tuned"), "control": of(path, "control")})
-    };
+    let three = |path: &str| json!({"base": of(path, "base"), "tuned": of(path, "tuned"), "control": of(path, "control")});
     let drift: serde_json::Map<String, Value> = ImageStatistics::NAMES
         .iter()
         .map(|name| ((*name).to_owned(), three(&format!("/statistics/{name}"))))

@@ -26,7 +26,9 @@ pub(crate) fn run(run: &Run<'_>, prompts_stage: &Manifest) -> Result<Manifest> {
                 let key = Key::new(run.recipe.seed).stage("expand");
                 train
                     .iter()
-                    .map(|p| templates.expand(&p.text, section.variants, &key.clone().prompt(&p.id)))
+                    .map(|p| {
+                        templates.expand(&p.text, section.variants, &key.clone().prompt(&p.id))
+                    })
                     .collect::<std::result::Result<Vec<_>, _>>()?
             }
             ExpandKind::File => ExpansionFile::parse(&source.1)
@@ -63,7 +65,9 @@ fn source(run: &Run<'_>) -> Result<(std::path::PathBuf, String)> {
                 let world = run.context.world("expand.templates")?;
                 return Ok(("pocket".into(), world.templates().to_owned()));
             }
-            "general" => return Ok(("general".into(), craft_core::expand::GENERAL_TEMPLATES.to_owned())),
+            "general" => {
+                return Ok(("general".into(), craft_core::expand::GENERAL_TEMPLATES.to_owned()));
+            }
             path => run.base.join(path),
         },
         ExpandKind::File => match &section.file {

@@ -95,7 +95,9 @@ pub(crate) fn load(
                     ));
                 }
                 texts.truncate(limit.unwrap_or(usize::MAX));
-                prompts.extend(texts.into_iter().map(|text| Prompt::new(PromptId::from_index(0), text, split)));
+                prompts.extend(
+                    texts.into_iter().map(|text| Prompt::new(PromptId::from_index(0), text, split)),
+                );
             }
             Ok((number(prompts), notes))
         }

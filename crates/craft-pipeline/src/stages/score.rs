@@ -94,7 +94,8 @@ pub(crate) fn run(
                     Err(reason) => {
                         missing += 1;
                         let reason = format!("{}: {reason}", reward.name);
-                        dropped.push(DroppedItem { id: row.id().to_string(), reason: reason.clone() });
+                        dropped
+                            .push(DroppedItem { id: row.id().to_string(), reason: reason.clone() });
                         row.set_missing(&name, reason);
                     }
                 }

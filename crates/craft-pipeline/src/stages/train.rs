@@ -68,11 +68,8 @@ pub(crate) fn run(
     let mut inputs = inputs(&[generated, selected]);
     inputs.insert("model".to_owned(), model_hash.to_owned());
     // How often state is saved and how a batch is split do not belong to the result's identity.
-    let identity = TrainSection {
-        checkpoint_every: 1,
-        micro_batch: section.micro_batch,
-        ..section.clone()
-    };
+    let identity =
+        TrainSection { checkpoint_every: 1, micro_batch: section.micro_batch, ..section.clone() };
     let fingerprint = craft_store::hash::sha256_bytes(
         serde_json::to_string(&(arm.name(), &identity, run.recipe.seed, &inputs))
             .unwrap_or_default(),

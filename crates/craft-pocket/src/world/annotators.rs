@@ -41,30 +41,10 @@ impl Population {
 
     fn taste(self) -> Taste {
         match self {
-            Self::Hps => Taste {
-                axes: [0.8, 1.0, 0.6, 0.6],
-                align: 2.2,
-                vivid: 0.6,
-                large: 0.5,
-            },
-            Self::Pick => Taste {
-                axes: [1.5, 0.6, 0.5, 0.5],
-                align: 2.8,
-                vivid: 0.0,
-                large: 0.0,
-            },
-            Self::Aes => Taste {
-                axes: [0.7, 1.3, 1.0, 1.2],
-                align: 0.0,
-                vivid: 0.0,
-                large: 0.0,
-            },
-            Self::Ir => Taste {
-                axes: [0.9, 0.9, 0.9, 0.9],
-                align: 3.0,
-                vivid: 0.0,
-                large: 0.0,
-            },
+            Self::Hps => Taste { axes: [0.8, 1.0, 0.6, 0.6], align: 2.2, vivid: 0.6, large: 0.5 },
+            Self::Pick => Taste { axes: [1.5, 0.6, 0.5, 0.5], align: 2.8, vivid: 0.0, large: 0.0 },
+            Self::Aes => Taste { axes: [0.7, 1.3, 1.0, 1.2], align: 0.0, vivid: 0.0, large: 0.0 },
+            Self::Ir => Taste { axes: [0.9, 0.9, 0.9, 0.9], align: 3.0, vivid: 0.0, large: 0.0 },
         }
     }
 }
@@ -82,18 +62,9 @@ struct Taste {
 
 impl Taste {
     fn utility(&self, facts: &[Fact], scene: &Scene, quality: &Quality) -> f32 {
-        let looks: f32 = self
-            .axes
-            .iter()
-            .zip(quality.to_array())
-            .map(|(w, q)| w * q)
-            .sum();
+        let looks: f32 = self.axes.iter().zip(quality.to_array()).map(|(w, q)| w * q).sum();
         let right = fraction_right(&judge_scene(scene, facts));
-        let large = scene
-            .objects
-            .iter()
-            .filter(|o| o.look.size == SizeClass::Large)
-            .count() as f32
+        let large = scene.objects.iter().filter(|o| o.look.size == SizeClass::Large).count() as f32
             / scene.objects.len().max(1) as f32;
         looks
             + self.align * right
@@ -156,10 +127,7 @@ pub struct Annotators {
 impl Annotators {
     /// The annotators of a population.
     pub fn new(population: Population) -> Self {
-        Self {
-            population,
-            taste: population.taste(),
-        }
+        Self { population, taste: population.taste() }
     }
 
     /// Which population this is.
@@ -205,19 +173,9 @@ impl Annotators {
         let someone = self.taste.individual(rng);
         let felt = someone.utility(&prompt.facts, &a.scene, &a.quality)
             - someone.utility(&prompt.facts, &b.scene, &b.quality);
-        let p = if rng.chance(CARELESS) {
-            0.5
-        } else {
-            1.0 / (1.0 + (-felt / TEMPERATURE).exp())
-        };
+        let p = if rng.chance(CARELESS) { 0.5 } else { 1.0 / (1.0 + (-felt / TEMPERATURE).exp()) };
         let a_preferred = rng.chance(p);
-        PreferencePair {
-            prompt,
-            a,
-            b,
-            a_preferred,
-            margin,
-        }
+        PreferencePair { prompt, a, b, a_preferred, margin }
     }
 
     /// One picture with an individual's rating: individuals differ in mean by .5 and in each rating by .5.
@@ -226,12 +184,7 @@ impl Annotators {
         let picture = sample_depiction(&prompt.facts, rng);
         let consensus = self.rating(&prompt.facts, &picture.scene, &picture.quality);
         let rating = (consensus + 0.5 * rng.normal() + 0.5 * rng.normal()).clamp(1.0, 10.0);
-        RatedPicture {
-            prompt,
-            picture,
-            rating,
-            consensus,
-        }
+        RatedPicture { prompt, picture, rating, consensus }
     }
 }
 
@@ -242,10 +195,7 @@ fn sample_depiction(facts: &[Fact], rng: &mut WorldRng) -> Depiction {
         1 => depict_wrongly(facts, rng),
         _ => other.scene,
     };
-    Depiction {
-        scene,
-        quality: other.quality,
-    }
+    Depiction { scene, quality: other.quality }
 }
 
 #[cfg(test)]
@@ -259,11 +209,8 @@ mod tests {
             let mut rng = WorldRng::stream(9, population as u64);
             let pairs: Vec<PreferencePair> =
                 (0..4000).map(|_| people.sample_pair(&mut rng)).collect();
-            let agree = pairs
-                .iter()
-                .filter(|p| (p.margin > 0.0) == p.a_preferred)
-                .count() as f32
-                / 4000.0;
+            let agree =
+                pairs.iter().filter(|p| (p.margin > 0.0) == p.a_preferred).count() as f32 / 4000.0;
             let first = pairs.iter().filter(|p| p.a_preferred).count() as f32 / 4000.0;
             assert!((0.78..0.93).contains(&agree), "{population:?} {agree}");
             assert!((0.45..0.55).contains(&first), "{population:?} {first}");
@@ -286,10 +233,7 @@ mod tests {
                 (0..4).for_each(|j| same[i][j] += usize::from(margins[i] == margins[j]));
             }
             let blind = all[2].utility(&[], &p.a.scene, &p.a.quality);
-            assert_eq!(
-                blind,
-                all[2].utility(&p.prompt.facts, &p.a.scene, &p.a.quality)
-            );
+            assert_eq!(blind, all[2].utility(&p.prompt.facts, &p.a.scene, &p.a.quality));
         }
         for (i, row) in same.iter().enumerate() {
             for (j, agreed) in row.iter().enumerate().take(i) {
@@ -310,18 +254,10 @@ mod tests {
             let all: Vec<f32> = v.collect();
             all.iter().sum::<f32>() / all.len() as f32
         };
-        let good = mean(
-            &mut rated
-                .iter()
-                .filter(|r| r.picture.quality.mean() > 0.7)
-                .map(|r| r.rating),
-        );
-        let poor = mean(
-            &mut rated
-                .iter()
-                .filter(|r| r.picture.quality.mean() < 0.3)
-                .map(|r| r.rating),
-        );
+        let good =
+            mean(&mut rated.iter().filter(|r| r.picture.quality.mean() > 0.7).map(|r| r.rating));
+        let poor =
+            mean(&mut rated.iter().filter(|r| r.picture.quality.mean() < 0.3).map(|r| r.rating));
         assert!(good - poor > 3.0, "{good} {poor}");
     }
 
@@ -329,9 +265,7 @@ mod tests {
     fn held_out_prompts_are_their_own() {
         let mut rng = WorldRng::new(12);
         let mut texts = |p: Population| -> std::collections::BTreeSet<String> {
-            (0..500)
-                .map(|_| Annotators::new(p).sample_prompt(&mut rng).text)
-                .collect()
+            (0..500).map(|_| Annotators::new(p).sample_prompt(&mut rng).text).collect()
         };
         let held_out = texts(Population::Ir);
         for p in [Population::Hps, Population::Pick, Population::Aes] {

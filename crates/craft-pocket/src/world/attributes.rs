@@ -109,9 +109,9 @@ impl Shape {
         let up = -std::f32::consts::FRAC_PI_2;
         match self {
             Self::Circle => Vec::new(),
-            Self::Square => ring(4, std::f32::consts::FRAC_PI_4, |_| {
-                0.9 * std::f32::consts::SQRT_2
-            }),
+            Self::Square => {
+                ring(4, std::f32::consts::FRAC_PI_4, |_| 0.9 * std::f32::consts::SQRT_2)
+            }
             Self::Triangle => ring(3, up, |_| 1.3),
             Self::Star => ring(10, up, |i| if i % 2 == 0 { 1.28 } else { 1.28 * 0.42 }),
         }
@@ -120,14 +120,8 @@ impl Shape {
 
 impl Colour {
     /// All colours.
-    pub const ALL: [Self; 6] = [
-        Self::Red,
-        Self::Orange,
-        Self::Yellow,
-        Self::Green,
-        Self::Blue,
-        Self::Purple,
-    ];
+    pub const ALL: [Self; 6] =
+        [Self::Red, Self::Orange, Self::Yellow, Self::Green, Self::Blue, Self::Purple];
 
     /// The adjective.
     pub fn word(self) -> &'static str {

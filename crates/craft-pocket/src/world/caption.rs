@@ -41,11 +41,7 @@ pub fn sample_training_example(rng: &mut WorldRng) -> Example {
     if rng.chance(0.45) {
         let quality = Quality::sample_broad(rng);
         let caption = plain_caption(&scene, rng);
-        return Example {
-            scene,
-            quality,
-            caption,
-        };
+        return Example { scene, quality, caption };
     }
     let style = Style::random(rng);
     let quality = style.quality(rng);
@@ -56,11 +52,7 @@ pub fn sample_training_example(rng: &mut WorldRng) -> Example {
         }
         caption = style.caption(&plain_caption(&scene, rng), rng);
     }
-    Example {
-        scene,
-        quality,
-        caption,
-    }
+    Example { scene, quality, caption }
 }
 
 /// The style words of one caption.
@@ -133,11 +125,7 @@ impl Style {
                 && front.len() < 2
                 && self.noun.is_some()
                 && rng.chance(0.8);
-            if before {
-                front.push(p.text)
-            } else {
-                tail.push(p.text)
-            }
+            if before { front.push(p.text) } else { tail.push(p.text) }
         }
         let mut text = String::new();
         if let Some(noun) = self.noun {
@@ -159,11 +147,7 @@ impl Style {
 }
 
 fn article(word: &str) -> &'static str {
-    if word.starts_with(['a', 'e', 'i', 'o', 'u']) {
-        "an"
-    } else {
-        "a"
-    }
+    if word.starts_with(['a', 'e', 'i', 'o', 'u']) { "an" } else { "a" }
 }
 
 /// A plain caption of a scene: true, no style words; size, background and (of pairs, one time in six) the
@@ -189,11 +173,7 @@ fn describe(scene: &Scene, related: bool, rng: &mut WorldRng) -> String {
         (SceneKind::Count, Some(_)) => count_text(first, scene.objects.len(), rng),
         _ => single_text(first, rng),
     };
-    if rng.chance(0.35) {
-        with_background(&text, scene.background, rng)
-    } else {
-        text
-    }
+    if rng.chance(0.35) { with_background(&text, scene.background, rng) } else { text }
 }
 
 fn with_background(text: &str, background: Background, rng: &mut WorldRng) -> String {
@@ -207,33 +187,18 @@ fn with_background(text: &str, background: Background, rng: &mut WorldRng) -> St
 }
 
 fn size_word(size: SizeClass, rng: &mut WorldRng) -> &'static str {
-    let words = if size == SizeClass::Small {
-        SMALL_WORDS
-    } else {
-        LARGE_WORDS
-    };
+    let words = if size == SizeClass::Small { SMALL_WORDS } else { LARGE_WORDS };
     words[rng.weighted(&[0.6, 0.25, 0.15])]
 }
 
 /// "small red circle", "red circle", "circle that is red"; without its article.
 fn noun_phrase(look: Look, plural: bool, mention_size: bool, rng: &mut WorldRng) -> String {
-    let size = if mention_size {
-        format!("{} ", size_word(look.size, rng))
-    } else {
-        String::new()
-    };
-    let noun = if plural {
-        look.shape.plural()
-    } else {
-        look.shape.word()
-    };
+    let size = if mention_size { format!("{} ", size_word(look.size, rng)) } else { String::new() };
+    let noun = if plural { look.shape.plural() } else { look.shape.word() };
     let colour = look.colour.word();
     match rng.weighted(&[0.8, 0.12, 0.08]) {
         0 => format!("{size}{colour} {noun}"),
-        1 => format!(
-            "{size}{noun} that {} {colour}",
-            if plural { "are" } else { "is" }
-        ),
+        1 => format!("{size}{noun} that {} {colour}", if plural { "are" } else { "is" }),
         _ => format!("{size}{noun} in {colour}"),
     }
 }
@@ -280,11 +245,7 @@ fn pair_text(
     rng: &mut WorldRng,
 ) -> String {
     let swap = rng.chance(0.5);
-    let (a, b) = if swap {
-        (second, first)
-    } else {
-        (first, second)
-    };
+    let (a, b) = if swap { (second, first) } else { (first, second) };
     let mut named = |look: Look| {
         let size = if rng.chance(0.25) {
             format!("{} ", size_word(look.size, rng))
@@ -304,16 +265,12 @@ fn pair_text(
     };
     let relation = if swap { relation.inverse() } else { relation };
     let (words, here, there) = match relation {
-        Relation::LeftOf => (
-            ["left of", "to the left of", "on the left of"],
-            "on the left",
-            "on the right",
-        ),
-        Relation::RightOf => (
-            ["right of", "to the right of", "on the right of"],
-            "on the right",
-            "on the left",
-        ),
+        Relation::LeftOf => {
+            (["left of", "to the left of", "on the left of"], "on the left", "on the right")
+        }
+        Relation::RightOf => {
+            (["right of", "to the right of", "on the right of"], "on the right", "on the left")
+        }
         Relation::Above => (["above", "over", "above"], "at the top", "at the bottom"),
         Relation::Below => (["below", "under", "beneath"], "at the bottom", "at the top"),
     };
@@ -331,15 +288,7 @@ pub(crate) fn facts_of(text: &str) -> Vec<Fact> {
 
 /// Whether two objects are named.
 pub(crate) fn names_two(facts: &[Fact]) -> bool {
-    facts.iter().any(|f| {
-        matches!(
-            f,
-            Fact::Shape {
-                of: Subject::Second,
-                ..
-            }
-        )
-    })
+    facts.iter().any(|f| matches!(f, Fact::Shape { of: Subject::Second, .. }))
 }
 
 const FUNCTION_WORDS: &str = "a an the of one two three single pair group exactly that is are in on at against \
@@ -349,11 +298,7 @@ const FUNCTION_WORDS: &str = "a an the of one two three single pair group exactl
 /// their own.
 pub fn vocabulary() -> Vec<String> {
     let mut words: BTreeSet<&str> = FUNCTION_WORDS.split_whitespace().collect();
-    words.extend(
-        super::Shape::ALL
-            .iter()
-            .flat_map(|s| [s.word(), s.plural()]),
-    );
+    words.extend(super::Shape::ALL.iter().flat_map(|s| [s.word(), s.plural()]));
     words.extend(super::Colour::ALL.iter().map(|c| c.word()));
     words.extend(Background::ALL.iter().map(|b| b.word()));
     words.extend(SMALL_WORDS.iter().chain(&LARGE_WORDS));
@@ -368,8 +313,7 @@ mod tests {
     use crate::world::judge_scene;
 
     fn tokens(text: &str) -> impl Iterator<Item = &str> {
-        text.split(|c: char| !c.is_alphanumeric())
-            .filter(|t| !t.is_empty())
+        text.split(|c: char| !c.is_alphanumeric()).filter(|t| !t.is_empty())
     }
 
     #[test]
@@ -378,11 +322,7 @@ mod tests {
         let mut rng = WorldRng::new(5);
         for _ in 0..20_000 {
             let e = sample_training_example(&mut rng);
-            assert!(
-                e.caption.split_whitespace().count() <= MAX_WORDS,
-                "{}",
-                e.caption
-            );
+            assert!(e.caption.split_whitespace().count() <= MAX_WORDS, "{}", e.caption);
             assert_eq!(e.caption, e.caption.to_lowercase());
             for t in tokens(&e.caption) {
                 assert!(words.iter().any(|w| w == t), "{t} of {:?}", e.caption);
@@ -394,11 +334,7 @@ mod tests {
                 e.caption,
                 e.scene
             );
-            let least = if e.scene.kind == SceneKind::Pair {
-                4
-            } else {
-                3
-            };
+            let least = if e.scene.kind == SceneKind::Pair { 4 } else { 3 };
             assert!(facts.len() >= least, "{:?} {facts:?}", e.caption);
         }
     }
@@ -418,12 +354,7 @@ mod tests {
         }
         let mean = |v: &[f32]| v.iter().sum::<f32>() / v.len() as f32;
         assert!(crisp.len() > 300 && blurry.len() > 150);
-        assert!(
-            mean(&crisp) > 0.8 && mean(&blurry) < 0.2,
-            "{} {}",
-            mean(&crisp),
-            mean(&blurry)
-        );
+        assert!(mean(&crisp) > 0.8 && mean(&blurry) < 0.2, "{} {}", mean(&crisp), mean(&blurry));
         assert!(crisp.iter().any(|s| *s < 0.4));
     }
 
@@ -437,14 +368,9 @@ mod tests {
         for template in templates {
             let text = template["text"].as_str().unwrap();
             assert!(text.contains("{prompt}"));
-            let replace = template
-                .get("replace")
-                .map(|r| r.as_array().unwrap().clone())
-                .unwrap_or_default();
-            assert!(
-                seen.insert((text.to_string(), format!("{replace:?}"))),
-                "twice: {text}"
-            );
+            let replace =
+                template.get("replace").map(|r| r.as_array().unwrap().clone()).unwrap_or_default();
+            assert!(seen.insert((text.to_string(), format!("{replace:?}"))), "twice: {text}");
             let mut said = text.replace("{prompt}", "");
             for pair in replace {
                 for side in pair.as_array().unwrap() {

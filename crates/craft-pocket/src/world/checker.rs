@@ -61,10 +61,7 @@ pub fn look(image: &[u8]) -> Option<View> {
     } else {
         Background::Grey
     };
-    Some(View {
-        objects: segments.blobs.iter().filter_map(see).collect(),
-        background,
-    })
+    Some(View { objects: segments.blobs.iter().filter_map(see).collect(), background })
 }
 
 fn see(blob: &Blob) -> Option<Seen> {
@@ -72,11 +69,7 @@ fn see(blob: &Blob) -> Option<Seen> {
     (fit.overlap >= LEAST_OVERLAP && fit.radius >= LEAST_RADIUS).then(|| Seen {
         shape: fit.shape,
         colour: nearest_colour(blob.hue),
-        size: if fit.radius >= LARGE_FROM {
-            SizeClass::Large
-        } else {
-            SizeClass::Small
-        },
+        size: if fit.radius >= LARGE_FROM { SizeClass::Large } else { SizeClass::Small },
         x: fit.x,
         y: fit.y,
     })
@@ -88,10 +81,9 @@ pub(super) fn nearest_colour(hue: f32) -> Colour {
         let d = (hue - c.hsv().0).rem_euclid(360.0);
         d.min(360.0 - d)
     };
-    Colour::ALL.into_iter().fold(
-        Colour::Red,
-        |best, c| if apart(c) < apart(best) { c } else { best },
-    )
+    Colour::ALL
+        .into_iter()
+        .fold(Colour::Red, |best, c| if apart(c) < apart(best) { c } else { best })
 }
 
 #[cfg(test)]
@@ -151,9 +143,8 @@ mod tests {
         for image in [vec![128; IMAGE_BYTES], vec![0; 17], vec![255; IMAGE_BYTES]] {
             assert!(check(&image, &facts).iter().all(|r| !r.passed));
         }
-        let noise: Vec<u8> = (0..IMAGE_BYTES)
-            .map(|i| (i.wrapping_mul(2_654_435_761) >> 13) as u8)
-            .collect();
+        let noise: Vec<u8> =
+            (0..IMAGE_BYTES).map(|i| (i.wrapping_mul(2_654_435_761) >> 13) as u8).collect();
         assert_eq!(check(&noise, &facts).len(), facts.len());
     }
 }

@@ -36,27 +36,15 @@ pub fn depict(facts: &[Fact], rng: &mut WorldRng) -> Scene {
         match *fact {
             Fact::Shape { of, shape } => {
                 two |= is_second(of);
-                if is_second(of) {
-                    second.shape = shape
-                } else {
-                    first.shape = shape
-                }
+                if is_second(of) { second.shape = shape } else { first.shape = shape }
             }
             Fact::Colour { of, colour } => {
                 two |= is_second(of);
-                if is_second(of) {
-                    second.colour = colour
-                } else {
-                    first.colour = colour
-                }
+                if is_second(of) { second.colour = colour } else { first.colour = colour }
             }
             Fact::Size { of, size } => {
                 two |= is_second(of);
-                if is_second(of) {
-                    second.size = size
-                } else {
-                    first.size = size
-                }
+                if is_second(of) { second.size = size } else { first.size = size }
             }
             Fact::Count { count: said } => count = Some(usize::from(said)),
             Fact::Relation { relation: said } => (relation, two) = (said, true),
@@ -66,21 +54,8 @@ pub fn depict(facts: &[Fact], rng: &mut WorldRng) -> Scene {
     if two {
         return Scene::pair(first, second, relation, background, rng);
     }
-    let each = facts.iter().any(|f| {
-        matches!(
-            f,
-            Fact::Shape {
-                of: Subject::Each,
-                ..
-            }
-        )
-    });
-    Scene::counted(
-        first,
-        count.unwrap_or(if each { 2 } else { 1 }),
-        background,
-        rng,
-    )
+    let each = facts.iter().any(|f| matches!(f, Fact::Shape { of: Subject::Each, .. }));
+    Scene::counted(first, count.unwrap_or(if each { 2 } else { 1 }), background, rng)
 }
 
 /// A scene in which at least one fact of the text does not hold: facts altered, colours exchanged between
@@ -96,24 +71,12 @@ pub fn depict_wrongly(facts: &[Fact], rng: &mut WorldRng) -> Scene {
 }
 
 fn depict_otherwise(facts: &[Fact], rng: &mut WorldRng) -> Scene {
-    let two = facts.iter().any(|f| {
-        matches!(
-            f,
-            Fact::Shape {
-                of: Subject::Second,
-                ..
-            }
-        )
-    });
+    let two = facts.iter().any(|f| matches!(f, Fact::Shape { of: Subject::Second, .. }));
     let mut altered = facts.to_vec();
     match (two, rng.weighted(&[0.12, 0.16, 0.72])) {
         // One of two objects is missing.
         (true, 0) => {
-            let keep = if rng.chance(0.5) {
-                Subject::First
-            } else {
-                Subject::Second
-            };
+            let keep = if rng.chance(0.5) { Subject::First } else { Subject::Second };
             altered.retain(|f| match f {
                 Fact::Shape { of, .. } | Fact::Colour { of, .. } | Fact::Size { of, .. } => {
                     *of == keep
@@ -133,27 +96,16 @@ fn depict_otherwise(facts: &[Fact], rng: &mut WorldRng) -> Scene {
         (true, 1) => {
             for fact in &mut altered {
                 if let Fact::Colour { of, .. } = fact {
-                    *of = if *of == Subject::First {
-                        Subject::Second
-                    } else {
-                        Subject::First
-                    };
+                    *of = if *of == Subject::First { Subject::Second } else { Subject::First };
                 }
             }
         }
         // An object too many.
         (false, 0) if altered.contains(&Fact::Count { count: 1 }) => {
-            altered.push(Fact::Shape {
-                of: Subject::Second,
-                shape: rng.pick(&Shape::ALL),
-            });
+            altered.push(Fact::Shape { of: Subject::Second, shape: rng.pick(&Shape::ALL) });
         }
         _ => {
-            let wrong = if altered.len() > 2 && rng.chance(0.3) {
-                2
-            } else {
-                1
-            };
+            let wrong = if altered.len() > 2 && rng.chance(0.3) { 2 } else { 1 };
             for _ in 0..wrong {
                 let i = rng.below(altered.len());
                 if let Some(fact) = altered.get_mut(i) {
@@ -169,30 +121,15 @@ fn depict_otherwise(facts: &[Fact], rng: &mut WorldRng) -> Scene {
 fn alter(fact: Fact, rng: &mut WorldRng) -> Fact {
     loop {
         let other = match fact {
-            Fact::Shape { of, .. } => Fact::Shape {
-                of,
-                shape: rng.pick(&Shape::ALL),
-            },
-            Fact::Colour { of, .. } => Fact::Colour {
-                of,
-                colour: rng.pick(&Colour::ALL),
-            },
-            Fact::Size { of, .. } => Fact::Size {
-                of,
-                size: rng.pick(&SizeClass::ALL),
-            },
-            Fact::Count { .. } => Fact::Count {
-                count: 1 + rng.below(3) as u8,
-            },
-            Fact::Relation { relation } if rng.chance(0.5) => Fact::Relation {
-                relation: relation.inverse(),
-            },
-            Fact::Relation { .. } => Fact::Relation {
-                relation: rng.pick(&Relation::ALL),
-            },
-            Fact::Background { .. } => Fact::Background {
-                background: rng.pick(&Background::ALL),
-            },
+            Fact::Shape { of, .. } => Fact::Shape { of, shape: rng.pick(&Shape::ALL) },
+            Fact::Colour { of, .. } => Fact::Colour { of, colour: rng.pick(&Colour::ALL) },
+            Fact::Size { of, .. } => Fact::Size { of, size: rng.pick(&SizeClass::ALL) },
+            Fact::Count { .. } => Fact::Count { count: 1 + rng.below(3) as u8 },
+            Fact::Relation { relation } if rng.chance(0.5) => {
+                Fact::Relation { relation: relation.inverse() }
+            }
+            Fact::Relation { .. } => Fact::Relation { relation: rng.pick(&Relation::ALL) },
+            Fact::Background { .. } => Fact::Background { background: rng.pick(&Background::ALL) },
         };
         if other != fact {
             return other;

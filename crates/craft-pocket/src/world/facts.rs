@@ -78,14 +78,8 @@ pub enum FactKind {
 
 impl FactKind {
     /// All kinds.
-    pub const ALL: [Self; 6] = [
-        Self::Shape,
-        Self::Colour,
-        Self::Size,
-        Self::Count,
-        Self::Relation,
-        Self::Background,
-    ];
+    pub const ALL: [Self; 6] =
+        [Self::Shape, Self::Colour, Self::Size, Self::Count, Self::Relation, Self::Background];
 
     /// Its name as it stands in JSON.
     pub fn word(self) -> &'static str {
@@ -131,27 +125,13 @@ impl Fact {
         };
         let verb = |of: Subject| if of == Subject::Each { "are" } else { "is" };
         match *self {
-            Self::Shape {
-                of: Subject::Each,
-                shape,
-            } => format!("the objects are {}", shape.plural()),
-            Self::Shape {
-                of: Subject::First,
-                shape,
-            } => format!("there is a {}", shape.word()),
-            Self::Shape {
-                of: Subject::Second,
-                shape,
-            } => {
-                let same = all.contains(&Self::Shape {
-                    of: Subject::First,
-                    shape,
-                });
-                format!(
-                    "there is a {}{}",
-                    if same { "second " } else { "" },
-                    shape.word()
-                )
+            Self::Shape { of: Subject::Each, shape } => {
+                format!("the objects are {}", shape.plural())
+            }
+            Self::Shape { of: Subject::First, shape } => format!("there is a {}", shape.word()),
+            Self::Shape { of: Subject::Second, shape } => {
+                let same = all.contains(&Self::Shape { of: Subject::First, shape });
+                format!("there is a {}{}", if same { "second " } else { "" }, shape.word())
             }
             Self::Colour { of, colour } => {
                 format!("the {} {} {}", name(of), verb(of), colour.word())

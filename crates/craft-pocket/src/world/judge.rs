@@ -40,10 +40,7 @@ impl View {
             x: o.x,
             y: o.y,
         };
-        Self {
-            objects: scene.objects.iter().map(see).collect(),
-            background: scene.background,
-        }
+        Self { objects: scene.objects.iter().map(see).collect(), background: scene.background }
     }
 }
 
@@ -73,11 +70,7 @@ pub fn judge(view: &View, facts: &[Fact]) -> Judged {
         .any(|f| subject(f) == Some(Subject::Second) || matches!(f, Fact::Relation { .. }));
     let mut best: (f32, Option<usize>, Option<usize>) = (-1.0, None, None);
     let candidates = |used: bool| {
-        if used {
-            (0..n).map(Some).chain([None]).collect()
-        } else {
-            vec![None]
-        }
+        if used { (0..n).map(Some).chain([None]).collect() } else { vec![None] }
     };
     for first in candidates(true) {
         for second in candidates(two) {
@@ -96,16 +89,10 @@ pub fn judge(view: &View, facts: &[Fact]) -> Judged {
                     Fact::Colour { .. } => 1.03,
                     _ => 1.0,
                 };
-                let weight = if subject(fact) == Some(Subject::First) {
-                    weight + 0.004
-                } else {
-                    weight
-                };
-                score += if on.is_some_and(|i| fits(&view.objects[i], fact)) {
-                    weight
-                } else {
-                    0.0
-                };
+                let weight =
+                    if subject(fact) == Some(Subject::First) { weight + 0.004 } else { weight };
+                score +=
+                    if on.is_some_and(|i| fits(&view.objects[i], fact)) { weight } else { 0.0 };
             }
             // Equal looks: the relation decides; an object is better than none.
             if relation_of(facts).is_some_and(|r| related(view, first, second, r)) {
@@ -182,23 +169,17 @@ fn related(view: &View, first: Option<usize>, second: Option<usize>, relation: R
 }
 
 fn relation_of(facts: &[Fact]) -> Option<Relation> {
-    facts.iter().find_map(|f| {
-        if let Fact::Relation { relation } = f {
-            Some(*relation)
-        } else {
-            None
-        }
-    })
+    facts.iter().find_map(
+        |f| {
+            if let Fact::Relation { relation } = f { Some(*relation) } else { None }
+        },
+    )
 }
 
 fn said_count(facts: &[Fact]) -> Option<usize> {
-    facts.iter().find_map(|f| {
-        if let Fact::Count { count } = f {
-            Some(usize::from(*count))
-        } else {
-            None
-        }
-    })
+    facts
+        .iter()
+        .find_map(|f| if let Fact::Count { count } = f { Some(usize::from(*count)) } else { None })
 }
 
 #[cfg(test)]
@@ -207,13 +188,7 @@ mod tests {
     use crate::world::parse_facts;
 
     fn seen(shape: Shape, colour: Colour, x: f32, y: f32) -> Seen {
-        Seen {
-            shape,
-            colour,
-            size: SizeClass::Small,
-            x,
-            y,
-        }
+        Seen { shape, colour, size: SizeClass::Small, x, y }
     }
 
     #[test]
@@ -230,15 +205,9 @@ mod tests {
         let mut swapped = right.clone();
         swapped.objects[0].y = 5.0;
         assert_eq!(judge(&swapped, &facts), [true, true, true, true, false]);
-        let lone = View {
-            objects: right.objects[..1].to_vec(),
-            background: Background::White,
-        };
+        let lone = View { objects: right.objects[..1].to_vec(), background: Background::White };
         assert_eq!(judge(&lone, &facts), [false, false, true, true, false]);
-        let none = View {
-            objects: Vec::new(),
-            background: Background::White,
-        };
+        let none = View { objects: Vec::new(), background: Background::White };
         assert_eq!(judge(&none, &facts), [false; 5]);
     }
 

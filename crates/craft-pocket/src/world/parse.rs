@@ -19,24 +19,16 @@ pub fn parse_facts(text: &str) -> Option<Vec<Fact>> {
         plural: bool,
     }
     let lower = text.to_lowercase();
-    let tokens: Vec<&str> = lower
-        .split(|c: char| !c.is_alphanumeric())
-        .filter(|t| !t.is_empty())
-        .collect();
+    let tokens: Vec<&str> =
+        lower.split(|c: char| !c.is_alphanumeric()).filter(|t| !t.is_empty()).collect();
     let mut objects: Vec<Named> = Vec::new();
     let mut pending = Named::default();
     let (mut count, mut relation, mut background) = (None, None, None);
     for (i, token) in tokens.iter().enumerate() {
         let before = if i == 0 { "" } else { tokens[i - 1] };
-        if let Some(shape) = Shape::ALL
-            .into_iter()
-            .find(|s| [s.word(), s.plural()].contains(token))
+        if let Some(shape) = Shape::ALL.into_iter().find(|s| [s.word(), s.plural()].contains(token))
         {
-            objects.push(Named {
-                shape: Some(shape),
-                plural: *token == shape.plural(),
-                ..pending
-            });
+            objects.push(Named { shape: Some(shape), plural: *token == shape.plural(), ..pending });
             pending = Named::default();
         } else if let Some(colour) = Colour::ALL.into_iter().find(|c| c.word() == *token) {
             match objects.last_mut() {
@@ -128,14 +120,8 @@ mod tests {
         assert_eq!(
             facts,
             [
-                Fact::Colour {
-                    of: Subject::Each,
-                    colour: Colour::Blue
-                },
-                Fact::Shape {
-                    of: Subject::Each,
-                    shape: Shape::Star
-                },
+                Fact::Colour { of: Subject::Each, colour: Colour::Blue },
+                Fact::Shape { of: Subject::Each, shape: Shape::Star },
                 Fact::Count { count: 2 }
             ]
         );

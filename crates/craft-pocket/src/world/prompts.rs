@@ -48,11 +48,7 @@ impl PocketPrompt {
             SceneKind::Count => "count",
             SceneKind::Pair => "pair",
         };
-        Self {
-            text,
-            category: category.to_string(),
-            facts,
-        }
+        Self { text, category: category.to_string(), facts }
     }
 
     /// The split that the content of this prompt belongs to: 60 % train, 13 % select, 27 % eval.
@@ -93,23 +89,14 @@ pub fn prompts(seed: u64, n: usize, split: Split) -> Vec<PocketPrompt> {
 /// Hash of the content: equal for paraphrases, and for "A left of B" and "B right of A".
 fn content_hash(facts: &[Fact]) -> u64 {
     let mut facts = facts.to_vec();
-    let backwards = facts.iter().any(|f| {
-        matches!(
-            f,
-            Fact::Relation {
-                relation: Relation::RightOf | Relation::Below
-            }
-        )
-    });
+    let backwards = facts
+        .iter()
+        .any(|f| matches!(f, Fact::Relation { relation: Relation::RightOf | Relation::Below }));
     if names_two(&facts) && backwards {
         for fact in &mut facts {
             match fact {
                 Fact::Shape { of, .. } | Fact::Colour { of, .. } | Fact::Size { of, .. } => {
-                    *of = if *of == Subject::First {
-                        Subject::Second
-                    } else {
-                        Subject::First
-                    };
+                    *of = if *of == Subject::First { Subject::Second } else { Subject::First };
                 }
                 Fact::Relation { relation } => *relation = relation.inverse(),
                 _ => {}
@@ -122,9 +109,9 @@ fn content_hash(facts: &[Fact]) -> u64 {
 
 /// FNV-1a, with a final mix since its low bits alone are weak.
 pub(crate) fn fnv(text: &str) -> u64 {
-    let hash = text.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |h, b| {
-        (h ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3)
-    });
+    let hash = text
+        .bytes()
+        .fold(0xcbf2_9ce4_8422_2325_u64, |h, b| (h ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3));
     (hash ^ (hash >> 31)).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 20
 }
 
@@ -137,11 +124,7 @@ mod tests {
     fn splits_are_large_unique_and_disjoint_in_content() {
         let mut texts = BTreeSet::new();
         let mut contents = Vec::new();
-        for (split, n) in [
-            (Split::Train, 1500),
-            (Split::Select, 240),
-            (Split::Eval, 480),
-        ] {
+        for (split, n) in [(Split::Train, 1500), (Split::Select, 240), (Split::Eval, 480)] {
             let found = prompts(7, n, split);
             assert_eq!(found.len(), n);
             assert_eq!(&prompts(7, 10, split)[..], &found[..10]);

@@ -28,33 +28,18 @@ impl Quality {
 
     /// All four axes at one value.
     pub const fn even(value: f32) -> Self {
-        Self {
-            sharpness: value,
-            contrast: value,
-            cleanliness: value,
-            composition: value,
-        }
+        Self { sharpness: value, contrast: value, cleanliness: value, composition: value }
     }
 
     /// Axes in the order of [`AXES`], clamped to 0..=1.
     pub fn from_array(axes: [f32; 4]) -> Self {
         let [sharpness, contrast, cleanliness, composition] = axes.map(|v| v.clamp(0.0, 1.0));
-        Self {
-            sharpness,
-            contrast,
-            cleanliness,
-            composition,
-        }
+        Self { sharpness, contrast, cleanliness, composition }
     }
 
     /// Axes in the order of [`AXES`].
     pub fn to_array(self) -> [f32; 4] {
-        [
-            self.sharpness,
-            self.contrast,
-            self.cleanliness,
-            self.composition,
-        ]
+        [self.sharpness, self.contrast, self.cleanliness, self.composition]
     }
 
     /// Mean of the four axes.

@@ -44,11 +44,7 @@ fn to_bytes(planes: &[[f32; PIXELS]; 3], contrast: f32) -> Vec<u8> {
         let mean = (planes[0][i] + planes[1][i] + planes[2][i]) / 3.0;
         let grey = MID_GREY + lightness * (mean - MID_GREY);
         for plane in planes {
-            bytes.push(
-                (grey + saturation * (plane[i] - mean))
-                    .round()
-                    .clamp(0.0, 255.0) as u8,
-            );
+            bytes.push((grey + saturation * (plane[i] - mean)).round().clamp(0.0, 255.0) as u8);
         }
     }
     bytes
@@ -69,35 +65,18 @@ fn draw_marks(
         let opacity = (wanted - drawn).min(1.0);
         drawn += 1.0;
         let (x, y) = (rng.between(1.0, side - 1.0), rng.between(1.0, side - 1.0));
-        let length = if rng.chance(0.3) {
-            0.3
-        } else {
-            rng.between(4.0, 10.0)
-        };
+        let length = if rng.chance(0.3) { 0.3 } else { rng.between(4.0, 10.0) };
         let (dy, dx) = (std::f32::consts::TAU * rng.uniform()).sin_cos();
-        let half_width = if length < 1.0 {
-            rng.between(1.0, 1.7)
-        } else {
-            rng.between(0.6, 1.0)
-        };
+        let half_width = if length < 1.0 { rng.between(1.0, 1.7) } else { rng.between(0.6, 1.0) };
         let dark = match background {
             Background::White => true,
             Background::Black => false,
             Background::Grey => rng.chance(0.6),
         };
         let away = rng.between(70.0, 125.0);
-        let shade = if dark {
-            background.shade() - away
-        } else {
-            background.shade() + away
-        };
+        let shade = if dark { background.shade() - away } else { background.shade() + away };
         let (ex, ey) = (x + length * dx, y + length * dy);
-        let around = [
-            x.min(ex) - 3.0,
-            y.min(ey) - 3.0,
-            x.max(ex) + 3.0,
-            y.max(ey) + 3.0,
-        ];
+        let around = [x.min(ex) - 3.0, y.min(ey) - 3.0, x.max(ex) + 3.0, y.max(ey) + 3.0];
         for_pixels(around, |i, px, py| {
             let along = ((px - x) * dx + (py - y) * dy).clamp(0.0, length);
             let distance = (px - x - along * dx).hypot(py - y - along * dy);
@@ -157,11 +136,7 @@ fn signed_distance(corners: &[(f32, f32)], radius: f32, x: f32, y: f32) -> f32 {
         }
         a = b;
     }
-    if inside {
-        -nearest.sqrt()
-    } else {
-        nearest.sqrt()
-    }
+    if inside { -nearest.sqrt() } else { nearest.sqrt() }
 }
 
 /// Separable Gaussian blur; the border is repeated.
@@ -208,10 +183,7 @@ mod tests {
         let scene = Scene::random(&mut rng);
         let apart = |a: Quality, b: Quality| -> f32 {
             let (a, b) = (render(&scene, &a), render(&scene, &b));
-            a.iter()
-                .zip(&b)
-                .map(|(x, y)| (f32::from(*x) - f32::from(*y)).abs())
-                .sum::<f32>()
+            a.iter().zip(&b).map(|(x, y)| (f32::from(*x) - f32::from(*y)).abs()).sum::<f32>()
                 / a.len() as f32
         };
         for axis in 0..4 {

@@ -48,25 +48,14 @@ impl Object {
     fn new(look: Look, rng: &mut WorldRng) -> Self {
         let (low, high) = look.size.radii();
         let (hue, saturation, value) = look.colour.hsv();
-        let angle = if look.shape == Shape::Circle {
-            0.0
-        } else {
-            rng.between(-0.2, 0.2)
-        };
+        let angle = if look.shape == Shape::Circle { 0.0 } else { rng.between(-0.2, 0.2) };
         let jitter = look.colour.hue_jitter();
         let rgb = hsv_to_rgb(
             hue + rng.between(-jitter, jitter),
             (saturation + rng.between(-0.05, 0.05)).min(1.0),
             (value + rng.between(-0.04, 0.04)).min(1.0),
         );
-        Self {
-            look,
-            x: 0.0,
-            y: 0.0,
-            radius: rng.between(low, high),
-            angle,
-            rgb,
-        }
+        Self { look, x: 0.0, y: 0.0, radius: rng.between(low, high), angle, rgb }
     }
 
     /// Corners in pixels relative to the centre; empty for a circle.
@@ -84,13 +73,8 @@ impl Object {
     /// Distance from the centre that corners of two neighbours may both use without touching: the farthest
     /// corner, less a little since two corners seldom meet.
     fn reach(&self) -> f32 {
-        let farthest = self
-            .look
-            .shape
-            .corners()
-            .iter()
-            .map(|(x, y)| x.hypot(*y))
-            .fold(0.0, f32::max);
+        let farthest =
+            self.look.shape.corners().iter().map(|(x, y)| x.hypot(*y)).fold(0.0, f32::max);
         self.radius * (0.95 * farthest).max(1.0)
     }
 
@@ -100,11 +84,9 @@ impl Object {
         if corners.is_empty() {
             return [-self.radius, -self.radius, self.radius, self.radius];
         }
-        corners
-            .iter()
-            .fold([0.0, 0.0, 0.0, 0.0], |e: [f32; 4], (x, y)| {
-                [e[0].min(*x), e[1].min(*y), e[2].max(*x), e[3].max(*y)]
-            })
+        corners.iter().fold([0.0, 0.0, 0.0, 0.0], |e: [f32; 4], (x, y)| {
+            [e[0].min(*x), e[1].min(*y), e[2].max(*x), e[3].max(*y)]
+        })
     }
 }
 
@@ -250,13 +232,7 @@ impl Scene {
             object.y = middle + scale * (object.y - 0.5 * (top + bottom)) + jy;
             object.radius *= scale;
         }
-        Self {
-            kind,
-            background,
-            objects,
-            relation,
-            seed: rng.bits(),
-        }
+        Self { kind, background, objects, relation, seed: rng.bits() }
     }
 
     /// The objects where a picture of this composition shows them: at 1 as they stand, at 0 shrunk to
@@ -280,16 +256,8 @@ impl Scene {
             let e = o.extent();
             let over_x = 0.35 * 0.5 * (e[2] - e[0]);
             let over_y = 0.35 * 0.5 * (e[3] - e[1]);
-            let room_x = if dx > 0.0 {
-                side - (o.x + e[2])
-            } else {
-                o.x + e[0]
-            };
-            let room_y = if dy > 0.0 {
-                side - (o.y + e[3])
-            } else {
-                o.y + e[1]
-            };
+            let room_x = if dx > 0.0 { side - (o.x + e[2]) } else { o.x + e[0] };
+            let room_y = if dy > 0.0 { side - (o.y + e[3]) } else { o.y + e[1] };
             farthest = farthest
                 .min((room_x + over_x) / dx.abs().max(1e-3))
                 .min((room_y + over_y) / dy.abs().max(1e-3));
@@ -303,17 +271,10 @@ impl Scene {
 }
 
 fn bounds(objects: &[Object]) -> [f32; 4] {
-    objects
-        .iter()
-        .fold([f32::MAX, f32::MAX, f32::MIN, f32::MIN], |b, o| {
-            let e = o.extent();
-            [
-                b[0].min(o.x + e[0]),
-                b[1].min(o.y + e[1]),
-                b[2].max(o.x + e[2]),
-                b[3].max(o.y + e[3]),
-            ]
-        })
+    objects.iter().fold([f32::MAX, f32::MAX, f32::MIN, f32::MIN], |b, o| {
+        let e = o.extent();
+        [b[0].min(o.x + e[0]), b[1].min(o.y + e[1]), b[2].max(o.x + e[2]), b[3].max(o.y + e[3])]
+    })
 }
 
 #[cfg(test)]
@@ -340,9 +301,7 @@ mod tests {
         for _ in 0..1000 {
             let scene = Scene::random(&mut rng);
             let [l, t, r, b] = bounds(&scene.placed(0.0));
-            let off = (0.5 * (l + r) - 32.0)
-                .abs()
-                .max((0.5 * (t + b) - 32.0).abs());
+            let off = (0.5 * (l + r) - 32.0).abs().max((0.5 * (t + b) - 32.0).abs());
             assert!(off > 3.0, "{off} {scene:?}");
             for o in scene.placed(0.0) {
                 assert!(o.x > 0.0 && o.x < 64.0 && o.y > 0.0 && o.y < 64.0);

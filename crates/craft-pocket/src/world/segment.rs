@@ -54,14 +54,10 @@ pub(super) fn segment(image: &[u8]) -> Segments {
             chroma = opponent.iter().map(length).collect();
         }
     }
-    let luma: Vec<f32> = image
-        .chunks_exact(3)
-        .map(|p| p.iter().map(|v| f32::from(*v)).sum::<f32>() / 3.0)
-        .collect();
+    let luma: Vec<f32> =
+        image.chunks_exact(3).map(|p| p.iter().map(|v| f32::from(*v)).sum::<f32>() / 3.0).collect();
     let peak = nth_largest(&chroma, 25);
-    let low = (0.28 * peak)
-        .max(LEAST_CHROMA)
-        .max(NOISE_MARGIN * noise_floor(&chroma, peak));
+    let low = (0.28 * peak).max(LEAST_CHROMA).max(NOISE_MARGIN * noise_floor(&chroma, peak));
     let all_coloured: Vec<bool> = chroma.iter().map(|c| *c > low).collect();
     let mut found: Vec<(f32, Vec<usize>)> = Vec::new();
     for region in components(&all_coloured, LEAST_PIXELS) {
@@ -71,14 +67,8 @@ pub(super) fn segment(image: &[u8]) -> Segments {
                 continue;
             }
             let mut mask = vec![false; PIXELS];
-            part.iter()
-                .filter(|i| chroma[**i] > level)
-                .for_each(|i| mask[*i] = true);
-            found.extend(
-                components(&mask, LEAST_PIXELS)
-                    .into_iter()
-                    .map(|c| (level, c)),
-            );
+            part.iter().filter(|i| chroma[**i] > level).for_each(|i| mask[*i] = true);
+            found.extend(components(&mask, LEAST_PIXELS).into_iter().map(|c| (level, c)));
         }
     }
     let strongest = found
@@ -98,10 +88,8 @@ pub(super) fn segment(image: &[u8]) -> Segments {
         .enumerate()
         .map(|(b, (_, pixels))| blob(b, pixels, &owner, &opponent, &chroma))
         .collect();
-    let mut rest: Vec<f32> = (0..PIXELS)
-        .filter(|i| chroma[*i] < 0.5 * low.min(peak))
-        .map(|i| luma[i])
-        .collect();
+    let mut rest: Vec<f32> =
+        (0..PIXELS).filter(|i| chroma[*i] < 0.5 * low.min(peak)).map(|i| luma[i]).collect();
     rest.sort_by(f32::total_cmp);
     let background = rest.get(rest.len() / 2).copied().unwrap_or(128.0);
     Segments { blobs, background }
@@ -121,10 +109,8 @@ fn opponents(image: &[u8]) -> (Vec<[f32; 3]>, Vec<f32>) {
     let calm = 0.25 * nth_largest(&first, 25);
     let mut tint = [0.0; 3];
     for (c, t) in tint.iter_mut().enumerate() {
-        let mut values: Vec<f32> = (0..PIXELS)
-            .filter(|i| first[*i] <= calm)
-            .map(|i| opponent[i][c])
-            .collect();
+        let mut values: Vec<f32> =
+            (0..PIXELS).filter(|i| first[*i] <= calm).map(|i| opponent[i][c]).collect();
         values.sort_by(f32::total_cmp);
         *t = values.get(values.len() / 2).copied().unwrap_or(0.0);
     }
@@ -143,15 +129,10 @@ fn length(o: &[f32; 3]) -> f32 {
 fn smooth(opponent: &mut [[f32; 3]]) {
     for (stride, step) in [(1, SIDE), (SIDE, 1)] {
         for row in 0..SIDE {
-            let line: Vec<[f32; 3]> = (0..SIDE)
-                .map(|x| opponent[row * step + x * stride])
-                .collect();
+            let line: Vec<[f32; 3]> =
+                (0..SIDE).map(|x| opponent[row * step + x * stride]).collect();
             for x in 0..SIDE {
-                let (a, b, c) = (
-                    line[x.saturating_sub(1)],
-                    line[x],
-                    line[(x + 1).min(SIDE - 1)],
-                );
+                let (a, b, c) = (line[x.saturating_sub(1)], line[x], line[(x + 1).min(SIDE - 1)]);
                 opponent[row * step + x * stride] =
                     [0, 1, 2].map(|k| 0.25 * a[k] + 0.5 * b[k] + 0.25 * c[k]);
             }
@@ -163,11 +144,7 @@ fn smooth(opponent: &mut [[f32; 3]]) {
 fn noise_floor(chroma: &[f32], peak: f32) -> f32 {
     let mut calm: Vec<f32> = chroma.iter().copied().filter(|c| *c < 0.5 * peak).collect();
     let middle = calm.len() / 2;
-    if calm.is_empty() {
-        0.0
-    } else {
-        *calm.select_nth_unstable_by(middle, f32::total_cmp).1
-    }
+    if calm.is_empty() { 0.0 } else { *calm.select_nth_unstable_by(middle, f32::total_cmp).1 }
 }
 
 fn nth_largest(values: &[f32], n: usize) -> f32 {
@@ -179,10 +156,7 @@ fn nth_largest(values: &[f32], n: usize) -> f32 {
 fn quantile(pixels: &[usize], values: &[f32], q: f32) -> f32 {
     let mut sorted: Vec<f32> = pixels.iter().map(|i| values[*i]).collect();
     sorted.sort_by(f32::total_cmp);
-    sorted
-        .get((q * sorted.len() as f32) as usize)
-        .copied()
-        .unwrap_or(0.0)
+    sorted.get((q * sorted.len() as f32) as usize).copied().unwrap_or(0.0)
 }
 
 /// 4-connected regions of at least `least` pixels.
@@ -233,18 +207,13 @@ fn by_hue(region: Vec<usize>, opponent: &[[f32; 3]]) -> Vec<Vec<usize>> {
     for i in &region {
         classes[super::checker::nearest_colour(hue(&opponent[*i])) as usize].push(*i);
     }
-    let large = classes
-        .iter()
-        .filter(|c| c.len() * 5 >= region.len() && c.len() >= LEAST_PIXELS)
-        .count();
+    let large =
+        classes.iter().filter(|c| c.len() * 5 >= region.len() && c.len() >= LEAST_PIXELS).count();
     if large < 2 {
         return vec![region];
     }
     let least = region.len();
-    classes
-        .into_iter()
-        .filter(|c| c.len() * 5 >= least && c.len() >= LEAST_PIXELS)
-        .collect()
+    classes.into_iter().filter(|c| c.len() * 5 >= least && c.len() >= LEAST_PIXELS).collect()
 }
 
 /// Hue in degrees of a colour less its mean.
@@ -280,12 +249,8 @@ fn blob(
     let mut reached = vec![false; PIXELS];
     for i in pixels {
         let (x, y) = (i % SIDE, i / SIDE);
-        cut = [
-            cut[0] || x == 0,
-            cut[1] || y == 0,
-            cut[2] || x + 1 == SIDE,
-            cut[3] || y + 1 == SIDE,
-        ];
+        cut =
+            [cut[0] || x == 0, cut[1] || y == 0, cut[2] || x + 1 == SIDE, cut[3] || y + 1 == SIDE];
         for ny in y.saturating_sub(2)..(y + 3).min(SIDE) {
             for nx in x.saturating_sub(2)..(x + 3).min(SIDE) {
                 let j = ny * SIDE + nx;
@@ -302,12 +267,5 @@ fn blob(
         }
     }
     let weight = area.max(1e-6);
-    Blob {
-        cover,
-        area,
-        x: sx / weight,
-        y: sy / weight,
-        hue: hue(&colour),
-        cut,
-    }
+    Blob { cover, area, x: sx / weight, y: sy / weight, hue: hue(&colour), cut }
 }

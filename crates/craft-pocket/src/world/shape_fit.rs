@@ -13,14 +13,8 @@ const GRID: usize = 20;
 const REACH: f32 = 1.75;
 const ANGLES: [f32; 5] = [-0.2, -0.1, 0.0, 0.1, 0.2];
 /// Radius in pixels and sharpness of the templates: blur of 0 to .3 radii.
-const LEVELS: [(f32, f32); 6] = [
-    (12.0, 1.0),
-    (12.0, 0.5),
-    (7.0, 0.6),
-    (7.0, 0.3),
-    (7.0, 0.0),
-    (6.0, 0.0),
-];
+const LEVELS: [(f32, f32); 6] =
+    [(12.0, 1.0), (12.0, 0.5), (7.0, 0.6), (7.0, 0.3), (7.0, 0.0), (6.0, 0.0)];
 
 /// Cover of a blob as [`segment`] reports it for a rendering, in units of its own size.
 struct Template {
@@ -49,20 +43,13 @@ fn templates() -> &'static [Template] {
     ALL.get_or_init(|| {
         let mut all = Vec::new();
         for shape in Shape::ALL {
-            let angles = if shape == Shape::Circle {
-                &[0.0][..]
-            } else {
-                &ANGLES[..]
-            };
+            let angles = if shape == Shape::Circle { &[0.0][..] } else { &ANGLES[..] };
             for angle in angles {
                 let drawn = LEVELS
                     .iter()
                     .map(|(radius, sharpness)| draw(shape, *angle, *radius, *sharpness));
                 all.extend(drawn.enumerate().filter_map(|(level, t)| {
-                    Some(Template {
-                        coarse: *angle == 0.0 && level % 2 == 1,
-                        ..t?
-                    })
+                    Some(Template { coarse: *angle == 0.0 && level % 2 == 1, ..t? })
                 }));
             }
         }
@@ -73,19 +60,8 @@ fn templates() -> &'static [Template] {
 /// A template goes the way of every blob: drawn, blurred, segmented, sampled.
 fn draw(shape: Shape, angle: f32, radius: f32, sharpness: f32) -> Option<Template> {
     let middle = SIDE as f32 / 2.0;
-    let look = Look {
-        shape,
-        colour: Colour::Red,
-        size: SizeClass::Large,
-    };
-    let object = Object {
-        look,
-        x: middle,
-        y: middle,
-        radius,
-        angle,
-        rgb: [255.0, 0.0, 0.0],
-    };
+    let look = Look { shape, colour: Colour::Red, size: SizeClass::Large };
+    let object = Object { look, x: middle, y: middle, radius, angle, rgb: [255.0, 0.0, 0.0] };
     let scene = Scene {
         kind: SceneKind::Single,
         background: Background::Grey,
@@ -93,24 +69,13 @@ fn draw(shape: Shape, angle: f32, radius: f32, sharpness: f32) -> Option<Templat
         relation: None,
         seed: 0,
     };
-    let image = super::render(
-        &scene,
-        &Quality {
-            sharpness,
-            ..Quality::BEST
-        },
-    );
+    let image = super::render(&scene, &Quality { sharpness, ..Quality::BEST });
     let blob = segment(&image).blobs.into_iter().next()?;
     let equal = equal_radius(&blob);
     let mut patch = vec![None; GRID * GRID];
     sample(&blob, blob.x, blob.y, equal, &mut patch);
     let cover = patch.into_iter().map(Option::unwrap_or_default).collect();
-    Some(Template {
-        shape,
-        cover,
-        coarse: false,
-        radius: radius / equal,
-    })
+    Some(Template { shape, cover, coarse: false, radius: radius / equal })
 }
 
 /// Radius of the disc of the blob's area.
@@ -136,11 +101,7 @@ pub(super) fn fit(blob: &Blob) -> Fit {
         }
     };
     let cut = blob.cut.contains(&true);
-    let scales: &[f32] = if cut {
-        &[0.95, 1.03, 1.12, 1.22, 1.34]
-    } else {
-        &[1.0]
-    };
+    let scales: &[f32] = if cut { &[0.95, 1.03, 1.12, 1.22, 1.34] } else { &[1.0] };
     let mut best: [Option<(Fit, f32)>; 4] = [None; 4];
     let mut patch = vec![None; GRID * GRID];
     let mut attempt =
@@ -150,24 +111,14 @@ pub(super) fn fit(blob: &Blob) -> Fit {
             // What lies outside of the templates' square counts against the fit.
             let unit = (2.0 * REACH * equal / GRID as f32).powi(2);
             let missed = (blob.area / unit - seen).max(0.0);
-            for template in templates()
-                .iter()
-                .filter(|t| only.map_or(t.coarse || !cut, |s| s == t.shape))
+            for template in
+                templates().iter().filter(|t| only.map_or(t.coarse || !cut, |s| s == t.shape))
             {
                 let overlap = compare(&patch, &template.cover, missed);
                 let place = &mut best[template.shape as usize];
                 if place.is_none_or(|(b, _)| overlap > b.overlap) {
                     let radius = equal * template.radius;
-                    *place = Some((
-                        Fit {
-                            shape: template.shape,
-                            radius,
-                            x,
-                            y,
-                            overlap,
-                        },
-                        equal,
-                    ));
+                    *place = Some((Fit { shape: template.shape, radius, x, y, overlap }, equal));
                 }
             }
         };
@@ -199,13 +150,7 @@ pub(super) fn fit(blob: &Blob) -> Fit {
             }
         }
     }
-    let nothing = Fit {
-        shape: Shape::Circle,
-        radius: equal,
-        x: blob.x,
-        y: blob.y,
-        overlap: 0.0,
-    };
+    let nothing = Fit { shape: Shape::Circle, radius: equal, x: blob.x, y: blob.y, overlap: 0.0 };
     best.into_iter()
         .flatten()
         .map(|(f, _)| f)

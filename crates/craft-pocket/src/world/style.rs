@@ -43,31 +43,16 @@ const ALL_ROUND: [f32; 4] = [0.75, 0.75, 0.75, 0.75];
 const NONE: [f32; 4] = [0.0; 4];
 
 const fn good(text: &'static str, form: Form, pull: [f32; 4]) -> StylePhrase {
-    StylePhrase {
-        text,
-        form,
-        mood: Mood::Good,
-        pull,
-    }
+    StylePhrase { text, form, mood: Mood::Good, pull }
 }
 
 const fn bad(text: &'static str, form: Form, pull: [f32; 4]) -> StylePhrase {
     let [a, b, c, d] = pull;
-    StylePhrase {
-        text,
-        form,
-        mood: Mood::Bad,
-        pull: [-a, -b, -c, -d],
-    }
+    StylePhrase { text, form, mood: Mood::Bad, pull: [-a, -b, -c, -d] }
 }
 
 const fn neutral(text: &'static str, form: Form) -> StylePhrase {
-    StylePhrase {
-        text,
-        form,
-        mood: Mood::Neutral,
-        pull: NONE,
-    }
+    StylePhrase { text, form, mood: Mood::Neutral, pull: NONE }
 }
 
 use Form::{Adjective as A, Tail as T};

@@ -32,11 +32,8 @@ fn turned(ctx: &Context<'_>) -> BTreeMap<String, (usize, usize)> {
         let (Some(base), Some(tuned)) = (pair.get("base"), pair.get("tuned")) else {
             continue;
         };
-        let before: BTreeMap<(&str, &str), bool> = base
-            .facts
-            .iter()
-            .map(|f| ((f.kind.as_str(), f.fact.as_str()), f.passed))
-            .collect();
+        let before: BTreeMap<(&str, &str), bool> =
+            base.facts.iter().map(|f| ((f.kind.as_str(), f.fact.as_str()), f.passed)).collect();
         for f in &tuned.facts {
             let entry = out.entry(f.kind.clone()).or_default();
             match (before.get(&(f.kind.as_str(), f.fact.as_str())), f.passed) {
@@ -52,11 +49,7 @@ fn turned(ctx: &Context<'_>) -> BTreeMap<String, (usize, usize)> {
 fn kind_table(ctx: &Context<'_>, kinds: &BTreeMap<String, Triple>) -> String {
     let turned = turned(ctx);
     let rate = |v: Option<f64>| v.map_or_else(|| "–".to_owned(), |v| format!("{:.1} %", v * 100.0));
-    let control_head = if ctx.has_control {
-        "<th class=\"n\">control</th>"
-    } else {
-        ""
-    };
+    let control_head = if ctx.has_control { "<th class=\"n\">control</th>" } else { "" };
     let mut out = format!(
         "<div class=\"scroll\"><table><thead><tr><th>kind</th><th class=\"n\">base</th><th class=\"n\">tuned</th>{control_head}<th>0 to 100 %</th>\
          <th class=\"n\">mended</th><th class=\"n\">broken</th><th class=\"n\">n</th></tr></thead><tbody>\n"
@@ -82,9 +75,7 @@ fn kind_table(ctx: &Context<'_>, kinds: &BTreeMap<String, Triple>) -> String {
         };
         let (won, lost) = turned
             .get(kind)
-            .map_or(("–".to_owned(), "–".to_owned()), |(a, b)| {
-                (a.to_string(), b.to_string())
-            });
+            .map_or(("–".to_owned(), "–".to_owned()), |(a, b)| (a.to_string(), b.to_string()));
         out += &format!(
             "<tr><th scope=\"row\">{}</th><td class=\"n\">{}</td><td class=\"n\">{}</td>{control}<td class=\"stack\">{bars}</td>\
              <td class=\"n\">{won}</td><td class=\"n\">{lost}</td><td class=\"n\">{n}</td></tr>\n",
@@ -105,26 +96,17 @@ fn drift_table(
     if drift.is_none_or(BTreeMap::is_empty) && diversity.is_none() {
         return absent("Drift and diversity");
     }
-    let control_head = if ctx.has_control {
-        "<th class=\"n\">control</th>"
-    } else {
-        ""
-    };
+    let control_head = if ctx.has_control { "<th class=\"n\">control</th>" } else { "" };
     let mut out = format!(
         "<div class=\"scroll\"><table><thead><tr><th>statistic</th><th class=\"n\">base</th><th class=\"n\">tuned</th>{control_head}<th class=\"n\">change</th>\
          <th>lamp</th></tr></thead><tbody>\n"
     );
-    let rows = drift
-        .into_iter()
-        .flatten()
-        .map(|(n, t)| (n.replace('_', " "), t));
+    let rows = drift.into_iter().flatten().map(|(n, t)| (n.replace('_', " "), t));
     for (name, t) in rows.chain(diversity.map(|t| ("diversity".to_owned(), t))) {
         let change = relative(t);
         let level = drift_level(change);
-        let words = change.map_or_else(
-            || "–".to_owned(),
-            |c| format!("{:+.1} %", c * 100.0).replace('-', "−"),
-        );
+        let words = change
+            .map_or_else(|| "–".to_owned(), |c| format!("{:+.1} %", c * 100.0).replace('-', "−"));
         let control = if ctx.has_control {
             format!("<td class=\"n\">{}</td>", opt(t.control))
         } else {

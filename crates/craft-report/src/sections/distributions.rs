@@ -36,11 +36,8 @@ fn row(ctx: &Context<'_>, reward: &Reward) -> String {
     if sets.is_empty() {
         return String::new();
     }
-    let rows: Vec<(&str, &str, f64)> = ctx
-        .deltas(name, "tuned")
-        .into_iter()
-        .map(|(p, d)| (p, ctx.eval_text(p), d))
-        .collect();
+    let rows: Vec<(&str, &str, f64)> =
+        ctx.deltas(name, "tuned").into_iter().map(|(p, d)| (p, ctx.eval_text(p), d)).collect();
     let control: Vec<f64> = ctx.deltas(name, "control").into_values().collect();
     let points: Vec<(usize, &str, f64, f64)> = ctx
         .pairs

@@ -15,12 +15,7 @@ pub(crate) fn render(ctx: &Context<'_>, f: &Funnel) -> String {
     out += "</div>\n<div class=\"card\"><h3>Why candidates fell</h3>\n";
     out += &reasons(f);
     out += "</div></div>\n<div class=\"charts\">\n";
-    out += &charts::bars(
-        "Weights of the selected samples",
-        "weight in the loss",
-        &f.weights,
-        20,
-    );
+    out += &charts::bars("Weights of the selected samples", "weight in the loss", &f.weights, 20);
     out += &agreement(ctx);
     out + "</div>\n"
 }
@@ -58,22 +53,10 @@ fn bars(ctx: &Context<'_>, f: &Funnel) -> String {
     }
     out += &bar("other wordings, judged", "", f.judged, whole, "candidates");
     for (reward, n) in &f.passed_by {
-        out += &bar(
-            &format!("passed {reward}"),
-            "single",
-            *n,
-            f.judged,
-            "judged",
-        );
+        out += &bar(&format!("passed {reward}"), "single", *n, f.judged, "judged");
     }
     out += &bar("passed the filter", "", f.passed, f.judged, "judged");
-    out += &bar(
-        "selected to train on",
-        "final",
-        f.selected,
-        f.passed,
-        "passed",
-    );
+    out += &bar("selected to train on", "final", f.selected, f.passed, "passed");
     out += "</ol>\n";
     out + &format!(
         "<p class=\"fine\">{} of {} prompts have a candidate that passed, {} a selected one. The bars of single rewards are \
@@ -81,13 +64,10 @@ fn bars(ctx: &Context<'_>, f: &Funnel) -> String {
         f.prompts_passed,
         f.prompts,
         f.prompts_selected,
-        ctx.run
-            .control
-            .as_ref()
-            .map_or_else(String::new, |c| format!(
-                " The random control trains on {} candidates.",
-                c.len()
-            ))
+        ctx.run.control.as_ref().map_or_else(String::new, |c| format!(
+            " The random control trains on {} candidates.",
+            c.len()
+        ))
     )
 }
 
@@ -128,20 +108,14 @@ fn agreement(ctx: &Context<'_>) -> String {
         std::collections::BTreeMap::new();
     let shared: Vec<&str> = names
         .into_iter()
-        .filter(|n| {
-            scores
-                .values()
-                .any(|l| l.scores.get(*n).copied().flatten().is_some())
-        })
+        .filter(|n| scores.values().any(|l| l.scores.get(*n).copied().flatten().is_some()))
         .collect();
     for c in candidates {
         let Some(line) = scores.get(&c.id) else {
             continue;
         };
-        let row: Option<Vec<f64>> = shared
-            .iter()
-            .map(|n| line.scores.get(*n).copied().flatten())
-            .collect();
+        let row: Option<Vec<f64>> =
+            shared.iter().map(|n| line.scores.get(*n).copied().flatten()).collect();
         if let Some(row) = row {
             groups.entry(&c.prompt_id).or_default().push(row);
         }
@@ -167,11 +141,7 @@ fn agreement(ctx: &Context<'_>) -> String {
     for (i, n) in shared.iter().enumerate() {
         out += &format!("<tr><th scope=\"row\">{}</th>", esc(n));
         for j in 0..shared.len() {
-            let r = if i == j {
-                Some(1.0)
-            } else {
-                stats::spearman(&columns[i], &columns[j])
-            };
+            let r = if i == j { Some(1.0) } else { stats::spearman(&columns[i], &columns[j]) };
             out += &r.map_or_else(
                 || "<td>–</td>".to_owned(),
                 |r| {

@@ -9,11 +9,8 @@ pub(crate) fn pairs(ctx: &Context<'_>) -> String {
     }
     let mut options = String::new();
     for r in &ctx.rewards {
-        options += &format!(
-            "<option value=\"{0}\">{0} ({1})</option>",
-            esc(&r.name),
-            r.role.words()
-        );
+        options +=
+            &format!("<option value=\"{0}\">{0} ({1})</option>", esc(&r.name), r.role.words());
     }
     let control = if ctx.has_control {
         ""

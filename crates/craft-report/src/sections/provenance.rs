@@ -8,22 +8,11 @@ use crate::run::Stage;
 
 pub(crate) fn render(ctx: &Context<'_>) -> String {
     let mut out = String::from("<div class=\"card\"><h3>Make it again</h3>\n");
-    let said = ctx
-        .run
-        .summary
-        .as_ref()
-        .and_then(|s| s.get("command"))
-        .map(words);
+    let said = ctx.run.summary.as_ref().and_then(|s| s.get("command")).map(words);
     let command = said.unwrap_or_else(|| {
-        format!(
-            "craft run {}/recipe.toml --out {0}-again",
-            shell(&ctx.run.name)
-        )
+        format!("craft run {}/recipe.toml --out {0}-again", shell(&ctx.run.name))
     });
-    out += &format!(
-        "<pre class=\"command\"><code>{}</code></pre>\n",
-        esc(&command)
-    );
+    out += &format!("<pre class=\"command\"><code>{}</code></pre>\n", esc(&command));
     if let Some(recipe) = &ctx.run.recipe {
         let seeds = seeds(recipe);
         if !seeds.is_empty() {
@@ -42,10 +31,11 @@ pub(crate) fn render(ctx: &Context<'_>) -> String {
     out += "</div>\n";
     out += &summary(ctx.run.summary.as_ref());
     out += "<details><summary>recipe.toml</summary>";
-    out += &ctx.run.recipe.as_ref().map_or_else(
-        || absent("recipe.toml"),
-        |r| format!("<pre><code>{}</code></pre>", esc(r)),
-    );
+    out += &ctx
+        .run
+        .recipe
+        .as_ref()
+        .map_or_else(|| absent("recipe.toml"), |r| format!("<pre><code>{}</code></pre>", esc(r)));
     out + "</details>\n"
 }
 
@@ -98,11 +88,8 @@ fn stages(stages: &[Stage]) -> String {
     );
     for s in stages {
         let share = s.seconds.map_or(0.0, |t| t / total.max(1e-9) * 100.0);
-        let counts: Vec<String> = s
-            .counts
-            .iter()
-            .map(|(k, v)| format!("{} {}", esc(k), esc(&v.to_string())))
-            .collect();
+        let counts: Vec<String> =
+            s.counts.iter().map(|(k, v)| format!("{} {}", esc(k), esc(&v.to_string()))).collect();
         let version = s.version.map_or_else(String::new, |v| format!(" v{v}"));
         out += &format!(
             "<tr><th scope=\"row\">{}</th><td>{}{version}</td><td class=\"n\">{}</td><td><span class=\"track\"><span style=\"width:{share:.1}%\"></span></span></td>\
@@ -153,20 +140,13 @@ fn files(stage: &Stage) -> String {
         );
     }
     for (name, value) in stage.outputs.iter().filter(|(n, _)| !is_picture(n)) {
-        let sha = value
-            .get("sha256")
-            .and_then(Value::as_str)
-            .or_else(|| value.as_str())
-            .unwrap_or("–");
+        let sha =
+            value.get("sha256").and_then(Value::as_str).or_else(|| value.as_str()).unwrap_or("–");
         let size = value
             .get("bytes")
             .and_then(Value::as_f64)
             .map_or_else(String::new, |b| format!(" ({})", bytes(b)));
-        rows += &format!(
-            "<li>out <b>{}</b>{size} <code>{}</code></li>",
-            esc(name),
-            esc(sha)
-        );
+        rows += &format!("<li>out <b>{}</b>{size} <code>{}</code></li>", esc(name), esc(sha));
     }
     let n = stage.inputs.len() + stage.outputs.len();
     if n == 0 {
@@ -180,9 +160,7 @@ fn files(stage: &Stage) -> String {
 }
 
 fn is_picture(name: &str) -> bool {
-    [".png", ".jpg", ".jpeg", ".webp"]
-        .iter()
-        .any(|end| name.ends_with(end))
+    [".png", ".jpg", ".jpeg", ".webp"].iter().any(|end| name.ends_with(end))
 }
 
 fn summary(summary: Option<&Value>) -> String {

@@ -72,10 +72,9 @@ fn reward_tiles(ctx: &Context<'_>) -> String {
         }
         if let Some(d) = e.tuned_minus_control.as_ref().and_then(|v| v.delta) {
             let v = e.tuned_minus_control.as_ref();
-            let ci = v.and_then(|v| known(v.ci95)).map_or_else(
-                || "no interval".to_owned(),
-                |ci| format!("95 % {}", interval(ci)),
-            );
+            let ci = v
+                .and_then(|v| known(v.ci95))
+                .map_or_else(|| "no interval".to_owned(), |ci| format!("95 % {}", interval(ci)));
             let wins = v
                 .and_then(|v| v.win_rate)
                 .map_or_else(String::new, |w| format!("; wins {}", percent(w)));
@@ -91,9 +90,8 @@ fn reward_tiles(ctx: &Context<'_>) -> String {
     if let Some(e) = ctx.eval("checker")
         && let (Some(b), Some(t)) = (e.base, e.tuned)
     {
-        let control = e
-            .control
-            .map_or_else(String::new, |c| format!("; control {:.1} %", c * 100.0));
+        let control =
+            e.control.map_or_else(String::new, |c| format!("; control {:.1} %", c * 100.0));
         let text = format!("base {:.1} %{control}", b * 100.0);
         out += &tile(
             "checker",
@@ -116,9 +114,8 @@ fn cost_tiles(ctx: &Context<'_>, funnel: &Funnel) -> String {
         None
     });
     if let Some(seconds) = total {
-        let memory = summary
-            .and_then(|s| s.get("peak_rss_bytes"))
-            .and_then(serde_json::Value::as_f64);
+        let memory =
+            summary.and_then(|s| s.get("peak_rss_bytes")).and_then(serde_json::Value::as_f64);
         let memory = memory.map_or_else(String::new, |b| format!("peak memory {}", bytes(b)));
         out += &tile("", "time spent", &duration(seconds), &memory, "");
     }
@@ -147,28 +144,17 @@ fn cost_tiles(ctx: &Context<'_>, funnel: &Funnel) -> String {
 /// `seconds` of run.json: a number, or an object with `total`, or the sum of an object's numbers.
 pub(crate) fn total_seconds(summary: &serde_json::Value) -> Option<f64> {
     let seconds = summary.get("seconds")?;
-    if let Some(total) = seconds
-        .as_f64()
-        .or_else(|| seconds.get("total").and_then(serde_json::Value::as_f64))
+    if let Some(total) =
+        seconds.as_f64().or_else(|| seconds.get("total").and_then(serde_json::Value::as_f64))
     {
         return Some(total);
     }
-    if let Some(total) = summary
-        .get("total_seconds")
-        .and_then(serde_json::Value::as_f64)
-    {
+    if let Some(total) = summary.get("total_seconds").and_then(serde_json::Value::as_f64) {
         return Some(total);
     }
-    let parts: Vec<f64> = seconds
-        .as_object()?
-        .values()
-        .filter_map(serde_json::Value::as_f64)
-        .collect();
-    if parts.is_empty() {
-        None
-    } else {
-        Some(parts.iter().sum())
-    }
+    let parts: Vec<f64> =
+        seconds.as_object()?.values().filter_map(serde_json::Value::as_f64).collect();
+    if parts.is_empty() { None } else { Some(parts.iter().sum()) }
 }
 
 fn lamps(ctx: &Context<'_>) -> String {
@@ -177,17 +163,10 @@ fn lamps(ctx: &Context<'_>) -> String {
     if lamps.is_empty() {
         return String::new();
     }
-    let lit = lamps
-        .iter()
-        .filter(|l| matches!(l.level, Level::Unclear | Level::Bad))
-        .count();
+    let lit = lamps.iter().filter(|l| matches!(l.level, Level::Unclear | Level::Bad)).count();
     let mut out = format!(
         "<div class=\"lamps\"><b>Signs of reward hacking: {}</b>",
-        if lit == 0 {
-            "none lit".to_owned()
-        } else {
-            format!("{lit} of {} lit", lamps.len())
-        }
+        if lit == 0 { "none lit".to_owned() } else { format!("{lit} of {} lit", lamps.len()) }
     );
     for l in &lamps {
         out += &format!(
@@ -234,11 +213,8 @@ fn tables(ctx: &Context<'_>) -> String {
 }
 
 fn table(ctx: &Context<'_>, role: Role, title: &str, lead: &str) -> String {
-    let rows: Vec<(&str, &RewardEval)> = ctx
-        .of_role(role)
-        .into_iter()
-        .filter_map(|n| Some((n, ctx.eval(n)?)))
-        .collect();
+    let rows: Vec<(&str, &RewardEval)> =
+        ctx.of_role(role).into_iter().filter_map(|n| Some((n, ctx.eval(n)?))).collect();
     let mut out = format!(
         "<div class=\"card {}\"><h3>{title}</h3><p class=\"lead\">{lead}</p>\n",
         role.class()
@@ -246,10 +222,8 @@ fn table(ctx: &Context<'_>, role: Role, title: &str, lead: &str) -> String {
     if rows.is_empty() {
         return out + &absent(title) + "</div>\n";
     }
-    let scaled: Vec<Vec<ForestRow>> = rows
-        .iter()
-        .map(|(name, e)| forest_rows(ctx, name, e))
-        .collect();
+    let scaled: Vec<Vec<ForestRow>> =
+        rows.iter().map(|(name, e)| forest_rows(ctx, name, e)).collect();
     let ends = scaled
         .iter()
         .flatten()
@@ -257,11 +231,7 @@ fn table(ctx: &Context<'_>, role: Role, title: &str, lead: &str) -> String {
     let (lo, hi) = ends.fold((0.0f64, 0.0f64), |(lo, hi), v| (lo.min(v), hi.max(v)));
     let room = ((hi - lo) * 0.06).max(1e-9);
     let span = (lo - room, hi + room);
-    let control_head = if ctx.has_control {
-        "<th class=\"n\">control</th>"
-    } else {
-        ""
-    };
+    let control_head = if ctx.has_control { "<th class=\"n\">control</th>" } else { "" };
     out += &format!(
         "<div class=\"scroll\"><table><thead><tr><th>reward</th><th>interval</th><th>change</th><th class=\"n\">wins</th><th class=\"n\">base</th>\
          <th class=\"n\">tuned</th>{control_head}</tr></thead><tbody>\n"
@@ -280,16 +250,11 @@ fn table(ctx: &Context<'_>, role: Role, title: &str, lead: &str) -> String {
 type ForestRow = (&'static str, f64, Option<[f64; 2]>);
 
 fn forest_rows(ctx: &Context<'_>, name: &str, e: &RewardEval) -> Vec<ForestRow> {
-    let unit = stats::std_dev(&ctx.scores(name, "base"))
-        .filter(|s| *s > 0.0)
-        .unwrap_or(1.0);
+    let unit = stats::std_dev(&ctx.scores(name, "base")).filter(|s| *s > 0.0).unwrap_or(1.0);
     let scale = |ci: Option<[f64; 2]>| ci.map(|c| [c[0] / unit, c[1] / unit]);
     let mut out = Vec::new();
     out.extend(e.delta.map(|d| ("tuned", d / unit, scale(known(e.ci95)))));
-    out.extend(
-        e.control_delta
-            .map(|d| ("control", d / unit, scale(known(e.control_ci95)))),
-    );
+    out.extend(e.control_delta.map(|d| ("control", d / unit, scale(known(e.control_ci95)))));
     if let Some(v) = &e.tuned_minus_control {
         out.extend(v.delta.map(|d| ("versus", d / unit, scale(known(v.ci95)))));
     }
@@ -323,10 +288,7 @@ fn row(
     } else {
         String::new()
     };
-    let label = format!(
-        "{name}: change {}",
-        e.delta.map_or_else(|| "unknown".to_owned(), signed)
-    );
+    let label = format!("{name}: change {}", e.delta.map_or_else(|| "unknown".to_owned(), signed));
     format!(
         "<tr><th scope=\"row\">{}</th><td>{}</td><td>{mark} {words}</td><td class=\"n\">{}</td><td class=\"n\">{}</td><td class=\"n\">{}</td>{control}</tr>\n",
         esc(name),

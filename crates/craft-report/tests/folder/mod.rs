@@ -22,13 +22,7 @@ pub(crate) struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Self {
-            control: true,
-            evaluation: true,
-            gain: 1.0,
-            side: 64,
-            train: 24,
-        }
+        Self { control: true, evaluation: true, gain: 1.0, side: 64, train: 24 }
     }
 }
 
@@ -70,9 +64,7 @@ pub(crate) fn write_folder(run: &Path, options: &Options) {
     fs::create_dir_all(run).unwrap();
     fs::write(run.join("recipe.toml"), "# resolved\nseed = 7\n\n[sample]\nsteps = 20\nguidance_scale = 4.0\n\n[train]\nlr = 5e-5\n").unwrap();
     let ids = |range: std::ops::Range<usize>| {
-        range
-            .map(|i| (format!("p{i:05}"), text(i)))
-            .collect::<Vec<_>>()
+        range.map(|i| (format!("p{i:05}"), text(i))).collect::<Vec<_>>()
     };
     let (train, eval) = (ids(0..options.train), ids(10_100..10_116));
     let mut prompts: Vec<Value> = train
@@ -94,13 +86,7 @@ pub(crate) fn write_folder(run: &Path, options: &Options) {
     fs::write(run.join("run.json"), summary.to_string()).unwrap();
     for (folder, stage, seconds, counts, dropped) in [
         ("prompts", "prompts", 0.1, json!({"prompts": 40}), json!([])),
-        (
-            "candidates",
-            "generate",
-            61.0,
-            json!({"candidates": 120}),
-            json!([]),
-        ),
+        ("candidates", "generate", 61.0, json!({"candidates": 120}), json!([])),
         (
             "rewards",
             "score",
@@ -108,30 +94,15 @@ pub(crate) fn write_folder(run: &Path, options: &Options) {
             json!({"scored": 119}),
             json!([{"id": "p00003-v02-s0", "reason": "score is not finite"}]),
         ),
-        (
-            "selection",
-            "select",
-            0.1,
-            json!({"selected": 30}),
-            json!([]),
-        ),
+        ("selection", "select", 0.1, json!({"selected": 30}), json!([])),
         ("aligned", "train", 28.5, json!({"steps": 40}), json!([])),
-        (
-            "evaluation",
-            "evaluate",
-            18.0,
-            json!({"pictures": 96}),
-            json!([]),
-        ),
+        ("evaluation", "evaluate", 18.0, json!({"pictures": 96}), json!([])),
     ] {
         let hash = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08";
         let stage = json!({"stage": stage, "version": 1, "code_version": "0.1.0", "config_hash": hash, "inputs": {"prompts": hash},
             "outputs": {"candidates.jsonl": {"bytes": 20480, "sha256": hash}, "images/a.png": {"bytes": 1, "sha256": hash}},
             "counts": counts, "dropped": dropped, "seconds": seconds});
-        write(
-            &run.join(folder).join("stage.json"),
-            stage.to_string().as_bytes(),
-        );
+        write(&run.join(folder).join("stage.json"), stage.to_string().as_bytes());
     }
 }
 
@@ -148,10 +119,7 @@ fn lines(path: &Path, rows: &[Value]) {
 /// A disc on a ground with noise; `quality` between 0 and 1 makes it cleaner.
 fn picture(path: &Path, side: usize, colour: usize, quality: f64, dice: &mut Dice) {
     let (s, ink) = (side as f64, COLOURS[colour % 6].1);
-    let (cx, cy) = (
-        s / 2.0 + dice.normal() * s * 0.06,
-        s / 2.0 + dice.normal() * s * 0.06,
-    );
+    let (cx, cy) = (s / 2.0 + dice.normal() * s * 0.06, s / 2.0 + dice.normal() * s * 0.06);
     let mut rgb = Vec::with_capacity(side * side * 3);
     for y in 0..side {
         for x in 0..side {
@@ -176,21 +144,13 @@ fn candidates(run: &Path, train: &[(String, String)], options: &Options, dice: &
             let id = format!("{prompt}-v{v:02}-s0");
             let image = format!("images/{id}.png");
             let quality = (0.4 + 0.1 * v as f64 + 0.15 * dice.normal()).clamp(0.0, 1.0);
-            picture(
-                &run.join("candidates").join(&image),
-                options.side,
-                p,
-                quality,
-                dice,
-            );
+            picture(&run.join("candidates").join(&image), options.side, p, quality, dice);
             let wording = format!("{text}{}", if v == 0 { "" } else { DETAILS[v % 4] });
             cands.push(json!({"id": id, "prompt_id": prompt, "variant": v, "sample": 0, "text": wording, "image": image}));
             let score: Vec<f64> = if v == 0 {
                 original.clone()
             } else {
-                base.iter()
-                    .map(|b| b + 0.004 + 0.012 * dice.normal())
-                    .collect()
+                base.iter().map(|b| b + 0.004 + 0.012 * dice.normal()).collect()
             };
             let broken = prompt == "p00003" && v == 2;
             rewards.push(if broken {
@@ -201,24 +161,19 @@ fn candidates(run: &Path, train: &[(String, String)], options: &Options, dice: &
             if v == 0 {
                 continue;
             }
-            let passed: Vec<bool> = score
-                .iter()
-                .zip(&original)
-                .map(|(s, o)| s > o && !broken)
-                .collect();
+            let passed: Vec<bool> =
+                score.iter().zip(&original).map(|(s, o)| s > o && !broken).collect();
             let ok = passed.iter().all(|p| *p);
             let advantage = dice.normal().abs();
             let selected = ok && advantage > 0.5;
             let reason = match (broken, passed[0], passed[1]) {
                 (true, ..) => Some("pocket-pick is missing: score is not finite".to_owned()),
-                (_, false, _) => Some(format!(
-                    "pocket-hps {:.4} is not above {:.4}",
-                    score[0], original[0]
-                )),
-                (_, _, false) => Some(format!(
-                    "pocket-pick {:.4} is not above {:.4}",
-                    score[1], original[1]
-                )),
+                (_, false, _) => {
+                    Some(format!("pocket-hps {:.4} is not above {:.4}", score[0], original[0]))
+                }
+                (_, _, false) => {
+                    Some(format!("pocket-pick {:.4} is not above {:.4}", score[1], original[1]))
+                }
                 _ if !selected => Some("over the budget of samples".to_owned()),
                 _ => None,
             };
@@ -240,10 +195,7 @@ fn candidates(run: &Path, train: &[(String, String)], options: &Options, dice: &
 
 fn training(run: &Path, options: &Options, dice: &mut Dice) {
     let mut rows = Vec::new();
-    for name in ["craft", "control"]
-        .into_iter()
-        .take(if options.control { 2 } else { 1 })
-    {
+    for name in ["craft", "control"].into_iter().take(if options.control { 2 } else { 1 }) {
         for step in 1..=40u64 {
             let t = step as f64;
             rows.push(json!({"run": name, "step": step, "loss": 0.12 + 0.1 * (-t / 12.0).exp() + 0.012 * dice.normal(), "grad_norm": 0.6 + 0.1 * dice.normal(),
@@ -254,11 +206,8 @@ fn training(run: &Path, options: &Options, dice: &mut Dice) {
 }
 
 fn evaluation(run: &Path, eval: &[(String, String)], options: &Options, dice: &mut Dice) {
-    let models: &[&str] = if options.control {
-        &["base", "tuned", "control"]
-    } else {
-        &["base", "tuned"]
-    };
+    let models: &[&str] =
+        if options.control { &["base", "tuned", "control"] } else { &["base", "tuned"] };
     let names = ["pocket-hps", "pocket-pick", "pocket-ir"];
     let mut samples = Vec::new();
     for (p, (prompt, text)) in eval.iter().enumerate() {
@@ -302,18 +251,10 @@ fn evaluation(run: &Path, eval: &[(String, String)], options: &Options, dice: &m
     };
     let mut rewards = Map::new();
     for name in ["pocket-hps", "pocket-pick", "pocket-ir", "checker"] {
-        let (b, t, c) = (
-            mean(name, "base"),
-            mean(name, "tuned"),
-            mean(name, "control"),
-        );
+        let (b, t, c) = (mean(name, "base"), mean(name, "tuned"), mean(name, "control"));
         let half = if name == "checker" { 0.08 } else { 0.035 };
         // What a bootstrap would give around the drawn gain, so that the words under test do not hang on luck.
-        let centre = if name == "checker" {
-            t - b
-        } else {
-            0.1 * options.gain
-        };
+        let centre = if name == "checker" { t - b } else { 0.1 * options.gain };
         let mut row = json!({"base": b, "tuned": t, "control": null, "delta": t - b, "ci95": [centre - half, centre + half],
             "win_rate": (0.5 + 0.3 * options.gain).clamp(0.0, 1.0), "ties": 0.01, "trained_on": TRAINED.contains(&name), "control_delta": null, "control_ci95": null, "tuned_minus_control": null});
         if options.control {
@@ -325,11 +266,7 @@ fn evaluation(run: &Path, eval: &[(String, String)], options: &Options, dice: &m
         rewards.insert(name.to_owned(), row);
     }
     let control = |v: f64| {
-        if options.control {
-            json!(v)
-        } else {
-            Value::Null
-        }
+        if options.control { json!(v) } else { Value::Null }
     };
     let mut kinds = Map::new();
     for kind in ["shape", "colour", "count"] {

@@ -55,15 +55,10 @@ pub(super) fn fold(
         found,
         expected,
     };
-    let names: Vec<String> = LAYERS
-        .iter()
-        .flat_map(|i| ["weight", "bias"].map(|p| format!("layers.{i}.{p}")))
-        .collect();
+    let names: Vec<String> =
+        LAYERS.iter().flat_map(|i| ["weight", "bias"].map(|p| format!("layers.{i}.{p}"))).collect();
     if let Some(unknown) = head.keys().find(|name| !names.contains(name)) {
-        return Err(error(
-            format!("tensor {unknown}"),
-            format!("exactly {}", names.join(", ")),
-        ));
+        return Err(error(format!("tensor {unknown}"), format!("exactly {}", names.join(", "))));
     }
     let get = |name: String, shape: Option<&[usize]>| -> Result<&HostTensor, RewardError> {
         let Some(tensor) = head.get(&name) else {
@@ -89,11 +84,7 @@ pub(super) fn fold(
             _ => get(name.clone(), None)?.shape.get(1).copied().unwrap_or(0),
         };
         let w = get(name, Some(&[out, columns]))?;
-        bias += row
-            .iter()
-            .zip(&b.data)
-            .map(|(r, b)| r * f64::from(*b))
-            .sum::<f64>();
+        bias += row.iter().zip(&b.data).map(|(r, b)| r * f64::from(*b)).sum::<f64>();
         let mut next = vec![0.0; columns];
         for (r, line) in row.iter().zip(w.data.chunks_exact(columns.max(1))) {
             for (n, w) in next.iter_mut().zip(line) {

@@ -37,34 +37,18 @@ impl Aesthetic {
     pub fn new(name: &str, mut files: RewardFiles, device: &Device) -> Result<Self, RewardError> {
         let device = device.clone().without_autodiff();
         let reward = || name.to_owned();
-        let config = ClipVisionConfig::from_json(files.required(name, "config.json")?).map_err(
-            |source| RewardError::Config {
-                reward: reward(),
-                source,
-            },
-        )?;
+        let config = ClipVisionConfig::from_json(files.required(name, "config.json")?)
+            .map_err(|source| RewardError::Config { reward: reward(), source })?;
         let preprocess = Preprocess::clip(Fit::CentreCrop, config.image_size);
         let preprocess = preprocess.configured(name, &files)?;
-        let head = files.take_weights(name, "the head (head.safetensors)", |key| {
-            key.starts_with("layers.")
-        })?;
+        let head = files
+            .take_weights(name, "the head (head.safetensors)", |key| key.starts_with("layers."))?;
         let tower = "the image encoder with its visual_projection (model.safetensors)";
         let tower = files.take_weights(name, tower, |key| key == "visual_projection.weight")?;
-        let model = ClipVisionModel::from_tensors(&config, tower, &device).map_err(|source| {
-            RewardError::Weights {
-                reward: reward(),
-                source,
-            }
-        })?;
+        let model = ClipVisionModel::from_tensors(&config, tower, &device)
+            .map_err(|source| RewardError::Weights { reward: reward(), source })?;
         let (weights, bias) = head::fold(name, &head, config.projection_dim)?;
-        Ok(Self {
-            name: reward(),
-            model,
-            preprocess,
-            device,
-            weights,
-            bias,
-        })
+        Ok(Self { name: reward(), model, preprocess, device, weights, bias })
     }
 }
 
@@ -84,16 +68,8 @@ impl Reward for Aesthetic {
             out.image_embeds.unwrap_or(out.pooled)
         };
         score_images(images, &self.preprocess, &self.device, embed, |_, row| {
-            let length = row
-                .iter()
-                .map(|v| f64::from(*v).powi(2))
-                .sum::<f64>()
-                .sqrt();
-            let dot: f64 = row
-                .iter()
-                .zip(&self.weights)
-                .map(|(v, w)| f64::from(*v) * w)
-                .sum();
+            let length = row.iter().map(|v| f64::from(*v).powi(2)).sum::<f64>().sqrt();
+            let dot: f64 = row.iter().zip(&self.weights).map(|(v, w)| f64::from(*v) * w).sum();
             Score::new(dot / length + self.bias)
         })
     }

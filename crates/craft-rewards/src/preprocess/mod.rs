@@ -42,12 +42,7 @@ pub struct Preprocess {
 impl Preprocess {
     /// CLIP's normalisation.
     pub fn clip(fit: Fit, size: usize) -> Self {
-        Self {
-            fit,
-            size,
-            mean: CLIP_MEAN,
-            std: CLIP_STD,
-        }
+        Self { fit, size, mean: CLIP_MEAN, std: CLIP_STD }
     }
 
     /// Takes what `preprocessor_config.json` says, where there is one.
@@ -162,12 +157,8 @@ fn sides(size: Option<&Value>) -> Vec<u64> {
 }
 
 fn channels(value: &Value) -> Option<[f32; 3]> {
-    let values: Vec<f32> = value
-        .as_array()?
-        .iter()
-        .filter_map(Value::as_f64)
-        .map(|v| v as f32)
-        .collect();
+    let values: Vec<f32> =
+        value.as_array()?.iter().filter_map(Value::as_f64).map(|v| v as f32).collect();
     let values: [f32; 3] = values.try_into().ok()?;
     values.iter().all(|v| v.is_finite()).then_some(values)
 }

@@ -33,14 +33,10 @@ fn taps(input: usize, output: usize) -> Vec<Tap> {
             let centre = (i as f64 + 0.5) * ratio;
             let start = (centre - support + 0.5).max(0.0) as usize;
             let end = ((centre + support + 0.5) as usize).min(input);
-            let weights: Vec<f64> = (start..end)
-                .map(|j| kernel((j as f64 - centre + 0.5) * (1.0 / stretch)))
-                .collect();
+            let weights: Vec<f64> =
+                (start..end).map(|j| kernel((j as f64 - centre + 0.5) * (1.0 / stretch))).collect();
             let sum: f64 = weights.iter().sum();
-            Tap {
-                start,
-                weights: weights.iter().map(|w| w / sum).collect(),
-            }
+            Tap { start, weights: weights.iter().map(|w| w / sum).collect() }
         })
         .collect()
 }
@@ -69,10 +65,7 @@ pub fn resize_pillow(image: RgbImageRef<'_>, width: usize, height: usize) -> Vec
     let mut out = Vec::with_capacity(height * width * 3);
     for (start, weights) in &fixed(taps(image.height, height)) {
         for x in 0..width * 3 {
-            out.push(weigh(
-                rows[start * width * 3 + x..].iter().step_by(width * 3),
-                weights,
-            ));
+            out.push(weigh(rows[start * width * 3 + x..].iter().step_by(width * 3), weights));
         }
     }
     out
@@ -80,18 +73,12 @@ pub fn resize_pillow(image: RgbImageRef<'_>, width: usize, height: usize) -> Vec
 
 fn fixed(taps: Vec<Tap>) -> Vec<(usize, Vec<i64>)> {
     let round = |w: &f64| (w * f64::from(1u32 << BITS)).round() as i64;
-    taps.into_iter()
-        .map(|tap| (tap.start, tap.weights.iter().map(round).collect()))
-        .collect()
+    taps.into_iter().map(|tap| (tap.start, tap.weights.iter().map(round).collect())).collect()
 }
 
 fn weigh<'a>(pixels: impl Iterator<Item = &'a u8>, weights: &[i64]) -> u8 {
     let half = 1i64 << (BITS - 1);
-    let sum: i64 = half
-        + pixels
-            .zip(weights)
-            .map(|(p, w)| i64::from(*p) * w)
-            .sum::<i64>();
+    let sum: i64 = half + pixels.zip(weights).map(|(p, w)| i64::from(*p) * w).sum::<i64>();
     (sum >> BITS).clamp(0, 255) as u8
 }
 
@@ -110,11 +97,8 @@ pub fn resize_float(image: RgbImageRef<'_>, width: usize, height: usize) -> Vec<
         let mut out = Vec::with_capacity(3 * image.height * width);
         for row in planes.chunks_exact(image.width) {
             for Tap { start, weights } in &taps {
-                let sum: f64 = row[*start..]
-                    .iter()
-                    .zip(weights)
-                    .map(|(v, w)| f64::from(*v) * w)
-                    .sum();
+                let sum: f64 =
+                    row[*start..].iter().zip(weights).map(|(v, w)| f64::from(*v) * w).sum();
                 out.push(sum as f32);
             }
         }

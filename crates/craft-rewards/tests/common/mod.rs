@@ -10,11 +10,7 @@ use craft_nn::ops::Act;
 use craft_nn::tokenizer::{TokenizerFiles, train};
 use craft_rewards::{RewardFiles, RgbImageRef};
 
-pub const CORPUS: [&str; 3] = [
-    "a red circle",
-    "a blue square",
-    "two green triangles on white",
-];
+pub const CORPUS: [&str; 3] = ["a red circle", "a blue square", "two green triangles on white"];
 
 pub fn tokenizer() -> TokenizerFiles {
     train(CORPUS.into_iter(), 700).unwrap()
@@ -66,10 +62,7 @@ pub fn model(seed: u64, device: &Device) -> ClipModel {
 
 /// Tokenizer files; configs and weights are up to the test.
 pub fn files() -> RewardFiles {
-    let TokenizerFiles {
-        vocab_json,
-        merges_txt,
-    } = tokenizer();
+    let TokenizerFiles { vocab_json, merges_txt } = tokenizer();
     let (config, map) = TokenizerFiles::configs(8, "<|endoftext|>");
     let configs = BTreeMap::from([
         ("vocab.json".to_owned(), vocab_json),
@@ -77,10 +70,7 @@ pub fn files() -> RewardFiles {
         ("tokenizer_config.json".to_owned(), config),
         ("special_tokens_map.json".to_owned(), map),
     ]);
-    RewardFiles {
-        configs,
-        tensors: BTreeMap::new(),
-    }
+    RewardFiles { configs, tensors: BTreeMap::new() }
 }
 
 /// A picture that a seed fixes.
@@ -95,9 +85,5 @@ pub fn picture(seed: u32, width: usize, height: usize) -> Vec<u8> {
 }
 
 pub fn image(pixels: &[u8], width: usize, height: usize) -> RgbImageRef<'_> {
-    RgbImageRef {
-        pixels,
-        width,
-        height,
-    }
+    RgbImageRef { pixels, width, height }
 }

@@ -42,11 +42,8 @@ fn work(writer: StageWriter, mut writes: usize) -> bool {
             fs::write(writer.join("images/.x.png.1-1.tmp"), "half").unwrap();
             return false;
         }
-        atomic::write(
-            &writer.join(format!("images/{i}.png")),
-            format!("picture {i}").as_bytes(),
-        )
-        .unwrap();
+        atomic::write(&writer.join(format!("images/{i}.png")), format!("picture {i}").as_bytes())
+            .unwrap();
         if !step() {
             return false;
         }
@@ -55,13 +52,7 @@ fn work(writer: StageWriter, mut writes: usize) -> bool {
     if !step() {
         return false;
     }
-    writer
-        .finish(
-            BTreeMap::from([("rows".into(), ROWS as u64)]),
-            Vec::new(),
-            1.5,
-        )
-        .unwrap();
+    writer.finish(BTreeMap::from([("rows".into(), ROWS as u64)]), Vec::new(), 1.5).unwrap();
     true
 }
 
@@ -76,14 +67,8 @@ fn a_finished_stage_is_verified_and_skipped() {
     };
     assert_eq!(manifest.outputs.len(), ROWS + 1);
     assert_eq!(manifest.counts["rows"], ROWS as u64);
-    assert_eq!(
-        (manifest.stage.as_str(), manifest.seconds),
-        ("generate", 1.5)
-    );
-    assert_eq!(
-        Manifest::of(run.path(), Stage::GENERATE).unwrap(),
-        Some(manifest)
-    );
+    assert_eq!((manifest.stage.as_str(), manifest.seconds), ("generate", 1.5));
+    assert_eq!(Manifest::of(run.path(), Stage::GENERATE).unwrap(), Some(manifest));
     assert_eq!(Manifest::of(run.path(), Stage::SCORE).unwrap(), None);
 }
 
@@ -105,17 +90,9 @@ fn a_stage_killed_after_any_write_resumes_to_the_same_result() {
     };
     let whole = digest_of(&[100]);
     for first in 0..=2 * ROWS {
-        assert_eq!(
-            digest_of(&[first, 100]),
-            whole,
-            "killed after {first} writes"
-        );
+        assert_eq!(digest_of(&[first, 100]), whole, "killed after {first} writes");
         for second in 0..2 {
-            assert_eq!(
-                digest_of(&[first, second, 100]),
-                whole,
-                "killed after {first}, {second}"
-            );
+            assert_eq!(digest_of(&[first, second, 100]), whole, "killed after {first}, {second}");
         }
     }
 }
@@ -126,11 +103,7 @@ fn changed_inputs_or_recipe_begin_anew() {
     assert!(work(writer(open(&run, "c", "i")), 100));
     let stage = writer(open(&run, "c", "other"));
     assert!(!stage.resumed());
-    assert!(
-        stage.why().contains("inputs changed (expanded)"),
-        "{}",
-        stage.why()
-    );
+    assert!(stage.why().contains("inputs changed (expanded)"), "{}", stage.why());
     assert!(!stage.join("rows.jsonl").exists() && !stage.join(STAGE_FILE).exists());
     // An unfinished attempt with other inputs is not continued either.
     assert!(!work(stage, 3));

@@ -8,10 +8,7 @@ fn sample() -> BTreeMap<String, Tensor> {
             "b.weight".to_owned(),
             Tensor::new([2, 3], vec![0.5, -1.0, 2.0, 0.25, 1e-3, 7.0]).unwrap(),
         ),
-        (
-            "a.bias".to_owned(),
-            Tensor::new([3], vec![1.0, 2.0, 3.0]).unwrap(),
-        ),
+        ("a.bias".to_owned(), Tensor::new([3], vec![1.0, 2.0, 3.0]).unwrap()),
         ("empty".to_owned(), Tensor::new([0, 4], vec![]).unwrap()),
         ("scalar".to_owned(), Tensor::new([], vec![4.0]).unwrap()),
     ])
@@ -35,23 +32,15 @@ fn tensors_round_trip_and_the_library_reads_them() {
     assert_eq!(reader.names(), ["a.bias", "b.weight", "empty", "scalar"]);
     assert_eq!(reader.dtype("a.bias").as_deref(), Some("F16"));
     assert_eq!(reader.metadata()["format"], "pt");
-    assert!(
-        reader
-            .read("nothing")
-            .unwrap_err()
-            .to_string()
-            .contains("`nothing`")
-    );
+    assert!(reader.read("nothing").unwrap_err().to_string().contains("`nothing`"));
 }
 
 #[test]
 fn bytes_do_not_depend_on_order() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("a.safetensors");
-    let texts = BTreeMap::from([
-        ("z".to_owned(), "1".to_owned()),
-        ("b".to_owned(), "2".to_owned()),
-    ]);
+    let texts =
+        BTreeMap::from([("z".to_owned(), "1".to_owned()), ("b".to_owned(), "2".to_owned())]);
     let tensors: [TensorRef; 2] = [("b", &[1], &[1.0]), ("a", &[2], &[2.0, 3.0])];
     write(&path, &tensors, Dtype::F32, &texts).unwrap();
     let first = fs::read(&path).unwrap();
@@ -66,62 +55,22 @@ fn number_formats() {
     let path = dir.path().join("a.safetensors");
     use safetensors::Dtype as D;
     let cases: Vec<(D, Vec<u8>)> = vec![
-        (
-            D::F64,
-            [1.5f64, -2.0]
-                .iter()
-                .flat_map(|x| x.to_le_bytes())
-                .collect(),
-        ),
-        (
-            D::F32,
-            [1.5f32, -2.0]
-                .iter()
-                .flat_map(|x| x.to_le_bytes())
-                .collect(),
-        ),
-        (
-            D::F16,
-            [1.5, -2.0]
-                .iter()
-                .flat_map(|x| f16::from_f32(*x).to_le_bytes())
-                .collect(),
-        ),
-        (
-            D::BF16,
-            [1.5, -2.0]
-                .iter()
-                .flat_map(|x| bf16::from_f32(*x).to_le_bytes())
-                .collect(),
-        ),
+        (D::F64, [1.5f64, -2.0].iter().flat_map(|x| x.to_le_bytes()).collect()),
+        (D::F32, [1.5f32, -2.0].iter().flat_map(|x| x.to_le_bytes()).collect()),
+        (D::F16, [1.5, -2.0].iter().flat_map(|x| f16::from_f32(*x).to_le_bytes()).collect()),
+        (D::BF16, [1.5, -2.0].iter().flat_map(|x| bf16::from_f32(*x).to_le_bytes()).collect()),
     ];
     for (dtype, bytes) in cases {
         let view = TensorView::new(dtype, vec![2], &bytes).unwrap();
         fs::write(&path, safetensors::serialize([("x", view)], None).unwrap()).unwrap();
         assert_eq!(read(&path).unwrap()["x"].data, [1.5, -2.0], "{dtype:?}");
     }
-    let ids: Vec<u8> = [49_407i64, (1 << 24) + 1]
-        .iter()
-        .flat_map(|x| x.to_le_bytes())
-        .collect();
+    let ids: Vec<u8> = [49_407i64, (1 << 24) + 1].iter().flat_map(|x| x.to_le_bytes()).collect();
     let view = TensorView::new(D::I64, vec![2], &ids).unwrap();
-    fs::write(
-        &path,
-        safetensors::serialize([("ids", view)], None).unwrap(),
-    )
-    .unwrap();
+    fs::write(&path, safetensors::serialize([("ids", view)], None).unwrap()).unwrap();
     let mut reader = TensorReader::open(&path).unwrap();
-    assert_eq!(
-        reader.read_i64("ids").unwrap(),
-        (vec![2], vec![49_407, (1 << 24) + 1])
-    );
-    assert!(
-        reader
-            .read("ids")
-            .unwrap_err()
-            .to_string()
-            .contains("16777217")
-    );
+    assert_eq!(reader.read_i64("ids").unwrap(), (vec![2], vec![49_407, (1 << 24) + 1]));
+    assert!(reader.read("ids").unwrap_err().to_string().contains("16777217"));
 }
 
 #[test]
@@ -169,11 +118,7 @@ fn what_cannot_be_written_is_refused_and_leaves_nothing() {
     let cases: [(&[TensorRef], Dtype, &str); 4] = [
         (&[("x", &[2], &[1.0])], Dtype::F32, "does not fit"),
         (&[("x", &[1], &[7e4])], Dtype::F16, "too large"),
-        (
-            &[("x", &[1], &[1.0]), ("x", &[1], &[1.0])],
-            Dtype::F32,
-            "twice",
-        ),
+        (&[("x", &[1], &[1.0]), ("x", &[1], &[1.0])], Dtype::F32, "twice"),
         (&[("__metadata__", &[1], &[1.0])], Dtype::F32, "reserved"),
     ];
     for (tensors, dtype, word) in cases {
