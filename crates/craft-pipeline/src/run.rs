@@ -189,7 +189,8 @@ fn execute(
     if until("expand") {
         return Ok(nothing());
     }
-    craft_store::space::require_free(folder.path(), plan.disk(recipe.candidate_count(1)))?;
+    let train = prompted.counts.get("train").map_or(1, |n| *n as usize);
+    craft_store::space::require_free(folder.path(), plan.disk(recipe.candidate_count(train)))?;
     let generated = generate::run(&run, &plan.model_dir, &model_hash, &expanded)?;
     note(&mut seconds, &generated);
     if until("generate") {
