@@ -93,10 +93,15 @@ fn differences(x: Tensor<4>) -> (Tensor<4>, Tensor<4>) {
     (dx, dy)
 }
 
-/// How much a pixel counts, `[B, 1, H, W]`: coloured ones up to four times. Objects cover a tenth of a
-/// picture; with equal weights their hues are the last thing that is learned.
-fn attention(x: Tensor<4>) -> Tensor<4> {
-    (x.clone().max_dim(1) - x.min_dim(1)) * 3.0 + 1.0
+/// Steps of training.
+const STEPS: usize = 3600;
+/// How much hue counts at the start and at the end. Objects cover a tenth of a picture; with equal weights
+/// their hues are the last thing that is learned. Once hue is there, outlines and clutter need the room.
+const HUE: [f32; 2] = [3.0, 1.0];
+
+/// How much a pixel counts, `[B, 1, H, W]`: 1, and up to 1 + `hue` for coloured ones.
+fn attention(x: Tensor<4>, hue: f32) -> Tensor<4> {
+    (x.clone().max_dim(1) - x.min_dim(1)) * hue + 1.0
 }
 
 /// Trains the autoencoder and writes it, with the factor that gives its latents unit variance.
@@ -106,11 +111,12 @@ pub(crate) fn build(o: &Options) -> Result<(), BuildError> {
     let c = VaeConfig::from_json(&text)?;
     let model = AutoencoderKL::new(&mut Init::seeded(o.seed ^ 0x7ae, &device), &c);
     let key = Key::new(o.seed).stage("pocket-vae");
+    let steps = o.scaled(STEPS);
     let fitted = fit(
         &o.work(),
         &Fit {
             name: "vae",
-            steps: o.scaled(1500),
+            steps,
             lr: 2e-3,
             weight_decay: 1e-4,
             ema: 0.998,
@@ -123,13 +129,15 @@ pub(crate) fn build(o: &Options) -> Result<(), BuildError> {
             let noise = key.clone().step(step as u64).standard_normals(mean.shape().num_elements());
             let noise = Tensor::from_data(TensorData::new(noise, mean.dims()), &device);
             let latents = mean.clone() + noise * (logvar.clone() * 0.5).exp();
-            let weight = attention(x.clone());
+            let done = step as f32 / steps as f32;
+            let colour = HUE[0] + (HUE[1] - HUE[0]) * (2.0 * done - 0.5).clamp(0.0, 1.0);
+            let weight = attention(x.clone(), colour);
             let error = (model.decode(latents) - x) * weight.expand([BATCH, 3, SIDE, SIDE]);
             let hue = error.clone().narrow(1, 0, 2) - error.clone().narrow(1, 1, 2);
             let (dx, dy) = differences(error.clone());
             let kl = (mean.powi_scalar(2) + logvar.clone().exp() - logvar - 1.0).mean() * 0.5;
             error.clone().abs().mean()
-                + hue.abs().mean()
+                + hue.abs().mean() * (colour / HUE[0])
                 + error.powi_scalar(2).mean()
                 + (dx.abs().mean() + dy.abs().mean()) * 0.5
                 + kl * KL_WEIGHT

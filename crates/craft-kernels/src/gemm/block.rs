@@ -65,11 +65,13 @@ impl<const PANEL: bool, const TABLE: bool> Block<PANEL, TABLE> {
     }
 }
 
-/// Vectors of one column panel for `n` columns: as even a split as possible into at most [`NV`].
+/// Vectors of one column panel for `n` columns: as even a split as possible into at most [`NV`], or two where the
+/// vectors are short: with sixteen registers, three beside four rows would spill.
 #[inline]
 pub(crate) fn panel_vectors(n: usize, lanes: usize) -> usize {
+    let most = if lanes < 16 { 2 } else { NV };
     let vectors = n.div_ceil(lanes).max(1);
-    vectors.div_ceil(vectors.div_ceil(NV))
+    vectors.div_ceil(vectors.div_ceil(most))
 }
 
 /// A [`Block`] whose pointers were vouched for.
@@ -105,7 +107,7 @@ impl<const PANEL: bool, const TABLE: bool> Kernel for Run<PANEL, TABLE> {
             let mut i = 0;
             while i < g.m {
                 let left = g.m - i;
-                let rows = if left >= MR { MR } else { 1 << left.ilog2() };
+                let rows = if left >= S::TILE_ROWS { S::TILE_ROWS } else { 1 << left.ilog2() };
                 let mut t = Tile {
                     k: g.k,
                     a: g.a,

@@ -38,6 +38,7 @@ unsafe fn mask(n: usize) -> __m256i {
 impl Simd for Avx2 {
     type V = __m256;
     const LANES: usize = 8;
+    const TILE_ROWS: usize = 4;
 
     #[inline(always)]
     fn splat(self, x: f32) -> __m256 {

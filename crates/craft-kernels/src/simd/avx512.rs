@@ -32,6 +32,7 @@ fn mask(n: usize) -> __mmask16 {
 impl Simd for Avx512 {
     type V = __m512;
     const LANES: usize = 16;
+    const TILE_ROWS: usize = 8;
 
     #[inline(always)]
     fn splat(self, x: f32) -> __m512 {

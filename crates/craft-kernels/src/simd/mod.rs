@@ -130,6 +130,8 @@ pub(crate) trait Simd: Copy {
     type V: Copy;
     /// Number of lanes of [`Simd::V`].
     const LANES: usize;
+    /// Rows of a tile of the widest panel whose sums stay in registers: a power of two.
+    const TILE_ROWS: usize;
 
     fn splat(self, x: f32) -> Self::V;
     /// # Safety

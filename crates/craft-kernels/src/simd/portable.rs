@@ -36,6 +36,7 @@ fn mul_add(a: f32, b: f32, c: f32) -> f32 {
 impl Simd for Portable {
     type V = V8;
     const LANES: usize = N;
+    const TILE_ROWS: usize = 4;
 
     #[inline(always)]
     fn splat(self, x: f32) -> V8 {
