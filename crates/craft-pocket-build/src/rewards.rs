@@ -179,7 +179,7 @@ fn pretrained(
         &o.work(),
         &Fit {
             name,
-            steps: o.scaled(2400),
+            steps: o.scaled(1800),
             lr: 2e-3,
             weight_decay: 1e-2,
             ema: 0.99,
@@ -226,7 +226,7 @@ fn dual(
     state: &'static str,
 ) -> Result<(ClipModel, Value), BuildError> {
     let people = Annotators::new(population);
-    let data = rated(o, vae, population, 0, o.scaled(24_000));
+    let data = rated(o, vae, population, 0, o.scaled(18_000));
     let wanted = standardised(&data.ratings);
     let device = Device::flex().autodiff();
     let config = ClipConfig::from_json(&clip_json(tokenizer).to_string())?;
@@ -247,7 +247,7 @@ fn dual(
         &o.work(),
         &Fit {
             name: state,
-            steps: o.scaled(900),
+            steps: o.scaled(675),
             lr: 1e-3,
             weight_decay: 1e-2,
             ema: 0.98,
@@ -270,7 +270,7 @@ fn dual(
     // Measured on people and pictures that training never saw.
     let plain = Device::flex();
     let model = ClipModel::from_tensors(&config, model.to_tensors(), &plain)?;
-    let test = pairs(o, vae, &people, 1, o.scaled(2000));
+    let test = pairs(o, vae, &people, 1, o.scaled(1500));
     let margins = margins(&model, tokenizer, &test, &plain);
     let seen = test.texts.len() / ROUND_TRIP;
     let report = json!({
@@ -345,7 +345,7 @@ fn aesthetic(
     vae: &Vae,
     tokenizer: &ClipTokenizer,
 ) -> Result<(AestheticNet, Value), BuildError> {
-    let data = rated(o, vae, Population::Aes, 0, o.scaled(24_000));
+    let data = rated(o, vae, Population::Aes, 0, o.scaled(18_000));
     let device = Device::flex().autodiff();
     let config = ClipVisionConfig::from_json(&vision_json().to_string())?;
     let mut init = Init::seeded(o.seed ^ 0xae5, &device);
@@ -364,7 +364,7 @@ fn aesthetic(
         &o.work(),
         &Fit {
             name: "pocket-aes",
-            steps: o.scaled(800),
+            steps: o.scaled(600),
             lr: 1e-3,
             weight_decay: 1e-2,
             ema: 0.98,
@@ -380,7 +380,7 @@ fn aesthetic(
             error.powi_scalar(2).mean() * 0.25
         },
     )?;
-    let test = rated(o, vae, Population::Aes, 1, o.scaled(2000));
+    let test = rated(o, vae, Population::Aes, 1, o.scaled(1500));
     let mut scores = Vec::new();
     for part in test.pictures.chunks(64) {
         scores.extend(weights::to_vec(net.score(pixels(part, &device))).into_iter().map(f64::from));
