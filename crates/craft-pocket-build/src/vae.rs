@@ -114,14 +114,7 @@ pub(crate) fn build(o: &Options) -> Result<(), BuildError> {
     let steps = o.scaled(STEPS);
     let fitted = fit(
         &o.work(),
-        &Fit {
-            name: "vae",
-            steps,
-            lr: 2e-3,
-            weight_decay: 1e-4,
-            ema: 0.998,
-            save_every: 500,
-        },
+        &Fit { name: "vae", steps, lr: 2e-3, weight_decay: 1e-4, ema: 0.998, save_every: 500 },
         model,
         |model, step| {
             let x = images::pixels(&batch(o.seed ^ 0xa11, step), &device);

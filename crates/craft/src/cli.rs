@@ -152,7 +152,7 @@ pub(crate) struct SampleArgs {
     /// Width in pixels [default: the model's]
     #[arg(long, value_name = "W")]
     pub(crate) width: Option<usize>,
-    /// LoRA file (not in this version)
+    /// LoRA file (kohya or diffusers keys) merged into the model; may be given several times [scale: 1]
     #[arg(long, value_name = "FILE[:SCALE]")]
     pub(crate) lora: Vec<String>,
     /// Initial noise: tensor `latents` [B,4,h,w] of unit normals

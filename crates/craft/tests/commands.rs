@@ -75,7 +75,10 @@ fn sample_refuses() {
     };
     fails(&["--scheduler", "euler-a"], 2, &["euler-a", "not in this version"]);
     fails(&["--scheduler", "magic"], 2, &["no such scheduler", "dpm++2m"]);
-    fails(&["--lora", "a.safetensors"], 2, &["--lora", "not in this version"]);
+    fails(&["--lora", "gone.safetensors:0.5"], 3, &["gone.safetensors"]);
+    fails(&["--lora", "gone.safetensors:inf"], 2, &["--lora", "-100 to 100"]);
+    tiny.tensors("lora.safetensors", &[("lora_unet_else.lora_down.weight", &[1, 2], &values(2))]);
+    fails(&["--lora", "lora.safetensors"], 3, &["lora_unet_else", "another model"]);
     fails(&["--steps", "0"], 2, &["--steps is 0"]);
     fails(&["--steps", "1001"], 2, &["--steps is 1001"]);
     fails(&["--guidance-scale", "NaN"], 2, &["--guidance-scale"]);

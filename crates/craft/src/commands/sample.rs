@@ -28,8 +28,13 @@ pub(super) fn sample(app: &App, args: &SampleArgs) -> anyhow::Result<()> {
     let output = Output::new(args.output.as_deref(), count)?;
     interrupt::exit_at_once()?;
 
+    let loras = args.lora.iter().map(|text| lora(text)).collect::<anyhow::Result<Vec<_>>>()?;
     let dir = model_dir(&args.model)?;
-    let model = Model::load(&dir, &app.device)?;
+    let mut model = Model::load(&dir, &app.device)?;
+    for (path, strength) in &loras {
+        let changed = craft_pipeline::lora::apply(&mut model, path, *strength)?;
+        tracing::info!("{}: {changed} parameters changed, scale {strength}", path.display());
+    }
     let (height, width) = size(args, &model, noise.as_ref())?;
     let [c, h, w] = model.latent_shape(height, width);
     if let (Some(noise), Some(file)) = (&noise, &args.latents)
@@ -99,11 +104,6 @@ struct Plan {
 
 impl Plan {
     fn new(args: &SampleArgs) -> anyhow::Result<Self> {
-        if !args.lora.is_empty() {
-            return Err(usage(
-                "--lora is not in this version; merge the LoRA into the model first",
-            ));
-        }
         let pocket = args.model == POCKET;
         let steps = args.steps.unwrap_or(if pocket { 8 } else { 25 });
         if !(1..=1000).contains(&steps) {
@@ -114,6 +114,21 @@ impl Plan {
             return Err(usage(format!("--guidance-scale is {guidance_scale}; expected 0 to 100")));
         }
         Ok(Self { steps, guidance_scale, scheduler: scheduler(&args.scheduler)? })
+    }
+}
+
+/// File and scale of `FILE[:SCALE]`; a file whose name has a colon is taken as it is.
+fn lora(text: &str) -> anyhow::Result<(PathBuf, f32)> {
+    let whole = PathBuf::from(text);
+    let Some((file, scale)) = text.rsplit_once(':').filter(|_| !whole.is_file()) else {
+        return Ok((whole, 1.0));
+    };
+    match scale.parse::<f32>() {
+        Ok(scale) if scale.is_finite() && scale.abs() <= 100.0 => Ok((file.into(), scale)),
+        Ok(scale) => {
+            Err(usage(format!("--lora {text}: the scale is {scale}; expected -100 to 100")))
+        }
+        Err(_) => Ok((whole, 1.0)),
     }
 }
 
@@ -279,9 +294,11 @@ fn parameters(
         (None, 1) => format!("Seed: {}", args.seed),
         (None, _) => format!("Seed: {}, Sample: {i}", args.seed),
     };
+    let loras = args.lora.join(" ").replace(',', ";");
+    let loras = if loras.is_empty() { loras } else { format!("Lora: {loras}, ") };
     let model = Path::new(&args.model).file_name().unwrap_or_default().to_string_lossy();
     text.push_str(&format!(
-        "Steps: {}, Sampler: {sampler}, CFG scale: {}, {source}, Size: {width}x{height}, Model: {model}, Version: craft {}",
+        "Steps: {}, Sampler: {sampler}, CFG scale: {}, {source}, Size: {width}x{height}, Model: {model}, {loras}Version: craft {}",
         plan.steps,
         plan.guidance_scale,
         env!("CARGO_PKG_VERSION")
@@ -302,6 +319,14 @@ mod tests {
         assert_eq!(picture_count(1, Some(4)).unwrap(), 4);
         assert_eq!(picture_count(4, Some(1)).unwrap(), 4);
         assert_eq!(exit::code(&picture_count(2, Some(3)).unwrap_err()), exit::USAGE);
+    }
+
+    #[test]
+    fn a_lora_has_a_scale() {
+        assert_eq!(lora("a.safetensors").unwrap(), ("a.safetensors".into(), 1.0));
+        assert_eq!(lora("a:b.safetensors:0.5").unwrap(), ("a:b.safetensors".into(), 0.5));
+        assert_eq!(lora("C:a.safetensors").unwrap(), ("C:a.safetensors".into(), 1.0));
+        assert_eq!(exit::code(&lora("a:nan").unwrap_err()), exit::USAGE);
     }
 
     #[test]

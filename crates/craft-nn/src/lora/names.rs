@@ -1,0 +1,130 @@
+//! Names of adapted modules: from a network's parameters to what files call them.
+
+use std::collections::BTreeMap;
+
+/// Parameter names and shapes of a network.
+pub(super) type Shapes = BTreeMap<String, Vec<usize>>;
+
+/// Parts of a model that adapters change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Component {
+    /// The denoiser.
+    Unet,
+    /// The text encoder, the first one of SDXL.
+    TextEncoder,
+    /// The second text encoder of SDXL.
+    TextEncoder2,
+}
+
+impl Component {
+    /// The folder of a diffusers model, and the prefix of dotted keys.
+    pub fn folder(self) -> &'static str {
+        ["unet", "text_encoder", "text_encoder_2"][self as usize]
+    }
+
+    /// Prefixes of underscored keys; the first one is written.
+    pub fn kohya_prefixes(self) -> &'static [&'static str] {
+        match self {
+            Self::Unet => &["lora_unet"],
+            Self::TextEncoder => &["lora_te", "lora_te1"],
+            Self::TextEncoder2 => &["lora_te2"],
+        }
+    }
+}
+
+/// The underscored name of a module, such as
+/// `lora_unet_mid_block_attentions_0_proj_in` for `mid_block.attentions.0.proj_in`.
+pub fn kohya_module(component: Component, module: &str) -> String {
+    format!("{}_{}", component.kohya_prefixes()[0], module.replace('.', "_"))
+}
+
+/// Which parameter a module of a file stands for.
+pub(super) type Target = (Component, String);
+
+/// From the names in files to parameters; several where underscores hide the difference.
+pub(super) struct Table(BTreeMap<String, Vec<Target>>);
+
+impl Table {
+    /// All names of the linear maps and convolutions of a model.
+    pub(super) fn new(model: &[(Component, Shapes)]) -> Self {
+        let mut table = Self(BTreeMap::new());
+        for (component, shapes) in model {
+            for (parameter, shape) in shapes {
+                let Some(module) = parameter.strip_suffix(".weight") else { continue };
+                if !matches!(shape.len(), 2 | 4) || module.ends_with("embedding") {
+                    continue;
+                }
+                table.add(*component, module, parameter);
+                // transformers 5 writes the text encoder's names without this level.
+                if let Some(short) = module.strip_prefix("text_model.") {
+                    table.add(*component, short, parameter);
+                }
+            }
+        }
+        table
+    }
+
+    fn add(&mut self, component: Component, module: &str, parameter: &str) {
+        let mut names = vec![format!("{}.{module}", component.folder())];
+        if component == Component::Unet {
+            names.push(format!("base_model.model.{module}"));
+        }
+        let flat = module.replace('.', "_");
+        names.extend(component.kohya_prefixes().iter().map(|p| format!("{p}_{flat}")));
+        for name in names {
+            let targets = self.0.entry(name).or_default();
+            let target = (component, parameter.to_owned());
+            if !targets.contains(&target) {
+                targets.push(target);
+            }
+        }
+    }
+
+    /// What a name stands for.
+    pub(super) fn find(&self, module: &str) -> &[Target] {
+        self.0.get(module).map_or(&[], Vec::as_slice)
+    }
+
+    /// A key that a file for this model could hold.
+    pub(super) fn example(&self) -> String {
+        let name = self.0.keys().find(|n| n.starts_with("lora_unet_") && n.ends_with("_to_q"));
+        let name = name.or_else(|| self.0.keys().next()).cloned().unwrap_or_default();
+        format!("{name}.lora_down.weight")
+    }
+}
+
+/// The first few of many keys.
+pub(super) fn first(keys: &[String]) -> String {
+    let mut text = keys.iter().take(5).cloned().collect::<Vec<_>>().join(", ");
+    if keys.len() > 5 {
+        text.push_str(&format!(" and {} more", keys.len() - 5));
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_those_of_both_dialects() {
+        let shapes = |names: &[&str]| names.iter().map(|n| ((*n).to_owned(), vec![2, 2])).collect();
+        let table = Table::new(&[
+            (Component::Unet, shapes(&["a.b_c.weight", "a_b.c.weight", "d.0.weight", "d.bias"])),
+            (Component::TextEncoder, shapes(&["text_model.x.q_proj.weight"])),
+        ]);
+        assert_eq!(table.find("lora_unet_a_b_c").len(), 2, "underscores hide which one is meant");
+        assert_eq!(table.find("unet.a.b_c"), [(Component::Unet, "a.b_c.weight".to_owned())]);
+        assert_eq!(table.find("lora_unet_d_0").len(), 1);
+        for name in
+            ["lora_te_text_model_x_q_proj", "lora_te1_text_model_x_q_proj", "text_encoder.x.q_proj"]
+        {
+            assert_eq!(table.find(name).len(), 1, "{name}");
+        }
+        assert!(table.find("lora_te2_text_model_x_q_proj").is_empty());
+        assert_eq!(
+            kohya_module(Component::Unet, "mid_block.attentions.0.proj_in"),
+            "lora_unet_mid_block_attentions_0_proj_in"
+        );
+    }
+}

@@ -1,0 +1,127 @@
+//! LoRA files of both dialects against diffusers' and PEFT's merge (fixtures/lora).
+#![allow(clippy::unwrap_used, missing_docs)]
+
+mod common;
+
+use std::collections::BTreeMap;
+
+use burn::tensor::Device;
+use common::{error, path, read, text};
+use craft_nn::init::Init;
+use craft_nn::lora::{Adapter, Component, LoraError, merge};
+use craft_nn::unet::UNet2DConditionModel;
+use craft_nn::unet_config::UNetConfig;
+use craft_nn::weights::{self, HostTensor, TensorMap};
+use safetensors::SafeTensors;
+
+fn unet() -> UNet2DConditionModel {
+    let config = UNetConfig::from_json(&text("unet/sd15/config.json")).unwrap();
+    let empty = UNet2DConditionModel::new(&mut Init::zeros(&Device::flex()), &config);
+    weights::load(empty, read("unet/sd15/diffusion_pytorch_model.safetensors").0).unwrap()
+}
+
+fn header(name: &str) -> BTreeMap<String, String> {
+    let bytes = std::fs::read(path(name)).unwrap();
+    let (_, header) = SafeTensors::read_metadata(&bytes).unwrap();
+    header.metadata().clone().unwrap_or_default().into_iter().collect()
+}
+
+fn parse(tensors: TensorMap, header: &BTreeMap<String, String>) -> Result<Adapter, LoraError> {
+    Adapter::from_tensors(tensors, header, &[(Component::Unet, weights::shapes(&unet()))])
+}
+
+#[test]
+fn both_dialects_merge_to_what_diffusers_fuses() {
+    let (expected, _) = read("lora/merged.safetensors");
+    for name in ["lora/peft.safetensors", "lora/kohya.safetensors"] {
+        let adapter = parse(read(name).0, &header(name)).unwrap();
+        assert_eq!(adapter.len(), expected.len());
+        let before = weights::export(&unet());
+        let merged = weights::export(&merge(unet(), &adapter.components[&Component::Unet], 1.0));
+        for (parameter, values) in &merged {
+            match expected.get(parameter) {
+                Some(expected) => {
+                    assert_ne!(values, &before[parameter]);
+                    let error = error(&values.data, &expected.data);
+                    assert!(error < 1e-6, "{name}: {parameter}: relative error {error}");
+                }
+                None => assert_eq!(values, &before[parameter], "{name}: {parameter}"),
+            }
+        }
+    }
+}
+
+#[test]
+fn strength_scales_the_change() {
+    let name = "lora/kohya.safetensors";
+    let adapter = parse(read(name).0, &header(name)).unwrap();
+    let pairs = &adapter.components[&Component::Unet];
+    let there_and_back = merge(merge(unet(), pairs, 0.5), pairs, -0.5);
+    for (name, values) in weights::export(&there_and_back) {
+        let error = error(&values.data, &weights::export(&unet())[&name].data);
+        assert!(error < 1e-6, "{name}: {error}");
+    }
+}
+
+#[test]
+fn what_does_not_fit_is_refused_by_name() {
+    let none = BTreeMap::new();
+    let (kohya, _) = read("lora/kohya.safetensors");
+    let key = kohya.keys().find(|k| k.ends_with("to_q.lora_down.weight")).unwrap().clone();
+    let module = key.strip_suffix(".lora_down.weight").unwrap().to_owned();
+
+    let mut other = kohya.clone();
+    let tensor = other[&key].clone();
+    for i in 0..7 {
+        other.insert(
+            format!("lora_unet_down_blocks_{i}_elsewhere.lora_down.weight"),
+            tensor.clone(),
+        );
+    }
+    let message = parse(other, &none).unwrap_err().to_string();
+    for word in ["7 of", "lora_unet_down_blocks_0_elsewhere", "and 2 more", "another model"] {
+        assert!(message.contains(word), "{message}");
+    }
+
+    let mut half = kohya.clone();
+    half.remove(&key);
+    assert_eq!(
+        parse(half, &none).unwrap_err(),
+        LoraError::Half { module: module.clone(), missing: "lora_down (lora_A)" }
+    );
+
+    let mut wide = kohya.clone();
+    wide.insert(key.clone(), HostTensor { shape: vec![2, 5], data: vec![0.0; 10] });
+    let message = parse(wide, &none).unwrap_err().to_string();
+    assert!(message.contains(&module) && message.contains("[2, 5]"), "{message}");
+
+    let mut kind = kohya;
+    kind.insert(format!("{module}.dora_scale"), tensor);
+    let message = parse(kind, &none).unwrap_err().to_string();
+    assert!(message.contains("dora_scale") && message.contains("not supported"), "{message}");
+
+    assert!(matches!(parse(TensorMap::new(), &none), Err(LoraError::Empty(_))));
+}
+
+#[test]
+fn older_diffusers_keys_name_the_same_modules() {
+    let (peft, _) = read("lora/peft.safetensors");
+    let older: TensorMap = peft
+        .iter()
+        .filter(|(key, _)| key.contains("attn1.to_"))
+        .map(|(key, tensor)| {
+            let key =
+                key.replace("attn1.to_out.0", "attn1.to_out").replace("attn1.", "attn1.processor.");
+            let key = key.replace(".lora_A", "_lora.down").replace(".lora_B", "_lora.up");
+            (key, tensor.clone())
+        })
+        .collect();
+    let found = parse(older, &BTreeMap::new()).unwrap();
+    let new = parse(peft, &header("lora/peft.safetensors")).unwrap();
+    let pairs = &found.components[&Component::Unet];
+    assert!(pairs.keys().any(|name| name.ends_with("attn1.to_out.0.weight")));
+    for (name, pair) in pairs {
+        assert_eq!((pair.scale, &pair.up), (1.0, &new.components[&Component::Unet][name].up));
+        assert_eq!(new.components[&Component::Unet][name].scale, 1.5);
+    }
+}
