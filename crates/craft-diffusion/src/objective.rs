@@ -23,6 +23,17 @@ pub fn diffuse(
     }
 }
 
+/// Factor on the loss at a timestep that makes its weight on x₀ min(SNR, γ) (Hang et al. 2023), with
+/// SNR = ᾱ / (1 − ᾱ): min(SNR, γ) / SNR for ε, min(SNR, γ) / (SNR + 1) for v.
+pub fn min_snr(kind: PredictionType, alpha: f64, gamma: f64) -> f32 {
+    let snr = alpha / (1.0 - alpha);
+    let factor = match kind {
+        PredictionType::Epsilon => (gamma / snr).min(1.0),
+        PredictionType::VPrediction => (1.0 - 1.0 / (snr + 1.0)).min(gamma / (snr + 1.0)),
+    };
+    factor as f32
+}
+
 /// `Σ_b w_b · mean_CHW((prediction − target)²) / B` with B = `batch`, which is the whole batch's size
 /// when this is one of several micro-batches.
 pub fn weighted_mse(
@@ -36,4 +47,22 @@ pub fn weighted_mse(
     let weights = Tensor::<2>::from_data(TensorData::new(weights.to_vec(), [b, 1]), &device);
     let squares = (prediction - target).powi_scalar(2).reshape([b, c * h * w]);
     (squares.mean_dim(1) * weights).sum().div_scalar(batch as f32)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn min_snr_is_the_paper_s_at_every_signal() {
+        use PredictionType::{Epsilon, VPrediction};
+        // ᾱ = 0.5: SNR 1; ᾱ = 0.95: SNR 19.
+        assert_eq!(min_snr(Epsilon, 0.5, 5.0), 1.0);
+        assert_eq!(min_snr(VPrediction, 0.5, 5.0), 0.5);
+        assert!((min_snr(Epsilon, 0.95, 5.0) - 5.0 / 19.0).abs() < 1e-6);
+        assert!((min_snr(VPrediction, 0.95, 5.0) - 5.0 / 20.0).abs() < 1e-6);
+        // No signal, and no noise.
+        assert_eq!((min_snr(Epsilon, 0.0, 5.0), min_snr(VPrediction, 0.0, 5.0)), (1.0, 0.0));
+        assert_eq!((min_snr(Epsilon, 1.0, 5.0), min_snr(VPrediction, 1.0, 5.0)), (0.0, 0.0));
+    }
 }

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use burn::tensor::Device;
 use common::{error, path, read, text};
 use craft_nn::init::Init;
-use craft_nn::lora::{Adapter, Component, LoraError, merge};
+use craft_nn::lora::{Adapter, Component, LoraError, Pair, merge};
 use craft_nn::unet::UNet2DConditionModel;
 use craft_nn::unet_config::UNetConfig;
 use craft_nn::weights::{self, HostTensor, TensorMap};
@@ -123,5 +123,44 @@ fn older_diffusers_keys_name_the_same_modules() {
     for (name, pair) in pairs {
         assert_eq!((pair.scale, &pair.up), (1.0, &new.components[&Component::Unet][name].up));
         assert_eq!(new.components[&Component::Unet][name].scale, 1.5);
+    }
+}
+
+#[test]
+fn written_files_have_the_names_of_others_and_read_back() {
+    let (kohya, _) = read("lora/kohya.safetensors");
+    let adapter = parse(kohya.clone(), &BTreeMap::new()).unwrap();
+    assert_eq!(adapter.to_kohya(), kohya);
+    let (peft, _) = read("lora/peft.safetensors");
+    let written = adapter.to_diffusers();
+    assert_eq!(written.keys().collect::<Vec<_>>(), peft.keys().collect::<Vec<_>>());
+    let back = parse(written, &BTreeMap::new()).unwrap();
+    let change = |adapter: &Adapter| {
+        let merged = merge(unet(), &adapter.components[&Component::Unet], 1.0);
+        weights::export(&merged)
+    };
+    for (name, values) in change(&back) {
+        assert!(error(&values.data, &change(&adapter)[&name].data) < 1e-6, "{name}");
+    }
+}
+
+#[test]
+fn the_nearest_adapter_of_a_low_rank_change_is_the_change() {
+    let before = weights::export(&unet());
+    for (name, mut change) in read("lora/merged.safetensors").0 {
+        change.data.iter_mut().zip(&before[&name].data).for_each(|(new, old)| *new -= old);
+        for rank in [2, 5] {
+            let pair = Pair::nearest(&change, rank);
+            assert_eq!((pair.rank(), pair.up.shape[1]), (rank, rank));
+            let mut rebuilt = vec![0.0; change.data.len()];
+            pair.add_to(&mut rebuilt, 1.0);
+            assert!(error(&rebuilt, &change.data) < 1e-4, "{name} at rank {rank}");
+        }
+        // Of two singular values rank 1 takes the larger one, or one of two that are nearly equal.
+        let mut rest = change.data.clone();
+        Pair::nearest(&change, 1).add_to(&mut rest, -1.0);
+        let squares = |v: &[f32]| v.iter().map(|x| x * x).sum::<f32>();
+        let share = squares(&rest) / squares(&change.data);
+        assert!(share > 1e-6 && share < 0.55, "{name}: {share}");
     }
 }

@@ -6,6 +6,7 @@
 pub mod context;
 pub mod draw;
 pub mod error;
+pub mod export;
 pub mod lora;
 pub mod model;
 pub mod recipes;

@@ -60,14 +60,35 @@ pub fn run_stage(run_dir: &Path, stage: &str, context: &Context<'_>) -> Result<(
         )));
     }
     let folder = RunFolder::open(run_dir)?;
+    let (recipe, base) = recipe_of(&folder, run_dir)?;
+    let plan = Plan::new(&recipe, &base, context)?;
+    plan.check(&recipe, &base, context)?;
+    execute(&folder, &recipe, &base, context, &plan, Some(stage)).map(|_| ())
+}
+
+/// The recipe of a run and the folder that its paths are relative to.
+fn recipe_of(folder: &RunFolder, run_dir: &Path) -> Result<(Recipe, PathBuf)> {
     let recipe = Recipe::parse::<String>(&folder.recipe_text()?, &[])?;
     let base = craft_store::manifest::read_json::<Value>(&folder.join("base.json"))
         .ok()
         .and_then(|v| v["base"].as_str().map(PathBuf::from))
         .unwrap_or_else(|| run_dir.to_owned());
-    let plan = Plan::new(&recipe, &base, context)?;
-    plan.check(&recipe, &base, context)?;
-    execute(&folder, &recipe, &base, context, &plan, Some(stage)).map(|_| ())
+    Ok((recipe, base))
+}
+
+/// The recipe of a run and the folder of its base model.
+pub(crate) fn model_of(run_dir: &Path, context: &Context<'_>) -> Result<(Recipe, PathBuf)> {
+    let (recipe, base) = recipe_of(&RunFolder::open(run_dir)?, run_dir)?;
+    let dir = model_dir(&recipe, &base, context)?;
+    Ok((recipe, dir))
+}
+
+fn model_dir(recipe: &Recipe, base: &Path, context: &Context<'_>) -> Result<PathBuf> {
+    if recipe.model.path == "pocket" {
+        context.world("model.path")?.model_dir()
+    } else {
+        Ok(base.join(&recipe.model.path))
+    }
 }
 
 /// What a run would do, without doing it.
@@ -110,11 +131,7 @@ impl Plan {
                 "train.method: this version trains \"craft\" only".to_owned(),
             ));
         }
-        let model_dir = if recipe.model.path == "pocket" {
-            context.world("model.path")?.model_dir()?
-        } else {
-            base.join(&recipe.model.path)
-        };
+        let model_dir = model_dir(recipe, base, context)?;
         Ok(Self { model_dir, rewards: rewards::of_recipe(&recipe.rewards, base, context)? })
     }
 

@@ -67,6 +67,8 @@ pub(crate) enum Command {
     Forward(ForwardArgs),
     /// Measure the speed of sampling or training
     Bench(BenchArgs),
+    /// Write the tuned model of a run for other tools
+    Export(ExportArgs),
     /// Check this machine and the embedded models
     Doctor,
     /// The embedded world
@@ -202,6 +204,33 @@ pub(crate) struct ForwardArgs {
     /// unet: also `loss` and its gradients as `grad.<parameter>`
     #[arg(long)]
     pub(crate) grads: bool,
+}
+
+/// Formats of `craft export`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ExportFormat {
+    /// Model folder in the diffusers layout; files are hard-linked where the disk can
+    Diffusers,
+    /// LoRA file for kohya's tools, ComfyUI and A1111, 16 bits
+    LoraKohya,
+    /// LoRA file in diffusers' keys, 16 bits
+    LoraDiffusers,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ExportArgs {
+    /// Run folder whose training is done
+    #[arg(value_name = "RUN_DIR")]
+    pub(crate) run_dir: PathBuf,
+    /// What to write
+    #[arg(long)]
+    pub(crate) format: ExportFormat,
+    /// New file, or folder for `diffusers`
+    #[arg(long, value_name = "PATH")]
+    pub(crate) out: PathBuf,
+    /// Rank of the LoRA that comes nearest to the change of the weights
+    #[arg(long, value_name = "N", default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub(crate) rank: u16,
 }
 
 /// What `craft bench` measures.

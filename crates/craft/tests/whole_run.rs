@@ -50,6 +50,23 @@ fn a_run_goes_from_recipe_to_report_and_again_without_work() {
         0,
         &[],
     );
+    let export = |format: &str, to: &str, code| {
+        let args = ["export", "out", "--format", format, "--out", to, "--rank", "64", "--json"];
+        tiny.expect(&args, code, &[])
+    };
+    let folder: Value = serde_json::from_str(&export("diffusers", "tuned", 0)).unwrap();
+    assert_eq!(folder["max_difference"], 0);
+    assert!(!tiny.path("tuned/stage.json").exists());
+    export("diffusers", "tuned", 2);
+    for format in ["lora-kohya", "lora-diffusers"] {
+        let file = format!("{format}.safetensors");
+        let lora: Value = serde_json::from_str(&export(format, &file, 0)).unwrap();
+        assert!(lora["captured"].as_f64().unwrap() > 0.5, "{lora}");
+        assert!(lora["mean_difference"].as_f64().unwrap() < 4.0, "{lora}");
+        let args = ["sample", "--model", "model", "--prompt", "x", "--steps", "1", "--lora", &file];
+        tiny.expect(&args, 0, &[]);
+    }
+
     let other = ["run", "recipe.toml", "--out", "out", "--set", "seed=2"];
     tiny.expect(&other, 1, &["holds another run", "seed = 1", "seed = 2"]);
 }

@@ -416,6 +416,9 @@ pub struct TrainSection {
     /// Last timestep drawn; `None`: the model's last.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub timestep_max: Option<usize>,
+    /// γ of min-SNR weighting of the loss over timesteps, such as 5; `None`: equal weights.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub min_snr_gamma: Option<f64>,
     /// Steps between checkpoints; 0: only at the end and when interrupted.
     pub checkpoint_every: usize,
     /// Consecutive steps with a non-finite loss or gradient that end the run.
@@ -442,6 +445,7 @@ impl Default for TrainSection {
             conditioning: Conditioning::default(),
             timestep_min: 0,
             timestep_max: None,
+            min_snr_gamma: None,
             checkpoint_every: 20,
             max_nonfinite_steps: 3,
         }

@@ -61,6 +61,7 @@ fn every_option_round_trips() {
         "select.max_per_prompt=2",
         "train.micro_batch=16",
         "train.ema_decay=0.99",
+        "train.min_snr_gamma=5",
         "train.timestep_min=10",
         "train.timestep_max=900",
         "train.conditioning=mixed",

@@ -209,6 +209,11 @@ impl Recipe {
         if let Some(decay) = t.ema_decay {
             below_one("train.ema_decay", decay)?;
         }
+        if let Some(gamma) = t.min_snr_gamma
+            && !(gamma > 0.0 && gamma <= 1e4)
+        {
+            return Err(range("train.min_snr_gamma", gamma, "a number above 0, at most 10000"));
+        }
         number("train.unconditional_dropout", t.unconditional_dropout, 0.0, 1.0)?;
         if let Some(max) = t.timestep_max
             && max < t.timestep_min

@@ -5,6 +5,7 @@
 //! underscores (`lora_unet_…_to_q.lora_down.weight`, kohya). Underscored names cannot be split back
 //! unambiguously, so both are looked up in a table that is made from the network's own names.
 
+mod extract;
 mod file;
 mod merge;
 mod names;

@@ -10,7 +10,7 @@ use craft_core::recipe::{Conditioning, LrSchedule, TrainSection};
 use craft_core::select::{ControlRow, SelectionRow};
 use craft_core::{Candidate, Key, Prompt};
 use craft_diffusion::guard::NanGuard;
-use craft_diffusion::objective::{diffuse, weighted_mse};
+use craft_diffusion::objective::{diffuse, min_snr, weighted_mse};
 use craft_diffusion::optimizer::{self, AdamW, AdamWConfig, GradMap};
 use craft_diffusion::schedule::{LrShape, learning_rate};
 use craft_nn::unet::UNet2DConditionModel;
@@ -190,7 +190,8 @@ impl Trainer<'_> {
                 (false, true) => sample.expanded.as_slice(),
                 (false, false) => sample.original.as_slice(),
             });
-            weights.push(sample.weight);
+            let factor = section.min_snr_gamma.map_or(1.0, |gamma| min_snr(kind, alpha, gamma));
+            weights.push(sample.weight * factor);
         }
         let [c, h, w] = self.shape;
         let tensor = |data: Vec<f32>| {

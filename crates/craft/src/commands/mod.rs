@@ -3,6 +3,7 @@
 mod bench;
 mod demo;
 mod doctor;
+mod export;
 mod forward;
 mod pocket;
 mod run;
@@ -56,6 +57,7 @@ pub(crate) fn dispatch(cli: &Cli, level: Level) -> anyhow::Result<()> {
         Command::Sample(args) => sample::sample(&app, args),
         Command::Forward(args) => forward::forward(&app, args),
         Command::Bench(args) => bench::bench(&app, args),
+        Command::Export(args) => export::export(&app, args),
         Command::Doctor => doctor::doctor(&app),
         Command::Pocket(command) => pocket::pocket(command),
     }

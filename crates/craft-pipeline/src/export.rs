@@ -1,0 +1,200 @@
+//! What a run made, in the formats of other tools. Everything that is written is read back, and one
+//! picture of it is compared with the tuned model's, before it is said to be done.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use burn::tensor::Device;
+use craft_core::recipe::Recipe;
+use craft_core::{Key, Prompt};
+use craft_nn::lora::{Adapter, Component, Pair};
+use craft_nn::weights::{HostTensor, TensorMap};
+use craft_store::image::RgbImage;
+use craft_store::tensors::{self, Dtype, TensorRef};
+use craft_store::{atomic, jsonl};
+
+use crate::context::Context;
+use crate::draw::{Job, draw};
+use crate::error::{PipelineError, Result};
+use crate::model::{DIFFUSION_WEIGHTS, Model, read_tensors};
+
+/// Formats of [`export`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// A model folder in the diffusers layout.
+    Diffusers,
+    /// A LoRA file in kohya's keys.
+    LoraKohya,
+    /// A LoRA file in diffusers' keys.
+    LoraDiffusers,
+}
+
+/// How an export went.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Exported {
+    /// Parameters that an adapter changes; 0 for a model folder.
+    pub adapted: usize,
+    /// Share of the squared change of all parameters that is in the export, 0 to 1.
+    pub captured: f64,
+    /// Mean difference between a picture by the export, read back, and by the tuned model, in grey
+    /// levels of 0 to 255.
+    pub mean_difference: f64,
+    /// The largest such difference.
+    pub max_difference: u8,
+}
+
+/// Writes the tuned model of a finished run.
+///
+/// A LoRA file holds the product of `rank` that is nearest to the change of each linear map and
+/// convolution; biases and norms have no place in it.
+///
+/// # Errors
+/// When the run has no tuned model yet, `out` exists, or what was written draws another picture (a
+/// model folder: any difference).
+pub fn export(
+    run_dir: &Path,
+    format: Format,
+    out: &Path,
+    rank: usize,
+    context: &Context<'_>,
+) -> Result<Exported> {
+    let (recipe, base_dir) = crate::run::model_of(run_dir, context)?;
+    let aligned = run_dir.join("aligned");
+    if !aligned.join("stage.json").is_file() {
+        return Err(PipelineError::Input {
+            path: run_dir.to_owned(),
+            message: "it has no finished tuned model in aligned/; expected a run whose training is done: run `craft train` on it first".to_owned(),
+        });
+    }
+    if out.exists() {
+        return Err(PipelineError::Usage(format!(
+            "{}: it exists; expected the name of a new {}: give another, or remove it",
+            out.display(),
+            if format == Format::Diffusers { "folder" } else { "file" }
+        )));
+    }
+    if let Some(parent) = out.parent().filter(|p| !p.as_os_str().is_empty()) {
+        atomic::create_dir(parent)?;
+    }
+    let device = Device::flex();
+    let tuned = Model::load(&aligned, &device)?;
+    let prompts: Vec<Prompt> = jsonl::read(&run_dir.join("prompts/prompts.jsonl"))?;
+    let prompt = prompts.first().map_or("", |p| p.text.as_str());
+    let expected = picture(&recipe, &tuned, prompt)?;
+    drop(tuned);
+    if format == Format::Diffusers {
+        atomic::write_dir_atomically(out, |to| link_model(&aligned, to))?;
+        let back = picture(&recipe, &Model::load(out, &device)?, prompt)?;
+        let (mean_difference, max_difference) = difference(&expected, &back);
+        if max_difference > 0 {
+            return Err(differs(out, mean_difference));
+        }
+        return Ok(Exported { adapted: 0, captured: 1.0, mean_difference, max_difference });
+    }
+    let weights = |dir: &Path| read_tensors(&dir.join("unet").join(DIFFUSION_WEIGHTS));
+    let (adapter, captured) = nearest(weights(&base_dir)?, &weights(&aligned)?, rank);
+    let tensors = match format {
+        Format::LoraDiffusers => adapter.to_diffusers(),
+        _ => adapter.to_kohya(),
+    };
+    let header = header(out, rank, &recipe);
+    let refs: Vec<TensorRef<'_>> = tensors
+        .iter()
+        .map(|(name, t)| (name.as_str(), t.shape.as_slice(), t.data.as_slice()))
+        .collect();
+    tensors::write(out, &refs, Dtype::F16, &header)?;
+    let mut model = Model::load(&base_dir, &device)?;
+    let adapted = crate::lora::apply(&mut model, out, 1.0)?;
+    let back = picture(&recipe, &model, prompt)?;
+    let (mean_difference, max_difference) = difference(&expected, &back);
+    Ok(Exported { adapted, captured, mean_difference, max_difference })
+}
+
+fn differs(out: &Path, mean: f64) -> PipelineError {
+    PipelineError::Input {
+        path: out.to_owned(),
+        message: format!(
+            "read back, it draws another picture than the tuned model ({mean:.3} grey levels apart on average); expected the same: is the disk sound?"
+        ),
+    }
+}
+
+/// One picture as the run draws its candidates.
+fn picture(recipe: &Recipe, model: &Model, prompt: &str) -> Result<RgbImage> {
+    let options = crate::stages::generate::options(&recipe.generate, model)?;
+    let count = model.latent_shape(options.height, options.width).iter().product();
+    let noise = Key::new(recipe.seed).stage("export").standard_normals(count);
+    let job = Job { prompt, negative: &recipe.generate.negative_prompt, noise };
+    let mut drawn = draw(model, &[job], &options, &mut |_| ())?;
+    Ok(drawn.remove(0).image)
+}
+
+fn difference(a: &RgbImage, b: &RgbImage) -> (f64, u8) {
+    let each: Vec<u8> = a.data.iter().zip(&b.data).map(|(a, b)| a.abs_diff(*b)).collect();
+    let sum: f64 = each.iter().map(|&d| f64::from(d)).sum();
+    (sum / each.len().max(1) as f64, each.into_iter().max().unwrap_or(0))
+}
+
+/// The adapter nearest to `tuned − base`, and the share of the squared change that it holds.
+fn nearest(base: TensorMap, tuned: &TensorMap, rank: usize) -> (Adapter, f64) {
+    let (mut total, mut held) = (0.0, 0.0);
+    let mut adapter = Adapter::default();
+    for (name, mut change) in base {
+        let Some(new) = tuned.get(&name).filter(|t| t.shape == change.shape) else { continue };
+        change.data.iter_mut().zip(&new.data).for_each(|(old, new)| *old = new - *old);
+        let squares = |t: &HostTensor| t.data.iter().map(|x| f64::from(*x).powi(2)).sum::<f64>();
+        let before = squares(&change);
+        total += before;
+        let fits = name.ends_with(".weight") && matches!(change.shape.len(), 2 | 4);
+        if before == 0.0 || !fits {
+            continue;
+        }
+        let pair = Pair::nearest(&change, rank);
+        pair.add_to(&mut change.data, -1.0);
+        held += before - squares(&change);
+        adapter.components.entry(Component::Unet).or_default().insert(name, pair);
+    }
+    (adapter, if total > 0.0 { held / total } else { 1.0 })
+}
+
+/// What other tools show about a LoRA file.
+fn header(out: &Path, rank: usize, recipe: &Recipe) -> BTreeMap<String, String> {
+    let title = out.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+    let texts = [
+        ("modelspec.sai_model_spec", "1.0.0".to_owned()),
+        ("modelspec.architecture", "stable-diffusion-v1/lora".to_owned()),
+        ("modelspec.implementation", "diffusers".to_owned()),
+        ("modelspec.title", title.clone()),
+        ("ss_output_name", title),
+        ("ss_network_module", "networks.lora".to_owned()),
+        ("ss_network_dim", rank.to_string()),
+        ("ss_network_alpha", rank.to_string()),
+        ("ss_learning_rate", recipe.train.learning_rate.to_string()),
+        ("ss_max_train_steps", recipe.train.steps.to_string()),
+        ("ss_seed", recipe.seed.to_string()),
+        ("ss_training_comment", format!("craft {}", env!("CARGO_PKG_VERSION"))),
+    ];
+    texts.into_iter().map(|(key, value)| (key.to_owned(), value)).collect()
+}
+
+/// Puts a model's files into another folder, as links where the disk can.
+fn link_model(from: &Path, to: &Path) -> Result<()> {
+    let failed = |path: PathBuf| {
+        move |error: std::io::Error| PipelineError::Input {
+            path,
+            message: format!("it cannot be copied ({error}); expected a readable model folder"),
+        }
+    };
+    atomic::create_dir(to)?;
+    for entry in std::fs::read_dir(from).map_err(failed(from.to_owned()))? {
+        let path = entry.map_err(failed(from.to_owned()))?.path();
+        let Some(name) = path.file_name() else { continue };
+        let target = to.join(name);
+        if path.is_dir() {
+            link_model(&path, &target)?;
+        } else if name != "stage.json" && std::fs::hard_link(&path, &target).is_err() {
+            std::fs::copy(&path, &target).map_err(failed(path.clone()))?;
+        }
+    }
+    Ok(())
+}
