@@ -13,9 +13,12 @@ pub mod manifest;
 pub mod run;
 pub mod space;
 pub mod tensors;
+pub mod torch;
+pub mod weights;
 
 pub use error::{Result, StoreError};
 pub use image::RgbImage;
 pub use manifest::{DroppedItem, Manifest, Stage, StageStatus, StageWriter};
 pub use run::RunFolder;
 pub use tensors::{Dtype, Tensor, TensorReader};
+pub use torch::TorchReader;

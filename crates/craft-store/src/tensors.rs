@@ -15,6 +15,7 @@ use serde_json::{Map, Value, json};
 
 use crate::atomic::AtomicFile;
 use crate::error::{Result, StoreError};
+use crate::torch::TorchReader;
 
 /// Largest header accepted, as in the safetensors library.
 const MAX_HEADER_BYTES: u64 = 100_000_000;
@@ -123,8 +124,8 @@ impl TensorReader {
         self.metadata.metadata().iter().flatten().map(|(k, v)| (k.clone(), v.clone())).collect()
     }
 
-    /// Reads one tensor as f32. Formats: F64, F32, F16, BF16, I64, I32, U8, BOOL; whole numbers that f32
-    /// cannot hold exactly are an error.
+    /// Reads one tensor as f32. Formats: F64, F32, F16, BF16, I64, I32, I16, I8, U8, BOOL; whole
+    /// numbers that f32 cannot hold exactly are an error.
     pub fn read(&mut self, name: &str) -> Result<Tensor> {
         let (shape, dtype, bytes) = self.bytes(name)?;
         let data = to_f32(dtype, &bytes).map_err(|message| self.about(name, message))?;
@@ -168,7 +169,10 @@ fn chunks<const N: usize>(bytes: &[u8]) -> impl Iterator<Item = [u8; N]> + '_ {
     bytes.as_chunks::<N>().0.iter().copied()
 }
 
-fn to_f32(dtype: safetensors::Dtype, bytes: &[u8]) -> std::result::Result<Vec<f32>, String> {
+pub(crate) fn to_f32(
+    dtype: safetensors::Dtype,
+    bytes: &[u8],
+) -> std::result::Result<Vec<f32>, String> {
     use safetensors::Dtype as D;
     let exact = |x: i64| {
         let y = x as f32;
@@ -185,6 +189,8 @@ fn to_f32(dtype: safetensors::Dtype, bytes: &[u8]) -> std::result::Result<Vec<f3
         D::I32 => chunks(bytes)
             .map(|b| exact(i64::from(i32::from_le_bytes(b))))
             .collect::<std::result::Result<_, _>>()?,
+        D::I16 => chunks(bytes).map(|b| f32::from(i16::from_le_bytes(b))).collect(),
+        D::I8 => bytes.iter().map(|b| f32::from(b.cast_signed())).collect(),
         D::U8 | D::BOOL => bytes.iter().map(|b| f32::from(*b)).collect(),
         other => {
             return Err(format!(
@@ -194,8 +200,14 @@ fn to_f32(dtype: safetensors::Dtype, bytes: &[u8]) -> std::result::Result<Vec<f3
     })
 }
 
-/// Reads all tensors of a file as f32.
+/// Reads all tensors of a file as f32: safetensors, or a file of `torch.save` by the rules of
+/// [`crate::torch`]. The content decides, not the name.
 pub fn read(path: &Path) -> Result<BTreeMap<String, Tensor>> {
+    if TorchReader::is_torch(path)? {
+        let mut reader = TorchReader::open(path)?;
+        let names = reader.names().into_iter();
+        return names.map(|name| reader.read(&name).map(|tensor| (name, tensor))).collect();
+    }
     let mut reader = TensorReader::open(path)?;
     reader.names().into_iter().map(|name| reader.read(&name).map(|tensor| (name, tensor))).collect()
 }

@@ -1,0 +1,152 @@
+use std::path::{Path, PathBuf};
+
+use safetensors::Dtype;
+use serde_json::Value as Json;
+
+use super::*;
+
+fn fixture(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures/torch").join(name)
+}
+
+/// Reads every tensor.
+fn all(path: &Path) -> Result<BTreeMap<String, Tensor>> {
+    let mut reader = TorchReader::open(path)?;
+    reader.names().into_iter().map(|n| reader.read(&n).map(|t| (n, t))).collect()
+}
+
+fn refusal(path: &Path) -> String {
+    let error = all(path).unwrap_err();
+    assert!(error.is_bad_input(), "{error}");
+    error.to_string()
+}
+
+#[test]
+fn tensors_of_every_kind_are_those_of_torch() {
+    let text = std::fs::read_to_string(fixture("expected.json")).unwrap();
+    let expected: Json = serde_json::from_str(&text).unwrap();
+    for (file, wanted) in expected.as_object().unwrap() {
+        let found = all(&fixture(file)).unwrap();
+        let wanted = wanted.as_object().unwrap();
+        let mut names: Vec<&String> = wanted.keys().collect();
+        names.sort();
+        assert_eq!(found.keys().collect::<Vec<_>>(), names, "{file}");
+        for (name, wanted) in wanted {
+            let tensor = &found[name];
+            let shape: Vec<usize> = serde_json::from_value(wanted["shape"].clone()).unwrap();
+            let data: Vec<f64> = serde_json::from_value(wanted["data"].clone()).unwrap();
+            let data: Vec<f32> = data.iter().map(|x| *x as f32).collect();
+            assert_eq!((&tensor.shape, &tensor.data), (&shape, &data), "{file} {name}");
+        }
+    }
+}
+
+#[test]
+fn hostile_and_foreign_files_are_refused_by_name() {
+    for (file, reason) in [
+        ("hostile.pt", ".system`"),
+        ("whole_module.pt", "`torch.nn.modules.container.Sequential`"),
+        ("legacy.pt", "before 1.6"),
+        ("hostile_compressed.pt", "compressed"),
+        ("expected.json", "not a zip file"),
+    ] {
+        let message = refusal(&fixture(file));
+        assert!(message.contains(reason) && message.contains(file), "{message}");
+    }
+    assert!(!Path::new("hostile.txt").exists());
+}
+
+#[test]
+fn a_truncated_file_is_refused_at_every_length() {
+    let bytes = std::fs::read(fixture("module.bin")).unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("cut.bin");
+    for length in 0..bytes.len() {
+        std::fs::write(&path, &bytes[..length]).unwrap();
+        refusal(&path);
+    }
+}
+
+#[test]
+fn a_flipped_bit_is_refused_or_changes_nothing() {
+    let path = fixture("module.bin");
+    let (bytes, wanted) = (std::fs::read(&path).unwrap(), all(&path).unwrap());
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("flipped.bin");
+    let mut refused = 0;
+    for at in 0..bytes.len() {
+        let mut flipped = bytes.clone();
+        flipped[at] ^= 1 << (at % 8);
+        std::fs::write(&path, &flipped).unwrap();
+        match all(&path) {
+            Ok(found) => assert_eq!(found, wanted, "byte {at}"),
+            Err(_) => refused += 1,
+        }
+    }
+    assert!(refused > 1000, "{refused}");
+}
+
+#[test]
+fn hostile_pickles_end_without_much_memory() {
+    let run = |bytes: &[u8]| Pickle::run(bytes).map(|(p, top)| names(&p, top));
+    let endless = vec![b'}'; MAX_PICKLE_BYTES as usize];
+    assert!(run(&endless).unwrap_err().contains("more than"));
+    // A dict inside itself.
+    let inside = run(b"\x80\x02}q\x00X\x01\x00\x00\x00ah\x00s.").unwrap().unwrap_err();
+    assert!(inside.contains("deeper"), "{inside}");
+    // A text that claims 4 GiB.
+    assert!(run(b"\x80\x02X\xff\xff\xff\xff.").unwrap_err().contains("ends in the middle"));
+    for (bytes, reason) in [
+        (&b"\x80\x02cos\nsystem\n."[..], "`os.system`"),
+        (b"\x80\x02cbuiltins\neval\n.", "`builtins.eval`"),
+        (b"\x80\x02i", "operation 0x69"),
+        (b"\x80\x02R", "empty stack"),
+        (b"\x80\x02\x7f", "operation 0x7f"),
+        (b"\x80\x02t", "mark"),
+    ] {
+        let message = run(bytes).unwrap_err();
+        assert!(message.contains(reason), "{message}");
+    }
+}
+
+#[test]
+fn views_stay_inside_their_storage() {
+    let view = |offset, shape: &[usize], strides: &[usize]| View {
+        storage: "0".into(),
+        dtype: Dtype::F32,
+        stored: 6,
+        offset,
+        shape: shape.into(),
+        strides: strides.into(),
+    };
+    assert_eq!(view(0, &[2, 3], &[3, 1]).span(), Ok((0, 6)));
+    assert_eq!(view(1, &[3], &[2]).span(), Ok((1, 6)));
+    for bad in [
+        view(1, &[2, 3], &[3, 1]),
+        view(0, &[1 << 40], &[0]),
+        view(0, &[2], &[usize::MAX]),
+        view(u64::MAX, &[2], &[1]),
+        view(0, &[usize::MAX, usize::MAX], &[0, 0]),
+        view(0, &[2], &[1, 1]),
+    ] {
+        assert!(bad.span().is_err(), "{bad:?}");
+    }
+}
+
+#[test]
+fn the_aesthetic_predictor_loads() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../../../shared/data/weights/sac+logos+ava1-l14-linearMSE.pth");
+    if !path.exists() {
+        #[allow(clippy::print_stderr)]
+        {
+            eprintln!("skipped: {} is not there", path.display());
+        }
+        return;
+    }
+    let found = all(&path).unwrap();
+    assert_eq!(found["layers.0.weight"].shape, [1024, 768]);
+    assert_eq!(found["layers.7.bias"].shape, [1]);
+    assert_eq!(found.len(), 10);
+    assert!(found.values().all(|t| t.data.iter().all(|x| x.is_finite())));
+}

@@ -1,0 +1,254 @@
+//! Which files of a folder hold a network's weights, and reading them: one safetensors file, shards
+//! with an index, the `fp16` variant, or files of `torch.save`.
+//!
+//! Source: file names of diffusers and transformers (`SAFETENSORS_WEIGHTS_NAME`, `WEIGHTS_INDEX_NAME`,
+//! `_add_variant`).
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+use crate::error::{Result, StoreError};
+use crate::tensors::{self, Tensor};
+
+/// Base names of a kind of network's files: those of its safetensors and of its `.bin` files.
+#[derive(Debug, Clone, Copy)]
+pub struct Stem {
+    safetensors: &'static str,
+    bin: &'static str,
+}
+
+/// Networks saved by diffusers.
+pub const DIFFUSERS: Stem =
+    Stem { safetensors: "diffusion_pytorch_model", bin: "diffusion_pytorch_model" };
+/// Networks saved by transformers.
+pub const TRANSFORMERS: Stem = Stem { safetensors: "model", bin: "pytorch_model" };
+
+/// Files beside weights that hold no network.
+const NOT_WEIGHTS: [&str; 5] =
+    ["training_args.bin", "optimizer.pt", "scheduler.pt", "scaler.pt", "rng_state.pth"];
+
+impl Stem {
+    /// File names in the order in which they are looked for: safetensors before `.bin`, full
+    /// precision before `fp16`, one file before shards.
+    fn names(self) -> Vec<String> {
+        let mut names = Vec::new();
+        for (stem, kind) in [(self.safetensors, "safetensors"), (self.bin, "bin")] {
+            names.push(format!("{stem}.{kind}"));
+            names.push(format!("{stem}.{kind}.index.json"));
+            names.push(format!("{stem}.fp16.{kind}"));
+            names.push(format!("{stem}.{kind}.index.fp16.json"));
+            names.push(format!("{stem}.fp16.{kind}.index.json"));
+        }
+        names
+    }
+
+    /// Whether a file of a component's folder belongs to its weights, in any layout: variants,
+    /// shards and indices among them.
+    pub fn owns(self, name: &std::ffi::OsStr) -> bool {
+        let name = name.to_string_lossy();
+        let kind = |words: [&str; 3]| words.iter().any(|word| name.contains(word));
+        [self.safetensors, self.bin].iter().any(|stem| name.starts_with(stem))
+            && kind([".safetensors", ".bin", ".index."])
+    }
+}
+
+/// Finds the weight file, or the index of the shards, of a network.
+///
+/// # Errors
+/// When the folder has none; the error lists what was looked for and what is there.
+pub fn find(dir: &Path, stem: Stem) -> Result<PathBuf> {
+    let names = stem.names();
+    if let Some(name) = names.iter().find(|name| dir.join(name).is_file()) {
+        return Ok(dir.join(name));
+    }
+    let mut there: Vec<String> = std::fs::read_dir(dir)
+        .map_err(StoreError::io("read", dir))?
+        .filter_map(|entry| Some(entry.ok()?.file_name().to_string_lossy().into_owned()))
+        .collect();
+    there.sort();
+    there.truncate(12);
+    let there = if there.is_empty() { "nothing".to_owned() } else { there.join(", ") };
+    Err(StoreError::bad(
+        &dir.join(&names[0]),
+        format!(
+            "no weights: neither this file nor one of {} is there; the folder holds {there}: complete the download of the model",
+            names[1..].join(", ")
+        ),
+    ))
+}
+
+/// Reads all tensors of a file found by [`find`], or of the shards that an index names, as f32;
+/// values that are not finite are refused. One tensor at a time is in memory twice.
+///
+/// # Errors
+/// When a file is damaged, a shard or one of its tensors is missing, or a tensor occurs twice.
+pub fn read(path: &Path) -> Result<BTreeMap<String, Tensor>> {
+    if path.extension().is_none_or(|e| e != "json") {
+        return tensors::read_finite(path);
+    }
+    let map = index(path)?;
+    let files: BTreeSet<&String> = map.values().collect();
+    let dir = path.parent().unwrap_or(Path::new(""));
+    let missing: Vec<&str> =
+        files.iter().filter(|f| !dir.join(f).is_file()).map(|f| f.as_str()).collect();
+    if !missing.is_empty() {
+        return Err(StoreError::bad(
+            path,
+            format!(
+                "{} of its {} shards are missing ({}): complete the download of the model",
+                missing.len(),
+                files.len(),
+                missing.join(", ")
+            ),
+        ));
+    }
+    let mut all = BTreeMap::new();
+    for file in files {
+        let shard = dir.join(file);
+        for (name, tensor) in tensors::read_finite(&shard)? {
+            if map.get(&name) != Some(file) {
+                let place = map.get(&name).map_or("in no shard", String::as_str);
+                return Err(StoreError::bad(
+                    &shard,
+                    format!(
+                        "it holds tensor `{name}`, which the index places elsewhere ({place}): the shards and {} are of different models",
+                        path.display()
+                    ),
+                ));
+            }
+            all.insert(name, tensor);
+        }
+    }
+    if let Some((name, file)) = map.iter().find(|(name, _)| !all.contains_key(*name)) {
+        return Err(StoreError::bad(
+            &dir.join(file),
+            format!(
+                "tensor `{name}` is missing, which {} places here: the shards are of different models",
+                path.display()
+            ),
+        ));
+    }
+    Ok(all)
+}
+
+/// Shard by tensor name.
+fn index(path: &Path) -> Result<BTreeMap<String, String>> {
+    #[derive(serde::Deserialize)]
+    struct Index {
+        weight_map: BTreeMap<String, String>,
+    }
+    let text = std::fs::read_to_string(path).map_err(StoreError::io("read", path))?;
+    let index: Index = serde_json::from_str(&text).map_err(|error| {
+        StoreError::bad(path, format!("it is not an index of shards with a `weight_map`: {error}"))
+    })?;
+    for file in index.weight_map.values() {
+        if Path::new(file).file_name().is_none_or(|name| name != file.as_str()) {
+            return Err(StoreError::bad(
+                path,
+                format!("its shard `{file}` is not a plain file name of the same folder"),
+            ));
+        }
+    }
+    if index.weight_map.is_empty() {
+        return Err(StoreError::bad(path, "its `weight_map` is empty"));
+    }
+    Ok(index.weight_map)
+}
+
+/// Whether a file of a folder without index is to be read as weights: a safetensors file, or a file
+/// of `torch.save` that has no safetensors twin (`pytorch_model.bin` beside `model.safetensors`) and
+/// is not the state of a training program.
+pub fn is_weights(path: &Path) -> bool {
+    let part = |p: Option<&std::ffi::OsStr>| p.and_then(|s| s.to_str()).map(str::to_owned);
+    let (Some(name), Some(stem), Some(kind)) =
+        (part(path.file_name()), part(path.file_stem()), part(path.extension()))
+    else {
+        return false;
+    };
+    match kind.as_str() {
+        "safetensors" => true,
+        "bin" | "pt" | "pth" | "ckpt" => {
+            let twin = format!("{}.safetensors", stem.replace("pytorch_", ""));
+            !NOT_WEIGHTS.contains(&name.as_str()) && !path.with_file_name(twin).exists()
+        }
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::tensors::Dtype;
+
+    fn put(dir: &Path, file: &str, names: &[&str]) {
+        let map = names.iter().map(|n| ((*n).to_owned(), Tensor::new([1], vec![2.0]).unwrap()));
+        tensors::write_map(&dir.join(file), &map.collect(), Dtype::F16).unwrap();
+    }
+
+    fn load(dir: &Path, stem: Stem) -> Result<Vec<String>> {
+        Ok(read(&find(dir, stem)?)?.into_keys().collect())
+    }
+
+    #[test]
+    fn every_layout_is_found_in_order() {
+        let dir = tempfile::tempdir().unwrap();
+        let dir = dir.path();
+        let error = load(dir, DIFFUSERS).unwrap_err();
+        assert!(error.is_bad_input() && error.to_string().contains("holds nothing"), "{error}");
+        let torch = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures/torch/grouped.pt");
+        std::fs::copy(&torch, dir.join("pytorch_model.bin")).unwrap();
+        assert_eq!(load(dir, TRANSFORMERS).unwrap(), ["text.0", "text.1", "unet.weight"]);
+        let error = load(dir, DIFFUSERS).unwrap_err().to_string();
+        assert!(error.contains("holds pytorch_model.bin"), "{error}");
+        put(dir, "model.fp16.safetensors", &["half"]);
+        assert_eq!(load(dir, TRANSFORMERS).unwrap(), ["half"]);
+        put(dir, "model.safetensors", &["full"]);
+        assert_eq!(load(dir, TRANSFORMERS).unwrap(), ["full"]);
+        put(dir, "diffusion_pytorch_model.fp16.safetensors", &["half"]);
+        assert_eq!(load(dir, DIFFUSERS).unwrap(), ["half"]);
+        for name in DIFFUSERS.names() {
+            assert!(DIFFUSERS.owns(name.as_ref()), "{name}");
+        }
+        assert!(DIFFUSERS.owns("diffusion_pytorch_model-00001-of-00002.safetensors".as_ref()));
+        assert!(!DIFFUSERS.owns("config.json".as_ref()));
+    }
+
+    #[test]
+    fn shards_are_joined_and_checked() {
+        let dir = tempfile::tempdir().unwrap();
+        let dir = dir.path();
+        let index = dir.join("model.safetensors.index.json");
+        let wanted = r#"{"metadata": {"total_size": 4}, "weight_map": {"a": "1.safetensors", "b": "2.safetensors"}}"#;
+        std::fs::write(&index, wanted).unwrap();
+        put(dir, "1.safetensors", &["a"]);
+        let fails = |reason: &str| {
+            let error = load(dir, TRANSFORMERS).unwrap_err();
+            assert!(error.is_bad_input() && error.to_string().contains(reason), "{error}");
+        };
+        fails("1 of its 2 shards are missing (2.safetensors)");
+        put(dir, "2.safetensors", &["b"]);
+        assert_eq!(load(dir, TRANSFORMERS).unwrap(), ["a", "b"]);
+        put(dir, "2.safetensors", &["b", "a"]);
+        fails("places elsewhere");
+        put(dir, "2.safetensors", &["c"]);
+        fails("in no shard");
+        std::fs::write(&index, wanted.replace("\"b\": ", "\"c\": \"2.safetensors\", \"b\": "))
+            .unwrap();
+        fails("tensor `b` is missing");
+        std::fs::write(&index, wanted.replace("2.safetensors", "../2.safetensors")).unwrap();
+        fails("plain file name");
+        std::fs::write(&index, "{}").unwrap();
+        fails("weight_map");
+    }
+
+    #[test]
+    fn twins_and_training_states_are_left_out() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name);
+        assert!(is_weights(&at("pytorch_model.bin")) && is_weights(&at("head.pth")));
+        assert!(!is_weights(&at("optimizer.pt")) && !is_weights(&at("config.json")));
+        std::fs::write(at("model.safetensors"), "").unwrap();
+        assert!(!is_weights(&at("pytorch_model.bin")) && is_weights(&at("model.safetensors")));
+    }
+}
