@@ -14,7 +14,9 @@ use crate::reward::{MissingReason, Reward, RgbImageRef, Score};
 /// HPSv2: the cosine of picture and text, in −1..1 (published tables show it times 100).
 ///
 /// Weights have open_clip's names (transformers' are taken too); the model is described by
-/// `open_clip_config.json`, or by a `config.json` of open_clip's or transformers' form.
+/// `open_clip_config.json`, or by a `config.json` of open_clip's or transformers' form. Pictures are
+/// resized with antialiasing; `"antialias": false` in `preprocessor_config.json` gives the scores of
+/// the time before torchvision 0.17.
 #[derive(Debug)]
 pub struct HpsV2 {
     name: String,

@@ -37,6 +37,33 @@ fn pillow_and_torchvision_agree() {
 }
 
 #[test]
+fn odd_crops_and_aliased_padding_agree_with_torchvision() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../fixtures/preprocess/cases.safetensors");
+    let bytes = std::fs::read(path).unwrap();
+    let file = SafeTensors::deserialize(&bytes).unwrap();
+    let (mut crops_differ, mut pads_differ) = (0, 0);
+    for index in 0..8 {
+        let get = |kind: &str| file.tensor(&format!("{kind}.{index}")).unwrap();
+        let source = get("image");
+        let picture = image(source.data(), source.shape()[1], source.shape()[0]);
+        let apply = |fit| {
+            let preprocess = Preprocess { fit, size: 12, mean: [0.0; 3], std: [1.0; 3] };
+            preprocess.apply(picture).unwrap()
+        };
+        let (floor, even) = (apply(Fit::CentreCrop), apply(Fit::CentreCropEven));
+        assert!(worst(&floor, &floats(get("floor").data())) < 1e-6, "crop of image {index}");
+        assert!(worst(&even, &floats(get("even").data())) < 1e-6, "even crop of image {index}");
+        let (smooth, aliased) = (apply(Fit::Pad), apply(Fit::PadAliased));
+        assert!(worst(&smooth, &floats(get("smooth").data())) < 1e-5, "image {index}");
+        let error = worst(&aliased, &floats(get("aliased").data()));
+        assert!(error < 1e-5, "image {index} without antialiasing: {error}");
+        crops_differ += usize::from(worst(&floor, &even) > 0.1);
+        pads_differ += usize::from(worst(&smooth, &aliased) > 0.1);
+    }
+    assert!(crops_differ > 0 && pads_differ > 0, "{crops_differ} {pads_differ}");
+}
+
+#[test]
 fn a_picture_of_the_right_size_is_only_normalised() {
     let pixels = picture(3, 64, 64);
     let source = image(&pixels, 64, 64);

@@ -104,6 +104,27 @@ fn scores_are_the_formulas() {
 }
 
 #[test]
+fn hps_without_antialiasing_is_another_score() {
+    let device = Device::flex();
+    let pixels = picture(9, 61, 43);
+    let score = |antialias: Option<&str>| {
+        let mut files = hps(&device);
+        if let Some(value) = antialias {
+            let config = format!("{{\"antialias\": {value}}}");
+            files.configs.insert("preprocessor_config.json".to_owned(), config);
+        }
+        let reward = build(RewardKind::Hps, "r", files, &device)?;
+        Ok::<_, craft_rewards::RewardError>(
+            reward.score(&[image(&pixels, 61, 43)], &["a red circle"])[0].clone().unwrap().get(),
+        )
+    };
+    let default = score(None).unwrap();
+    assert_eq!(default, score(Some("true")).unwrap());
+    assert!((default - score(Some("false")).unwrap()).abs() > 1e-6);
+    assert!(score(Some("0")).unwrap_err().to_string().contains("antialias"));
+}
+
+#[test]
 fn a_score_does_not_depend_on_the_batch() {
     let device = Device::flex();
     let sizes = [(16, 16), (20, 16), (40, 31), (9, 12)];
@@ -188,6 +209,7 @@ fn files_that_do_not_fit_are_named() {
         ("do_normalize", "false"),
         ("image_std", "[1, 0, 1]"),
         ("image_mean", "[1, 0]"),
+        ("antialias", "false"),
     ] {
         let mut files = pick(&device);
         let config = format!("{{\"{key}\": {value}}}");

@@ -39,7 +39,7 @@ impl Aesthetic {
         let reward = || name.to_owned();
         let config = ClipVisionConfig::from_json(files.required(name, "config.json")?)
             .map_err(|source| RewardError::Config { reward: reward(), source })?;
-        let preprocess = Preprocess::clip(Fit::CentreCrop, config.image_size);
+        let preprocess = Preprocess::clip(Fit::CentreCropEven, config.image_size);
         let preprocess = preprocess.configured(name, &files)?;
         let head = files
             .take_weights(name, "the head (head.safetensors)", |key| key.starts_with("layers."))?;
@@ -58,7 +58,7 @@ impl Reward for Aesthetic {
     }
 
     fn version(&self) -> &str {
-        "aesthetic-1"
+        "aesthetic-2"
     }
 
     fn score(&self, images: &[RgbImageRef<'_>], _: &[&str]) -> Vec<Result<Score, MissingReason>> {

@@ -4,7 +4,7 @@ mod resize;
 
 use serde_json::Value;
 
-pub use resize::{resize_float, resize_pillow};
+pub use resize::{resize_float, resize_float_aliased, resize_pillow};
 
 use crate::error::RewardError;
 use crate::files::RewardFiles;
@@ -18,12 +18,17 @@ pub const CLIP_STD: [f32; 3] = [0.268_629_54, 0.261_302_6, 0.275_777_1];
 /// How a picture becomes a square.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fit {
-    /// Shortest side to the size as Pillow does it on bytes, then the centre
-    /// (transformers' `CLIPImageProcessor`).
+    /// Shortest side to the size as Pillow does it on bytes, then the centre; an odd pixel too much is
+    /// cut on the far side (transformers' `CLIPImageProcessor`).
     CentreCrop,
+    /// The same with torchvision's `CenterCrop`, which rounds half a pixel to the even number
+    /// (OpenAI's CLIP, open_clip).
+    CentreCropEven,
     /// Longest side to the size on floats, antialiased, then zeros around (HPSv2's `ResizeMaxSize`
-    /// under torchvision 0.17 and later; earlier versions did not antialias).
+    /// under torchvision 0.17 and later). The default of HPSv2 here.
     Pad,
+    /// The same without antialiasing, as torchvision before 0.17 resized float tensors.
+    PadAliased,
 }
 
 /// Preprocessing of an image encoder.
@@ -45,7 +50,8 @@ impl Preprocess {
         Self { fit, size, mean: CLIP_MEAN, std: CLIP_STD }
     }
 
-    /// Takes what `preprocessor_config.json` says, where there is one.
+    /// Takes what `preprocessor_config.json` says, where there is one. Beside transformers' keys,
+    /// `"antialias": false` gives HPSv2's scores under torchvision before 0.17.
     pub(crate) fn configured(
         mut self,
         reward: &str,
@@ -79,6 +85,17 @@ impl Preprocess {
                 }
             }
         }
+        match (config.get("antialias"), self.fit) {
+            (None, _) | (Some(Value::Bool(true)), _) => {}
+            (Some(Value::Bool(false)), Fit::Pad | Fit::PadAliased) => self.fit = Fit::PadAliased,
+            (Some(other), Fit::Pad | Fit::PadAliased) => {
+                return Err(error(format!("antialias is {other}"), "true or false"));
+            }
+            (Some(other), _) => {
+                let expected = "true: only HPSv2 has a variant without antialiasing";
+                return Err(error(format!("antialias is {other}"), expected));
+            }
+        }
         if let Some(mean) = config.get("image_mean") {
             self.mean = channels(mean)
                 .ok_or_else(|| error(format!("image_mean is {mean}"), "three finite numbers"))?;
@@ -98,8 +115,10 @@ impl Preprocess {
     pub fn apply(&self, image: RgbImageRef<'_>) -> Result<Vec<f32>, MissingReason> {
         image.check()?;
         let mut planes = match self.fit {
-            Fit::CentreCrop => self.centre_crop(image),
-            Fit::Pad => self.pad(image),
+            Fit::CentreCrop => self.centre_crop(image, |slack| slack / 2),
+            Fit::CentreCropEven => self.centre_crop(image, half_to_even),
+            Fit::Pad => self.pad(image, resize_float),
+            Fit::PadAliased => self.pad(image, resize_float_aliased),
         };
         let area = self.size * self.size;
         for (c, plane) in planes.chunks_exact_mut(area).enumerate() {
@@ -110,12 +129,12 @@ impl Preprocess {
         Ok(planes)
     }
 
-    fn centre_crop(&self, image: RgbImageRef<'_>) -> Vec<f32> {
+    fn centre_crop(&self, image: RgbImageRef<'_>, half: fn(usize) -> usize) -> Vec<f32> {
         let size = self.size;
         let short = image.width.min(image.height);
         let (width, height) = (size * image.width / short, size * image.height / short);
         let resized = resize_pillow(image, width, height);
-        let (left, top) = ((width - size) / 2, (height - size) / 2);
+        let (left, top) = (half(width - size), half(height - size));
         let mut planes = vec![0.0; 3 * size * size];
         for y in 0..size {
             for x in 0..size {
@@ -128,12 +147,16 @@ impl Preprocess {
         planes
     }
 
-    fn pad(&self, image: RgbImageRef<'_>) -> Vec<f32> {
+    fn pad(
+        &self,
+        image: RgbImageRef<'_>,
+        resize: fn(RgbImageRef<'_>, usize, usize) -> Vec<f32>,
+    ) -> Vec<f32> {
         let size = self.size;
         let scale = size as f64 / image.width.max(image.height) as f64;
         let side = |n: usize| ((n as f64 * scale).round_ties_even() as usize).clamp(1, size);
         let (width, height) = (side(image.width), side(image.height));
-        let resized = resize_float(image, width, height);
+        let resized = resize(image, width, height);
         let (left, top) = ((size - width) / 2, (size - height) / 2);
         let mut planes = vec![0.0; 3 * size * size];
         for c in 0..3 {
@@ -145,6 +168,11 @@ impl Preprocess {
         }
         planes
     }
+}
+
+/// Half of a number; what lies between two numbers goes to the even one, as Python's `round` does.
+fn half_to_even(n: usize) -> usize {
+    n / 2 + usize::from(n % 4 == 3)
 }
 
 /// All sides that a size names: a number, or an object with `shortest_edge` or `height` and `width`.

@@ -1,5 +1,6 @@
 //! Bicubic resizing with antialiasing (Keys' kernel with a = −0.5, stretched by the ratio when
-//! shrinking), as Pillow does it on bytes and torchvision on floats.
+//! shrinking), as Pillow does it on bytes and torchvision on floats; and without (a = −0.75, four
+//! inputs for every output, edges repeated), as torchvision before 0.17 did it on floats.
 
 use crate::reward::RgbImageRef;
 
@@ -12,13 +13,13 @@ struct Tap {
     weights: Vec<f64>,
 }
 
-fn kernel(x: f64) -> f64 {
-    const A: f64 = -0.5;
+/// Keys' kernel with a parameter `a`.
+fn kernel(x: f64, a: f64) -> f64 {
     let x = x.abs();
     if x < 1.0 {
-        ((A + 2.0) * x - (A + 3.0)) * x * x + 1.0
+        ((a + 2.0) * x - (a + 3.0)) * x * x + 1.0
     } else if x < 2.0 {
-        (((x - 5.0) * x + 8.0) * x - 4.0) * A
+        (((x - 5.0) * x + 8.0) * x - 4.0) * a
     } else {
         0.0
     }
@@ -33,10 +34,28 @@ fn taps(input: usize, output: usize) -> Vec<Tap> {
             let centre = (i as f64 + 0.5) * ratio;
             let start = (centre - support + 0.5).max(0.0) as usize;
             let end = ((centre + support + 0.5) as usize).min(input);
-            let weights: Vec<f64> =
-                (start..end).map(|j| kernel((j as f64 - centre + 0.5) * (1.0 / stretch))).collect();
+            let at = |j: usize| (j as f64 - centre + 0.5) * (1.0 / stretch);
+            let weights: Vec<f64> = (start..end).map(|j| kernel(at(j), -0.5)).collect();
             let sum: f64 = weights.iter().sum();
             Tap { start, weights: weights.iter().map(|w| w / sum).collect() }
+        })
+        .collect()
+}
+
+/// Taps without antialiasing: the weights of inputs beyond an edge go to the edge.
+fn aliased_taps(input: usize, output: usize) -> Vec<Tap> {
+    let ratio = input as f64 / output as f64;
+    let last = input as i64 - 1;
+    (0..output)
+        .map(|i| {
+            let centre = (i as f64 + 0.5) * ratio - 0.5;
+            let first = centre.floor() as i64 - 1;
+            let start = first.clamp(0, last);
+            let mut weights = vec![0.0; ((first + 3).clamp(0, last) - start + 1) as usize];
+            for j in first..first + 4 {
+                weights[(j.clamp(0, last) - start) as usize] += kernel(j as f64 - centre, -0.75);
+            }
+            Tap { start: start as usize, weights }
         })
         .collect()
 }
@@ -85,6 +104,21 @@ fn weigh<'a>(pixels: impl Iterator<Item = &'a u8>, weights: &[i64]) -> u8 {
 /// Resizes channels in `[0, 1]` as `torchvision.transforms.functional.resize(.., BICUBIC,
 /// antialias=True)` does on a float tensor, without clamping. Gives `[3, height, width]`.
 pub fn resize_float(image: RgbImageRef<'_>, width: usize, height: usize) -> Vec<f32> {
+    resize_planes(image, width, height, taps)
+}
+
+/// Resizes channels in `[0, 1]` as the same function does with `antialias=False`, which was its default
+/// before torchvision 0.17, without clamping. Gives `[3, height, width]`.
+pub fn resize_float_aliased(image: RgbImageRef<'_>, width: usize, height: usize) -> Vec<f32> {
+    resize_planes(image, width, height, aliased_taps)
+}
+
+fn resize_planes(
+    image: RgbImageRef<'_>,
+    width: usize,
+    height: usize,
+    taps: fn(usize, usize) -> Vec<Tap>,
+) -> Vec<f32> {
     let mut planes = vec![0f32; image.pixels.len()];
     let area = image.width * image.height;
     for (i, pixel) in image.pixels.chunks_exact(3).enumerate() {
