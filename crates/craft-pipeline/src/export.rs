@@ -9,9 +9,11 @@ use craft_core::recipe::Recipe;
 use craft_core::{Key, Prompt};
 use craft_nn::lora::{Adapter, Component, Pair};
 use craft_nn::weights::{HostTensor, TensorMap};
+use craft_store::hash::sha256_dir;
 use craft_store::image::RgbImage;
 use craft_store::tensors::{self, Dtype, TensorRef};
 use craft_store::{atomic, jsonl};
+use serde_json::Value;
 
 use crate::context::Context;
 use crate::draw::{Job, draw};
@@ -91,6 +93,7 @@ pub fn export(
         }
         return Ok(Exported { adapted: 0, captured: 1.0, mean_difference, max_difference });
     }
+    check_base(run_dir, &base_dir)?;
     let weights = |dir: &Path| read_tensors(&dir.join("unet").join(DIFFUSION_WEIGHTS));
     let (adapter, captured) = nearest(weights(&base_dir)?, &weights(&aligned)?, rank);
     let tensors = match format {
@@ -108,6 +111,21 @@ pub fn export(
     let back = picture(&recipe, &model, prompt)?;
     let (mean_difference, max_difference) = difference(&expected, &back);
     Ok(Exported { adapted, captured, mean_difference, max_difference })
+}
+
+/// A LoRA is a difference to the model that the run tuned, so that model must still be as it was.
+fn check_base(run_dir: &Path, base_dir: &Path) -> Result<()> {
+    let trained: Value = craft_store::manifest::read_json(&run_dir.join("aligned/stage.json"))?;
+    if trained["inputs"]["model"] == sha256_dir(base_dir)? {
+        return Ok(());
+    }
+    Err(PipelineError::Input {
+        path: base_dir.to_owned(),
+        message: format!(
+            "this is not the model that {} tuned (its files have changed since); expected the same files: put them back, or export with --format diffusers, which needs no base model",
+            run_dir.display()
+        ),
+    })
 }
 
 fn differs(out: &Path, mean: f64) -> PipelineError {

@@ -66,6 +66,13 @@ fn a_run_goes_from_recipe_to_report_and_again_without_work() {
         let args = ["sample", "--model", "model", "--prompt", "x", "--steps", "1", "--lora", &file];
         tiny.expect(&args, 0, &[]);
     }
+    // A LoRA to another base model would be wrong without a sign of it.
+    let base = tiny.path("model/scheduler/scheduler_config.json");
+    let kept = fs::read(&base).unwrap();
+    fs::write(&base, [kept.as_slice(), b"\n"].concat()).unwrap();
+    let args = ["export", "out", "--format", "lora-kohya", "--out", "late.safetensors"];
+    tiny.expect(&args, 3, &["not the model that out tuned", "--format diffusers"]);
+    fs::write(&base, kept).unwrap();
 
     let other = ["run", "recipe.toml", "--out", "out", "--set", "seed=2"];
     tiny.expect(&other, 1, &["holds another run", "seed = 1", "seed = 2"]);
