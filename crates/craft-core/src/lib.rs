@@ -9,6 +9,7 @@
 
 pub mod expand;
 pub mod prompt;
+pub mod prompt_file;
 pub mod recipe;
 pub mod reward;
 pub mod rng;

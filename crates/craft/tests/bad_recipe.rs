@@ -76,6 +76,9 @@ fn prompt_files() {
     tiny.expect(&run, 3, &["train.txt", "no prompt"]);
     tiny.write("train.txt", b"a red circle\na caf\xe9\n");
     tiny.expect(&run, 3, &["train.txt", "line 2", "UTF-8"]);
+    tiny.write("train.jsonl", "{\"prompt\": \"a red circle\"}\na blue star\n");
+    let lines = [&run[..], &["--set", "prompts.train=train.jsonl"]].concat();
+    tiny.expect(&lines, 3, &["train.jsonl", "line 2", "not valid JSON"]);
     // One text in both splits would be trained on and evaluated.
     tiny.write("train.txt", "a red circle\nA red star\n");
     tiny.expect(&run, 3, &["same text"]);

@@ -120,7 +120,7 @@ pub enum PromptSource {
 pub struct PromptsSection {
     /// Files, or the embedded world.
     pub source: PromptSource,
-    /// File of training prompts: a prompt a line, or JSON lines with `text`.
+    /// File of training prompts; [`crate::prompt_file`] has the formats.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub train: Option<String>,
     /// File of prompts to evaluate on, of the same form.

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use craft_core::prompt::check_prompts;
+use craft_core::prompt_file::{self, PromptSet};
 use craft_core::recipe::{PromptSource, PromptsSection};
 use craft_core::{Prompt, PromptId, Recipe, Split};
 use craft_store::hash::sha256_bytes;
@@ -81,8 +82,12 @@ pub(crate) fn load(
                         message: format!("line {line} is not UTF-8; save the file as UTF-8"),
                     }
                 })?;
-                let (mut texts, blank, repeated) = lines(&text);
-                if texts.is_empty() {
+                let PromptSet { mut entries, blank, repeated } = prompt_file::parse(file, &text)
+                    .map_err(|error| PipelineError::Input {
+                        path: path.clone(),
+                        message: error.to_string(),
+                    })?;
+                if entries.is_empty() {
                     return Err(PipelineError::Input {
                         path,
                         message: format!("{key}: there is no prompt; expected one a line"),
@@ -94,31 +99,15 @@ pub(crate) fn load(
                         path.display()
                     ));
                 }
-                texts.truncate(limit.unwrap_or(usize::MAX));
-                prompts.extend(
-                    texts.into_iter().map(|text| Prompt::new(PromptId::from_index(0), text, split)),
-                );
+                entries.truncate(limit.unwrap_or(usize::MAX));
+                prompts.extend(entries.into_iter().map(|entry| Prompt {
+                    category: entry.category,
+                    ..Prompt::new(PromptId::from_index(0), entry.text, split)
+                }));
             }
             Ok((number(prompts), notes))
         }
     }
-}
-
-/// Distinct lines in their order, with the numbers of blank and repeated ones.
-fn lines(text: &str) -> (Vec<String>, usize, usize) {
-    let mut seen = std::collections::BTreeSet::new();
-    let (mut out, mut blank, mut repeated) = (Vec::new(), 0, 0);
-    for line in text.trim_start_matches('\u{feff}').lines() {
-        let line = line.trim();
-        if line.is_empty() {
-            blank += 1;
-        } else if seen.insert(line.to_owned()) {
-            out.push(line.to_owned());
-        } else {
-            repeated += 1;
-        }
-    }
-    (out, blank, repeated)
 }
 
 fn number(mut prompts: Vec<Prompt>) -> Vec<Prompt> {
