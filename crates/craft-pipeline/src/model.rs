@@ -1,5 +1,6 @@
 //! A text-to-image model in the diffusers folder layout.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use burn::tensor::{Device, Tensor, TensorData};
@@ -12,10 +13,11 @@ use craft_nn::unet_config::UNetConfig;
 use craft_nn::vae::{AutoencoderKL, VaeConfig};
 use craft_nn::weights::{self, HostTensor, TensorMap, WeightError};
 use craft_store::tensors::{self, Dtype, TensorRef};
+use craft_store::weights as files;
 
 use crate::error::{PipelineError, Result};
 
-/// File of the denoiser's and the autoencoder's weights.
+/// File of the denoiser's weights where they are written.
 pub const DIFFUSION_WEIGHTS: &str = "diffusion_pytorch_model.safetensors";
 
 /// A loaded model.
@@ -49,11 +51,21 @@ pub(crate) fn read_text(path: &Path) -> Result<String> {
     })
 }
 
-/// Reads a safetensors file with finite values.
+/// Reads a safetensors or `torch.save` file with finite values.
 pub fn read_tensors(path: &Path) -> Result<TensorMap> {
-    let read = tensors::read_finite(path)?;
+    Ok(host(tensors::read_finite(path)?))
+}
+
+fn host(read: BTreeMap<String, tensors::Tensor>) -> TensorMap {
     let host = |t: tensors::Tensor| HostTensor { shape: t.shape, data: t.data };
-    Ok(read.into_iter().map(|(name, t)| (name, host(t))).collect())
+    read.into_iter().map(|(name, t)| (name, host(t))).collect()
+}
+
+/// The weights of a component folder and the file, or index of shards, that they come from.
+fn read_weights(dir: &Path, stem: files::Stem) -> Result<(PathBuf, TensorMap)> {
+    let path = files::find(dir, stem)?;
+    let tensors = host(files::read(&path)?);
+    Ok((path, tensors))
 }
 
 /// Writes a safetensors file with 32-bit values, atomically.
@@ -85,8 +97,7 @@ pub fn load_unet(dir: &Path, device: &Device) -> Result<(UNet2DConditionModel, U
     let path = dir.join("config.json");
     let config = UNetConfig::from_json(&read_text(&path)?)
         .map_err(|source| PipelineError::Config { path, source })?;
-    let path = dir.join(DIFFUSION_WEIGHTS);
-    let tensors = read_tensors(&path)?;
+    let (path, tensors) = read_weights(dir, files::DIFFUSERS)?;
     let net = UNet2DConditionModel::new(&mut Init::zeros(device), &config);
     Ok((weights::load(net, tensors).map_err(weights_error(path))?, config))
 }
@@ -96,8 +107,7 @@ pub fn load_vae(dir: &Path, device: &Device) -> Result<(AutoencoderKL, VaeConfig
     let path = dir.join("config.json");
     let config = VaeConfig::from_json(&read_text(&path)?)
         .map_err(|source| PipelineError::Config { path, source })?;
-    let path = dir.join(DIFFUSION_WEIGHTS);
-    let tensors = read_tensors(&path)?;
+    let (path, tensors) = read_weights(dir, files::DIFFUSERS)?;
     let net = AutoencoderKL::new(&mut Init::zeros(device), &config);
     Ok((weights::load(net, tensors).map_err(weights_error(path))?, config))
 }
@@ -107,8 +117,7 @@ pub fn load_text_encoder(dir: &Path, device: &Device) -> Result<ClipTextModel> {
     let path = dir.join("config.json");
     let config = ClipTextConfig::from_json(&read_text(&path)?)
         .map_err(|source| PipelineError::Config { path, source })?;
-    let path = dir.join("model.safetensors");
-    let tensors = read_tensors(&path)?;
+    let (path, tensors) = read_weights(dir, files::TRANSFORMERS)?;
     ClipTextModel::from_tensors(&config, tensors, device).map_err(weights_error(path))
 }
 

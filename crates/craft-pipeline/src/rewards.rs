@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use burn::tensor::Device;
 use craft_core::recipe::{RewardRole, RewardSection};
 use craft_rewards::{Reward, RewardFiles, RewardKind, registry};
+use craft_store::weights;
 
 use crate::context::Context;
 use crate::error::{PipelineError, Result};
@@ -24,7 +25,7 @@ pub fn load_reward(name: &str, dir: &Path, device: &Device) -> Result<Box<dyn Re
     paths.sort();
     for path in paths {
         let Some(file) = path.file_name().and_then(|n| n.to_str()) else { continue };
-        if file.ends_with(".safetensors") {
+        if weights::is_weights(&path) {
             files.tensors.insert(file.to_owned(), read_tensors(&path)?);
         } else if file.ends_with(".json") || file.ends_with(".txt") {
             files.configs.insert(file.to_owned(), read_text(&path)?);
@@ -41,7 +42,7 @@ pub fn load_reward(name: &str, dir: &Path, device: &Device) -> Result<Box<dyn Re
         return Err(PipelineError::Input {
             path: dir.to_owned(),
             message: format!(
-                "reward {name}: no weights of a known kind; expected safetensors of HPS (open_clip keys), PickScore (CLIPModel keys), or an image tower with an aesthetic head (layers.0.weight)"
+                "reward {name}: no weights of a known kind; expected safetensors or torch.save files of HPS (open_clip keys), PickScore (CLIPModel keys), or an image tower with an aesthetic head (layers.0.weight)"
             ),
         });
     };

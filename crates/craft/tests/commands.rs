@@ -344,3 +344,49 @@ fn quiet_is_quiet_and_results_stay_on_standard_output() {
     assert_eq!(output.stdout, b"sample.png\n");
     assert!(output.stderr.is_empty(), "{}", String::from_utf8_lossy(&output.stderr));
 }
+
+#[test]
+fn every_layout_of_a_model_folder_is_the_same_model() {
+    let tiny = Tiny::new();
+    let draw = |file: &str| {
+        let args = ["sample", "--model", "model", "--prompt", "a red circle", "--steps", "2"];
+        tiny.expect(&[&args[..], &["--output", file]].concat(), 0, &[]);
+        image::read(&tiny.path(file)).unwrap()
+    };
+    let picture = draw("plain.png");
+
+    let unet = "model/unet/diffusion_pytorch_model";
+    let all = tensors::read(&tiny.path(&format!("{unet}.safetensors"))).unwrap();
+    let mut map = serde_json::Map::new();
+    let mut shards = [std::collections::BTreeMap::new(), std::collections::BTreeMap::new()];
+    for (i, (name, tensor)) in all.into_iter().enumerate() {
+        let file = format!("diffusion_pytorch_model-0000{}-of-00002.safetensors", i % 2 + 1);
+        map.insert(name.clone(), file.into());
+        shards[i % 2].insert(name, tensor);
+    }
+    for (i, shard) in shards.iter().enumerate() {
+        let path = tiny.path(&format!("{unet}-0000{}-of-00002.safetensors", i + 1));
+        tensors::write_map(&path, shard, tensors::Dtype::F32).unwrap();
+    }
+    let index = serde_json::json!({"metadata": {}, "weight_map": map}).to_string();
+    tiny.write(&format!("{unet}.safetensors.index.json"), index);
+    fs::remove_file(tiny.path(&format!("{unet}.safetensors"))).unwrap();
+    for stem in ["model/vae/diffusion_pytorch_model", "model/text_encoder/model"] {
+        let [from, to] =
+            ["safetensors", "fp16.safetensors"].map(|e| tiny.path(&format!("{stem}.{e}")));
+        fs::rename(from, to).unwrap();
+    }
+    assert_eq!(draw("sharded.png"), picture);
+
+    // The aligned model has the trained weights only, not the shards it started from.
+    tiny.expect(&["run", "recipe.toml", "--out", "out"], 0, &[]);
+    let entries = fs::read_dir(tiny.path("out/aligned/unet")).unwrap();
+    let mut names: Vec<String> =
+        entries.map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort();
+    assert_eq!(names, ["config.json", "diffusion_pytorch_model.safetensors"]);
+
+    fs::remove_file(tiny.path(&format!("{unet}-00002-of-00002.safetensors"))).unwrap();
+    let args = ["sample", "--model", "model", "--prompt", "a red circle", "--output", "x.png"];
+    tiny.expect(&args, 3, &["1 of its 2 shards are missing", "-00002-of-00002.safetensors"]);
+}

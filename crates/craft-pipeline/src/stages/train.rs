@@ -15,7 +15,7 @@ use craft_diffusion::optimizer::{self, AdamW, AdamWConfig, GradMap};
 use craft_diffusion::schedule::{LrShape, learning_rate};
 use craft_nn::unet::UNet2DConditionModel;
 use craft_nn::weights::{self, TensorMap};
-use craft_store::{Manifest, Stage, jsonl};
+use craft_store::{Manifest, Stage, jsonl, weights as weight_files};
 use serde_json::json;
 
 use crate::error::Result;
@@ -408,7 +408,7 @@ fn save<M: Module>(
     Ok(())
 }
 
-/// Copies a model's folder except the denoiser's weights.
+/// Copies a model's folder except the denoiser's weights, in whatever layout they are.
 fn copy_model(from: &Path, to: &Path) -> Result<()> {
     let failed = |path: &Path| {
         let path = path.to_owned();
@@ -427,7 +427,7 @@ fn copy_model(from: &Path, to: &Path) -> Result<()> {
         let target = to.join(name);
         if path.is_dir() {
             copy_model(&path, &target)?;
-        } else if !(name == DIFFUSION_WEIGHTS && from.ends_with("unet")) {
+        } else if !(from.ends_with("unet") && weight_files::DIFFUSERS.owns(name)) {
             std::fs::copy(&path, &target).map_err(failed(&path))?;
         }
     }
