@@ -62,11 +62,14 @@ def run(craft, recipe, out, seed, values, drawn=None):
     return json.loads((out / "run.json").read_text())["evaluation"]
 
 
-def interval(values):
-    """Mean and half width of the 95 % t interval."""
+def cell(values):
+    """Mean, and half width of its 95 % t interval where there are several seeds."""
+    mean = statistics.fmean(values)
+    if len(values) < 2:
+        return f"{mean:+.3f}"
     t = {2: 12.71, 3: 4.30, 4: 3.18, 5: 2.78, 6: 2.57, 7: 2.45, 8: 2.36}
-    half = t.get(len(values), 2.0) * statistics.stdev(values) / math.sqrt(len(values)) if len(values) > 1 else math.nan
-    return statistics.fmean(values), half
+    half = t.get(len(values), 2.0) * statistics.stdev(values) / math.sqrt(len(values))
+    return f"{mean:+.3f} ±{half:.3f}"
 
 
 def main():
@@ -98,7 +101,7 @@ def main():
     print("\n| variant | " + " | ".join(r + (", held out" if r in HELD_OUT else "") for r in rewards) + " |")
     print("|---" * (len(rewards) + 1) + "|")
     for name, gains in rows.items():
-        cells = ("{:+.3f} ±{:.3f}".format(*interval([g[r] for g in gains])) for r in rewards)
+        cells = (cell([g[r] for g in gains]) for r in rewards)
         print(f"| {name} | " + " | ".join(cells) + " |")
 
 
