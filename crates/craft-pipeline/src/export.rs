@@ -12,13 +12,14 @@ use craft_nn::weights::{HostTensor, TensorMap};
 use craft_store::hash::sha256_dir;
 use craft_store::image::RgbImage;
 use craft_store::tensors::{self, Dtype, TensorRef};
+use craft_store::weights::{self, DIFFUSERS};
 use craft_store::{atomic, jsonl};
 use serde_json::Value;
 
 use crate::context::Context;
 use crate::draw::{Job, draw};
 use crate::error::{PipelineError, Result};
-use crate::model::{DIFFUSION_WEIGHTS, Model, read_tensors};
+use crate::model::{Model, read_tensors};
 
 /// Formats of [`export`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -94,7 +95,7 @@ pub fn export(
         return Ok(Exported { adapted: 0, captured: 1.0, mean_difference, max_difference });
     }
     check_base(run_dir, &base_dir)?;
-    let weights = |dir: &Path| read_tensors(&dir.join("unet").join(DIFFUSION_WEIGHTS));
+    let weights = |dir: &Path| read_tensors(&weights::find(&dir.join("unet"), DIFFUSERS)?);
     let (adapter, captured) = nearest(weights(&base_dir)?, &weights(&aligned)?, rank);
     let tensors = match format {
         Format::LoraDiffusers => adapter.to_diffusers(),

@@ -51,9 +51,9 @@ pub(crate) fn read_text(path: &Path) -> Result<String> {
     })
 }
 
-/// Reads a safetensors or `torch.save` file with finite values.
+/// Reads a safetensors or `torch.save` file, or the shards of an index, with finite values.
 pub fn read_tensors(path: &Path) -> Result<TensorMap> {
-    Ok(host(tensors::read_finite(path)?))
+    Ok(host(files::read(path)?))
 }
 
 fn host(read: BTreeMap<String, tensors::Tensor>) -> TensorMap {
@@ -64,7 +64,7 @@ fn host(read: BTreeMap<String, tensors::Tensor>) -> TensorMap {
 /// The weights of a component folder and the file, or index of shards, that they come from.
 fn read_weights(dir: &Path, stem: files::Stem) -> Result<(PathBuf, TensorMap)> {
     let path = files::find(dir, stem)?;
-    let tensors = host(files::read(&path)?);
+    let tensors = read_tensors(&path)?;
     Ok((path, tensors))
 }
 
