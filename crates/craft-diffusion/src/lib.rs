@@ -2,6 +2,7 @@
 
 pub mod ddim;
 pub mod dpm;
+pub mod euler;
 pub mod guard;
 pub mod objective;
 pub mod optimizer;

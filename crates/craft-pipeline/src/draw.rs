@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use burn::tensor::{Tensor, TensorData};
+use craft_core::Key;
 use craft_diffusion::sampler::{Sampler, Scheduler, guide};
 use craft_nn::weights;
 use craft_store::RgbImage;
@@ -15,7 +16,7 @@ use crate::model::Model;
 pub struct DrawOptions {
     /// Sampler steps.
     pub steps: usize,
-    /// Scale of classifier-free guidance; 1 is none.
+    /// Scale of classifier-free guidance; up to 1 is none.
     pub guidance_scale: f64,
     /// Sampler.
     pub scheduler: Scheduler,
@@ -36,6 +37,26 @@ pub struct Job<'a> {
     pub negative: &'a str,
     /// Unit normals, channels · rows · columns of the latents.
     pub noise: Vec<f32>,
+    /// Noise of the steps, for samplers that add any.
+    pub step_noise: StepNoise,
+}
+
+/// Unit normals that a stochastic sampler adds at each step.
+#[derive(Clone, Debug)]
+pub enum StepNoise {
+    /// Drawn from the key with the number of the step.
+    Key(Key),
+    /// Given, one entry per step.
+    Given(Vec<Vec<f32>>),
+}
+
+impl StepNoise {
+    fn at(&self, step: usize, n: usize) -> Vec<f32> {
+        match self {
+            Self::Key(key) => key.clone().step(step as u64).standard_normals(n),
+            Self::Given(steps) => steps.get(step).cloned().unwrap_or_else(|| vec![0.0; n]),
+        }
+    }
 }
 
 /// A drawn picture.
@@ -113,7 +134,9 @@ fn denoise(
         let scale = sampler.init_scale() as f32;
         latents.push(job.noise.iter().map(|v| v * scale).collect());
     }
-    let guided = (o.guidance_scale - 1.0).abs() > f64::EPSILON;
+    // As diffusers has it: a scale of at most 1 means no guidance.
+    let guided = o.guidance_scale > 1.0;
+    let stochastic = samplers.first().is_some_and(|s| s.is_stochastic());
     let mut rows: Vec<&[f32]> = Vec::with_capacity(2 * n);
     if guided {
         rows.extend(jobs.iter().map(|j| texts[j.negative].as_slice()));
@@ -134,11 +157,12 @@ fn denoise(
         let (first, second) = output.split_at(if guided { n * size } else { 0 });
         for (j, (sampler, x)) in samplers.iter_mut().zip(&mut latents).enumerate() {
             let range = j * size..(j + 1) * size;
+            let noise = if stochastic { jobs[j].step_noise.at(i, size) } else { Vec::new() };
             if guided {
                 let guided = guide(&first[range.clone()], &second[range], o.guidance_scale as f32);
-                sampler.step(i, &guided, x);
+                sampler.step(i, &guided, x, &noise);
             } else {
-                sampler.step(i, &second[range], x);
+                sampler.step(i, &second[range], x, &noise);
             }
         }
     }

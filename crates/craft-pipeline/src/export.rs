@@ -17,7 +17,7 @@ use craft_store::{atomic, jsonl};
 use serde_json::Value;
 
 use crate::context::Context;
-use crate::draw::{Job, draw};
+use crate::draw::{Job, StepNoise, draw};
 use crate::error::{PipelineError, Result};
 use crate::model::{Model, read_tensors};
 
@@ -142,8 +142,13 @@ fn differs(out: &Path, mean: f64) -> PipelineError {
 fn picture(recipe: &Recipe, model: &Model, prompt: &str) -> Result<RgbImage> {
     let options = crate::stages::generate::options(&recipe.generate, model)?;
     let count = model.latent_shape(options.height, options.width).iter().product();
-    let noise = Key::new(recipe.seed).stage("export").standard_normals(count);
-    let job = Job { prompt, negative: &recipe.generate.negative_prompt, noise };
+    let key = Key::new(recipe.seed).stage("export");
+    let job = Job {
+        prompt,
+        negative: &recipe.generate.negative_prompt,
+        noise: key.standard_normals(count),
+        step_noise: StepNoise::Key(key),
+    };
     let mut drawn = draw(model, &[job], &options, &mut |_| ())?;
     Ok(drawn.remove(0).image)
 }

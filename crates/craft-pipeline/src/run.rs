@@ -142,7 +142,6 @@ impl Plan {
     /// Everything that can be wrong is found here, before the first expensive step.
     /// Returns the numbers of training and evaluation prompts.
     fn check(&self, recipe: &Recipe, base: &Path, context: &Context<'_>) -> Result<(usize, usize)> {
-        generate::scheduler(recipe.generate.scheduler)?;
         let dir = prompts_of(base, recipe, context)?;
         let device = burn::tensor::Device::flex();
         let model = crate::model::Model::load(&self.model_dir, &device)?;

@@ -142,12 +142,18 @@ pub(crate) struct SampleArgs {
     /// Scale of classifier-free guidance, 1 for none [default: 7.5; pocket: 4]
     #[arg(long, value_name = "F")]
     pub(crate) guidance_scale: Option<f64>,
-    /// ddim or dpm++2m
+    /// ddim, euler, euler-a or dpm++2m
     #[arg(long, value_name = "NAME", default_value = "ddim")]
     pub(crate) scheduler: String,
-    /// Seed of the initial noise
+    /// Karras sigmas, for euler and dpm++2m [default: as the model's scheduler configuration says]
+    #[arg(long)]
+    pub(crate) karras: bool,
+    /// Seed of the noise
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub(crate) seed: u64,
+    /// Where noise comes from: `torch` draws what PyTorch's CPU generator of that seed would
+    #[arg(long, value_enum, default_value_t = Rng::Craft)]
+    pub(crate) rng: Rng,
     /// Height in pixels [default: the model's]
     #[arg(long, value_name = "H")]
     pub(crate) height: Option<usize>,
@@ -166,6 +172,16 @@ pub(crate) struct SampleArgs {
     /// Write the final latents before VAE decoding as tensor `latents`
     #[arg(long, value_name = "FILE.safetensors")]
     pub(crate) dump_latents: Option<PathBuf>,
+}
+
+/// Generators of `craft sample`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Rng {
+    /// Each picture has noise of its own, whatever is drawn beside it
+    Craft,
+    /// torch.Generator("cpu").manual_seed(seed), as given to a pipeline of diffusers; pictures that are
+    /// drawn together share it
+    Torch,
 }
 
 /// Components of `craft forward`.

@@ -106,7 +106,7 @@ fn sample(
         let (without, with) = output.split_at(b * size);
         for (i, (sampler, x)) in samplers.iter_mut().zip(&mut latents).enumerate() {
             let range = i * size..(i + 1) * size;
-            sampler.step(step, &guide(&without[range.clone()], &with[range], 4.0), x);
+            sampler.step(step, &guide(&without[range.clone()], &with[range], 4.0), x, &[]);
         }
         if step >= WARM_UP {
             seconds.push(start.elapsed().as_secs_f64());
