@@ -1,6 +1,6 @@
 //! Drawing pictures: batched classifier-free guidance around per-picture samplers.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use burn::tensor::{Tensor, TensorData};
 use craft_core::Key;
@@ -10,6 +10,7 @@ use craft_store::RgbImage;
 
 use crate::error::{PipelineError, Result};
 use crate::model::Model;
+use crate::text::TextEmbedding;
 
 /// How pictures are drawn.
 #[derive(Clone, Copy, Debug)]
@@ -85,7 +86,7 @@ pub fn draw(
             o.height, o.width
         )));
     }
-    let texts = embeddings(model, jobs);
+    let texts = Texts::new(model, jobs);
     let mut out = Vec::with_capacity(jobs.len());
     for part in jobs.chunks(o.batch.max(1)) {
         let latents = denoise(model, part, o, &texts)?;
@@ -96,19 +97,29 @@ pub fn draw(
 }
 
 /// Each text is encoded once.
-fn embeddings<'a>(model: &Model, jobs: &[Job<'a>]) -> BTreeMap<&'a str, Vec<f32>> {
-    let mut texts: Vec<&str> = jobs.iter().flat_map(|j| [j.prompt, j.negative]).collect();
-    texts.sort_unstable();
-    texts.dedup();
-    let encoded = model.encode_texts(&texts);
-    texts.into_iter().zip(encoded).collect()
+struct Texts<'a> {
+    prompts: BTreeMap<&'a str, TextEmbedding>,
+    negatives: BTreeMap<&'a str, TextEmbedding>,
+}
+
+impl<'a> Texts<'a> {
+    fn new(model: &Model, jobs: &[Job<'a>]) -> Self {
+        let unique = |texts: Vec<&'a str>| texts.into_iter().collect::<BTreeSet<_>>();
+        let prompts: Vec<_> = unique(jobs.iter().map(|j| j.prompt).collect()).into_iter().collect();
+        let negatives: Vec<_> =
+            unique(jobs.iter().map(|j| j.negative).collect()).into_iter().collect();
+        Self {
+            prompts: prompts.iter().copied().zip(model.encode_texts(&prompts)).collect(),
+            negatives: negatives.iter().copied().zip(model.encode_negatives(&negatives)).collect(),
+        }
+    }
 }
 
 fn denoise(
     model: &Model,
     jobs: &[Job<'_>],
     o: &DrawOptions,
-    texts: &BTreeMap<&str, Vec<f32>>,
+    texts: &Texts<'_>,
 ) -> Result<Vec<Vec<f32>>> {
     let [c, h, w] = model.latent_shape(o.height, o.width);
     let n = jobs.len();
@@ -137,12 +148,12 @@ fn denoise(
     // As diffusers has it: a scale of at most 1 means no guidance.
     let guided = o.guidance_scale > 1.0;
     let stochastic = samplers.first().is_some_and(|s| s.is_stochastic());
-    let mut rows: Vec<&[f32]> = Vec::with_capacity(2 * n);
+    let mut rows: Vec<&TextEmbedding> = Vec::with_capacity(2 * n);
     if guided {
-        rows.extend(jobs.iter().map(|j| texts[j.negative].as_slice()));
+        rows.extend(jobs.iter().map(|j| &texts.negatives[j.negative]));
     }
-    rows.extend(jobs.iter().map(|j| texts[j.prompt].as_slice()));
-    let context = model.context(&rows, &model.device);
+    rows.extend(jobs.iter().map(|j| &texts.prompts[j.prompt]));
+    let condition = model.condition(&rows, [o.height, o.width], &model.device);
     for i in 0..o.steps {
         let t = samplers[0].timesteps()[i] as f32;
         let scale = samplers[0].input_scale(i) as f32;
@@ -152,7 +163,12 @@ fn denoise(
         }
         let input = TensorData::new(input, [rows.len(), c, h, w]);
         let input = Tensor::<4>::from_data(input, &model.device);
-        let output = model.unet.forward(input, &vec![t; rows.len()], &context, None);
+        let output = model.unet.forward(
+            input,
+            &vec![t; rows.len()],
+            &condition.states,
+            condition.added.as_ref(),
+        );
         let output = weights::to_vec(output);
         let (first, second) = output.split_at(if guided { n * size } else { 0 });
         for (j, (sampler, x)) in samplers.iter_mut().zip(&mut latents).enumerate() {

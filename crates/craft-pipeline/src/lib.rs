@@ -14,6 +14,7 @@ pub mod rewards;
 pub mod run;
 mod stages;
 pub mod statistics;
+pub mod text;
 pub mod world;
 
 pub use context::{Context, Progress, Silent};

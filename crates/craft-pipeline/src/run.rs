@@ -151,7 +151,7 @@ impl Plan {
         }
         let mut cut = 0;
         for prompt in &dir {
-            cut += usize::from(model.tokenizer.encode(&prompt.text).tokens_cut > 0);
+            cut += usize::from(model.tokens_cut(&prompt.text) > 0);
         }
         if cut > 0 {
             context.progress.note(&format!(

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use serde::Deserialize;
 use serde_json::Value;
 use thiserror::Error;
 use tokenizers::models::bpe::{BPE, Merges, Vocab};
@@ -89,6 +90,40 @@ impl ClipTokenizer {
     ) -> Result<Self, TokenizerError> {
         let vocab = parse_vocab(vocab_json)?;
         let merges = parse_merges(merges_txt)?;
+        Self::new(vocab, merges, tokenizer_config, special_tokens_map)
+    }
+
+    /// A tokenizer from the text of `tokenizer.json`, which newer versions of transformers write in place
+    /// of `vocab.json` and `merges.txt`; otherwise as [`ClipTokenizer::from_files`].
+    ///
+    /// # Errors
+    /// When a file is malformed, is not that of a CLIP tokenizer, or a special token has no id.
+    pub fn from_tokenizer_json(
+        tokenizer_json: &str,
+        tokenizer_config: Option<&str>,
+        special_tokens_map: Option<&str>,
+    ) -> Result<Self, TokenizerError> {
+        let whole: Whole =
+            serde_json::from_str(tokenizer_json).map_err(|error| whole_error(error.to_string()))?;
+        if whole.model.kind != "BPE" || whole.model.end_of_word_suffix.as_deref() != Some("</w>") {
+            return Err(whole_error(format!(
+                "its model is {} with the end of words marked by {:?}",
+                whole.model.kind, whole.model.end_of_word_suffix
+            )));
+        }
+        let mut vocab = whole.model.vocab;
+        vocab.extend(whole.added_tokens.into_iter().map(|token| (token.content, token.id)));
+        let merges =
+            whole.model.merges.into_iter().map(RawMerge::pair).collect::<Result<_, _>>()?;
+        Self::new(vocab, merges, tokenizer_config, special_tokens_map)
+    }
+
+    fn new(
+        vocab: BTreeMap<String, u32>,
+        merges: Merges,
+        tokenizer_config: Option<&str>,
+        special_tokens_map: Option<&str>,
+    ) -> Result<Self, TokenizerError> {
         let config = parse_object("tokenizer_config.json", tokenizer_config)?;
         let map = parse_object("special_tokens_map.json", special_tokens_map)?;
         let special = |key: &str, default: &str| {
@@ -170,6 +205,57 @@ impl ClipTokenizer {
         ids.push(self.eos);
         ids.resize(self.length, self.pad);
         Encoded { ids, tokens_cut: tokens.len() - kept }
+    }
+}
+
+/// What matters of `tokenizer.json`; normalization and words are CLIP's own.
+#[derive(Deserialize)]
+struct Whole {
+    model: WholeModel,
+    #[serde(default)]
+    added_tokens: Vec<WholeToken>,
+}
+
+#[derive(Deserialize)]
+struct WholeModel {
+    #[serde(rename = "type")]
+    kind: String,
+    end_of_word_suffix: Option<String>,
+    vocab: BTreeMap<String, u32>,
+    merges: Vec<RawMerge>,
+}
+
+#[derive(Deserialize)]
+struct WholeToken {
+    id: u32,
+    content: String,
+}
+
+/// A pair of tokens, or in older files both in one string.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum RawMerge {
+    Pair(String, String),
+    Line(String),
+}
+
+impl RawMerge {
+    fn pair(self) -> Result<(String, String), TokenizerError> {
+        match self {
+            Self::Pair(a, b) => Ok((a, b)),
+            Self::Line(line) => match line.split_once(' ') {
+                Some((a, b)) => Ok((a.to_owned(), b.to_owned())),
+                None => Err(whole_error(format!("`{line}` is no merge of two tokens"))),
+            },
+        }
+    }
+}
+
+fn whole_error(problem: String) -> TokenizerError {
+    TokenizerError::File {
+        file: "tokenizer.json",
+        problem,
+        expected: "the byte-pair encoding of a CLIP tokenizer, words ending in `</w>`",
     }
 }
 

@@ -11,6 +11,7 @@ use craft_diffusion::optimizer::{self, AdamW, AdamWConfig, GradMap};
 use craft_diffusion::sampler::{Sampler, Scheduler, guide};
 use craft_nn::weights;
 use craft_pipeline::model::load_unet;
+use craft_pipeline::text::{Condition, TextEmbedding};
 use craft_pipeline::{Model, Progress};
 use serde_json::json;
 
@@ -90,8 +91,8 @@ fn sample(
         .collect::<Result<_, _>>()
         .map_err(|error| usage(error.to_string()))?;
     let text = model.encode_texts(&["", "a picture"]);
-    let rows: Vec<&[f32]> = (0..2 * b).map(|i| text[i / b].as_slice()).collect();
-    let context = model.context(&rows, &model.device);
+    let rows: Vec<&TextEmbedding> = (0..2 * b).map(|i| &text[i / b]).collect();
+    let Condition { states, added } = model.condition(&rows, [height, width], &model.device);
     let key = Key::new(0).stage("bench");
     let mut latents: Vec<Vec<f32>> =
         (0..b).map(|i| key.clone().sample(i as u64).standard_normals(size)).collect();
@@ -102,7 +103,8 @@ fn sample(
         let once: Vec<f32> = latents.iter().flatten().copied().collect();
         let input = TensorData::new([once.as_slice(), &once].concat(), [2 * b, c, h, w]);
         let input = Tensor::<4>::from_data(input, &model.device);
-        let output = weights::to_vec(model.unet.forward(input, &vec![t; 2 * b], &context, None));
+        let output = model.unet.forward(input, &vec![t; 2 * b], &states, added.as_ref());
+        let output = weights::to_vec(output);
         let (without, with) = output.split_at(b * size);
         for (i, (sampler, x)) in samplers.iter_mut().zip(&mut latents).enumerate() {
             let range = i * size..(i + 1) * size;
@@ -136,7 +138,7 @@ fn train_step(
     let b = args.batch as usize;
     let [c, h, w] = model.latent_shape(height, width);
     let text = model.encode_texts(&["a picture"]);
-    let context = model.context(&vec![text[0].as_slice(); b], &device);
+    let Condition { states, added } = model.condition(&vec![&text[0]; b], [height, width], &device);
     let key = Key::new(0).stage("bench");
     let mut optimizer = AdamW::new(AdamWConfig::default(), None);
     let mut seconds = Vec::with_capacity(args.steps as usize);
@@ -148,7 +150,7 @@ fn train_step(
         let target = stream.standard_normals(b * c * h * w);
         let start = Instant::now();
         let host = |data| Tensor::<4>::from_data(TensorData::new(data, [b, c, h, w]), &device);
-        let prediction = unet.forward(host(noisy), &times, &context, None);
+        let prediction = unet.forward(host(noisy), &times, &states, added.as_ref());
         let loss = weighted_mse(prediction, host(target), &vec![1.0; b], b);
         let mut grads = GradMap::new();
         optimizer::collect(&unet, loss.backward(), &mut grads);

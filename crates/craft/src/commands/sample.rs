@@ -264,7 +264,7 @@ fn size(args: &SampleArgs, model: &Model, noise: Option<&Noise>) -> anyhow::Resu
 
 fn warn_of_cut_prompts(args: &SampleArgs, model: &Model) {
     for text in args.prompts.iter().chain([&args.negative_prompt]) {
-        let cut = model.tokenizer.encode(text).tokens_cut;
+        let cut = model.tokens_cut(text);
         if cut > 0 {
             tracing::warn!(
                 "the last {cut} tokens of `{text}` are cut off: the model reads {} tokens, begin and end included",
