@@ -12,6 +12,8 @@ pub mod model;
 pub mod recipes;
 pub mod rewards;
 pub mod run;
+mod single_file;
+pub mod source;
 mod stages;
 pub mod statistics;
 pub mod text;

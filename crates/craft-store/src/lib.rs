@@ -5,11 +5,14 @@
 //! that was written here; every error names the path and says how to mend it.
 
 pub mod atomic;
+pub mod cache;
 mod error;
 pub mod hash;
 pub mod image;
 pub mod jsonl;
+pub mod lock;
 pub mod manifest;
+pub mod raw;
 pub mod run;
 pub mod space;
 pub mod tensors;

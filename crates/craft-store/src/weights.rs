@@ -87,21 +87,8 @@ pub fn read(path: &Path) -> Result<BTreeMap<String, Tensor>> {
         return tensors::read_finite(path);
     }
     let map = index(path)?;
-    let files: BTreeSet<&String> = map.values().collect();
+    let files = shards(path, &map)?;
     let dir = path.parent().unwrap_or(Path::new(""));
-    let missing: Vec<&str> =
-        files.iter().filter(|f| !dir.join(f).is_file()).map(|f| f.as_str()).collect();
-    if !missing.is_empty() {
-        return Err(StoreError::bad(
-            path,
-            format!(
-                "{} of its {} shards are missing ({}): complete the download of the model",
-                missing.len(),
-                files.len(),
-                missing.join(", ")
-            ),
-        ));
-    }
     let mut all = BTreeMap::new();
     for file in files {
         let shard = dir.join(file);
@@ -129,6 +116,36 @@ pub fn read(path: &Path) -> Result<BTreeMap<String, Tensor>> {
         ));
     }
     Ok(all)
+}
+
+/// The files of weights: the file itself, or the shards of an index.
+pub(crate) fn files(path: &Path) -> Result<Vec<PathBuf>> {
+    if path.extension().is_none_or(|e| e != "json") {
+        return Ok(vec![path.to_owned()]);
+    }
+    let map = index(path)?;
+    let dir = path.parent().unwrap_or(Path::new(""));
+    Ok(shards(path, &map)?.into_iter().map(|file| dir.join(file)).collect())
+}
+
+/// Names of the shards of an index, all of which are there.
+fn shards<'a>(path: &Path, map: &'a BTreeMap<String, String>) -> Result<BTreeSet<&'a String>> {
+    let files: BTreeSet<&String> = map.values().collect();
+    let dir = path.parent().unwrap_or(Path::new(""));
+    let missing: Vec<&str> =
+        files.iter().filter(|f| !dir.join(f).is_file()).map(|f| f.as_str()).collect();
+    if missing.is_empty() {
+        return Ok(files);
+    }
+    Err(StoreError::bad(
+        path,
+        format!(
+            "{} of its {} shards are missing ({}): complete the download of the model",
+            missing.len(),
+            files.len(),
+            missing.join(", ")
+        ),
+    ))
 }
 
 /// Shard by tensor name.
