@@ -42,6 +42,40 @@ impl Stem {
         names
     }
 
+    /// Of the names of a folder's files those of one layout of the weights: 16 bits before 32, one
+    /// file before shards, safetensors before `.bin`. `None` if there are no weights.
+    pub fn choose<'a>(self, names: &[&'a str]) -> Option<Vec<&'a str>> {
+        for (stem, kind) in [(self.safetensors, "safetensors"), (self.bin, "bin")] {
+            for variant in [".fp16", ""] {
+                let file = format!("{stem}{variant}.{kind}");
+                if let Some(name) = names.iter().find(|n| **n == file) {
+                    return Some(vec![name]);
+                }
+                // `model.fp16-00001-of-00002.safetensors`, in some versions `model-…-of-….fp16.…`.
+                let indices = match variant {
+                    "" => vec![format!("{stem}.{kind}.index.json")],
+                    _ => vec![
+                        format!("{stem}.{kind}.index.fp16.json"),
+                        format!("{stem}.fp16.{kind}.index.json"),
+                    ],
+                };
+                let Some(index) = names.iter().find(|n| indices.iter().any(|i| i == *n)) else {
+                    continue;
+                };
+                let shard = |n: &&&str| {
+                    let sixteen = n.contains("fp16");
+                    n.starts_with(stem)
+                        && n.contains("-of-")
+                        && n.ends_with(&format!(".{kind}"))
+                        && sixteen != variant.is_empty()
+                };
+                let shards = names.iter().filter(shard).copied();
+                return Some(std::iter::once(*index).chain(shards).collect());
+            }
+        }
+        None
+    }
+
     /// Whether a file of a component's folder belongs to its weights, in any layout: variants,
     /// shards and indices among them.
     pub fn owns(self, name: &std::ffi::OsStr) -> bool {
@@ -229,6 +263,29 @@ mod tests {
         }
         assert!(DIFFUSERS.owns("diffusion_pytorch_model-00001-of-00002.safetensors".as_ref()));
         assert!(!DIFFUSERS.owns("config.json".as_ref()));
+    }
+
+    #[test]
+    fn one_layout_is_chosen() {
+        let choose = |names: &[&'static str]| DIFFUSERS.choose(names);
+        let stem = "diffusion_pytorch_model";
+        assert_eq!(stem, DIFFUSERS.bin);
+        let (full, half) =
+            ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.fp16.safetensors");
+        assert_eq!(choose(&["config.json", full, half]), Some(vec![half]));
+        assert_eq!(choose(&["diffusion_pytorch_model.bin", full]), Some(vec![full]));
+        assert_eq!(choose(&["config.json", "model.safetensors"]), None);
+        let index = "diffusion_pytorch_model.safetensors.index.json";
+        let shards = [
+            "diffusion_pytorch_model-00001-of-00002.safetensors",
+            "diffusion_pytorch_model-00002-of-00002.safetensors",
+        ];
+        let half = "diffusion_pytorch_model.fp16-00001-of-00002.safetensors";
+        let found = choose(&[shards[0], half, index, shards[1]]);
+        assert_eq!(found, Some(vec![index, shards[0], shards[1]]));
+        let half_index = "diffusion_pytorch_model.safetensors.index.fp16.json";
+        let found = choose(&[shards[0], half, index, half_index, shards[1]]);
+        assert_eq!(found, Some(vec![half_index, half]));
     }
 
     #[test]
