@@ -11,6 +11,7 @@ use craft_nn::tokenizer::ClipTokenizer;
 use craft_nn::unet::UNet2DConditionModel;
 use craft_nn::unet_config::UNetConfig;
 use craft_nn::vae::{AutoencoderKL, VaeConfig};
+use craft_nn::vae_tiles::VaeParts;
 use craft_nn::weights::{self, HostTensor, TensorMap, WeightError};
 use craft_store::tensors::{self, Dtype, TensorRef};
 use craft_store::weights as files;
@@ -33,6 +34,8 @@ pub struct Model {
     pub vae: AutoencoderKL,
     /// Its config.
     pub vae_config: VaeConfig,
+    /// How its batches are cut up to save memory; whole unless changed.
+    pub vae_parts: VaeParts,
     /// The text encoder.
     pub text: ClipTextModel,
     /// The tokenizer.
@@ -179,6 +182,7 @@ impl Model {
             unet_config,
             vae,
             vae_config,
+            vae_parts: VaeParts::default(),
             text,
             tokenizer,
             second,
