@@ -3,6 +3,7 @@
 //! Invariant: the bytes of a candidate depend on the model, the recipe and the candidate's random number
 //! key only; never on batch size, number of threads or order.
 
+mod architecture;
 pub mod context;
 pub mod draw;
 pub mod error;
@@ -12,6 +13,8 @@ pub mod model;
 pub mod recipes;
 pub mod rewards;
 pub mod run;
+mod single_file;
+pub mod source;
 mod stages;
 pub mod statistics;
 pub mod text;

@@ -87,7 +87,8 @@ fn model_dir(recipe: &Recipe, base: &Path, context: &Context<'_>) -> Result<Path
     if recipe.model.path == "pocket" {
         context.world("model.path")?.model_dir()
     } else {
-        Ok(base.join(&recipe.model.path))
+        let config = recipe.model.config.as_deref().map(Path::new);
+        crate::source::resolve(&recipe.model.path, config, base, context.progress)
     }
 }
 

@@ -127,9 +127,12 @@ pub(crate) struct ScoreArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct SampleArgs {
-    /// Model folder in the diffusers layout, or `pocket`
-    #[arg(long, value_name = "DIR")]
+    /// Model folder in the diffusers layout, single-file checkpoint, or `pocket`
+    #[arg(long, value_name = "MODEL")]
     pub(crate) model: String,
+    /// Model folder whose configs and tokenizers a single-file checkpoint takes
+    #[arg(long, value_name = "DIR")]
+    pub(crate) model_config: Option<PathBuf>,
     /// What to draw; may be given several times
     #[arg(long = "prompt", value_name = "TEXT", required = true)]
     pub(crate) prompts: Vec<String>,
@@ -202,9 +205,12 @@ pub(crate) enum Component {
 
 #[derive(Debug, Args)]
 pub(crate) struct ForwardArgs {
-    /// Model folder in the diffusers layout, or `pocket`
-    #[arg(long, value_name = "DIR")]
+    /// Model folder in the diffusers layout, single-file checkpoint, or `pocket`
+    #[arg(long, value_name = "MODEL")]
     pub(crate) model: String,
+    /// Model folder whose configs and tokenizers a single-file checkpoint takes
+    #[arg(long, value_name = "DIR")]
+    pub(crate) model_config: Option<PathBuf>,
     /// Which part of the model
     #[arg(long)]
     pub(crate) component: Component,
@@ -231,6 +237,8 @@ pub(crate) enum ExportFormat {
     LoraKohya,
     /// LoRA file in diffusers' keys, 16 bits
     LoraDiffusers,
+    /// One checkpoint file for ComfyUI and A1111
+    SingleFile,
 }
 
 #[derive(Debug, Args)]
@@ -262,9 +270,12 @@ pub(crate) enum BenchKind {
 pub(crate) struct BenchArgs {
     /// What to measure
     pub(crate) kind: BenchKind,
-    /// Model folder in the diffusers layout, or `pocket`
-    #[arg(long, value_name = "DIR", default_value = "pocket")]
+    /// Model folder in the diffusers layout, single-file checkpoint, or `pocket`
+    #[arg(long, value_name = "MODEL", default_value = "pocket")]
     pub(crate) model: String,
+    /// Model folder whose configs and tokenizers a single-file checkpoint takes
+    #[arg(long, value_name = "DIR")]
+    pub(crate) model_config: Option<PathBuf>,
     /// Pictures at a time
     #[arg(long, value_name = "B", default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..=4096))]
     pub(crate) batch: u32,

@@ -29,7 +29,7 @@ pub(crate) fn assets_dir() -> Result<PathBuf> {
         )));
     }
     let names: String = FILES.iter().map(|(name, bytes)| sha256_bytes(bytes) + name).collect();
-    let dir = cache_dir().join(format!("pocket-{}", &sha256_bytes(names)[..16]));
+    let dir = craft_store::cache::dir().join(format!("pocket-{}", &sha256_bytes(names)[..16]));
     for (name, bytes) in FILES {
         let path = dir.join(name);
         if std::fs::read(&path).is_ok_and(|found| found == *bytes) {
@@ -41,13 +41,6 @@ pub(crate) fn assets_dir() -> Result<PathBuf> {
         craft_store::atomic::write(&path, bytes)?;
     }
     Ok(dir)
-}
-
-fn cache_dir() -> PathBuf {
-    let from = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|p| p.is_absolute());
-    from("XDG_CACHE_HOME")
-        .or_else(|| from("HOME").map(|home| home.join(".cache")))
-        .map_or_else(|| std::env::temp_dir().join("craft-cache"), |cache| cache.join("craft"))
 }
 
 /// The world of `craft-pocket`.

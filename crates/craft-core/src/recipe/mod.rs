@@ -99,8 +99,12 @@ pub struct Recipe {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ModelSection {
-    /// A model folder in the layout of diffusers.
+    /// A model folder in the layout of diffusers, a single-file checkpoint, or a repository of the
+    /// Hugging Face hub (`owner/name`, `owner/name@revision`).
     pub path: String,
+    /// A model folder whose configs and tokenizers a single-file checkpoint takes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub config: Option<String>,
 }
 
 /// Where prompts come from.

@@ -54,7 +54,8 @@ pub(super) fn bench(app: &App, args: &BenchArgs) -> anyhow::Result<()> {
         other => return Err(usage(format!("--precision {other}: expected f32"))),
     }
     interrupt::exit_at_once()?;
-    let model = Model::load(&model_dir(&args.model)?, &app.device)?;
+    let model =
+        Model::load(&model_dir(app, &args.model, args.model_config.as_deref())?, &app.device)?;
     let (height, width) = size(args, &model)?;
     let progress = Reporter::new(app.level);
     progress.start("bench", u64::from(args.steps), "steps");
@@ -143,7 +144,10 @@ fn train_step(
     progress: &Reporter,
 ) -> anyhow::Result<Measured> {
     let device = app.device.clone().autodiff();
-    let (mut unet, _) = load_unet(&model_dir(&args.model)?.join("unet"), &device)?;
+    let (mut unet, _) = load_unet(
+        &model_dir(app, &args.model, args.model_config.as_deref())?.join("unet"),
+        &device,
+    )?;
     let b = args.batch as usize;
     let [c, h, w] = model.latent_shape(height, width);
     let text = model.encode_texts(&["a picture"]);

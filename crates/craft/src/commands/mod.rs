@@ -16,10 +16,12 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use burn::tensor::Device;
+use craft_pipeline::source;
 
 use crate::cli::{Cli, Command, Global};
 use crate::console::Level;
-use crate::exit::{input, usage};
+use crate::exit::usage;
+use crate::progress::Reporter;
 
 /// What every command is given.
 #[derive(Clone, Debug)]
@@ -78,16 +80,11 @@ fn device(global: &Global) -> anyhow::Result<Device> {
     }
 }
 
-/// The folder of a model: the embedded one by its name, or the folder given.
-fn model_dir(model: &str) -> anyhow::Result<PathBuf> {
-    let path = Path::new(model);
-    if model == POCKET && !path.is_dir() {
+/// The folder of a model: the embedded one by its name, a folder, a single file or a repository.
+fn model_dir(app: &App, model: &str, config: Option<&Path>) -> anyhow::Result<PathBuf> {
+    if model == POCKET && !Path::new(model).exists() {
         return pocket::assets();
     }
-    if path.is_dir() {
-        return Ok(path.to_owned());
-    }
-    Err(input(format!(
-        "{model}: there is no such folder; expected a model folder in the diffusers layout, or `pocket` for the embedded model (downloading by name comes with a later version)"
-    )))
+    let progress = Reporter::new(app.level);
+    Ok(source::resolve(model, config, Path::new(""), &progress)?)
 }
