@@ -3,6 +3,7 @@
 //! Invariant: the bytes of a candidate depend on the model, the recipe and the candidate's random number
 //! key only; never on batch size, number of threads or order.
 
+pub mod compare;
 pub mod context;
 pub mod draw;
 pub mod error;

@@ -119,13 +119,13 @@ pub fn dry_run(
 }
 
 /// Folders that a run reads.
-struct Plan {
-    model_dir: PathBuf,
-    rewards: Vec<RunReward>,
+pub(crate) struct Plan {
+    pub(crate) model_dir: PathBuf,
+    pub(crate) rewards: Vec<RunReward>,
 }
 
 impl Plan {
-    fn new(recipe: &Recipe, base: &Path, context: &Context<'_>) -> Result<Self> {
+    pub(crate) fn new(recipe: &Recipe, base: &Path, context: &Context<'_>) -> Result<Self> {
         if recipe.train.method != Method::Craft {
             return Err(PipelineError::Usage(
                 "train.method: this version trains \"craft\" only".to_owned(),
@@ -141,7 +141,12 @@ impl Plan {
 
     /// Everything that can be wrong is found here, before the first expensive step.
     /// Returns the numbers of training and evaluation prompts.
-    fn check(&self, recipe: &Recipe, base: &Path, context: &Context<'_>) -> Result<(usize, usize)> {
+    pub(crate) fn check(
+        &self,
+        recipe: &Recipe,
+        base: &Path,
+        context: &Context<'_>,
+    ) -> Result<(usize, usize)> {
         let dir = prompts_of(base, recipe, context)?;
         let device = burn::tensor::Device::flex();
         let model = crate::model::Model::load(&self.model_dir, &device)?;
@@ -272,6 +277,12 @@ fn execute(
     craft_store::manifest::write_json(&folder.join("run.json"), &json)?;
     let report = craft_report::write_report(folder.path())?;
     Ok(Summary { json, report })
+}
+
+/// Forgets the peak of resident memory, so that the next one is that of what follows. Where the system
+/// does not offer this, peaks are those of the process so far.
+pub(crate) fn forget_peak_rss() {
+    let _ = std::fs::write("/proc/self/clear_refs", "5");
 }
 
 /// Peak resident memory of this process in bytes; 0 where the system does not tell.

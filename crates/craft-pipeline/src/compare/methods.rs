@@ -104,10 +104,7 @@ const fn filtered(
     about: &'static str,
     filter: &'static [&'static str],
 ) -> Method {
-    Method {
-        filter: Some(filter),
-        ..method(name, about, Data::Selected, Loss::Weighted, 1)
-    }
+    Method { filter: Some(filter), ..method(name, about, Data::Selected, Loss::Weighted, 1) }
 }
 
 /// β of DPO for SD 1.5 in the paper (the reference's launchers use 5000).

@@ -102,10 +102,8 @@ fn one_seed(
 ) -> Result<()> {
     context.progress.note(&format!("seed {seed}"));
     let recipe = plan.recipe_of(seed);
-    let seed_folder = RunFolder::create_or_open(
-        &folder.join(format!("seed-{seed}")),
-        &recipe.to_toml(),
-    )?;
+    let seed_folder =
+        RunFolder::create_or_open(&folder.join(format!("seed-{seed}")), &recipe.to_toml())?;
     let run = Run { folder: &seed_folder, recipe: &recipe, base, context: *context };
     let model_hash = sha256_dir(&plan.model_dir)?;
     let hashes = plan.reward_hashes()?;

@@ -160,7 +160,13 @@ fn seeds(options: &Options, first: u64) -> Result<Vec<u64>> {
         ))
     };
     let count = match options.seeds.as_deref() {
-        None => if options.quick { QUICK_SEEDS } else { SEEDS },
+        None => {
+            if options.quick {
+                QUICK_SEEDS
+            } else {
+                SEEDS
+            }
+        }
         Some(text) if text.contains(',') => {
             let mut found: Vec<u64> = Vec::new();
             for part in text.split(',').map(str::trim).filter(|p| !p.is_empty()) {
@@ -174,7 +180,12 @@ fn seeds(options: &Options, first: u64) -> Result<Vec<u64>> {
             }
             return if found.is_empty() { Err(wrong(text)) } else { Ok(found) };
         }
-        Some(text) => text.trim().parse().ok().filter(|n| (1..=1000).contains(n)).ok_or_else(|| wrong(text))?,
+        Some(text) => text
+            .trim()
+            .parse()
+            .ok()
+            .filter(|n| (1..=1000).contains(n))
+            .ok_or_else(|| wrong(text))?,
     };
     Ok((0..count as u64).map(|i| first + i).collect())
 }
