@@ -135,5 +135,5 @@ fn a_folder_of_another_recipe_is_not_written_to() {
     let args = ["compare", "recipe.toml", "--methods", "random", "--seeds", "1", "--out", "out"];
     tiny.expect(&args, 0, &[]);
     let other = [&args[..], &["--set", "train.steps=5"]].concat();
-    tiny.expect(&other, 3, &["out", "train"]);
+    tiny.expect(&other, 1, &["out holds another run", "steps = 5"]);
 }
