@@ -179,12 +179,8 @@ fn denoise(
         }
         let input = TensorData::new(input, [rows.len(), c, h, w]);
         let input = Tensor::<4>::from_data(input, &model.device);
-        let output = unet.forward(
-            input,
-            &vec![t; rows.len()],
-            &condition.states,
-            condition.added.as_ref(),
-        );
+        let output =
+            unet.forward(input, &vec![t; rows.len()], &condition.states, condition.added.as_ref());
         let output = weights::to_vec(output);
         let (first, second) = output.split_at(if guided { n * size } else { 0 });
         for (j, (sampler, x)) in samplers.iter_mut().zip(&mut latents).enumerate() {

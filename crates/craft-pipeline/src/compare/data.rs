@@ -13,6 +13,7 @@ use super::methods::{Data, Loss};
 use crate::error::{PipelineError, Result};
 use crate::model::{Model, read_tensors};
 use crate::stages::Run;
+use crate::text::TextEmbedding;
 
 /// Advantages count up to this size, as in DiffusionNFT's config.
 const ADVANTAGE_LIMIT: f64 = 5.0;
@@ -43,20 +44,19 @@ pub(super) struct TrainingSet {
     /// All of one length.
     pub(super) units: Vec<Unit>,
     /// Embeddings of all texts, the empty one among them.
-    pub(super) texts: BTreeMap<String, Vec<f32>>,
+    pub(super) texts: BTreeMap<String, TextEmbedding>,
 }
 
 impl TrainingSet {
     pub(super) fn new(samples: Vec<Sample>, units: Vec<Unit>, model: &Model) -> Self {
-        let mut texts: Vec<String> = samples
-            .iter()
-            .flat_map(|s| [s.original.clone(), s.expanded.clone()])
-            .chain([String::new()])
-            .collect();
+        let mut texts: Vec<String> =
+            samples.iter().flat_map(|s| [s.original.clone(), s.expanded.clone()]).collect();
         texts.sort();
         texts.dedup();
         let embedded = model.encode_texts(&texts);
-        Self { samples, units, texts: texts.into_iter().zip(embedded).collect() }
+        let mut texts: BTreeMap<String, TextEmbedding> = texts.into_iter().zip(embedded).collect();
+        texts.extend([String::new()].into_iter().zip(model.encode_negatives(&[""])));
+        Self { samples, units, texts }
     }
 
     /// Samples of a unit.
@@ -315,15 +315,15 @@ max_samples = 3
         assert_eq!(units(Data::All, w).len(), 12);
         assert_eq!(units(Data::Selected, w).len(), 3);
         assert_eq!(units(Data::Random, w).len(), 3);
-        // Totals of prompt 0 rise as 0, 5, 10, 4; of prompt 1 as 7, 1, 6, 0 and so on.
+        // Scores are 0, 5, 10, 4 of prompt 0; 7, 1, 6, 0 of 1; 3, 8, 2, 7 of 2; 10, 4, 9, 3 of 3.
         let best: Vec<u32> = units(Data::Best, w).iter().map(|u| u[0].0.variant).collect();
-        assert_eq!(best, [2, 2, 1, 3]);
+        assert_eq!(best, [2, 2, 1, 2]);
         let weights: Vec<Chosen> = units(Data::Softmax, w).concat();
         let sum: f64 = weights.iter().map(|c| c.1).sum();
         assert!((sum - 12.0).abs() < 1e-9);
         let pairs = units(Data::RewardPairs, Loss::Dpo(1.0));
         let ends: Vec<[u32; 2]> = pairs.iter().map(|p| [p[0].0.variant, p[1].0.variant]).collect();
-        assert_eq!(ends, [[2, 0], [0, 3], [1, 2], [0, 1]].map(|e| e));
+        assert_eq!(ends, [[2, 0], [0, 3], [1, 2], [0, 3]]);
         assert_eq!(units(Data::RewardLabels, Loss::Kto(1.0)).len(), 8);
         let groups = units(Data::Groups, Loss::Lair(1.0));
         assert!(

@@ -25,6 +25,7 @@ use super::state::{self, Position};
 use crate::error::Result;
 use crate::model::{Model, load_unet};
 use crate::stages::{Run, generate, train};
+use crate::text::TextEmbedding;
 
 /// A training.
 pub(super) struct Fit<'a> {
@@ -52,11 +53,11 @@ pub(super) struct Cost {
 }
 
 /// One micro-batch.
-struct Batch {
+struct Batch<'a> {
     noisy: Vec<f32>,
     target: Vec<f32>,
     times: Vec<f32>,
-    context: Vec<f32>,
+    texts: Vec<&'a TextEmbedding>,
     /// The set's number of each sample, times the weight of its timestep for the weighted loss.
     values: Vec<f32>,
 }
@@ -175,7 +176,7 @@ impl Fit<'_> {
     }
 
     /// Draws `range` of a step's units; the samples of a unit share timestep, noise and dropout.
-    fn batch(&self, step: usize, picks: &[usize], range: std::ops::Range<usize>) -> Batch {
+    fn batch(&self, step: usize, picks: &[usize], range: std::ops::Range<usize>) -> Batch<'_> {
         let section = &self.recipe.train;
         let schedule = &self.model.schedule;
         let kind = schedule.prediction_type;
@@ -185,7 +186,7 @@ impl Fit<'_> {
             noisy: Vec::new(),
             target: Vec::new(),
             times: Vec::new(),
-            context: Vec::new(),
+            texts: Vec::new(),
             values: Vec::new(),
         };
         let key = Key::new(self.run.recipe.seed).stage("draw").step(step as u64);
@@ -215,7 +216,7 @@ impl Fit<'_> {
                     (false, true) => &sample.expanded,
                     (false, false) => &sample.original,
                 };
-                batch.context.extend(&self.set.texts[text]);
+                batch.texts.push(&self.set.texts[text]);
                 batch.values.push(value * factor);
             }
         }
@@ -225,7 +226,7 @@ impl Fit<'_> {
     /// The loss of a micro-batch as its share of a step of `units` units.
     fn loss(
         &self,
-        batch: &Batch,
+        batch: &Batch<'_>,
         units: usize,
         unet: &UNet2DConditionModel,
         device: &Device,
@@ -233,15 +234,14 @@ impl Fit<'_> {
         let options = generate::options(&self.recipe.generate, self.model)?;
         let [c, h, w] = self.model.latent_shape(options.height, options.width);
         let b = batch.times.len();
-        let length = self.model.tokenizer.length();
-        let width = batch.context.len() / (b * length);
         let latents = |data: &[f32], device: &Device| {
             Tensor::<4>::from_data(TensorData::new(data.to_vec(), [b, c, h, w]), device)
         };
         let predict = |unet: &UNet2DConditionModel, device: &Device| {
-            let context = TensorData::new(batch.context.clone(), [b, length, width]);
-            let context = Tensor::<3>::from_data(context, device);
-            unet.forward(latents(&batch.noisy, device), &batch.times, &context, None)
+            let size = [options.height, options.width];
+            let condition = self.model.condition(&batch.texts, size, device);
+            let added = condition.added.as_ref();
+            unet.forward(latents(&batch.noisy, device), &batch.times, &condition.states, added)
         };
         let reference = if self.loss.has_reference() {
             weights::to_vec(predict(&self.model.unet, &self.model.device))

@@ -11,7 +11,7 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use super::plan::Plan;
-use crate::draw::{DrawOptions, Job, draw_with};
+use crate::draw::{DrawOptions, Job, StepNoise, draw_with};
 use crate::error::{PipelineError, Result};
 use crate::model::Model;
 use crate::rewards::load_reward;
@@ -129,6 +129,7 @@ impl<'a> Judge<'a> {
                     prompt: &prompt.text,
                     negative: &self.run.recipe.generate.negative_prompt,
                     noise: key.standard_normals(c * h * w),
+                    step_noise: StepNoise::Key(key),
                 });
                 rows.push(PictureRow {
                     prompt_id: prompt.id.to_string(),
