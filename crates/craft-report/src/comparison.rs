@@ -237,9 +237,11 @@ fn convergence(json: &Value) -> String {
         "method",
         "sample passes",
         "training",
+        "processor",
         "with preparation",
         "passes to CRAFT’s",
         "training to CRAFT’s",
+        "processor to CRAFT’s",
         "all to CRAFT’s",
     ];
     let rows = methods.iter().map(|(name, m)| {
@@ -252,9 +254,11 @@ fn convergence(json: &Value) -> String {
             esc(name),
             reached("sample_passes", |v| format!("{v:.0}")),
             reached("seconds_of_training", duration),
+            reached("processor_seconds_of_training", duration),
             reached("seconds_with_preparation", duration),
             ratio("ratio_of_passes"),
             ratio("ratio_of_training"),
+            ratio("ratio_of_processor_seconds"),
             ratio("ratio_with_preparation"),
         ]
     });

@@ -115,6 +115,10 @@ pub(crate) struct CompareArgs {
     /// Methods, separated by commas [default: craft,random,sft,raft,rwr,dpo,kto]
     #[arg(long, value_name = "LIST", value_delimiter = ',')]
     pub(crate) methods: Vec<String>,
+    /// Variants of CRAFT in the place of methods: samples, per-prompt, margin, total, sign,
+    /// conditioning, statistics, learning-rate, steps, timesteps, dropout, filter, group-size, pressure
+    #[arg(long, value_name = "NAME", conflicts_with = "methods")]
+    pub(crate) ablation: Option<String>,
     /// Number of seeds, counted from the recipe's, or the seeds themselves as 1,2,3 [default: 5]
     #[arg(long, value_name = "N|LIST")]
     pub(crate) seeds: Option<String>,

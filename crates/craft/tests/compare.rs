@@ -125,8 +125,24 @@ fn what_cannot_be_compared_is_refused_before_anything_is_done() {
     refused(&["--methods", "craft", "--seeds", "0"], &["--seeds 0"]);
     refused(&["--methods", "craft", "--seeds", "many"], &["--seeds many"]);
     refused(&["--methods", "craft", "--learning-rates", "1e-4,-1"], &["-1 is not a learning rate"]);
+    refused(&["--ablation", "hat"], &["no ablation `hat`", "pressure"]);
+    refused(&["--ablation", "filter"], &["craft-h", "tiny"]);
     refused(&["--methods", "craft", "--pairs", "0"], &["--pairs is 0"]);
     refused(&["--methods", "craft", "--set", "train.stepz=1"], &["train.steps"]);
+}
+
+#[test]
+fn an_ablation_shares_the_candidates() {
+    let tiny = Tiny::new();
+    let args =
+        |name| ["compare", "recipe.toml", "--ablation", name, "--seeds", "1", "--out", "out"];
+    tiny.expect(&args("samples"), 0, &[]);
+    tiny.expect(&args("group-size"), 0, &["generate: already done"]);
+    let found = json(&tiny.path("out/compare.json"));
+    let samples = |name: &str| found["methods"][name]["seeds"]["1"]["samples"].as_u64().unwrap();
+    assert!(samples("group-size-1") <= 8 && samples("group-size-2") <= 6);
+    assert!(found["methods"]["group-size-4"].is_null(), "there are three wordings only");
+    assert!(tiny.path("out/seed-1/methods/samples-10/scores.jsonl").exists());
 }
 
 #[test]

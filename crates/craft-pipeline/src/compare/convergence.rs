@@ -10,13 +10,15 @@ use super::summary::Row;
 struct Curve {
     passes: Vec<f64>,
     seconds: Vec<f64>,
+    cpu: Vec<f64>,
     gains: Vec<f64>,
 }
 
 impl Curve {
     fn of(row: &Row<'_>, reward: &str) -> Option<Self> {
         let first = &row.seeds.first()?.result.curve;
-        let mut curve = Self { passes: vec![0.0], seconds: vec![0.0], gains: vec![0.0] };
+        let mut curve =
+            Self { passes: vec![0.0], seconds: vec![0.0], cpu: vec![0.0], gains: vec![0.0] };
         for (i, point) in first.iter().enumerate() {
             let same: Vec<_> = row
                 .seeds
@@ -30,6 +32,7 @@ impl Curve {
             }
             curve.passes.push(point.sample_passes as f64);
             curve.seconds.push(mean(&same.iter().map(|p| p.seconds).collect::<Vec<_>>()));
+            curve.cpu.push(mean(&same.iter().map(|p| p.cpu_seconds).collect::<Vec<_>>()));
             curve.gains.push(mean(&gains));
         }
         Some(curve)
@@ -39,13 +42,13 @@ impl Curve {
         self.gains.iter().copied().fold(f64::NEG_INFINITY, f64::max)
     }
 
-    /// Where the gain first reaches `target`, as (passes, seconds), between two looks on a line.
-    fn reaches(&self, target: f64) -> Option<(f64, f64)> {
+    /// Where the gain first reaches `target`, as [passes, seconds, seconds of processors], between two looks on a line.
+    fn reaches(&self, target: f64) -> Option<[f64; 3]> {
         let i = self.gains.iter().position(|gain| *gain >= target)?;
-        let Some(before) = i.checked_sub(1) else { return Some((0.0, 0.0)) };
+        let Some(before) = i.checked_sub(1) else { return Some([0.0; 3]) };
         let share = (target - self.gains[before]) / (self.gains[i] - self.gains[before]);
         let at = |values: &[f64]| values[before] + share * (values[i] - values[before]);
-        Some((at(&self.passes), at(&self.seconds)))
+        Some([at(&self.passes), at(&self.seconds), at(&self.cpu)])
     }
 }
 
@@ -56,7 +59,7 @@ pub(super) fn of(plan: &Plan, rows: &[Row<'_>]) -> Value {
     let Some(target) = Curve::of(dpo, &plan.decisive).map(|curve| curve.best()) else {
         return Value::Null;
     };
-    let found: Vec<(&Row<'_>, Option<[f64; 3]>)> = rows
+    let found: Vec<(&Row<'_>, Option<[f64; 4]>)> = rows
         .iter()
         .map(|row| {
             let reached = Curve::of(row, &plan.decisive).and_then(|curve| curve.reaches(target));
@@ -69,7 +72,7 @@ pub(super) fn of(plan: &Plan, rows: &[Row<'_>]) -> Value {
                     })
                     .collect::<Vec<_>>(),
             );
-            (row, reached.map(|(passes, seconds)| [passes, seconds, preparing + seconds]))
+            (row, reached.map(|[passes, seconds, cpu]| [passes, seconds, preparing + seconds, cpu]))
         })
         .collect();
     let craft = found.iter().find(|(row, _)| row.entry.name == "craft").and_then(|(_, at)| *at);
@@ -80,9 +83,11 @@ pub(super) fn of(plan: &Plan, rows: &[Row<'_>]) -> Value {
             "sample_passes": at.map(|a| a[0]),
             "seconds_of_training": at.map(|a| a[1]),
             "seconds_with_preparation": at.map(|a| a[2]),
+            "processor_seconds_of_training": at.map(|a| a[3]),
             "ratio_of_passes": ratio(0),
             "ratio_of_training": ratio(1),
             "ratio_with_preparation": ratio(2),
+            "ratio_of_processor_seconds": ratio(3),
         });
         table.insert(row.entry.name.clone(), entry);
     }
@@ -101,13 +106,14 @@ mod tests {
         let curve = Curve {
             passes: vec![0.0, 100.0, 200.0, 400.0],
             seconds: vec![0.0, 1.0, 2.0, 4.0],
+            cpu: vec![0.0, 2.0, 4.0, 8.0],
             gains: vec![0.0, 0.2, 0.1, 0.3],
         };
         assert_eq!(curve.best(), 0.3);
-        assert_eq!(curve.reaches(0.1).unwrap(), (50.0, 0.5));
-        let (passes, seconds) = curve.reaches(0.25).unwrap();
+        assert_eq!(curve.reaches(0.1).unwrap(), [50.0, 0.5, 1.0]);
+        let [passes, seconds, _] = curve.reaches(0.25).unwrap();
         assert!((passes - 350.0).abs() < 1e-9 && (seconds - 3.5).abs() < 1e-9);
         assert_eq!(curve.reaches(0.31), None);
-        assert_eq!(curve.reaches(-0.1).unwrap(), (0.0, 0.0));
+        assert_eq!(curve.reaches(-0.1).unwrap(), [0.0; 3]);
     }
 }

@@ -9,6 +9,7 @@ use craft_diffusion::lair::centred_weights;
 use craft_diffusion::nft::optimality;
 use craft_store::jsonl;
 
+use super::ablations::Part;
 use super::methods::{Data, Loss};
 use crate::error::{PipelineError, Result};
 use crate::model::{Model, read_tensors};
@@ -88,12 +89,28 @@ type Chosen = (CandidateId, f64);
 pub(super) fn of_candidates(
     run: &Run<'_>,
     recipe: &Recipe,
-    data: Data,
-    loss: Loss,
+    part: Part,
+    (data, loss): (Data, Loss),
     model: &Model,
 ) -> Result<TrainingSet> {
     let candidates: Vec<Candidate> = jsonl::read(&run.path("candidates/candidates.jsonl"))?;
     let rows: Vec<ScoreRow> = jsonl::read(&run.path("rewards/rewards.jsonl"))?;
+    // All latents lie in one file, so places are those among all candidates.
+    let places: BTreeMap<CandidateId, usize> =
+        candidates.iter().enumerate().map(|(i, c)| (c.id.clone(), i)).collect();
+    let prompts_seen = part.prompts.map(|n| {
+        let mut ids: Vec<PromptId> = candidates.iter().map(|c| c.prompt_id.clone()).collect();
+        ids.sort();
+        ids.dedup();
+        ids.into_iter().take(n).collect::<Vec<_>>()
+    });
+    let sees = |id: &CandidateId| {
+        part.wordings.is_none_or(|n| id.variant as usize <= n)
+            && prompts_seen.as_ref().is_none_or(|seen| seen.contains(&id.prompt))
+    };
+    let all_candidates = candidates.len();
+    let candidates: Vec<Candidate> = candidates.into_iter().filter(|c| sees(&c.id)).collect();
+    let rows: Vec<ScoreRow> = rows.into_iter().filter(|row| sees(row.id())).collect();
     let totals = totals(&rows, recipe);
     let pool = Pool { candidates, rows, totals };
     let units = pool.units(recipe, data, loss)?;
@@ -105,11 +122,11 @@ pub(super) fn of_candidates(
     let prompts: Vec<Prompt> = jsonl::read(&run.path("prompts/prompts.jsonl"))?;
     let prompts: BTreeMap<&PromptId, &str> =
         prompts.iter().map(|p| (&p.id, p.text.as_str())).collect();
-    let places: BTreeMap<&CandidateId, usize> =
-        pool.candidates.iter().enumerate().map(|(i, c)| (&c.id, i)).collect();
+    let texts: BTreeMap<&CandidateId, &str> =
+        pool.candidates.iter().map(|c| (&c.id, c.text.as_str())).collect();
     let latents = read_tensors(&run.path("candidates/latents.safetensors"))?;
     let all = latents.get("latents").map(|t| t.data.as_slice()).unwrap_or_default();
-    let size = all.len() / pool.candidates.len().max(1);
+    let size = all.len() / all_candidates.max(1);
     let mut samples = Vec::new();
     let mut known: BTreeMap<CandidateId, usize> = BTreeMap::new();
     let units = units
@@ -119,12 +136,11 @@ pub(super) fn of_candidates(
             let place_of = |id: CandidateId| {
                 *known.entry(id).or_insert_with_key(|id| {
                     let place = places[id];
-                    let candidate = &pool.candidates[place];
                     samples.push(Sample {
                         id: id.to_string(),
                         latents: all[place * size..(place + 1) * size].to_vec(),
                         original: prompts.get(&id.prompt).copied().unwrap_or("").to_owned(),
-                        expanded: candidate.text.clone(),
+                        expanded: texts.get(id).copied().unwrap_or("").to_owned(),
                     });
                     samples.len() - 1
                 })

@@ -24,6 +24,7 @@ use super::methods::Loss;
 use super::state::{self, Position};
 use crate::error::Result;
 use crate::model::{Model, load_unet};
+use crate::run::cpu_seconds;
 use crate::stages::{Run, generate, train};
 use crate::text::TextEmbedding;
 
@@ -48,6 +49,8 @@ pub(super) struct Fit<'a> {
 #[derive(Clone, Debug, Default)]
 pub(super) struct Cost {
     pub(super) seconds: f64,
+    /// Seconds of all processors together.
+    pub(super) cpu_seconds: f64,
     pub(super) skipped: usize,
     pub(super) sample_passes: usize,
 }
@@ -93,16 +96,21 @@ impl Fit<'_> {
         let progress = self.run.context.progress;
         progress.start(self.name, self.steps as u64, "steps");
         progress.advance(position.step as u64);
-        let mut cost = Cost { seconds: position.seconds, ..Cost::default() };
+        let mut cost = Cost {
+            seconds: position.seconds,
+            cpu_seconds: position.cpu_seconds,
+            ..Cost::default()
+        };
         let a_step = self.units_a_step() * self.set.unit_length();
         for step in position.step..self.steps {
             if let Err(stop) = self.run.context.check() {
                 self.save(step, &cost, &guard, &unet, &adam)?;
                 return Err(stop);
             }
-            let start = Instant::now();
+            let (start, worked) = (Instant::now(), cpu_seconds());
             self.update(step, &device, &mut unet, &mut adam, &mut guard)?;
             cost.seconds += start.elapsed().as_secs_f64();
+            cost.cpu_seconds += cpu_seconds() - worked;
             cost.skipped = guard.skipped;
             cost.sample_passes = (step + 1) * a_step;
             progress.advance(1);
@@ -129,6 +137,7 @@ impl Fit<'_> {
             step,
             updates: adam.steps,
             seconds: cost.seconds,
+            cpu_seconds: cost.cpu_seconds,
             skipped: guard.skipped,
             ..Position::default()
         };

@@ -7,6 +7,7 @@
 //! learning rate and length. Whatever is finished is not done again, so a killed comparison continues, and
 //! further methods and seeds join an old one.
 
+mod ablations;
 mod convergence;
 mod data;
 mod fit;
@@ -37,6 +38,8 @@ use plan::Plan;
 pub struct Options {
     /// Names of methods; empty: a default set.
     pub methods: Vec<String>,
+    /// Name of an ablation of CRAFT, in the place of methods.
+    pub ablation: Option<String>,
     /// A number of seeds, or the seeds themselves, separated by commas.
     pub seeds: Option<String>,
     /// Learning rates that every method tries; empty: a third of the recipe's, the recipe's, three times it.

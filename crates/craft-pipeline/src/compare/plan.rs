@@ -9,6 +9,7 @@ use craft_store::Stage;
 use craft_store::hash::sha256_dir;
 
 use super::Options;
+use super::ablations::{self, Part, Variant};
 use super::methods::{self, Method};
 use crate::context::Context;
 use crate::error::{PipelineError, Result};
@@ -29,7 +30,9 @@ pub(super) struct Entry {
     pub(super) name: String,
     pub(super) method: &'static Method,
     /// What it changes of the recipe.
-    overrides: Vec<String>,
+    pub(super) overrides: Vec<String>,
+    /// The candidates that it may see.
+    pub(super) part: Part,
     /// Its folder below that of a seed.
     pub(super) stage: Stage,
     /// The folder of its search.
@@ -37,15 +40,25 @@ pub(super) struct Entry {
 }
 
 impl Entry {
-    fn new(method: &'static Method, recipe: &Recipe) -> Result<Self> {
-        let name = method.name.to_owned();
+    fn new(variant: Variant, recipe: &Recipe) -> Result<Self> {
+        let Variant { name, method, mut overrides, part } = variant;
+        overrides.extend(method.overrides(recipe)?);
         // A stage's name lives as long as the program; there are as many as methods.
         let leak = |text: String| -> &'static str { Box::leak(text.into_boxed_str()) };
         let stage = |kind: &str, folder: &str| {
             Stage::new(leak(format!("{kind} {name}")), leak(format!("{folder}/{name}")))
         };
         let (tune, search) = (stage("tune", "methods"), stage("search", "search"));
-        Ok(Self { overrides: method.overrides(recipe)?, method, stage: tune, search, name })
+        let entry = Self { overrides, part, method, stage: tune, search, name };
+        // A variant that the recipe cannot have is refused now.
+        entry.recipe(recipe)?;
+        Ok(entry)
+    }
+
+    /// Its longest training, in steps.
+    fn steps(&self, recipe: &Recipe) -> usize {
+        let own = self.recipe(recipe).map_or(recipe.train.steps, |recipe| recipe.train.steps);
+        own * self.method.length
     }
 
     /// The recipe of a seed as this method has it.
@@ -81,19 +94,8 @@ impl Plan {
         context: &Context<'_>,
     ) -> Result<Self> {
         let recipe = Recipe::parse(recipe_text, overrides)?;
-        let default = if options.quick { methods::QUICK } else { methods::DEFAULT };
-        let names: Vec<String> = if options.methods.is_empty() {
-            default.iter().map(|n| (*n).to_owned()).collect()
-        } else {
-            options.methods.clone()
-        };
         let pocket = recipe.prompts.source == PromptSource::Pocket;
         let seeds = seeds(options, recipe.seed)?;
-        let mut entries = Vec::new();
-        for method in methods::of_names(&names)? {
-            method.check(&recipe, pocket)?;
-            entries.push(Entry::new(method, &recipe)?);
-        }
         let rate = recipe.train.learning_rate;
         let learning_rates = match options.learning_rates.as_slice() {
             [] => vec![rate / 3.0, rate, 3.0 * rate],
@@ -109,7 +111,12 @@ impl Plan {
             return Err(PipelineError::Usage("--pairs is 0: expected at least 1".to_owned()));
         }
         let run = RunPlan::new(&recipe, base, context)?;
-        let (_, eval) = run.check(&recipe, base, context)?;
+        let (train, eval) = run.check(&recipe, base, context)?;
+        let mut entries = Vec::new();
+        for variant in variants(options, train, recipe.expand.variants)? {
+            variant.method.check(&recipe, pocket)?;
+            entries.push(Entry::new(variant, &recipe)?);
+        }
         let held_out = run.rewards.iter().find(|r| !r.trained_on);
         let decisive = held_out.or(run.rewards.first()).map_or(String::new(), |r| r.name.clone());
         if held_out.is_none() {
@@ -121,7 +128,7 @@ impl Plan {
             seeds,
             entries,
             learning_rates,
-            search: pocket && !options.quick,
+            search: pocket && !options.quick && options.ablation.is_none(),
             pairs,
             curve_prompts: CURVE_PROMPTS.min(eval),
             search_prompts: SEARCH_PROMPTS,
@@ -144,12 +151,26 @@ impl Plan {
 
     /// Steps at which a method is looked at: early and then ever more rarely.
     pub(super) fn points(&self, entry: &Entry) -> Vec<usize> {
-        let steps = self.recipe.train.steps * entry.method.length;
+        let steps = entry.steps(&self.recipe);
         let mut points: Vec<usize> =
             [12, 6, 3, 2, 1].iter().map(|part| (steps / part).max(1)).collect();
         points.dedup();
         points
     }
+}
+
+/// The methods that are named, the variants of an ablation, or the default methods.
+fn variants(options: &Options, prompts: usize, wordings: usize) -> Result<Vec<Variant>> {
+    if let Some(name) = &options.ablation {
+        return ablations::variants(name, prompts, wordings);
+    }
+    let default = if options.quick { methods::QUICK } else { methods::DEFAULT };
+    let names: Vec<String> = if options.methods.is_empty() {
+        default.iter().map(|n| (*n).to_owned()).collect()
+    } else {
+        options.methods.clone()
+    };
+    Ok(methods::of_names(&names)?.into_iter().map(Variant::of).collect())
 }
 
 /// The seeds: so many from the recipe's on, or those given.

@@ -178,11 +178,11 @@ pub(super) fn read(plan: &Plan, folder: &Path, entry: &Entry) -> Result<Option<S
 
 /// What was chosen; without a search the recipe's learning rate and the method's full length.
 pub(super) fn settings(plan: &Plan, folder: &Path, entry: &Entry) -> Result<Settings> {
-    Ok(read(plan, folder, entry)?.map_or_else(
-        || Settings {
-            learning_rate: plan.recipe.train.learning_rate,
-            steps: plan.points(entry).last().copied().unwrap_or(1),
-        },
-        |search| search.chosen,
-    ))
+    if let Some(search) = read(plan, folder, entry)? {
+        return Ok(search.chosen);
+    }
+    Ok(Settings {
+        learning_rate: entry.recipe(&plan.recipe)?.train.learning_rate,
+        steps: plan.points(entry).last().copied().unwrap_or(1),
+    })
 }

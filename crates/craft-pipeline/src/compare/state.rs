@@ -20,6 +20,8 @@ pub(super) struct Position {
     pub(super) updates: usize,
     /// Seconds of training so far.
     pub(super) seconds: f64,
+    /// Seconds of all processors together.
+    pub(super) cpu_seconds: f64,
     /// Steps skipped by the NaN guard.
     pub(super) skipped: usize,
     /// Hashes of the files beside it.

@@ -153,6 +153,8 @@ fn of_method(
         "about": method.about,
         "data": method.data,
         "loss": method.loss,
+        "settings": row.entry.overrides,
+        "part": row.entry.part,
         "search": search::read(plan, folder, row.entry)?,
         "rewards": over_seeds,
         "mean": {

@@ -130,9 +130,11 @@ fn convergence(out: &mut String, json: &Value) {
         "method",
         "sample passes",
         "training s",
+        "processor s",
         "with drawing, scoring and data s",
         "passes to CRAFT's",
         "training to CRAFT's",
+        "processor to CRAFT's",
         "all to CRAFT's",
     ];
     head(out, &names.map(str::to_owned));
@@ -149,9 +151,11 @@ fn convergence(out: &mut String, json: &Value) {
                 name.clone(),
                 reached("sample_passes", 0),
                 reached("seconds_of_training", 1),
+                reached("processor_seconds_of_training", 1),
                 reached("seconds_with_preparation", 1),
                 ratio("ratio_of_passes"),
                 ratio("ratio_of_training"),
+                ratio("ratio_of_processor_seconds"),
                 ratio("ratio_with_preparation"),
             ],
         );

@@ -49,6 +49,9 @@ pub(super) struct Point {
     pub(super) sample_passes: usize,
     /// Seconds of training until here.
     pub(super) seconds: f64,
+    /// Seconds that processors worked on it, all together.
+    #[serde(default)]
+    pub(super) cpu_seconds: f64,
     /// Mean change against base on the curve's prompts, by reward.
     pub(super) gains: BTreeMap<String, f64>,
     pub(super) statistics: ImageStatistics,
@@ -115,7 +118,8 @@ fn judged_inputs(shared: &Shared<'_>, judge: &Judge<'_>) -> BTreeMap<String, Str
 /// The part of a recipe that a training depends on.
 pub(super) fn training_identity(entry: &Entry, recipe: &Recipe) -> Value {
     let train = TrainSection { checkpoint_every: 1, ..recipe.train.clone() };
-    json!([entry.name, entry.method.data, entry.method.loss, train, recipe.select, recipe.rewards])
+    let method = (entry.method.data, entry.method.loss, entry.part);
+    json!([entry.name, method, train, recipe.select, recipe.rewards])
 }
 
 /// The training set of a method.
@@ -129,7 +133,7 @@ pub(super) fn training_set(
     if data.annotated() {
         pairs::training_set(&shared.run, data, &judge.model)
     } else {
-        data::of_candidates(&shared.run, recipe, data, loss, &judge.model)
+        data::of_candidates(&shared.run, recipe, entry.part, (data, loss), &judge.model)
     }
 }
 
@@ -241,6 +245,7 @@ impl Tuning<'_> {
             step,
             sample_passes: cost.sample_passes,
             seconds: cost.seconds,
+            cpu_seconds: cost.cpu_seconds,
             gains: gains(
                 &self.base.iter().filter(|r| exam.has(r)).cloned().collect::<Vec<_>>(),
                 &rows,

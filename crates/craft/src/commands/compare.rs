@@ -1,6 +1,6 @@
 //! `craft compare`
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use craft_pipeline::Context;
 use craft_pipeline::compare::{self, Options};
@@ -21,6 +21,7 @@ pub(super) fn compare(app: &App, args: &CompareArgs) -> anyhow::Result<()> {
     });
     let options = Options {
         methods: args.methods.clone(),
+        ablation: args.ablation.clone(),
         seeds: args.seeds.clone(),
         learning_rates: args.learning_rates.clone(),
         pairs: args.pairs,
@@ -37,6 +38,5 @@ pub(super) fn compare(app: &App, args: &CompareArgs) -> anyhow::Result<()> {
         return console::result(&json.to_string());
     }
     console::result(found.table.trim_end())?;
-    let shown: PathBuf = found.report;
-    console::result(&format!("report: {}", shown.display()))
+    console::result(&format!("report: {}", found.report.display()))
 }
