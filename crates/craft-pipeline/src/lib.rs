@@ -4,6 +4,7 @@
 //! key only; never on batch size, number of threads or order.
 
 mod architecture;
+pub mod compare;
 pub mod context;
 pub mod draw;
 pub mod error;

@@ -12,6 +12,7 @@ mod validate;
 use serde::{Deserialize, Serialize};
 
 pub use document::apply_override;
+pub use fields::nearest;
 
 use crate::reward::RewardName;
 use crate::select::{Indicator, Sign, Statistics, Total};

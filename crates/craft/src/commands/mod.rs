@@ -1,6 +1,7 @@
 //! One file per command.
 
 mod bench;
+mod compare;
 mod demo;
 mod doctor;
 mod export;
@@ -58,6 +59,7 @@ pub(crate) fn dispatch(cli: &Cli, level: Level) -> anyhow::Result<()> {
         Command::Report(args) => stage::stage(&app, &args.run_dir, "report"),
         Command::Sample(args) => sample::sample(&app, args),
         Command::Forward(args) => forward::forward(&app, args),
+        Command::Compare(args) => compare::compare(&app, args),
         Command::Bench(args) => bench::bench(&app, args),
         Command::Export(args) => export::export(&app, args),
         Command::Doctor => doctor::doctor(&app),

@@ -1,4 +1,5 @@
 //! A hub on this machine: files of one repository, and ways to misbehave.
+#![allow(clippy::unwrap_used, unreachable_pub)]
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Write};
