@@ -80,7 +80,7 @@ impl Place {
 }
 
 fn files() -> Files {
-    let big: Vec<u8> = (0..300_000u32).map(|i| (i * 7919 >> 5) as u8).collect();
+    let big: Vec<u8> = (0..300_000u32).map(|i| ((i * 7919) >> 5) as u8).collect();
     Files([("dir/big.bin".to_owned(), big), ("small.json".to_owned(), SMALL.0.to_vec())].into())
 }
 
