@@ -151,7 +151,8 @@ struct Shapes(BTreeMap<String, Vec<usize>>);
 
 impl ParamVisitor for Shapes {
     fn visit<const D: usize>(&mut self, name: &str, param: &Param<Tensor<D>>) {
-        self.0.insert(name.to_owned(), param.val().dims().to_vec());
+        // Asking for the value would make one where there is none yet.
+        self.0.insert(name.to_owned(), param.lazy_shape().to_vec());
     }
 }
 
