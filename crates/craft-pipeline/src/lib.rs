@@ -4,11 +4,13 @@
 //! key only; never on batch size, number of threads or order.
 
 mod architecture;
+mod cache;
 pub mod compare;
 pub mod context;
 pub mod draw;
 pub mod error;
 pub mod export;
+pub mod external;
 pub mod lora;
 pub mod model;
 pub mod recipes;

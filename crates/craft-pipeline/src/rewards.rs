@@ -3,12 +3,14 @@
 use std::path::{Path, PathBuf};
 
 use burn::tensor::Device;
-use craft_core::recipe::{RewardRole, RewardSection};
+use craft_core::recipe::{OnFailure, RewardRole, RewardSection};
 use craft_rewards::{Reward, RewardFiles, RewardKind, registry};
+use craft_store::hash::sha256_dir;
 use craft_store::weights;
 
 use crate::context::Context;
 use crate::error::{PipelineError, Result};
+use crate::external::{self, external_reward};
 use crate::model::{read_tensors, read_text};
 
 /// Loads the reward model of a folder; its kind follows from its files.
@@ -51,14 +53,44 @@ pub fn load_reward(name: &str, dir: &Path, device: &Device) -> Result<Box<dyn Re
 }
 
 /// A reward of a run.
+#[derive(Clone)]
 pub(crate) struct RunReward {
     pub(crate) name: String,
     /// Whether selection sees it.
     pub(crate) trained_on: bool,
-    pub(crate) dir: PathBuf,
+    /// Whether a missing score stops the run.
+    pub(crate) stops: bool,
+    source: Source,
 }
 
-/// The folders of the recipe's rewards.
+/// Where the scores of a reward come from.
+#[derive(Clone)]
+enum Source {
+    /// A folder of weights.
+    Folder(PathBuf),
+    /// A command or server, and the folder that its paths are relative to.
+    External(Box<RewardSection>, PathBuf),
+}
+
+impl RunReward {
+    /// The reward, ready to score.
+    pub(crate) fn load(&self, device: &Device) -> Result<Box<dyn Reward>> {
+        match &self.source {
+            Source::Folder(dir) => load_reward(&self.name, dir, device),
+            Source::External(section, base) => external_reward(section, base),
+        }
+    }
+
+    /// Digest of what its scores depend on: its weights, or its section of the recipe.
+    pub(crate) fn digest(&self) -> Result<String> {
+        match &self.source {
+            Source::Folder(dir) => Ok(sha256_dir(dir)?),
+            Source::External(section, _) => Ok(external::digest(section)),
+        }
+    }
+}
+
+/// The recipe's rewards.
 pub(crate) fn of_recipe(
     sections: &[RewardSection],
     base: &Path,
@@ -67,6 +99,15 @@ pub(crate) fn of_recipe(
     let mut out = Vec::new();
     for section in sections {
         let name = section.name.as_str().to_owned();
+        if external::is_external(section) {
+            out.push(RunReward {
+                name,
+                trained_on: section.role == RewardRole::Train,
+                stops: section.on_failure == OnFailure::Stop,
+                source: Source::External(Box::new(section.clone()), base.to_owned()),
+            });
+            continue;
+        }
         let dir = match &section.weights {
             Some(path) => base.join(path),
             None => {
@@ -76,12 +117,17 @@ pub(crate) fn of_recipe(
                 };
                 embedded.ok_or_else(|| {
                     PipelineError::Usage(format!(
-                        "rewards.{name}: no embedded reward has this name; give its folder with `weights = \"…\"`"
+                        "rewards.{name}: no embedded reward has this name; give its folder with `weights = \"…\"`, or a `command` or `url` that scores"
                     ))
                 })?
             }
         };
-        out.push(RunReward { name, trained_on: section.role == RewardRole::Train, dir });
+        out.push(RunReward {
+            name,
+            trained_on: section.role == RewardRole::Train,
+            stops: section.on_failure == OnFailure::Stop,
+            source: Source::Folder(dir),
+        });
     }
     Ok(out)
 }

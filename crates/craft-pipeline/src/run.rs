@@ -4,16 +4,17 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use craft_core::Recipe;
-use craft_core::recipe::Method;
+use craft_core::recipe::{ExpandKind, Method};
 use craft_store::hash::sha256_dir;
 use craft_store::{Manifest, RunFolder};
 use serde_json::{Value, json};
 
+use crate::cache::WORDINGS;
 use crate::context::Context;
 use crate::error::{PipelineError, Result};
 use crate::rewards::{self, RunReward};
 use crate::stages::train::Arm;
-use crate::stages::{Run, evaluate, expand, generate, prompts, score, select, train};
+use crate::stages::{Run, evaluate, expand, generate, prompts, score, select, train, wording};
 
 /// What a finished run says of itself: the contents of `run.json`.
 #[derive(Clone, Debug)]
@@ -42,7 +43,7 @@ pub fn run(
     let recipe = Recipe::parse(recipe_text, overrides)?;
     let base = std::path::absolute(base).unwrap_or_else(|_| base.to_owned());
     let plan = Plan::new(&recipe, &base, context)?;
-    plan.check(&recipe, &base, context)?;
+    plan.check(&recipe, &base, Some(out), context)?;
     let folder = RunFolder::create_or_open(out, &recipe.to_toml())?;
     craft_store::manifest::write_json(&folder.join("base.json"), &json!({ "base": base }))?;
     execute(&folder, &recipe, &base, context, &plan, None)
@@ -62,7 +63,7 @@ pub fn run_stage(run_dir: &Path, stage: &str, context: &Context<'_>) -> Result<(
     let folder = RunFolder::open(run_dir)?;
     let (recipe, base) = recipe_of(&folder, run_dir)?;
     let plan = Plan::new(&recipe, &base, context)?;
-    plan.check(&recipe, &base, context)?;
+    plan.check(&recipe, &base, Some(run_dir), context)?;
     execute(&folder, &recipe, &base, context, &plan, Some(stage)).map(|_| ())
 }
 
@@ -104,7 +105,7 @@ pub fn dry_run(
 ) -> Result<String> {
     let recipe = Recipe::parse(recipe_text, overrides)?;
     let plan = Plan::new(&recipe, base, context)?;
-    let n = plan.check(&recipe, base, context)?;
+    let n = plan.check(&recipe, base, None, context)?;
     let candidates = recipe.candidate_count(n.0);
     let evaluated =
         n.1 * recipe.evaluate.samples_per_prompt * (2 + usize::from(recipe.control.enabled));
@@ -141,19 +142,25 @@ impl Plan {
     }
 
     /// Everything that can be wrong is found here, before the first expensive step.
-    /// Returns the numbers of training and evaluation prompts.
+    /// `folder` is that of the run, if it is known. Returns the numbers of training and evaluation prompts.
     pub(crate) fn check(
         &self,
         recipe: &Recipe,
         base: &Path,
+        folder: Option<&Path>,
         context: &Context<'_>,
     ) -> Result<(usize, usize)> {
+        // A run that asked before can be done again without the server.
+        let asked = folder.is_some_and(|folder| folder.join(WORDINGS).exists());
+        if recipe.expand.kind == ExpandKind::Openai && !asked {
+            wording::model(&recipe.expand)?;
+        }
         let dir = prompts_of(base, recipe, context)?;
         let device = burn::tensor::Device::flex();
         let model = crate::model::Model::load(&self.model_dir, &device)?;
         generate::options(&recipe.generate, &model)?;
         for reward in &self.rewards {
-            rewards::load_reward(&reward.name, &reward.dir, &device)?;
+            reward.load(&device)?;
         }
         let mut cut = 0;
         for prompt in &dir {
@@ -193,7 +200,7 @@ fn execute(
     let model_hash = sha256_dir(&plan.model_dir)?;
     let mut hashes = BTreeMap::new();
     for reward in &plan.rewards {
-        hashes.insert(reward.name.clone(), sha256_dir(&reward.dir)?);
+        hashes.insert(reward.name.clone(), reward.digest()?);
     }
     let mut seconds = serde_json::Map::new();
     let nothing = || Summary { json: Value::Null, report: folder.join("report/index.html") };

@@ -151,9 +151,17 @@ pub(crate) struct ScoreArgs {
     /// Run folder, or with --reward the images (PNG or JPEG)
     #[arg(value_name = "RUN_DIR | IMAGE", required = true)]
     pub(crate) paths: Vec<PathBuf>,
-    /// Reward model: pocket-hps, pocket-pick, pocket-aes, pocket-ir, or NAME=FOLDER of its weights
-    #[arg(long = "reward", value_name = "NAME[=WEIGHTS]", requires = "prompt")]
+    /// Reward model: pocket-hps, pocket-pick, pocket-aes, pocket-ir, or NAME=FOLDER of its weights; a program,
+    /// NAME="command:python3 score.py" (words, or a JSON list of them); or a server,
+    /// NAME=http://127.0.0.1:8000/score. docs/external-rewards.md has what programs and servers are sent
+    #[arg(long = "reward", value_name = "NAME[=SOURCE]", requires = "prompt")]
     pub(crate) rewards: Vec<String>,
+    /// Longest time of an answer of a program or server [default: 60; first answer of a program: 600]
+    #[arg(long, value_name = "SECONDS", requires = "rewards")]
+    pub(crate) reward_timeout: Option<f64>,
+    /// A server among the rewards may be another machine
+    #[arg(long, requires = "rewards")]
+    pub(crate) allow_remote: bool,
     /// What the images are to show
     #[arg(long, value_name = "TEXT", requires = "rewards")]
     pub(crate) prompt: Option<String>,

@@ -2,14 +2,18 @@
 
 use std::fmt::Display;
 
-use super::{ExpandKind, PromptSource, Recipe, RecipeError, RewardRole};
+use super::{PromptSource, Recipe, RecipeError, RewardRole};
 
-fn range(key: impl Into<String>, value: impl Display, allowed: impl Into<String>) -> RecipeError {
+pub(super) fn range(
+    key: impl Into<String>,
+    value: impl Display,
+    allowed: impl Into<String>,
+) -> RecipeError {
     RecipeError::Range { key: key.into(), value: value.to_string(), allowed: allowed.into() }
 }
 
 /// A whole number within bounds.
-fn whole(key: &str, value: usize, least: usize, most: usize) -> Result<(), RecipeError> {
+pub(super) fn whole(key: &str, value: usize, least: usize, most: usize) -> Result<(), RecipeError> {
     if (least..=most).contains(&value) {
         return Ok(());
     }
@@ -17,7 +21,7 @@ fn whole(key: &str, value: usize, least: usize, most: usize) -> Result<(), Recip
 }
 
 /// A finite number within bounds.
-fn number(key: &str, value: f64, least: f64, most: f64) -> Result<(), RecipeError> {
+pub(super) fn number(key: &str, value: f64, least: f64, most: f64) -> Result<(), RecipeError> {
     if value.is_finite() && (least..=most).contains(&value) {
         return Ok(());
     }
@@ -33,7 +37,7 @@ fn below_one(key: &str, value: f64) -> Result<(), RecipeError> {
 }
 
 /// A text that says something.
-fn text(key: &str, value: &str, expected: &str) -> Result<(), RecipeError> {
+pub(super) fn text(key: &str, value: &str, expected: &str) -> Result<(), RecipeError> {
     if !value.trim().is_empty() {
         return Ok(());
     }
@@ -53,7 +57,7 @@ impl Recipe {
             text("model.config", config, "the path of a model folder")?;
         }
         self.validate_prompts()?;
-        self.validate_expand()?;
+        self.expand.validate()?;
         self.validate_generate()?;
         self.validate_rewards()?;
         self.validate_select()?;
@@ -95,26 +99,6 @@ impl Recipe {
         Ok(())
     }
 
-    fn validate_expand(&self) -> Result<(), RecipeError> {
-        whole("expand.variants", self.expand.variants, 1, 1000)?;
-        match (self.expand.kind, &self.expand.file) {
-            (ExpandKind::File, None) => Err(range(
-                "expand.file",
-                "missing",
-                "a file of wordings with expand.kind = \"file\"",
-            )),
-            (ExpandKind::File, Some(path)) => text("expand.file", path, "a file of wordings"),
-            (ExpandKind::Template, Some(path)) => Err(range(
-                "expand.file",
-                format!("`{path}`"),
-                "no file with expand.kind = \"template\"",
-            )),
-            (ExpandKind::Template, None) => {
-                text("expand.templates", &self.expand.templates, "`general`, `pocket` or a path")
-            }
-        }
-    }
-
     fn validate_generate(&self) -> Result<(), RecipeError> {
         let g = &self.generate;
         whole("generate.steps", g.steps, 1, 1000)?;
@@ -136,6 +120,7 @@ impl Recipe {
             if let Some(path) = &reward.weights {
                 text(&format!("rewards[{i}].weights"), path, "the path of a file of weights")?;
             }
+            reward.validate_source(&format!("rewards[{i}]"))?;
             if self.rewards[..i].iter().any(|other| other.name == reward.name) {
                 let allowed = "each reward once (a held-out reward must not be trained on)";
                 return Err(range(

@@ -111,7 +111,7 @@ impl Plan {
             return Err(PipelineError::Usage("--pairs is 0: expected at least 1".to_owned()));
         }
         let run = RunPlan::new(&recipe, base, context)?;
-        let (train, eval) = run.check(&recipe, base, context)?;
+        let (train, eval) = run.check(&recipe, base, None, context)?;
         let mut entries = Vec::new();
         for variant in variants(options, train, recipe.expand.variants)? {
             variant.method.check(&recipe, pocket)?;
@@ -145,7 +145,7 @@ impl Plan {
     }
 
     pub(super) fn reward_hashes(&self) -> Result<BTreeMap<String, String>> {
-        let hash = |r: &RunReward| Ok((r.name.clone(), sha256_dir(&r.dir)?));
+        let hash = |r: &RunReward| Ok((r.name.clone(), r.digest()?));
         self.rewards.iter().map(hash).collect()
     }
 
