@@ -43,7 +43,7 @@ pub enum ExternalError {
     },
     /// Another machine.
     #[error(
-        "{host} is another machine, to which prompts and pictures would be sent: add allow_remote = true if that is meant"
+        "{host} is another machine, to which prompts and pictures would be sent: allow it with allow_remote = true (--allow-remote) if that is meant"
     )]
     Remote {
         /// The server.

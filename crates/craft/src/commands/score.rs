@@ -146,7 +146,8 @@ fn resolve(text: &str, args: &ScoreArgs) -> anyhow::Result<Wanted> {
     section.timeout_seconds = args.reward_timeout;
     section.validate().map_err(|error| usage(format!("--reward {name}: {error}")))?;
     // What cannot be used shows before pictures are read and models are loaded.
-    external_reward(&section, Path::new("."))?;
+    external_reward(&section, Path::new("."))
+        .map_err(|error| usage(format!("--reward {name}: {error}")))?;
     Ok(Wanted { name: name.to_owned(), source: Source::External(Box::new(section)) })
 }
 
