@@ -78,7 +78,8 @@ pub enum PipelineError {
     },
     /// A score is missing where the recipe says to stop.
     #[error(
-        "rewards.{reward}: no score of {} ({reason}); on_failure = \"stop\" ends the run here: mend the cause and run the same command again, which keeps the scores so far",     )]
+        "rewards.{reward}: no score of {image} ({reason}); on_failure = \"stop\" ends the run here: mend the cause and run the same command again, which keeps the scores so far"
+    )]
     Unscored {
         /// The reward.
         reward: String,

@@ -6,7 +6,6 @@ use std::path::{Path, PathBuf};
 use craft_core::Recipe;
 use craft_core::recipe::PromptSource;
 use craft_store::Stage;
-use craft_store::hash::sha256_dir;
 
 use super::Options;
 use super::ablations::{self, Part, Variant};

@@ -156,8 +156,7 @@ pub(crate) fn run(
             let progress = run.context.progress;
             let model = reward.load(&Device::flex())?;
             let scorer = (*reward, model.as_ref(), hashes[&reward.name].as_str());
-            let scores =
-                work.score(run, &mut cache, scorer, |n| progress.advance(n as u64))?;
+            let scores = work.score(run, &mut cache, scorer, |n| progress.advance(n as u64))?;
             for (row, score) in rows.iter_mut().zip(scores) {
                 match score {
                     Ok(value) => row.set(&name, value),
