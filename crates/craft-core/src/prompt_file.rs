@@ -25,7 +25,7 @@ pub struct PromptSet {
     pub entries: Vec<Entry>,
     /// Entries without text.
     pub blank: usize,
-    /// Entries whose text had come before.
+    /// Entries whose text had come before, capitals apart (as [`crate::prompt::check_prompts`] compares).
     pub repeated: usize,
 }
 
@@ -86,7 +86,7 @@ pub fn parse(name: &str, text: &str) -> Result<PromptSet, PromptFileError> {
         let text = text.trim();
         if text.is_empty() {
             set.blank += 1;
-        } else if seen.insert(text.to_owned()) {
+        } else if seen.insert(text.to_lowercase()) {
             set.entries.push(Entry { text: text.to_owned(), category });
         } else {
             set.repeated += 1;
@@ -218,8 +218,8 @@ mod tests {
 
     #[test]
     fn every_format_gives_texts_and_categories() {
-        let plain = parse("a.txt", "\u{feff}a cat\r\n\n a dog \na cat\n").unwrap();
-        assert_eq!((plain.entries.len(), plain.blank, plain.repeated), (2, 1, 1));
+        let plain = parse("a.txt", "\u{feff}a cat\r\n\n a dog \na cat\nA cat\n").unwrap();
+        assert_eq!((plain.entries.len(), plain.blank, plain.repeated), (2, 1, 2));
         assert_eq!(plain.entries[1].text, "a dog");
         // GenEval, HPDv2 as texts and as objects, PartiPrompts.
         let geneval = "{\"tag\": \"counting\", \"include\": [], \"prompt\": \"two cats\"}\n";
