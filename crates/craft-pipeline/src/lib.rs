@@ -10,6 +10,7 @@ pub mod export;
 pub mod lora;
 pub mod model;
 pub mod recipes;
+mod reward_files;
 pub mod rewards;
 pub mod run;
 mod stages;

@@ -10,7 +10,7 @@ use thiserror::Error;
 #[derive(Debug, Error)]
 pub enum RewardError {
     /// No such kind.
-    #[error("`{0}` is not a kind of reward; expected one of hps, pickscore, aesthetic")]
+    #[error("`{0}` is not a kind of reward; expected one of {known}", known = known())]
     Kind(String),
     /// A file is not there.
     #[error("{reward}: {file} is missing; expected it in the folder of the reward's weights")]
@@ -19,6 +19,14 @@ pub enum RewardError {
         reward: String,
         /// The file, or what it holds.
         file: String,
+    },
+    /// A CLIP model without the files of its tokenizer.
+    #[error(
+        "{reward}: there is no tokenizer. HPSv2, PickScore, CLIPScore and MPS share CLIP's: expected vocab.json and merges.txt (the folder `tokenizer` of Stable Diffusion 1.5 has them, as has any CLIP model), or open_clip's bpe_simple_vocab_16e6.txt.gz. Put them beside the weights, or name their folder after a comma: {reward}=WEIGHTS,FOLDER"
+    )]
+    NoTokenizer {
+        /// The reward's name.
+        reward: String,
     },
     /// `config.json` or `open_clip_config.json`.
     #[error("{reward}: {source}")]
@@ -64,4 +72,8 @@ pub enum RewardError {
         /// What it should say.
         expected: String,
     },
+}
+
+fn known() -> String {
+    crate::registry::RewardKind::ALL.map(crate::registry::RewardKind::as_str).join(", ")
 }

@@ -50,7 +50,7 @@ fn aesthetic(device: &Device) -> RewardFiles {
 fn all(device: &Device) -> Vec<Box<dyn Reward>> {
     let of = |kind, files| build(kind, "r", files, device).unwrap();
     vec![
-        of(RewardKind::Hps, hps(device)),
+        of(RewardKind::HpsV2, hps(device)),
         of(RewardKind::PickScore, pick(device)),
         of(RewardKind::Aesthetic, aesthetic(device)),
     ]
@@ -113,7 +113,7 @@ fn hps_without_antialiasing_is_another_score() {
             let config = format!("{{\"antialias\": {value}}}");
             files.configs.insert("preprocessor_config.json".to_owned(), config);
         }
-        let reward = build(RewardKind::Hps, "r", files, &device)?;
+        let reward = build(RewardKind::HpsV2, "r", files, &device)?;
         Ok::<_, craft_rewards::RewardError>(
             reward.score(&[image(&pixels, 61, 43)], &["a red circle"])[0].clone().unwrap().get(),
         )
@@ -184,7 +184,7 @@ fn files_that_do_not_fit_are_named() {
     let message = |kind, files| build(kind, "pocket-x", files, &device).unwrap_err().to_string();
     let mut files = hps(&device);
     files.configs.remove("merges.txt");
-    assert!(message(RewardKind::Hps, files).contains("pocket-x: merges.txt is missing"));
+    assert!(message(RewardKind::HpsV2, files).contains("pocket-x: there is no tokenizer"));
     let mut files = pick(&device);
     files.configs.remove("config.json");
     assert!(message(RewardKind::PickScore, files).contains("config.json"));

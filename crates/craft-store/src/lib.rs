@@ -13,6 +13,7 @@ pub mod manifest;
 pub mod run;
 pub mod space;
 pub mod tensors;
+pub mod text;
 pub mod torch;
 pub mod weights;
 

@@ -117,7 +117,9 @@ pub(crate) struct ScoreArgs {
     /// Run folder, or with --reward the images (PNG or JPEG)
     #[arg(value_name = "RUN_DIR | IMAGE", required = true)]
     pub(crate) paths: Vec<PathBuf>,
-    /// Reward model: pocket-hps, pocket-pick, pocket-aes, pocket-ir, or NAME=FOLDER of its weights
+    /// Reward model: jpeg-size, colorfulness, pocket-hps, pocket-pick, pocket-aes, pocket-ir, or
+    /// NAME=WEIGHTS (a folder or file, or several after commas) with hpsv2.1, hpsv2, pickscore,
+    /// aesthetic, clipscore, clipscore-h, imagereward, mps or a name of your own
     #[arg(long = "reward", value_name = "NAME[=WEIGHTS]", requires = "prompt")]
     pub(crate) rewards: Vec<String>,
     /// What the images are to show

@@ -32,7 +32,7 @@ pub enum OpenClipError {
 }
 
 /// Names outside the layers: open_clip's, transformers'.
-const NAMES: [(&str, &str); 15] = [
+const NAMES: [(&str, &str); 18] = [
     ("visual.class_embedding", "vision_model.embeddings.class_embedding"),
     ("visual.positional_embedding", "vision_model.embeddings.position_embedding.weight"),
     ("visual.conv1.weight", "vision_model.embeddings.patch_embedding.weight"),
@@ -48,6 +48,10 @@ const NAMES: [(&str, &str); 15] = [
     ("text_projection", "text_projection.weight"),
     ("logit_scale", "logit_scale"),
     ("attn_mask", ""), // A buffer of early versions; holds no weights.
+    // Sizes that OpenAI's files carry as numbers.
+    ("input_resolution", ""),
+    ("context_length", ""),
+    ("vocab_size", ""),
 ];
 
 /// The layers of a tower: open_clip's, transformers'.
@@ -100,7 +104,7 @@ fn transpose(name: &str, tensor: &HostTensor) -> Result<HostTensor, OpenClipErro
 /// # Errors
 /// When a name or shape is not of such a model.
 pub fn to_transformers(tensors: TensorMap) -> Result<TensorMap, OpenClipError> {
-    let tensors = unwrap_prefix(tensors);
+    let tensors = unwrap_prefix(tensors, &["model.", "module."]);
     let mut out = TensorMap::new();
     'tensors: for (name, tensor) in tensors {
         if let Some((_, new)) = NAMES.iter().find(|(old, _)| *old == name) {
@@ -197,14 +201,16 @@ fn stack(pieces: &[&HostTensor]) -> HostTensor {
     HostTensor { shape, data: pieces.iter().flat_map(|p| p.data.iter().copied()).collect() }
 }
 
-fn unwrap_prefix(tensors: TensorMap) -> TensorMap {
-    for prefix in ["model.", "module."] {
-        if !tensors.is_empty() && tensors.keys().all(|name| name.starts_with(prefix)) {
-            return tensors
-                .into_iter()
-                .map(|(name, tensor)| (name[prefix.len()..].to_owned(), tensor))
-                .collect();
-        }
+/// Drops the prefixes that wrappers put before all names of a file.
+pub fn unwrap_prefix(mut tensors: TensorMap, prefixes: &[&str]) -> TensorMap {
+    while let Some(prefix) = prefixes
+        .iter()
+        .find(|p| !tensors.is_empty() && tensors.keys().all(|name| name.starts_with(**p)))
+    {
+        tensors = tensors
+            .into_iter()
+            .map(|(name, tensor)| (name[prefix.len()..].to_owned(), tensor))
+            .collect();
     }
     tensors
 }

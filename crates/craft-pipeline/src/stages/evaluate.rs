@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use crate::draw::{DrawOptions, Job, draw};
 use crate::error::Result;
 use crate::model::Model;
-use crate::rewards::{RunReward, load_reward};
+use crate::rewards::{RunReward, for_each};
 use crate::stages::generate::options;
 use crate::stages::{Outcome, Run, inputs, score};
 use crate::statistics::{ImageStatistics, diversity};
@@ -148,15 +148,16 @@ fn one_model(
     let texts: Vec<&str> = jobs.iter().map(|j| j.prompt).collect();
     let readable: Vec<std::result::Result<RgbImage, String>> =
         pictures.iter().cloned().map(Ok).collect();
-    for reward in rewards {
-        let scorer = load_reward(&reward.name, &reward.dir, &Device::flex())?;
-        let scores = score::score(scorer.as_ref(), &readable, &texts, |_| ());
+    let named: Vec<_> = rewards.iter().map(|r| (r.name.as_str(), &r.weights)).collect();
+    for_each(&named, &Device::flex(), |index, reward| {
+        let scores = score::score(reward, &readable, &texts, |_| ());
         for (row, score) in rows.iter_mut().zip(scores) {
             if let Ok(value) = score {
-                row.scores.insert(reward.name.clone(), value);
+                row.scores.insert(rewards[index].name.clone(), value);
             }
         }
-    }
+        Ok(())
+    })?;
     if let Some(world) = run.context.world {
         let checked: Vec<Option<Vec<FactRow>>> = pictures
             .par_iter()

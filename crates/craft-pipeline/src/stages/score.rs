@@ -1,6 +1,6 @@
 //! Stage 3: every reward of every candidate, always for the original prompt.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use burn::tensor::Device;
@@ -10,7 +10,7 @@ use craft_store::{DroppedItem, Manifest, RgbImage, Stage, image, jsonl};
 use rayon::prelude::*;
 
 use crate::error::{PipelineError, Result};
-use crate::rewards::{RunReward, load_reward};
+use crate::rewards::{RunReward, for_each};
 use crate::stages::{Outcome, Run, inputs};
 
 /// Pictures that are scored at a time. Does not change any score.
@@ -48,6 +48,12 @@ pub(crate) fn score(
     out
 }
 
+/// How many different prompts are too long for a reward.
+fn prompts_cut(reward: &dyn Reward, texts: &[&str]) -> usize {
+    let different: BTreeSet<&str> = texts.iter().copied().collect();
+    different.into_iter().filter(|text| reward.tokens_cut(text) > 0).count()
+}
+
 /// Reads pictures; a torn one is its reason.
 pub(crate) fn read_pictures<P: AsRef<Path> + Sync>(
     paths: &[P],
@@ -81,31 +87,43 @@ pub(crate) fn run(
         run.context.progress.start("score", total, "scores");
         let mut missing = 0;
         let mut dropped = Vec::new();
-        for reward in &used {
+        let mut cut: BTreeMap<String, usize> = BTreeMap::new();
+        let named: Vec<_> = used.iter().map(|r| (r.name.as_str(), &r.weights)).collect();
+        for_each(&named, &Device::flex(), |index, model| {
             run.context.check()?;
-            let model = load_reward(&reward.name, &reward.dir, &Device::flex())?;
-            let name = RewardName::new(reward.name.clone())
+            let name = RewardName::new(used[index].name.clone())
                 .map_err(|error| PipelineError::Usage(error.to_string()))?;
+            let too_long = prompts_cut(model, &texts);
+            if too_long > 0 {
+                cut.insert(name.to_string(), too_long);
+            }
             let progress = run.context.progress;
-            let scores = score(model.as_ref(), &pictures, &texts, |n| progress.advance(n as u64));
+            let scores = score(model, &pictures, &texts, |n| progress.advance(n as u64));
             for (row, score) in rows.iter_mut().zip(scores) {
                 match score {
                     Ok(value) => row.set(&name, value),
                     Err(reason) => {
                         missing += 1;
-                        let reason = format!("{}: {reason}", reward.name);
+                        let reason = format!("{name}: {reason}");
                         dropped
                             .push(DroppedItem { id: row.id().to_string(), reason: reason.clone() });
                         row.set_missing(&name, reason);
                     }
                 }
             }
+            Ok(())
+        })?;
+        for (name, n) in &cut {
+            run.context.progress.note(&format!(
+                "{n} prompts are longer than {name} reads; it scores their beginnings"
+            ));
         }
         jsonl::write(&writer.join("rewards.jsonl"), &rows)?;
         let n = rows.len();
         Ok(Outcome { dropped, ..Outcome::default() }
             .count("candidates", n)
             .count("missing", missing)
+            .count("prompts_cut", cut.values().max().copied().unwrap_or(0))
             .say(format!("{n} candidates by {}", names.join(", "))))
     })
 }

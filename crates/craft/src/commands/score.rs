@@ -1,10 +1,10 @@
 //! `craft score`: a stage of a run, or images one by one.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use craft_pipeline::rewards::load_reward;
+use craft_pipeline::rewards::{RewardWeights, for_each, is_weightless};
 use craft_pipeline::world::World;
-use craft_rewards::{Reward, RgbImageRef};
+use craft_rewards::RgbImageRef;
 use craft_store::image;
 use serde_json::{Map, Value, json};
 
@@ -27,7 +27,7 @@ pub(super) fn score(app: &App, args: &ScoreArgs) -> anyhow::Result<()> {
             )),
         };
     };
-    let wanted: Vec<(String, PathBuf)> =
+    let wanted: Vec<(String, RewardWeights)> =
         args.rewards.iter().map(|text| resolve(text)).collect::<Result<_, _>>()?;
     if let Some((name, _)) = wanted
         .iter()
@@ -40,70 +40,93 @@ pub(super) fn score(app: &App, args: &ScoreArgs) -> anyhow::Result<()> {
     // All pictures are read before a model is: a wrong path shows at once.
     let pictures =
         args.paths.iter().map(|path| image::read(path)).collect::<Result<Vec<_>, _>>()?;
-    let rewards: Vec<Box<dyn Reward>> = wanted
+    let mut lines: Vec<Line> = pictures.iter().map(|_| Line::new(wanted.len())).collect();
+    let views: Vec<RgbImageRef<'_>> = pictures
         .iter()
-        .map(|(name, dir)| load_reward(name, dir, &app.device))
-        .collect::<Result<_, _>>()?;
-    for (path, picture) in args.paths.iter().zip(&pictures) {
-        let view =
-            RgbImageRef { pixels: &picture.data, width: picture.width, height: picture.height };
-        console::result(&line(path, prompt, &rewards, view).to_string())?;
+        .map(|p| RgbImageRef { pixels: &p.data, width: p.width, height: p.height })
+        .collect();
+    let named: Vec<_> = wanted.iter().map(|(name, weights)| (name.as_str(), weights)).collect();
+    for_each(&named, &app.device, |index, reward| {
+        let cut = reward.tokens_cut(prompt);
+        if cut > 0 {
+            tracing::warn!("{}: the prompt is cut by {cut} tokens", reward.name());
+        }
+        let scores = reward.score(&views, &vec![prompt.as_str(); views.len()]);
+        for (line, score) in lines.iter_mut().zip(scores) {
+            line.scores[index] = score.map(|s| s.get()).map_err(|reason| reason.to_string());
+        }
+        Ok(())
+    })?;
+    let names: Vec<&str> = named.iter().map(|(name, _)| *name).collect();
+    for (path, line) in args.paths.iter().zip(lines) {
+        console::result(&line.json(path, prompt, &names).to_string())?;
     }
     Ok(())
 }
 
-fn line(path: &Path, prompt: &str, rewards: &[Box<dyn Reward>], view: RgbImageRef<'_>) -> Value {
-    let (mut scores, mut missing) = (Map::new(), Map::new());
-    for reward in rewards {
-        let name = reward.name().to_owned();
-        match reward.score(&[view], &[prompt]).pop() {
-            Some(Ok(score)) => scores.insert(name, json!(score.get())),
-            Some(Err(reason)) => missing.insert(name, json!(reason.to_string())),
-            None => missing.insert(name, json!("the reward gave no score")),
-        };
-    }
-    let mut line =
-        json!({ "image": path.display().to_string(), "prompt": prompt, "scores": scores });
-    if !missing.is_empty() {
-        tracing::warn!(
-            "{}: {} of {} scores are missing",
-            path.display(),
-            missing.len(),
-            rewards.len()
-        );
-        line["missing"] = Value::Object(missing);
-    }
-    line
+/// What every reward says of one picture.
+struct Line {
+    scores: Vec<Result<f64, String>>,
 }
 
-/// Name and folder of a reward: `NAME=FOLDER`, or the name of an embedded one.
-fn resolve(text: &str) -> anyhow::Result<(String, PathBuf)> {
+impl Line {
+    fn new(rewards: usize) -> Self {
+        Self { scores: vec![Err("the reward gave no score".to_owned()); rewards] }
+    }
+
+    fn json(self, path: &Path, prompt: &str, names: &[&str]) -> Value {
+        let (mut scores, mut missing) = (Map::new(), Map::new());
+        for (name, score) in names.iter().zip(self.scores) {
+            match score {
+                Ok(score) => scores.insert((*name).to_owned(), json!(score)),
+                Err(reason) => missing.insert((*name).to_owned(), json!(reason)),
+            };
+        }
+        let mut line =
+            json!({ "image": path.display().to_string(), "prompt": prompt, "scores": scores });
+        if !missing.is_empty() {
+            tracing::warn!(
+                "{}: {} of {} scores are missing",
+                path.display(),
+                missing.len(),
+                names.len()
+            );
+            line["missing"] = Value::Object(missing);
+        }
+        line
+    }
+}
+
+/// Name and weights of a reward: `NAME=WEIGHTS`, or a name that needs none.
+fn resolve(text: &str) -> anyhow::Result<(String, RewardWeights)> {
     let (name, weights) = match text.split_once('=') {
         Some((name, weights)) => (name, Some(weights)),
         None => (text, None),
     };
     if name.is_empty() || weights == Some("") {
-        return Err(usage(format!("--reward {text}: expected NAME or NAME=FOLDER")));
+        return Err(usage(format!("--reward {text}: expected NAME or NAME=WEIGHTS")));
     }
-    match weights {
-        Some(weights) => {
-            let dir = PathBuf::from(weights);
-            if !dir.is_dir() {
+    let weights = match weights {
+        Some(text) => {
+            let weights = RewardWeights::parse(text, Path::new(""));
+            if let Some(missing) = weights.missing() {
                 return Err(input(format!(
-                    "{weights}: there is no such folder; expected the folder of the weights and configs of {name}"
+                    "{}: there is no such file or folder; expected the weights of {name}",
+                    missing.display()
                 )));
             }
-            Ok((name.to_owned(), dir))
+            weights
         }
+        None if is_weightless(name) => RewardWeights::default(),
         None => {
             let dir = if EMBEDDED.contains(&name) { PocketWorld.reward_dir(name)? } else { None };
-            let dir = dir.ok_or_else(|| {
+            RewardWeights::at(dir.ok_or_else(|| {
                 usage(format!(
-                    "--reward {name} is not embedded ({} are); give the folder of its weights: --reward {name}=FOLDER",
+                    "--reward {name} is not embedded ({} are); give its weights: --reward {name}=FOLDER or FILE (docs/rewards.md says which)",
                     EMBEDDED.join(", ")
                 ))
-            })?;
-            Ok((name.to_owned(), dir))
+            })?)
         }
-    }
+    };
+    Ok((name.to_owned(), weights))
 }
