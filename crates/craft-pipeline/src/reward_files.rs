@@ -96,6 +96,7 @@ impl RewardWeights {
                 files.configs.entry(name.to_owned()).or_insert(text);
             }
         }
+        add_clip_merges(&mut files)?;
         Ok(files)
     }
 
@@ -129,6 +130,24 @@ impl RewardWeights {
         }
         Ok(all)
     }
+}
+
+/// CLIP's merges (assets/clip).
+const CLIP_MERGES: &[u8] = include_bytes!("../../../assets/clip/merges.txt.gz");
+/// Tokens of CLIP's vocabulary.
+const CLIP_TOKENS: usize = 49408;
+
+/// Gives a model of CLIP's vocabulary its tokenizer, where none lies beside its weights.
+fn add_clip_merges(files: &mut RewardFiles) -> Result<()> {
+    let has = |name: &str| files.configs.contains_key(name);
+    let is_clip = files.tensors.values().flatten().any(|(name, tensor)| {
+        name.ends_with("token_embedding.weight") && tensor.shape.first() == Some(&CLIP_TOKENS)
+    });
+    if is_clip && !has("merges.txt") && !has("vocab.json") && !has(OPEN_CLIP_MERGES) {
+        let merges = text::gunzip(CLIP_MERGES, MAX_TEXT_BYTES).map_err(PipelineError::Usage)?;
+        files.configs.insert(OPEN_CLIP_MERGES.to_owned(), merges);
+    }
+    Ok(())
 }
 
 /// Largest text file read, in bytes.

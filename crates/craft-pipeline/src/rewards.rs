@@ -41,6 +41,14 @@ fn load_with(
 ) -> Result<Box<dyn Reward>> {
     let path = || weights.path().to_owned();
     let named = kind_of(name);
+    if let Some(missing) = weights.missing() {
+        return Err(PipelineError::Input {
+            path: missing.to_owned(),
+            message: format!(
+                "reward {name}: there is no such file or folder; expected its weights"
+            ),
+        });
+    }
     let mut files = match named {
         Some(kind) if !kind.has_weights() => Default::default(),
         Some(kind) => weights.read(kind.file_name())?,
@@ -72,7 +80,9 @@ pub fn for_each(
     device: &Device,
     mut each: impl FnMut(usize, &dyn Reward) -> Result<()>,
 ) -> Result<()> {
-    for group in groups(rewards)? {
+    let together =
+        if rewards.len() > 1 { groups(rewards)? } else { vec![(0..rewards.len()).collect()] };
+    for group in together {
         let mut towers = if group.len() > 1 { Towers::shared() } else { Towers::default() };
         let mut loaded = Vec::with_capacity(group.len());
         for index in group {

@@ -22,7 +22,7 @@ pub enum RewardError {
     },
     /// A CLIP model without the files of its tokenizer.
     #[error(
-        "{reward}: there is no tokenizer. HPSv2, PickScore, CLIPScore and MPS share CLIP's: expected vocab.json and merges.txt (the folder `tokenizer` of Stable Diffusion 1.5 has them, as has any CLIP model), or open_clip's bpe_simple_vocab_16e6.txt.gz. Put them beside the weights, or name their folder after a comma: {reward}=WEIGHTS,FOLDER"
+        "{reward}: there is no tokenizer, and the model's vocabulary is not CLIP's of 49,408 tokens, which is embedded: expected vocab.json and merges.txt beside the weights, or in a folder named after a comma: {reward}=WEIGHTS,FOLDER"
     )]
     NoTokenizer {
         /// The reward's name.

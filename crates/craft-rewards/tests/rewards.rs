@@ -125,6 +125,41 @@ fn hps_without_antialiasing_is_another_score() {
 }
 
 #[test]
+fn hps_weights_of_the_other_version_are_refused_by_their_name() {
+    let device = Device::flex();
+    for (name, file, fits) in [
+        ("hpsv2.1", "HPS_v2.1_compressed.pt", true),
+        ("hpsv2.1", "HPS_v2_compressed.pt", false),
+        ("hpsv2", "HPS_v2_compressed.pt", true),
+        ("hpsv2", "HPS_v2.1_compressed.pt", false),
+        ("hpsv2", "hpsv21.safetensors", false),
+        ("hpsv2.1", "model.safetensors", true),
+        ("mine", "HPS_v2_compressed.pt", true),
+    ] {
+        let mut files = hps(&device);
+        let tensors = files.tensors.pop_first().unwrap().1;
+        files.tensors.insert(file.to_owned(), tensors);
+        let result = build(RewardKind::HpsV2, name, files, &device);
+        assert_eq!(result.is_ok(), fits, "{name} from {file}");
+        if let Err(error) = result {
+            assert!(error.to_string().contains(file), "{error}");
+        }
+    }
+}
+
+#[test]
+fn long_prompts_are_cut_and_counted() {
+    let device = Device::flex();
+    let reward = &all(&device)[0];
+    assert_eq!(reward.tokens_cut("a red circle"), 0);
+    assert_eq!(reward.tokens_cut("a red circle a red circle a red circle"), 3);
+    let pixels = picture(9, 16, 16);
+    let score = |text: &str| reward.score(&[image(&pixels, 16, 16)], &[text])[0].clone().unwrap();
+    let cut = score("a red circle a red circle a red circle");
+    assert_eq!(cut, score("a red circle a red circle a blue square"));
+}
+
+#[test]
 fn a_score_does_not_depend_on_the_batch() {
     let device = Device::flex();
     let sizes = [(16, 16), (20, 16), (40, 31), (9, 12)];

@@ -266,6 +266,41 @@ mod tests {
     }
 
     #[test]
+    fn greys_of_16_bits_are_cut_and_colours_halved_as_pillow_does() {
+        let png = |color, values: &[u16]| {
+            let mut bytes = Vec::new();
+            let mut encoder = png::Encoder::new(&mut bytes, 2, 1);
+            encoder.set_color(color);
+            encoder.set_depth(png::BitDepth::Sixteen);
+            let data: Vec<u8> = values.iter().flat_map(|v| v.to_be_bytes()).collect();
+            encoder.write_header().unwrap().write_image_data(&data).unwrap();
+            decode(&bytes).unwrap().data
+        };
+        use png::ColorType::{Grayscale, GrayscaleAlpha, Rgb, Rgba};
+        assert_eq!(png(Grayscale, &[200, 65535]), [200, 200, 200, 255, 255, 255]);
+        assert_eq!(png(GrayscaleAlpha, &[385, 9, 65535, 9]), [1, 1, 1, 255, 255, 255]);
+        assert_eq!(png(Rgb, &[255, 256, 511, 0, 65535, 32767]), [0, 1, 1, 0, 255, 127]);
+        assert_eq!(png(Rgba, &[255, 256, 511, 7, 0, 65535, 32767, 7]), [0, 1, 1, 0, 255, 127]);
+    }
+
+    #[test]
+    fn animations_and_other_formats_are_named() {
+        let message = |bytes: &[u8]| decode(bytes).unwrap_err();
+        assert!(message(b"GIF89a..").contains("a GIF, which may be animated"));
+        assert!(message(b"RIFF1234WEBPVP8 ").contains("a WebP"));
+        assert!(message(b"").contains("empty"));
+        let mut bytes = Vec::new();
+        let mut encoder = png::Encoder::new(&mut bytes, 1, 1);
+        encoder.set_color(png::ColorType::Rgb);
+        encoder.set_animated(2, 0).unwrap();
+        let mut writer = encoder.write_header().unwrap();
+        writer.write_image_data(&[1, 2, 3]).unwrap();
+        writer.write_image_data(&[4, 5, 6]).unwrap();
+        writer.finish().unwrap();
+        assert!(message(&bytes).contains("animated PNG"), "{}", message(&bytes));
+    }
+
+    #[test]
     fn huge_pictures_are_refused_before_memory_is_taken() {
         // A PNG header that claims 60000 × 60000 pixels.
         let mut bytes = Vec::new();

@@ -14,16 +14,23 @@ use crate::error::{Result, StoreError};
 /// When it cannot be read, is damaged, is larger, or is not UTF-8.
 pub fn read_gzip(path: &Path, most: u64) -> Result<String> {
     let file = File::open(path).map_err(StoreError::io("read", path))?;
+    gunzip(file, most).map_err(|message| StoreError::bad(path, message))
+}
+
+/// Unpacks gzip of UTF-8 text, `most` bytes at most; errors are texts without a path.
+///
+/// # Errors
+/// When it is damaged, larger, or not UTF-8.
+pub fn gunzip(packed: impl Read, most: u64) -> std::result::Result<String, String> {
     let mut bytes = Vec::new();
-    MultiGzDecoder::new(file).take(most + 1).read_to_end(&mut bytes).map_err(|error| {
-        StoreError::bad(path, format!("it is not a whole gzip file ({error}): download it again"))
-    })?;
+    MultiGzDecoder::new(packed)
+        .take(most + 1)
+        .read_to_end(&mut bytes)
+        .map_err(|error| format!("it is not a whole gzip file ({error}): download it again"))?;
     if bytes.len() as u64 > most {
-        let message = format!("it unpacks to more than {most} bytes: expected a file of texts");
-        return Err(StoreError::bad(path, message));
+        return Err(format!("it unpacks to more than {most} bytes: expected a file of texts"));
     }
-    String::from_utf8(bytes)
-        .map_err(|_| StoreError::bad(path, "it is not UTF-8 text: download it again"))
+    String::from_utf8(bytes).map_err(|_| "it is not UTF-8 text: download it again".to_owned())
 }
 
 #[cfg(test)]

@@ -140,3 +140,62 @@ pub(crate) fn shape<const N: usize>(
 pub(crate) fn unclear(what: &str, found: String, expected: String) -> ConfigError {
     ConfigError::Weights { what: what.to_owned(), found, expected }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::clip::ClipModel;
+    use crate::init::Init;
+    use burn::tensor::Device;
+
+    fn config() -> ClipConfig {
+        let text = ClipTextConfig {
+            vocab_size: 30,
+            hidden_size: 128,
+            intermediate_size: 48,
+            num_hidden_layers: 2,
+            num_attention_heads: 2,
+            max_position_embeddings: 9,
+            hidden_act: Act::Gelu,
+            eos_token_id: 2,
+            ..ClipTextConfig::default()
+        };
+        let vision = ClipVisionConfig {
+            hidden_size: 64,
+            intermediate_size: 20,
+            num_hidden_layers: 11,
+            num_attention_heads: 1,
+            image_size: 12,
+            patch_size: 4,
+            hidden_act: Act::Gelu,
+            ..ClipVisionConfig::default()
+        };
+        ClipConfig::new(text, vision, 10).unwrap()
+    }
+
+    #[test]
+    fn sizes_follow_from_the_weights() {
+        let weights = ClipModel::new(&mut Init::zeros(&Device::flex()), &config()).to_tensors();
+        assert_eq!(ClipConfig::from_weights(&weights, Act::Gelu).unwrap(), config());
+    }
+
+    #[test]
+    fn what_shapes_do_not_tell_is_asked_for() {
+        let whole = ClipModel::new(&mut Init::zeros(&Device::flex()), &config()).to_tensors();
+        let fails = |name: &str, shape: Option<Vec<usize>>| {
+            let mut weights = whole.clone();
+            match shape {
+                Some(shape) => weights.get_mut(name).unwrap().shape = shape,
+                None => drop(weights.remove(name)),
+            }
+            let error = ClipConfig::from_weights(&weights, Act::Gelu).unwrap_err().to_string();
+            assert!(error.contains("config.json"), "{error}");
+        };
+        fails("text_projection.weight", None);
+        fails("visual_projection.weight", Some(vec![11, 64]));
+        fails("vision_model.embeddings.position_embedding.weight", Some(vec![11, 64]));
+        fails("vision_model.embeddings.patch_embedding.weight", Some(vec![72, 3, 4, 4]));
+        fails("vision_model.encoder.layers.0.mlp.fc1.weight", Some(vec![20]));
+    }
+}
