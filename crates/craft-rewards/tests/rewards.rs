@@ -13,8 +13,8 @@ use craft_nn::open_clip::from_transformers;
 use craft_nn::tokenizer::ClipTokenizer;
 use craft_nn::weights::{self, TensorMap, to_vec};
 use craft_rewards::preprocess::{Fit, Preprocess};
-use craft_rewards::registry::build;
-use craft_rewards::{AestheticHead, MissingReason, Reward, RewardFiles, RewardKind};
+use craft_rewards::registry::{build, build_with};
+use craft_rewards::{AestheticHead, MissingReason, Reward, RewardFiles, RewardKind, Towers};
 
 fn hps(device: &Device) -> RewardFiles {
     let mut files = files();
@@ -145,6 +145,43 @@ fn hps_weights_of_the_other_version_are_refused_by_their_name() {
             assert!(error.to_string().contains(file), "{error}");
         }
     }
+}
+
+#[test]
+fn rewards_share_the_same_encoder_and_what_it_saw() {
+    let device = Device::flex();
+    let mut towers = Towers::shared();
+    let mut with = |kind, files| build_with(kind, "r", files, &device, &mut towers).unwrap();
+    let clip = pick(&device);
+    let rewards =
+        [with(RewardKind::Aesthetic, aesthetic(&device)), with(RewardKind::ClipScore, clip.clone())];
+    assert_eq!(towers.image_towers(), 1);
+    let pictures: Vec<Vec<u8>> = (0..5).map(|seed| picture(seed, 20, 16)).collect();
+    let images: Vec<_> = pictures.iter().map(|p| image(p, 20, 16)).collect();
+    let prompts = ["a red circle"; 5];
+    let scores: Vec<Vec<f64>> = rewards
+        .iter()
+        .map(|r| r.score(&images, &prompts).into_iter().map(|s| s.unwrap().get()).collect())
+        .collect();
+    assert_eq!(towers.images_encoded(), 5);
+    // Alone they give the same bits.
+    for (kind, files, scores) in [
+        (RewardKind::Aesthetic, aesthetic(&device), &scores[0]),
+        (RewardKind::ClipScore, clip, &scores[1]),
+    ] {
+        let alone = build(kind, "r", files, &device).unwrap().score(&images, &prompts);
+        assert_eq!(&alone.into_iter().map(|s| s.unwrap().get()).collect::<Vec<_>>(), scores);
+    }
+    // Other weights or another preprocessing are another encoder.
+    let mut other = pick(&device);
+    let weights = other.tensors.get_mut("model.safetensors").unwrap();
+    weights.get_mut("visual_projection.weight").unwrap().data[0] += 1.0;
+    let kept = build_with(RewardKind::ClipScore, "r", other, &device, &mut towers).unwrap();
+    assert_eq!(towers.image_towers(), 2);
+    let padded = build_with(RewardKind::ClipScoreH, "r", pick(&device), &device, &mut towers);
+    assert_eq!(towers.image_towers(), 3);
+    drop((kept, padded, rewards));
+    assert_eq!(towers.image_towers(), 0);
 }
 
 #[test]
