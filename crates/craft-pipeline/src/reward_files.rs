@@ -14,11 +14,12 @@ use crate::model::{read_tensors, read_text};
 const OF_ONE_MODEL: [&str; 3] =
     ["config.json", "open_clip_config.json", "preprocessor_config.json"];
 /// Files that several models share.
-const SHARED: [&str; 6] = [
+const SHARED: [&str; 7] = [
     "vocab.json",
     "merges.txt",
     "tokenizer_config.json",
     "special_tokens_map.json",
+    "tokenizer.json",
     "vocab.txt",
     "med_config.json",
 ];
@@ -143,7 +144,8 @@ fn add_clip_merges(files: &mut RewardFiles) -> Result<()> {
     let is_clip = files.tensors.values().flatten().any(|(name, tensor)| {
         name.ends_with("token_embedding.weight") && tensor.shape.first() == Some(&CLIP_TOKENS)
     });
-    if is_clip && !has("merges.txt") && !has("vocab.json") && !has(OPEN_CLIP_MERGES) {
+    let own = ["merges.txt", "vocab.json", "tokenizer.json", OPEN_CLIP_MERGES];
+    if is_clip && !own.into_iter().any(has) {
         let merges = text::gunzip(CLIP_MERGES, MAX_TEXT_BYTES).map_err(PipelineError::Usage)?;
         files.configs.insert(OPEN_CLIP_MERGES.to_owned(), merges);
     }

@@ -64,14 +64,15 @@ fn compare(row: usize, what: &str, encode: impl Fn(&str) -> Vec<u32>) {
 
 #[test]
 fn ids_of_real_prompts_are_open_clips() {
-    let tokenizer = ClipTokenizer::from_merges(&merges()).unwrap().with_open_clip_rules();
+    let tokenizer =
+        ClipTokenizer::from_merges(&merges(), None, None).unwrap().with_open_clip_rules();
     assert_eq!(tokenizer.vocab_size(), 49408);
     compare(0, "open_clip", |text| tokenizer.encode(text).ids);
 }
 
 #[test]
 fn ids_of_real_prompts_are_transformers() {
-    let tokenizer = ClipTokenizer::from_merges(&merges()).unwrap();
+    let tokenizer = ClipTokenizer::from_merges(&merges(), None, None).unwrap();
     compare(1, "transformers", |text| tokenizer.encode(text).ids);
 }
 
@@ -95,6 +96,12 @@ fn wordpiece_ids_of_real_prompts_are_transformers() {
     let vocab = tokens.join("\n") + "\n";
     let tokenizer = BertTokenizer::from_vocab(&vocab, 35).unwrap();
     compare(2, "transformers' BertTokenizer", |text| tokenizer.encode(text).ids);
+    let ids: serde_json::Map<String, Value> =
+        tokens.iter().enumerate().map(|(id, token)| (token.clone(), id.into())).collect();
+    let json = serde_json::json!({"model": {"type": "WordPiece", "vocab": ids}}).to_string();
+    let whole = BertTokenizer::from_tokenizer_json(&json, 35).unwrap();
+    let text = "A Caf\u{e9}, unbelievably; d\u{e9}j\u{e0}-vu!";
+    assert_eq!(whole.encode(text), tokenizer.encode(text));
     let twice = format!("{vocab}[PAD]\n");
     assert!(BertTokenizer::from_vocab(&twice, 35).unwrap_err().to_string().contains("repeats"));
     assert!(BertTokenizer::from_vocab("a\n", 35).unwrap_err().to_string().contains("[CLS]"));

@@ -16,7 +16,7 @@ pub const OPEN_CLIP_MERGES: &str = "bpe_simple_vocab_16e6.txt";
 pub struct RewardFiles {
     /// Text files: `config.json`, `open_clip_config.json`, `preprocessor_config.json`, `vocab.json`,
     /// `merges.txt`, `tokenizer_config.json`, `special_tokens_map.json`, `bpe_simple_vocab_16e6.txt`
-    /// (open_clip's merges), `vocab.txt` (BERT's), `med_config.json` (BLIP's), those that there are.
+    /// (open_clip's merges), `tokenizer.json`, `vocab.txt` (BERT's), `med_config.json` (BLIP's), those that there are.
     pub configs: BTreeMap<String, String>,
     /// Weights: `model.safetensors`, `head.safetensors` and the like.
     pub tensors: BTreeMap<String, TensorMap>,
@@ -46,17 +46,17 @@ impl RewardFiles {
         text: &ClipTextConfig,
     ) -> Result<ClipTokenizer, RewardError> {
         let wrap = |source| RewardError::Tokenizer { reward: reward.to_owned(), source };
-        let merges = self.text("merges.txt").or_else(|| self.text(OPEN_CLIP_MERGES));
-        let merges =
-            merges.ok_or_else(|| RewardError::NoTokenizer { reward: reward.to_owned() })?;
-        let tokenizer = match self.text("vocab.json") {
-            Some(vocab) => ClipTokenizer::from_files(
-                vocab,
-                merges,
-                self.text("tokenizer_config.json"),
-                self.text("special_tokens_map.json"),
-            ),
-            None => ClipTokenizer::from_merges(merges),
+        let config = self.text("tokenizer_config.json");
+        let map = self.text("special_tokens_map.json");
+        let whole = self.text("tokenizer.json").filter(|json| json.contains("\"merges\""));
+        let tokenizer = match (self.text("vocab.json"), self.text("merges.txt"), whole) {
+            (Some(vocab), Some(merges), _) => ClipTokenizer::from_files(vocab, merges, config, map),
+            (_, _, Some(json)) => ClipTokenizer::from_tokenizer_json(json, config, map),
+            (_, merges, None) => {
+                let merges = merges.or_else(|| self.text(OPEN_CLIP_MERGES));
+                let none = || RewardError::NoTokenizer { reward: reward.to_owned() };
+                ClipTokenizer::from_merges(merges.ok_or_else(none)?, config, map)
+            }
         };
         let tokenizer = tokenizer.map_err(wrap)?;
         if tokenizer.vocab_size() > text.vocab_size {

@@ -24,8 +24,8 @@ const STD: f64 = 1.033_339_496_605_407_2;
 
 /// ImageReward: about −2.3 to 2 for the published weights.
 ///
-/// Weights as published (`ImageReward.pt`, names `blip.` and `mlp.`), beside `vocab.txt` of
-/// bert-base-uncased. Sizes follow from the weights; `med_config.json`, where it is there, says the
+/// Weights as published (`ImageReward.pt`, names `blip.` and `mlp.`), beside `vocab.txt` or
+/// `tokenizer.json` of bert-base-uncased. Sizes follow from the weights; `med_config.json`, where it is there, says the
 /// heads of the text encoder.
 #[derive(Debug)]
 pub struct ImageReward {
@@ -66,12 +66,19 @@ impl ImageReward {
             .map_err(config_error)?;
         let text = BlipTextModel::from_tensors(&sizes, text, &device).map_err(weight_error)?;
         let head = AffineHead::new(name, &head, sizes.width)?;
-        let vocab = files.text("vocab.txt").ok_or_else(|| RewardError::MissingFile {
-            reward: reward(),
-            file: "vocab.txt of bert-base-uncased".to_owned(),
-        })?;
-        let tokenizer = BertTokenizer::from_vocab(vocab, LENGTH.min(sizes.positions))
-            .map_err(|source| RewardError::Tokenizer { reward: reward(), source })?;
+        let length = LENGTH.min(sizes.positions);
+        let tokenizer = match (files.text("vocab.txt"), files.text("tokenizer.json")) {
+            (Some(vocab), _) => BertTokenizer::from_vocab(vocab, length),
+            (None, Some(json)) => BertTokenizer::from_tokenizer_json(json, length),
+            (None, None) => {
+                return Err(RewardError::MissingFile {
+                    reward: reward(),
+                    file: "vocab.txt (or tokenizer.json) of bert-base-uncased".to_owned(),
+                });
+            }
+        };
+        let tokenizer =
+            tokenizer.map_err(|source| RewardError::Tokenizer { reward: reward(), source })?;
         if tokenizer.vocab_size() > sizes.vocab_size {
             return Err(RewardError::File {
                 reward: reward(),

@@ -153,8 +153,10 @@ fn rewards_share_the_same_encoder_and_what_it_saw() {
     let mut towers = Towers::shared();
     let mut with = |kind, files| build_with(kind, "r", files, &device, &mut towers).unwrap();
     let clip = pick(&device);
-    let rewards =
-        [with(RewardKind::Aesthetic, aesthetic(&device)), with(RewardKind::ClipScore, clip.clone())];
+    let rewards = [
+        with(RewardKind::Aesthetic, aesthetic(&device)),
+        with(RewardKind::ClipScore, clip.clone()),
+    ];
     assert_eq!(towers.image_towers(), 1);
     let pictures: Vec<Vec<u8>> = (0..5).map(|seed| picture(seed, 20, 16)).collect();
     let images: Vec<_> = pictures.iter().map(|p| image(p, 20, 16)).collect();

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use serde::Deserialize;
 use tokenizers::Tokenizer;
 use tokenizers::models::bpe::Vocab;
 use tokenizers::models::wordpiece::WordPiece;
@@ -30,9 +31,6 @@ impl BertTokenizer {
     /// # Errors
     /// When a token occurs twice or a special token is missing.
     pub fn from_vocab(vocab_txt: &str, length: usize) -> Result<Self, TokenizerError> {
-        if length < 3 {
-            return Err(TokenizerError::Length(length));
-        }
         let mut ids: BTreeMap<&str, u32> = BTreeMap::new();
         let lines = vocab_txt.lines().map(|line| line.trim_end_matches('\r'));
         for (id, token) in lines.enumerate() {
@@ -43,6 +41,41 @@ impl BertTokenizer {
                     expected: "each token once, as in bert-base-uncased",
                 });
             }
+        }
+        let ids = ids.into_iter().map(|(token, id)| (token.to_owned(), id)).collect();
+        Self::from_ids(ids, length)
+    }
+
+    /// The same from `tokenizer.json`, which newer transformers write instead of `vocab.txt`.
+    ///
+    /// # Errors
+    /// When it is malformed or not WordPiece, or a special token is missing.
+    pub fn from_tokenizer_json(json: &str, length: usize) -> Result<Self, TokenizerError> {
+        #[derive(Deserialize)]
+        struct File {
+            model: Model,
+        }
+        #[derive(Deserialize)]
+        struct Model {
+            #[serde(rename = "type")]
+            kind: String,
+            vocab: BTreeMap<String, u32>,
+        }
+        let error = |problem: String| TokenizerError::File {
+            file: "tokenizer.json",
+            problem,
+            expected: "a `model` of type WordPiece with a `vocab`",
+        };
+        let file: File = serde_json::from_str(json).map_err(|e| error(e.to_string()))?;
+        if file.model.kind != "WordPiece" {
+            return Err(error(format!("its type is {}", file.model.kind)));
+        }
+        Self::from_ids(file.model.vocab, length)
+    }
+
+    fn from_ids(ids: BTreeMap<String, u32>, length: usize) -> Result<Self, TokenizerError> {
+        if length < 3 {
+            return Err(TokenizerError::Length(length));
         }
         let special = |role, token: &str| match ids.get(token) {
             Some(id) => Ok(*id),
@@ -55,7 +88,7 @@ impl BertTokenizer {
         let (cls, sep) = (special("begin", "[CLS]")?, special("end", "[SEP]")?);
         let pad = special("padding", "[PAD]")?;
         special("unknown", "[UNK]")?;
-        let vocab: Vocab = ids.into_iter().map(|(token, id)| (token.to_owned(), id)).collect();
+        let vocab: Vocab = ids.into_iter().collect();
         let library = |error: tokenizers::Error| TokenizerError::Library(error.to_string());
         let model = WordPiece::builder()
             .vocab(vocab)

@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
+use serde::Deserialize;
 use serde_json::Value;
 use thiserror::Error;
 use tokenizers::models::bpe::{BPE, Merges, Vocab};
@@ -99,13 +100,55 @@ impl ClipTokenizer {
         Self::from_parts(vocab, merges, tokenizer_config, special_tokens_map)
     }
 
+    /// A tokenizer from `tokenizer.json`, which newer transformers write instead of the two files, and
+    /// beside it the two configs where there are any.
+    ///
+    /// # Errors
+    /// When it is malformed or not a byte-pair encoding, or a special token has no id.
+    pub fn from_tokenizer_json(
+        json: &str,
+        tokenizer_config: Option<&str>,
+        special_tokens_map: Option<&str>,
+    ) -> Result<Self, TokenizerError> {
+        #[derive(Deserialize)]
+        struct File {
+            model: Model,
+        }
+        #[derive(Deserialize)]
+        struct Model {
+            vocab: BTreeMap<String, u32>,
+            merges: Vec<Merge>,
+        }
+        #[derive(Deserialize)]
+        #[serde(untagged)]
+        enum Merge {
+            Pair(String, String),
+            Line(String),
+        }
+        let file: File = serde_json::from_str(json).map_err(|error| TokenizerError::File {
+            file: "tokenizer.json",
+            problem: error.to_string(),
+            expected: "a `model` with the `vocab` and `merges` of a byte-pair encoding",
+        })?;
+        let lines = file.model.merges.into_iter().map(|merge| match merge {
+            Merge::Pair(a, b) => format!("{a} {b}\n"),
+            Merge::Line(line) => line + "\n",
+        });
+        let merges = parse_merges(&lines.collect::<String>())?;
+        Self::from_parts(file.model.vocab, merges, tokenizer_config, special_tokens_map)
+    }
+
     /// A tokenizer from its merges alone, as open_clip has them (`bpe_simple_vocab_16e6.txt`; a
     /// `merges.txt` is the same): ids follow from their order. Of more than CLIP's 48,894 merges the
     /// rest is left out.
     ///
     /// # Errors
     /// When the text is malformed.
-    pub fn from_merges(merges_txt: &str) -> Result<Self, TokenizerError> {
+    pub fn from_merges(
+        merges_txt: &str,
+        tokenizer_config: Option<&str>,
+        special_tokens_map: Option<&str>,
+    ) -> Result<Self, TokenizerError> {
         let mut merges = parse_merges(merges_txt)?;
         merges.truncate(CLIP_MERGES);
         let symbols = byte_symbols().into_iter().map(|(_, symbol)| symbol.to_string());
@@ -119,7 +162,7 @@ impl ClipTokenizer {
         {
             vocab.entry(token).or_insert(id as u32);
         }
-        Self::from_parts(vocab, merges, None, None)
+        Self::from_parts(vocab, merges, tokenizer_config, special_tokens_map)
     }
 
     fn from_parts(
