@@ -35,6 +35,11 @@ VARIANTS = {
     "one candidate a prompt": ({"select.max_per_prompt": 1}, False),
     "margin .25": ({"select.margin": 0.25}, False),
     "noise of its own": ({"generate.shared_noise": False}, True),
+    "timesteps below 400": ({"train.timestep_max": 400}, False),
+    "timesteps below 600": ({"train.timestep_max": 600}, False),
+    "timesteps below 800": ({"train.timestep_max": 800}, False),
+    "timesteps below 600, 10 % without prompt": (
+        {"train.timestep_max": 600, "train.unconditional_dropout": 0.1}, False),
 }
 DRAWN = ["prompts", "expanded", "candidates", "rewards"]
 HELD_OUT = ["pocket-ir", "checker"]
@@ -90,7 +95,7 @@ def main():
             if not values:
                 found = base
             else:
-                out = a.out / f"seed-{seed}-{name.replace(' ', '-').replace('.', '')}"
+                out = a.out / f"seed-{seed}-{name.replace(' ', '-').replace('.', '').replace(',', '')}"
                 values = {**values, "control.enabled": False}
                 found = run(a.craft, a.recipe, out, seed, values, None if redraw else first)
             key = "control" if values is None else "tuned"

@@ -16,8 +16,10 @@ pub mod rng;
 pub mod schedule;
 pub mod select;
 pub mod stats;
+pub mod torch_rng;
 
 pub use prompt::{Candidate, CandidateId, Prompt, PromptId, Split, Wording};
 pub use recipe::Recipe;
 pub use reward::{RewardName, ScoreRow};
 pub use rng::{Key, Stream};
+pub use torch_rng::TorchRng;

@@ -19,9 +19,9 @@ impl Ddim {
     /// The sampler of `steps` steps over a schedule.
     ///
     /// # Errors
-    /// When the schedule has no such number of steps.
+    /// When the schedule has no such number of steps, or asks for what DDIM cannot do.
     pub fn new(schedule: &NoiseSchedule, steps: usize) -> Result<Self, ScheduleError> {
-        let timesteps = schedule.timesteps(SamplerKind::Ddim, steps)?;
+        let timesteps = schedule.steps(SamplerKind::Ddim, steps)?.timesteps;
         let stride = (schedule.num_train_timesteps() / steps) as i64;
         let alphas = timesteps
             .iter()
@@ -40,7 +40,7 @@ impl Sampler for Ddim {
         &self.timesteps
     }
 
-    fn step(&mut self, i: usize, output: &[f32], latents: &mut [f32]) {
+    fn step(&mut self, i: usize, output: &[f32], latents: &mut [f32], _noise: &[f32]) {
         let (alpha, next) = (self.alphas[2 * i], self.alphas[2 * i + 1]);
         let (next_a, next_s) = (next.sqrt(), (1.0 - next).sqrt());
         for (x, &out) in latents.iter_mut().zip(output) {

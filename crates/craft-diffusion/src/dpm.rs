@@ -1,46 +1,56 @@
 //! DPM-Solver++ of order 2, multistep (Lu et al. 2022, algorithm 2;
-//! `diffusers/schedulers/scheduling_dpmsolver_multistep.py` with `dpmsolver++`, `midpoint`).
+//! `diffusers/schedulers/scheduling_dpmsolver_multistep.py` with `dpmsolver++`).
 
-use craft_core::schedule::{NoiseSchedule, PredictionType, SamplerKind, ScheduleError};
+use craft_core::schedule::{
+    FinalSigma, NoiseSchedule, PredictionType, SamplerKind, SamplingOptions, ScheduleError,
+    SolverType, Steps,
+};
 
 use crate::sampler::{Sampler, split};
 
 /// The DPM++ 2M sampler.
 #[derive(Clone, Debug)]
 pub struct DpmPlusPlus2M {
-    timesteps: Vec<f64>,
-    /// σ of the variance-exploding form at each step, and behind the last one.
-    sigmas: Vec<f64>,
+    steps: Steps,
     prediction: PredictionType,
+    options: SamplingOptions,
     previous: Option<Vec<f64>>,
 }
 
 impl DpmPlusPlus2M {
-    /// The sampler of `steps` steps over a schedule, down to σ = 0.
+    /// The sampler of `steps` steps over a schedule.
     ///
     /// # Errors
-    /// When the schedule has no such number of steps.
+    /// When the schedule has no such number of steps, or asks for what this sampler cannot do.
     pub fn new(schedule: &NoiseSchedule, steps: usize) -> Result<Self, ScheduleError> {
-        let timesteps = schedule.timesteps(SamplerKind::DpmSolverPp2M, steps)?;
-        let mut sigmas: Vec<f64> = timesteps.iter().map(|&t| schedule.sigma_at(t)).collect();
-        sigmas.push(0.0);
-        Ok(Self { timesteps, sigmas, prediction: schedule.prediction_type, previous: None })
+        let steps = schedule.steps(SamplerKind::DpmSolverPp2M, steps)?;
+        let options = schedule.sampling.clone();
+        Ok(Self { steps, prediction: schedule.prediction_type, options, previous: None })
     }
 
     /// (α, σ, λ) of the variance-preserving form.
     fn at(&self, i: usize) -> (f64, f64, f64) {
-        let sigma = self.sigmas[i];
-        let alpha = 1.0 / (1.0 + sigma * sigma).sqrt();
+        let sigma = self.steps.sigmas[i];
+        let alpha = 1.0 / sigma.hypot(1.0);
         (alpha, sigma * alpha, -sigma.ln())
+    }
+
+    /// Whether step `i` looks at the one before it.
+    fn second_order(&self, i: usize) -> bool {
+        let n = self.steps.timesteps.len();
+        let lowered = self.options.euler_at_final
+            || (self.options.lower_order_final && n < 15)
+            || self.options.final_sigma == FinalSigma::Zero;
+        self.options.solver_order == 2 && i > 0 && !(i + 1 == n && lowered)
     }
 }
 
 impl Sampler for DpmPlusPlus2M {
     fn timesteps(&self) -> &[f64] {
-        &self.timesteps
+        &self.steps.timesteps
     }
 
-    fn step(&mut self, i: usize, output: &[f32], latents: &mut [f32]) {
+    fn step(&mut self, i: usize, output: &[f32], latents: &mut [f32], _noise: &[f32]) {
         let (alpha_s, sigma_s, lambda_s) = self.at(i);
         let (alpha_t, sigma_t, lambda_t) = self.at(i + 1);
         let clean: Vec<f64> = latents
@@ -50,23 +60,22 @@ impl Sampler for DpmPlusPlus2M {
                 split(self.prediction, alpha_s * alpha_s, f64::from(x), f64::from(out)).0
             })
             .collect();
-        let last = i + 1 == self.timesteps.len();
-        // The last of few steps is of first order, and so is any step to σ = 0.
-        let first_order = last && (self.timesteps.len() < 15 || sigma_t == 0.0);
         let ratio = sigma_t / sigma_s;
-        let factor = alpha_t * (-(lambda_t - lambda_s)).exp_m1();
-        let second = match (&self.previous, first_order) {
-            (Some(previous), false) => {
-                let (_, _, lambda_p) = self.at(i - 1);
-                let r = (lambda_s - lambda_p) / (lambda_t - lambda_s);
-                Some((previous, 0.5 / r))
-            }
-            _ => None,
-        };
+        let h = lambda_t - lambda_s;
+        let factor = alpha_t * (-h).exp_m1();
+        let second = self.previous.take().filter(|_| self.second_order(i)).map(|previous| {
+            let (_, _, lambda_p) = self.at(i - 1);
+            let slope = h / (lambda_s - lambda_p);
+            let weight = match self.options.solver_type {
+                SolverType::Midpoint => -0.5 * factor,
+                SolverType::Heun => factor / h + alpha_t,
+            };
+            (previous, weight * slope)
+        });
         for (j, (x, &d0)) in latents.iter_mut().zip(&clean).enumerate() {
             let mut value = ratio * f64::from(*x) - factor * d0;
-            if let Some((previous, weight)) = second {
-                value -= factor * weight * (d0 - previous[j]);
+            if let Some((previous, weight)) = &second {
+                value += weight * (d0 - previous[j]);
             }
             *x = value as f32;
         }

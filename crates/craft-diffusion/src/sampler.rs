@@ -3,37 +3,52 @@
 //! Samplers work on the latents of one image on the host: a step is a few thousand multiplications,
 //! nothing beside the denoiser, and it makes an image's bytes independent of its batch.
 
+use craft_core::recipe::SchedulerName;
 use craft_core::schedule::{NoiseSchedule, PredictionType, SamplerKind, ScheduleError};
 
 use crate::ddim::Ddim;
 use crate::dpm::DpmPlusPlus2M;
+use crate::euler::{Euler, EulerAncestral};
 
 /// The samplers by the names of the command line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scheduler {
     /// `ddim`
     Ddim,
+    /// `euler`
+    Euler,
+    /// `euler-a`
+    EulerAncestral,
     /// `dpm++2m`
     DpmPlusPlus2M,
 }
 
 impl Scheduler {
     /// All names, for messages.
-    pub const NAMES: [&str; 2] = ["ddim", "dpm++2m"];
+    pub const NAMES: [&str; 4] = ["ddim", "euler", "euler-a", "dpm++2m"];
 
     /// By name.
     pub fn parse(name: &str) -> Option<Self> {
         match name {
             "ddim" => Some(Self::Ddim),
+            "euler" => Some(Self::Euler),
+            "euler-a" => Some(Self::EulerAncestral),
             "dpm++2m" => Some(Self::DpmPlusPlus2M),
             _ => None,
         }
+    }
+
+    /// The name on the command line and in recipes.
+    pub fn name(self) -> &'static str {
+        Self::NAMES[self as usize]
     }
 
     /// The family whose timesteps it uses.
     pub fn kind(self) -> SamplerKind {
         match self {
             Self::Ddim => SamplerKind::Ddim,
+            Self::Euler => SamplerKind::Euler,
+            Self::EulerAncestral => SamplerKind::EulerAncestral,
             Self::DpmPlusPlus2M => SamplerKind::DpmSolverPp2M,
         }
     }
@@ -41,7 +56,7 @@ impl Scheduler {
     /// A sampler for one image.
     ///
     /// # Errors
-    /// When the schedule has no such number of steps.
+    /// When the schedule has no such number of steps, or asks for what this sampler cannot do.
     pub fn sampler(
         self,
         schedule: &NoiseSchedule,
@@ -49,12 +64,25 @@ impl Scheduler {
     ) -> Result<Box<dyn Sampler>, ScheduleError> {
         Ok(match self {
             Self::Ddim => Box::new(Ddim::new(schedule, steps)?),
+            Self::Euler => Box::new(Euler::new(schedule, steps)?),
+            Self::EulerAncestral => Box::new(EulerAncestral::new(schedule, steps)?),
             Self::DpmPlusPlus2M => Box::new(DpmPlusPlus2M::new(schedule, steps)?),
         })
     }
 }
 
-/// A deterministic sampler over a fixed list of timesteps. One instance serves one image.
+impl From<SchedulerName> for Scheduler {
+    fn from(name: SchedulerName) -> Self {
+        match name {
+            SchedulerName::Ddim => Self::Ddim,
+            SchedulerName::Euler => Self::Euler,
+            SchedulerName::EulerA => Self::EulerAncestral,
+            SchedulerName::DpmPp2M => Self::DpmPlusPlus2M,
+        }
+    }
+}
+
+/// A sampler over a fixed list of timesteps. One instance serves one image.
 pub trait Sampler: Send {
     /// Timesteps at which the denoiser is asked, in order.
     fn timesteps(&self) -> &[f64];
@@ -69,8 +97,14 @@ pub trait Sampler: Send {
         1.0
     }
 
-    /// Moves `latents` from step `i` to the next, given the denoiser's output there.
-    fn step(&mut self, i: usize, output: &[f32], latents: &mut [f32]);
+    /// Whether every step adds noise.
+    fn is_stochastic(&self) -> bool {
+        false
+    }
+
+    /// Moves `latents` from step `i` to the next, given the denoiser's output there. `noise` holds unit
+    /// normals of the same length for a stochastic sampler; others do not look at it.
+    fn step(&mut self, i: usize, output: &[f32], latents: &mut [f32], noise: &[f32]);
 }
 
 /// Predicted clean latents and noise at cumulative `alpha`, from the denoiser's output.

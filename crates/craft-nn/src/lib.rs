@@ -6,6 +6,7 @@ pub mod clip;
 pub mod config;
 pub mod init;
 pub mod layers;
+pub mod ldm;
 pub mod lora;
 pub mod mps;
 pub mod open_clip;

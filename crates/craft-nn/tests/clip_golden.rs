@@ -45,7 +45,13 @@ fn dual_encoder_matches_transformers() {
     close(out.last_hidden_state, &io["vision_last_hidden_state"]);
     assert!(out.image_embeds.is_some());
 
-    let only_text = weights.into_iter().filter(|(n, _)| n.starts_with("text_model.")).collect();
+    let only_text: TensorMap =
+        weights.into_iter().filter(|(n, _)| n.starts_with("text_model.")).collect();
+    // As transformers 5 saves the tower alone.
+    let bare = only_text.iter().map(|(n, t)| (n["text_model.".len()..].to_owned(), t.clone()));
+    let bare = ClipTextModel::from_tensors(&config.text_config, bare.collect(), &device).unwrap();
+    let bare = bare.forward(ids(&int["input_ids"], &device));
+    close(bare.last_hidden_state, &io["text_last_hidden_state"]);
     let only_text = ClipTextModel::from_tensors(&config.text_config, only_text, &device).unwrap();
     let out = only_text.forward(ids(&int["input_ids"], &device));
     close(out.last_hidden_state, &io["text_last_hidden_state"]);

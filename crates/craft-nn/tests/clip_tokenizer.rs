@@ -26,6 +26,32 @@ fn fixture() -> ClipTokenizer {
     .unwrap()
 }
 
+/// transformers 5 writes one `tokenizer.json`; merges as pairs, in earlier versions as lines.
+#[test]
+fn a_whole_tokenizer_json_reads_as_its_parts() {
+    let parts = fixture();
+    let vocab: Value = serde_json::from_str(&text("vocab.json")).unwrap();
+    let merges: Vec<&str> = Vec::from_iter(TEXT_MERGES.lines().filter(|l| !l.starts_with('#')));
+    let pairs: Vec<Vec<&str>> = merges.iter().map(|line| line.split(' ').collect()).collect();
+    for merges in [serde_json::json!(merges), serde_json::json!(pairs)] {
+        let whole = serde_json::json!({
+            "added_tokens": [{"id": vocab["<|endoftext|>"], "content": "<|endoftext|>"}],
+            "model": {"type": "BPE", "end_of_word_suffix": "</w>", "vocab": vocab, "merges": merges},
+        });
+        let config = text("tokenizer_config.json");
+        let read =
+            ClipTokenizer::from_tokenizer_json(&whole.to_string(), Some(&config), None).unwrap();
+        for sentence in ["two small red circles", "", "Blue, unknown wörds!"] {
+            assert_eq!(read.encode(sentence), parts.encode(sentence), "{sentence}");
+        }
+    }
+    let other = r#"{"model": {"type": "WordPiece", "vocab": {}, "merges": []}}"#;
+    let error = ClipTokenizer::from_tokenizer_json(other, None, None).unwrap_err().to_string();
+    assert!(error.contains("tokenizer.json") && error.contains("WordPiece"), "{error}");
+}
+
+const TEXT_MERGES: &str = include_str!("../../../fixtures/clip/tokenizer/merges.txt");
+
 #[test]
 fn training_gives_the_committed_files() {
     let corpus = text("corpus.txt");
@@ -81,7 +107,11 @@ fn merges_alone_or_one_json_give_the_same_ids() {
     let config = text("tokenizer_config.json");
     let lines: Vec<&str> = merges.lines().skip(1).collect();
     let pairs: Vec<Vec<&str>> = lines.iter().map(|line| line.split(' ').collect()).collect();
-    let json = |merges: Value| serde_json::json!({"model": {"vocab": vocab, "merges": merges}});
+    let json = |merges: Value| {
+        serde_json::json!({"model": {
+            "type": "BPE", "end_of_word_suffix": "</w>", "vocab": vocab, "merges": merges,
+        }})
+    };
     let of_json = |value: Value| {
         ClipTokenizer::from_tokenizer_json(&value.to_string(), Some(&config), None).unwrap()
     };

@@ -1,21 +1,24 @@
 //! Drawing pictures: batched classifier-free guidance around per-picture samplers.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use burn::tensor::{Tensor, TensorData};
+use craft_core::Key;
 use craft_diffusion::sampler::{Sampler, Scheduler, guide};
+use craft_nn::unet::UNet2DConditionModel;
 use craft_nn::weights;
 use craft_store::RgbImage;
 
 use crate::error::{PipelineError, Result};
 use crate::model::Model;
+use crate::text::TextEmbedding;
 
 /// How pictures are drawn.
 #[derive(Clone, Copy, Debug)]
 pub struct DrawOptions {
     /// Sampler steps.
     pub steps: usize,
-    /// Scale of classifier-free guidance; 1 is none.
+    /// Scale of classifier-free guidance; up to 1 is none.
     pub guidance_scale: f64,
     /// Sampler.
     pub scheduler: Scheduler,
@@ -36,6 +39,26 @@ pub struct Job<'a> {
     pub negative: &'a str,
     /// Unit normals, channels · rows · columns of the latents.
     pub noise: Vec<f32>,
+    /// Noise of the steps, for samplers that add any.
+    pub step_noise: StepNoise,
+}
+
+/// Unit normals that a stochastic sampler adds at each step.
+#[derive(Clone, Debug)]
+pub enum StepNoise {
+    /// Drawn from the key with the number of the step.
+    Key(Key),
+    /// Given, one entry per step.
+    Given(Vec<Vec<f32>>),
+}
+
+impl StepNoise {
+    fn at(&self, step: usize, n: usize) -> Vec<f32> {
+        match self {
+            Self::Key(key) => key.clone().step(step as u64).standard_normals(n),
+            Self::Given(steps) => steps.get(step).cloned().unwrap_or_else(|| vec![0.0; n]),
+        }
+    }
 }
 
 /// A drawn picture.
@@ -57,6 +80,20 @@ pub fn draw(
     o: &DrawOptions,
     done: &mut dyn FnMut(usize),
 ) -> Result<Vec<Drawn>> {
+    draw_with(model, &model.unet, jobs, o, done)
+}
+
+/// [`draw`] with another denoiser in the place of the model's.
+///
+/// # Errors
+/// As [`draw`].
+pub fn draw_with(
+    model: &Model,
+    unet: &UNet2DConditionModel,
+    jobs: &[Job<'_>],
+    o: &DrawOptions,
+    done: &mut dyn FnMut(usize),
+) -> Result<Vec<Drawn>> {
     let unit = model.vae_config.scale() << (model.unet_config.block_out_channels.len() - 1);
     if !o.height.is_multiple_of(unit) || !o.width.is_multiple_of(unit) || o.height * o.width == 0 {
         return Err(PipelineError::Usage(format!(
@@ -64,10 +101,10 @@ pub fn draw(
             o.height, o.width
         )));
     }
-    let texts = embeddings(model, jobs);
+    let texts = Texts::new(model, jobs);
     let mut out = Vec::with_capacity(jobs.len());
     for part in jobs.chunks(o.batch.max(1)) {
-        let latents = denoise(model, part, o, &texts)?;
+        let latents = denoise(model, unet, part, o, &texts)?;
         out.extend(decode(model, latents, o));
         done(part.len());
     }
@@ -75,19 +112,30 @@ pub fn draw(
 }
 
 /// Each text is encoded once.
-fn embeddings<'a>(model: &Model, jobs: &[Job<'a>]) -> BTreeMap<&'a str, Vec<f32>> {
-    let mut texts: Vec<&str> = jobs.iter().flat_map(|j| [j.prompt, j.negative]).collect();
-    texts.sort_unstable();
-    texts.dedup();
-    let encoded = model.encode_texts(&texts);
-    texts.into_iter().zip(encoded).collect()
+struct Texts<'a> {
+    prompts: BTreeMap<&'a str, TextEmbedding>,
+    negatives: BTreeMap<&'a str, TextEmbedding>,
+}
+
+impl<'a> Texts<'a> {
+    fn new(model: &Model, jobs: &[Job<'a>]) -> Self {
+        let unique = |texts: Vec<&'a str>| texts.into_iter().collect::<BTreeSet<_>>();
+        let prompts: Vec<_> = unique(jobs.iter().map(|j| j.prompt).collect()).into_iter().collect();
+        let negatives: Vec<_> =
+            unique(jobs.iter().map(|j| j.negative).collect()).into_iter().collect();
+        Self {
+            prompts: prompts.iter().copied().zip(model.encode_texts(&prompts)).collect(),
+            negatives: negatives.iter().copied().zip(model.encode_negatives(&negatives)).collect(),
+        }
+    }
 }
 
 fn denoise(
     model: &Model,
+    unet: &UNet2DConditionModel,
     jobs: &[Job<'_>],
     o: &DrawOptions,
-    texts: &BTreeMap<&str, Vec<f32>>,
+    texts: &Texts<'_>,
 ) -> Result<Vec<Vec<f32>>> {
     let [c, h, w] = model.latent_shape(o.height, o.width);
     let n = jobs.len();
@@ -113,13 +161,15 @@ fn denoise(
         let scale = sampler.init_scale() as f32;
         latents.push(job.noise.iter().map(|v| v * scale).collect());
     }
-    let guided = (o.guidance_scale - 1.0).abs() > f64::EPSILON;
-    let mut rows: Vec<&[f32]> = Vec::with_capacity(2 * n);
+    // As diffusers has it: a scale of at most 1 means no guidance.
+    let guided = o.guidance_scale > 1.0;
+    let stochastic = samplers.first().is_some_and(|s| s.is_stochastic());
+    let mut rows: Vec<&TextEmbedding> = Vec::with_capacity(2 * n);
     if guided {
-        rows.extend(jobs.iter().map(|j| texts[j.negative].as_slice()));
+        rows.extend(jobs.iter().map(|j| &texts.negatives[j.negative]));
     }
-    rows.extend(jobs.iter().map(|j| texts[j.prompt].as_slice()));
-    let context = model.context(&rows, &model.device);
+    rows.extend(jobs.iter().map(|j| &texts.prompts[j.prompt]));
+    let condition = model.condition(&rows, [o.height, o.width], &model.device);
     for i in 0..o.steps {
         let t = samplers[0].timesteps()[i] as f32;
         let scale = samplers[0].input_scale(i) as f32;
@@ -129,16 +179,18 @@ fn denoise(
         }
         let input = TensorData::new(input, [rows.len(), c, h, w]);
         let input = Tensor::<4>::from_data(input, &model.device);
-        let output = model.unet.forward(input, &vec![t; rows.len()], &context, None);
+        let output =
+            unet.forward(input, &vec![t; rows.len()], &condition.states, condition.added.as_ref());
         let output = weights::to_vec(output);
         let (first, second) = output.split_at(if guided { n * size } else { 0 });
         for (j, (sampler, x)) in samplers.iter_mut().zip(&mut latents).enumerate() {
             let range = j * size..(j + 1) * size;
+            let noise = if stochastic { jobs[j].step_noise.at(i, size) } else { Vec::new() };
             if guided {
                 let guided = guide(&first[range.clone()], &second[range], o.guidance_scale as f32);
-                sampler.step(i, &guided, x);
+                sampler.step(i, &guided, x, &noise);
             } else {
-                sampler.step(i, &second[range], x);
+                sampler.step(i, &second[range], x, &noise);
             }
         }
     }

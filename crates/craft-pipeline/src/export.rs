@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use burn::tensor::Device;
 use craft_core::recipe::Recipe;
 use craft_core::{Key, Prompt};
+use craft_nn::ldm::Family;
 use craft_nn::lora::{Adapter, Component, Pair};
 use craft_nn::weights::{HostTensor, TensorMap};
 use craft_store::hash::sha256_dir;
@@ -17,9 +18,10 @@ use craft_store::{atomic, jsonl};
 use serde_json::Value;
 
 use crate::context::Context;
-use crate::draw::{Job, draw};
+use crate::draw::{Job, StepNoise, draw};
 use crate::error::{PipelineError, Result};
 use crate::model::{Model, read_tensors};
+use crate::single_file::{self, About};
 
 /// Formats of [`export`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,6 +32,8 @@ pub enum Format {
     LoraKohya,
     /// A LoRA file in diffusers' keys.
     LoraDiffusers,
+    /// One checkpoint file in the keys of the original code.
+    SingleFile,
 }
 
 /// How an export went.
@@ -52,8 +56,8 @@ pub struct Exported {
 /// convolution; biases and norms have no place in it.
 ///
 /// # Errors
-/// When the run has no tuned model yet, `out` exists, or what was written draws another picture (a
-/// model folder: any difference).
+/// When the run has no tuned model yet, `out` exists, or a whole model as it was written draws another
+/// picture; what was written is then removed.
 pub fn export(
     run_dir: &Path,
     format: Format,
@@ -85,14 +89,10 @@ pub fn export(
     let prompt = prompts.first().map_or("", |p| p.text.as_str());
     let expected = picture(&recipe, &tuned, prompt)?;
     drop(tuned);
-    if format == Format::Diffusers {
-        atomic::write_dir_atomically(out, |to| link_model(&aligned, to))?;
-        let back = picture(&recipe, &Model::load(out, &device)?, prompt)?;
-        let (mean_difference, max_difference) = difference(&expected, &back);
-        if max_difference > 0 {
-            return Err(differs(out, mean_difference));
-        }
-        return Ok(Exported { adapted: 0, captured: 1.0, mean_difference, max_difference });
+    if matches!(format, Format::Diffusers | Format::SingleFile) {
+        return whole(format, &aligned, out, context, |model| {
+            Ok(difference(&expected, &picture(&recipe, model, prompt)?))
+        });
     }
     check_base(run_dir, &base_dir)?;
     let weights = |dir: &Path| read_tensors(&weights::find(&dir.join("unet"), DIFFUSERS)?);
@@ -101,7 +101,7 @@ pub fn export(
         Format::LoraDiffusers => adapter.to_diffusers(),
         _ => adapter.to_kohya(),
     };
-    let header = header(out, rank, &recipe);
+    let header = header(out, rank, &recipe, single_file::about(&base_dir)?);
     let refs: Vec<TensorRef<'_>> = tensors
         .iter()
         .map(|(name, t)| (name.as_str(), t.shape.as_slice(), t.data.as_slice()))
@@ -112,6 +112,38 @@ pub fn export(
     let back = picture(&recipe, &model, prompt)?;
     let (mean_difference, max_difference) = difference(&expected, &back);
     Ok(Exported { adapted, captured, mean_difference, max_difference })
+}
+
+/// Writes the whole model, reads it back and compares.
+fn whole(
+    format: Format,
+    aligned: &Path,
+    out: &Path,
+    context: &Context<'_>,
+    compare: impl FnOnce(&Model) -> Result<(f64, u8)>,
+) -> Result<Exported> {
+    let device = Device::flex();
+    let compared = if format == Format::Diffusers {
+        atomic::write_dir_atomically(out, |to| link_model(aligned, to))?;
+        Model::load(out, &device).and_then(|model| compare(&model))
+    } else {
+        single_file::export(aligned, out, context.progress)?;
+        let back = single_file::import(out, Some(aligned), context.progress);
+        back.and_then(|dir| {
+            let compared = Model::load(&dir, &device).and_then(|model| compare(&model));
+            let _ = std::fs::remove_dir_all(dir);
+            compared
+        })
+    };
+    let compared = match compared {
+        Ok((mean, most)) if most > 0 => Err(differs(out, mean)),
+        other => other,
+    };
+    if compared.is_err() {
+        let _ = if out.is_dir() { std::fs::remove_dir_all(out) } else { std::fs::remove_file(out) };
+    }
+    let (mean_difference, max_difference) = compared?;
+    Ok(Exported { adapted: 0, captured: 1.0, mean_difference, max_difference })
 }
 
 /// A LoRA is a difference to the model that the run tuned, so that model must still be as it was.
@@ -142,8 +174,13 @@ fn differs(out: &Path, mean: f64) -> PipelineError {
 fn picture(recipe: &Recipe, model: &Model, prompt: &str) -> Result<RgbImage> {
     let options = crate::stages::generate::options(&recipe.generate, model)?;
     let count = model.latent_shape(options.height, options.width).iter().product();
-    let noise = Key::new(recipe.seed).stage("export").standard_normals(count);
-    let job = Job { prompt, negative: &recipe.generate.negative_prompt, noise };
+    let key = Key::new(recipe.seed).stage("export");
+    let job = Job {
+        prompt,
+        negative: &recipe.generate.negative_prompt,
+        noise: key.standard_normals(count),
+        step_noise: StepNoise::Key(key),
+    };
     let mut drawn = draw(model, &[job], &options, &mut |_| ())?;
     Ok(drawn.remove(0).image)
 }
@@ -177,14 +214,17 @@ fn nearest(base: TensorMap, tuned: &TensorMap, rank: usize) -> (Adapter, f64) {
 }
 
 /// What other tools show about a LoRA file.
-fn header(out: &Path, rank: usize, recipe: &Recipe) -> BTreeMap<String, String> {
+fn header(out: &Path, rank: usize, recipe: &Recipe, base: About) -> BTreeMap<String, String> {
     let title = out.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+    let version = match base.family {
+        Family::Sd1 => "sd_v1",
+        Family::Sd2 if base.v => "sd_v2_v",
+        Family::Sd2 => "sd_v2",
+        Family::Sdxl => "sdxl_base_v1-0",
+    };
     let texts = [
-        ("modelspec.sai_model_spec", "1.0.0".to_owned()),
-        ("modelspec.architecture", "stable-diffusion-v1/lora".to_owned()),
-        ("modelspec.implementation", "diffusers".to_owned()),
-        ("modelspec.title", title.clone()),
-        ("ss_output_name", title),
+        ("ss_base_model_version", version.to_owned()),
+        ("ss_output_name", title.clone()),
         ("ss_network_module", "networks.lora".to_owned()),
         ("ss_network_dim", rank.to_string()),
         ("ss_network_alpha", rank.to_string()),
@@ -193,7 +233,9 @@ fn header(out: &Path, rank: usize, recipe: &Recipe) -> BTreeMap<String, String> 
         ("ss_seed", recipe.seed.to_string()),
         ("ss_training_comment", format!("craft {}", env!("CARGO_PKG_VERSION"))),
     ];
-    texts.into_iter().map(|(key, value)| (key.to_owned(), value)).collect()
+    let mut all = base.modelspec(&title, "/lora");
+    all.extend(texts.into_iter().map(|(key, value)| (key.to_owned(), value)));
+    all
 }
 
 /// Puts a model's files into another folder, as links where the disk can.

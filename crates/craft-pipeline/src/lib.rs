@@ -3,6 +3,8 @@
 //! Invariant: the bytes of a candidate depend on the model, the recipe and the candidate's random number
 //! key only; never on batch size, number of threads or order.
 
+mod architecture;
+pub mod compare;
 pub mod context;
 pub mod draw;
 pub mod error;
@@ -13,8 +15,11 @@ pub mod recipes;
 mod reward_files;
 pub mod rewards;
 pub mod run;
+mod single_file;
+pub mod source;
 mod stages;
 pub mod statistics;
+pub mod text;
 pub mod world;
 
 pub use context::{Context, Progress, Silent};

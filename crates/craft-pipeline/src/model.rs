@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use burn::tensor::{Device, Tensor, TensorData};
+use burn::tensor::Device;
 use craft_core::schedule::NoiseSchedule;
 use craft_nn::clip::{ClipTextConfig, ClipTextModel};
 use craft_nn::init::Init;
@@ -15,7 +15,9 @@ use craft_nn::weights::{self, HostTensor, TensorMap, WeightError};
 use craft_store::tensors::{self, Dtype, TensorRef};
 use craft_store::weights as files;
 
+use crate::architecture::{self, Architecture};
 use crate::error::{PipelineError, Result};
+use crate::text::SecondEncoder;
 
 /// File of the denoiser's weights where they are written.
 pub const DIFFUSION_WEIGHTS: &str = "diffusion_pytorch_model.safetensors";
@@ -35,6 +37,8 @@ pub struct Model {
     pub text: ClipTextModel,
     /// The tokenizer.
     pub tokenizer: ClipTokenizer,
+    /// The second text encoder of SDXL.
+    pub second: Option<SecondEncoder>,
     /// The noise schedule.
     pub schedule: NoiseSchedule,
     /// Where it computes.
@@ -81,14 +85,23 @@ fn weights_error(path: PathBuf) -> impl FnOnce(WeightError) -> PipelineError {
     move |source| PipelineError::Weights { path, source }
 }
 
-fn tokenizer(dir: &Path) -> Result<ClipTokenizer> {
+/// Loads a tokenizer folder of either layout: `vocab.json` with `merges.txt`, or `tokenizer.json`.
+pub(crate) fn tokenizer(dir: &Path) -> Result<ClipTokenizer> {
     let optional = |name: &str| std::fs::read_to_string(dir.join(name)).ok();
-    ClipTokenizer::from_files(
-        &read_text(&dir.join("vocab.json"))?,
-        &read_text(&dir.join("merges.txt"))?,
-        optional("tokenizer_config.json").as_deref(),
-        optional("special_tokens_map.json").as_deref(),
-    )
+    let config = optional("tokenizer_config.json");
+    let map = optional("special_tokens_map.json");
+    let whole = optional("tokenizer.json").filter(|_| !dir.join("vocab.json").is_file());
+    match whole {
+        Some(whole) => {
+            ClipTokenizer::from_tokenizer_json(&whole, config.as_deref(), map.as_deref())
+        }
+        None => ClipTokenizer::from_files(
+            &read_text(&dir.join("vocab.json"))?,
+            &read_text(&dir.join("merges.txt"))?,
+            config.as_deref(),
+            map.as_deref(),
+        ),
+    }
     .map_err(|source| PipelineError::Tokenizer { path: dir.to_owned(), source })
 }
 
@@ -128,22 +141,7 @@ impl Model {
     /// When a file is missing or torn, a config asks for something that is not supported, or weights
     /// are missing, unused or wrongly shaped.
     pub fn load(dir: &Path, device: &Device) -> Result<Self> {
-        let index = dir.join("model_index.json");
-        let text = read_text(&index)?;
-        let value: serde_json::Value =
-            serde_json::from_str(&text).map_err(|error| PipelineError::Input {
-                path: index.clone(),
-                message: format!("it is not JSON: {error}"),
-            })?;
-        let class = value["_class_name"].as_str().unwrap_or("none");
-        if class != "StableDiffusionPipeline" {
-            return Err(PipelineError::Input {
-                path: index,
-                message: format!(
-                    "_class_name is {class}; expected StableDiffusionPipeline, the only one that this version runs"
-                ),
-            });
-        }
+        let architecture = architecture::of_folder(dir)?;
         let schedule_path = dir.join("scheduler/scheduler_config.json");
         let schedule = NoiseSchedule::from_json(&read_text(&schedule_path)?)
             .map_err(|source| PipelineError::Schedule { path: schedule_path, source })?;
@@ -151,6 +149,31 @@ impl Model {
         let (unet, unet_config) = load_unet(&dir.join("unet"), device)?;
         let (vae, vae_config) = load_vae(&dir.join("vae"), device)?;
         let text = load_text_encoder(&dir.join("text_encoder"), device)?;
+        let second = match architecture {
+            Architecture::StableDiffusion => None,
+            Architecture::StableDiffusionXl { zero_empty } => Some(SecondEncoder {
+                text: load_text_encoder(&dir.join("text_encoder_2"), device)?,
+                tokenizer: self::tokenizer(&dir.join("tokenizer_2"))?,
+                zero_empty,
+            }),
+        };
+        let refused =
+            |message: String| PipelineError::Input { path: dir.join("model_index.json"), message };
+        match (&second, &unet_config.addition_embed_type) {
+            (None, Some(kind)) => {
+                return Err(refused(format!(
+                    "_class_name is StableDiffusionPipeline, but unet/config.json has addition_embed_type `{kind}`; expected StableDiffusionXLPipeline, or a UNet without it"
+                )));
+            }
+            (Some(second), _) if second.tokenizer.length() != tokenizer.length() => {
+                return Err(refused(format!(
+                    "tokenizer and tokenizer_2 hold {} and {} tokens; expected as many in both",
+                    tokenizer.length(),
+                    second.tokenizer.length()
+                )));
+            }
+            _ => {}
+        }
         Ok(Self {
             unet,
             unet_config,
@@ -158,6 +181,7 @@ impl Model {
             vae_config,
             text,
             tokenizer,
+            second,
             schedule,
             device: device.clone(),
         })
@@ -173,30 +197,5 @@ impl Model {
     pub fn default_size(&self) -> usize {
         let latent = self.unet_config.sample_size.as_ref().and_then(serde_json::Value::as_u64);
         latent.unwrap_or(64) as usize * self.vae_config.scale()
-    }
-
-    /// Embeddings `[L · D]` of texts. Equal for a text whatever stands beside it.
-    pub fn encode_texts<S: AsRef<str>>(&self, texts: &[S]) -> Vec<Vec<f32>> {
-        let mut out = Vec::with_capacity(texts.len());
-        for part in texts.chunks(64) {
-            let ids: Vec<i64> = part
-                .iter()
-                .flat_map(|t| self.tokenizer.encode(t.as_ref()).ids.into_iter().map(i64::from))
-                .collect();
-            let shape = [part.len(), self.tokenizer.length()];
-            let ids = Tensor::from_data(TensorData::new(ids, shape), &self.device);
-            let states = self.text.forward(ids).last_hidden_state;
-            let [_, length, width] = states.dims();
-            out.extend(weights::to_vec(states).chunks_exact(length * width).map(<[f32]>::to_vec));
-        }
-        out
-    }
-
-    /// Stacks embeddings of texts into `[B, L, D]` on a device.
-    pub fn context(&self, embeddings: &[&[f32]], device: &Device) -> Tensor<3> {
-        let length = self.tokenizer.length();
-        let width = embeddings.first().map_or(0, |e| e.len() / length);
-        let data: Vec<f32> = embeddings.iter().flat_map(|e| e.iter().copied()).collect();
-        Tensor::from_data(TensorData::new(data, [embeddings.len(), length, width]), device)
     }
 }

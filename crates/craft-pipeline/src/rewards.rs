@@ -96,6 +96,18 @@ pub fn for_each(
     Ok(())
 }
 
+/// Loads all rewards, to keep; they share the networks that are the same.
+///
+/// # Errors
+/// When one cannot be loaded.
+pub fn load_all(
+    rewards: &[(&str, &RewardWeights)],
+    device: &Device,
+) -> Result<Vec<Box<dyn Reward>>> {
+    let mut towers = Towers::shared();
+    rewards.iter().map(|(name, weights)| load_with(name, weights, device, &mut towers)).collect()
+}
+
 /// Rewards with a weight file in common, together; in the order of their first ones.
 fn groups(rewards: &[(&str, &RewardWeights)]) -> Result<Vec<Vec<usize>>> {
     let files: Vec<_> = rewards

@@ -73,7 +73,8 @@ fn sample_refuses() {
     let fails = |more: &[&str], code, words: &[&str]| {
         drop(tiny.expect(&[&base[..], more].concat(), code, words))
     };
-    fails(&["--scheduler", "euler-a"], 2, &["euler-a", "not in this version"]);
+    fails(&["--scheduler", "heun"], 2, &["heun", "euler-a"]);
+    fails(&["--scheduler", "ddim", "--karras"], 2, &["--karras", "ddim"]);
     fails(&["--scheduler", "magic"], 2, &["no such scheduler", "dpm++2m"]);
     fails(&["--lora", "gone.safetensors:0.5"], 3, &["gone.safetensors"]);
     fails(&["--lora", "gone.safetensors:inf"], 2, &["--lora", "-100 to 100"]);

@@ -62,7 +62,8 @@ impl From<SchedulerName> for SamplerKind {
     fn from(name: SchedulerName) -> Self {
         match name {
             SchedulerName::Ddim => SamplerKind::Ddim,
-            SchedulerName::Euler | SchedulerName::EulerA => SamplerKind::Euler,
+            SchedulerName::Euler => SamplerKind::Euler,
+            SchedulerName::EulerA => SamplerKind::EulerAncestral,
             SchedulerName::DpmPp2M => SamplerKind::DpmSolverPp2M,
         }
     }

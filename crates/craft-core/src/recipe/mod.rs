@@ -12,6 +12,7 @@ mod validate;
 use serde::{Deserialize, Serialize};
 
 pub use document::apply_override;
+pub use fields::nearest;
 
 use crate::reward::RewardName;
 use crate::select::{Indicator, Sign, Statistics, Total};
@@ -99,8 +100,12 @@ pub struct Recipe {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ModelSection {
-    /// A model folder in the layout of diffusers.
+    /// A model folder in the layout of diffusers, a single-file checkpoint, or a repository of the
+    /// Hugging Face hub (`owner/name`, `owner/name@revision`).
     pub path: String,
+    /// A model folder whose configs and tokenizers a single-file checkpoint takes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub config: Option<String>,
 }
 
 /// Where prompts come from.

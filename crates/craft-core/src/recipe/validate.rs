@@ -49,6 +49,9 @@ impl Recipe {
             return Err(range("seed", self.seed, format!("at most {}", i64::MAX)));
         }
         text("model.path", &self.model.path, "the path of a model folder")?;
+        if let Some(config) = &self.model.config {
+            text("model.config", config, "the path of a model folder")?;
+        }
         self.validate_prompts()?;
         self.validate_expand()?;
         self.validate_generate()?;

@@ -29,41 +29,44 @@ fn stable_diffusion_constants() {
 #[test]
 fn ddim_timesteps() {
     let s = sd15();
-    let t = s.timesteps(SamplerKind::Ddim, 50).unwrap();
+    let t = s.steps(SamplerKind::Ddim, 50).unwrap().timesteps;
     assert_eq!((t.len(), t[0], t[1], t[49]), (50, 981.0, 961.0, 1.0));
-    let t = s.timesteps(SamplerKind::Ddim, 8).unwrap();
+    let t = s.steps(SamplerKind::Ddim, 8).unwrap().timesteps;
     assert_eq!(t, [876.0, 751.0, 626.0, 501.0, 376.0, 251.0, 126.0, 1.0]);
     let trailing = with(r#""timestep_spacing":"trailing""#).unwrap();
-    assert_eq!(trailing.timesteps(SamplerKind::Ddim, 4).unwrap(), [999.0, 749.0, 499.0, 249.0]);
-    assert_eq!(trailing.timesteps(SamplerKind::Ddim, 3).unwrap(), [999.0, 666.0, 332.0]);
+    assert_eq!(
+        trailing.steps(SamplerKind::Ddim, 4).unwrap().timesteps,
+        [999.0, 749.0, 499.0, 249.0]
+    );
+    assert_eq!(trailing.steps(SamplerKind::Ddim, 3).unwrap().timesteps, [999.0, 666.0, 332.0]);
     let linspace = with(r#""timestep_spacing":"linspace""#).unwrap();
     // np.linspace(0, 999, 5): 0, 249.75, 499.5, 749.25, 999; 499.5 rounds to even.
     assert_eq!(
-        linspace.timesteps(SamplerKind::Ddim, 5).unwrap(),
+        linspace.steps(SamplerKind::Ddim, 5).unwrap().timesteps,
         [999.0, 749.0, 500.0, 250.0, 0.0]
     );
-    assert_eq!(linspace.timesteps(SamplerKind::Ddim, 1).unwrap(), [0.0]);
+    assert_eq!(linspace.steps(SamplerKind::Ddim, 1).unwrap().timesteps, [0.0]);
 }
 
 #[test]
 fn euler_and_dpm_timesteps() {
     let s = sd15();
-    let t = s.timesteps(SamplerKind::Euler, 5).unwrap();
+    let t = s.steps(SamplerKind::Euler, 5).unwrap().timesteps;
     assert_eq!(t, [999.0, 749.25, 499.5, 249.75, 0.0]);
     assert!((s.sigma_at(749.25) - (0.75 * s.sigmas()[749] + 0.25 * s.sigmas()[750])).abs() < 1e-12);
     // DPM++ 2M, linspace: round(linspace(0, 999, 6))[1..] from the end.
-    let t = s.timesteps(SamplerKind::DpmSolverPp2M, 5).unwrap();
+    let t = s.steps(SamplerKind::DpmSolverPp2M, 5).unwrap().timesteps;
     assert_eq!(t, [999.0, 799.0, 599.0, 400.0, 200.0]);
     // The values that diffusers gives for 20 steps of SD 1.5 with linspace spacing.
-    let t = s.timesteps(SamplerKind::DpmSolverPp2M, 20).unwrap();
+    let t = s.steps(SamplerKind::DpmSolverPp2M, 20).unwrap().timesteps;
     assert_eq!(&t[..4], [999.0, 949.0, 899.0, 849.0]);
     assert_eq!(&t[17..], [150.0, 100.0, 50.0]);
     let mut leading = s.clone();
     leading.timestep_spacing = Some(TimestepSpacing::Leading);
     // 1000 / 21 = 47: 20·47 + 1 … 1·47 + 1.
-    let t = leading.timesteps(SamplerKind::DpmSolverPp2M, 20).unwrap();
+    let t = leading.steps(SamplerKind::DpmSolverPp2M, 20).unwrap().timesteps;
     assert_eq!((t[0], t[19]), (941.0, 48.0));
-    let t = leading.timesteps(SamplerKind::Euler, 25).unwrap();
+    let t = leading.steps(SamplerKind::Euler, 25).unwrap().timesteps;
     assert_eq!((t[0], t[24]), (961.0, 1.0));
 }
 
@@ -72,9 +75,14 @@ fn timesteps_stay_in_range_and_fall() {
     for spacing in ["leading", "trailing", "linspace"] {
         let text = format!(r#""timestep_spacing":"{spacing}","steps_offset":1"#);
         let s = with(&text).unwrap();
-        for sampler in [SamplerKind::Ddim, SamplerKind::Euler, SamplerKind::DpmSolverPp2M] {
+        for sampler in [
+            SamplerKind::Ddim,
+            SamplerKind::Euler,
+            SamplerKind::EulerAncestral,
+            SamplerKind::DpmSolverPp2M,
+        ] {
             for steps in [1, 2, 3, 7, 20, 50, 333, 998, 999] {
-                let t = s.timesteps(sampler, steps).unwrap();
+                let t = s.steps(sampler, steps).unwrap().timesteps;
                 assert_eq!(t.len(), steps);
                 assert!(
                     t.iter().all(|t| (0.0..=999.0).contains(t)),
@@ -82,8 +90,8 @@ fn timesteps_stay_in_range_and_fall() {
                 );
                 assert!(t.windows(2).all(|w| w[0] >= w[1]), "{spacing} {sampler:?} {steps}");
             }
-            assert!(matches!(s.timesteps(sampler, 0), Err(ScheduleError::Steps { .. })));
-            assert!(matches!(s.timesteps(sampler, 1001), Err(ScheduleError::Steps { .. })));
+            assert!(matches!(s.steps(sampler, 0), Err(ScheduleError::Steps { .. })));
+            assert!(matches!(s.steps(sampler, 1001), Err(ScheduleError::Steps { .. })));
         }
     }
 }
@@ -109,7 +117,13 @@ fn unknown_values_are_named() {
         (r#""beta_schedule":"sigmoid""#, "beta_schedule", "sigmoid"),
         (r#""prediction_type":"sample""#, "prediction_type", "sample"),
         (r#""timestep_spacing":3"#, "timestep_spacing", "3"),
-        (r#""use_karras_sigmas":true"#, "use_karras_sigmas", "true"),
+        (r#""final_sigmas_type":"one""#, "final_sigmas_type", "one"),
+        (r#""sigma_min":0"#, "sigma_min", "0"),
+        (
+            r#""use_karras_sigmas":true,"use_exponential_sigmas":true"#,
+            "use_exponential_sigmas",
+            "true",
+        ),
         (r#""beta_end":1.5"#, "beta_end", "1.5"),
         (r#""num_train_timesteps":0"#, "num_train_timesteps", "0"),
         (r#""trained_betas":[0.1]"#, "trained_betas", "length 1"),
@@ -120,4 +134,39 @@ fn unknown_values_are_named() {
     }
     assert!(matches!(NoiseSchedule::from_json("{"), Err(ScheduleError::Json(_))));
     assert!(matches!(with(r#""beta_start":"x""#), Err(ScheduleError::Json(_))));
+}
+
+/// What a sampler cannot do is refused by that sampler and no other.
+#[test]
+fn settings_concern_the_samplers_that_read_them() {
+    use SamplerKind::{Ddim, DpmSolverPp2M, Euler, EulerAncestral};
+    let all = [Ddim, Euler, EulerAncestral, DpmSolverPp2M];
+    for (text, key, refused_by) in [
+        (r#""thresholding":true"#, "thresholding", &[Ddim, DpmSolverPp2M][..]),
+        (r#""use_beta_sigmas":true"#, "use_beta_sigmas", &[Euler, DpmSolverPp2M]),
+        (r#""interpolation_type":"log_linear""#, "interpolation_type", &[Euler]),
+        (r#""algorithm_type":"sde-dpmsolver++""#, "algorithm_type", &[DpmSolverPp2M]),
+        (r#""use_exponential_sigmas":true"#, "use_exponential_sigmas", &[DpmSolverPp2M]),
+        (r#""solver_order":3"#, "solver_order", &[DpmSolverPp2M]),
+        (r#""variance_type":"learned_range""#, "variance_type", &[DpmSolverPp2M]),
+        (r#""rescale_betas_zero_snr":true"#, "rescale_betas_zero_snr", &[Ddim]),
+        (r#""variance_type":null,"thresholding":false"#, "", &[]),
+    ] {
+        let schedule = with(text).unwrap();
+        for sampler in all {
+            match schedule.steps(sampler, 5) {
+                Ok(_) => assert!(!refused_by.contains(&sampler), "{text} {sampler:?}"),
+                Err(error) => {
+                    assert!(refused_by.contains(&sampler), "{text} {sampler:?}");
+                    assert!(error.to_string().contains(key), "{error}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn infinities_of_python_are_read() {
+    let s = with(r#""lambda_min_clipped": -Infinity, "steps_offset": 1"#).unwrap();
+    assert_eq!((s.sampling.lambda_min_clipped, s.steps_offset), (f64::NEG_INFINITY, 1));
 }

@@ -26,6 +26,17 @@ pub fn drop_buffers(tensors: &mut TensorMap) {
     tensors.retain(|name, _| name != "position_ids" && !name.ends_with(".position_ids"));
 }
 
+/// Puts the tower's name before the names of a tower that was saved alone: transformers 5 writes
+/// `CLIPTextModel` and `CLIPVisionModel` without it, earlier versions with it.
+fn name_tower(tensors: &mut TensorMap, tower: &str) {
+    if tensors.keys().any(|name| name.starts_with("embeddings.")) {
+        *tensors = std::mem::take(tensors)
+            .into_iter()
+            .map(|(name, tensor)| (format!("{tower}.{name}"), tensor))
+            .collect();
+    }
+}
+
 /// A linear map with normal weights and, where it has one, a zero bias.
 fn normal_linear(init: &mut Init, input: usize, output: usize, bias: bool, std: f32) -> Linear {
     Linear {

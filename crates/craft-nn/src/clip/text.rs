@@ -4,7 +4,7 @@ use burn::module::Module;
 use burn::tensor::{Device, Int, Tensor, TensorData};
 
 use super::encoder::{ClipEncoder, Tower};
-use super::{ClipTextConfig, drop_buffers, normal_linear};
+use super::{ClipTextConfig, drop_buffers, name_tower, normal_linear};
 use crate::init::Init;
 use crate::layers::{Embedding, LayerNorm, Linear};
 use crate::ops;
@@ -135,6 +135,7 @@ impl ClipTextModel {
         device: &Device,
     ) -> Result<Self, WeightError> {
         drop_buffers(&mut tensors);
+        name_tower(&mut tensors, "text_model");
         let projection = tensors.contains_key("text_projection.weight");
         weights::load(Self::new(&mut Init::zeros(device), config, projection), tensors)
     }

@@ -4,7 +4,7 @@ use burn::module::{Module, Param};
 use burn::tensor::{Device, Tensor};
 
 use super::encoder::{ClipEncoder, Tower};
-use super::{ClipVisionConfig, drop_buffers, normal_linear};
+use super::{ClipVisionConfig, drop_buffers, name_tower, normal_linear};
 use crate::init::Init;
 use crate::layers::{Conv2d, Embedding, LayerNorm, Linear};
 use crate::ops;
@@ -121,6 +121,7 @@ impl ClipVisionModel {
         device: &Device,
     ) -> Result<Self, WeightError> {
         drop_buffers(&mut tensors);
+        name_tower(&mut tensors, "vision_model");
         tensors.retain(|name, _| {
             !name.starts_with("text_model.")
                 && name != "text_projection.weight"

@@ -97,45 +97,32 @@ impl ClipTokenizer {
     ) -> Result<Self, TokenizerError> {
         let vocab = parse_vocab(vocab_json)?;
         let merges = parse_merges(merges_txt)?;
-        Self::from_parts(vocab, merges, tokenizer_config, special_tokens_map)
+        Self::new(vocab, merges, tokenizer_config, special_tokens_map)
     }
 
-    /// A tokenizer from `tokenizer.json`, which newer transformers write instead of the two files, and
-    /// beside it the two configs where there are any.
+    /// A tokenizer from the text of `tokenizer.json`, which newer versions of transformers write in place
+    /// of `vocab.json` and `merges.txt`; otherwise as [`ClipTokenizer::from_files`].
     ///
     /// # Errors
-    /// When it is malformed or not a byte-pair encoding, or a special token has no id.
+    /// When a file is malformed, is not that of a CLIP tokenizer, or a special token has no id.
     pub fn from_tokenizer_json(
-        json: &str,
+        tokenizer_json: &str,
         tokenizer_config: Option<&str>,
         special_tokens_map: Option<&str>,
     ) -> Result<Self, TokenizerError> {
-        #[derive(Deserialize)]
-        struct File {
-            model: Model,
+        let whole: Whole =
+            serde_json::from_str(tokenizer_json).map_err(|error| whole_error(error.to_string()))?;
+        if whole.model.kind != "BPE" || whole.model.end_of_word_suffix.as_deref() != Some("</w>") {
+            return Err(whole_error(format!(
+                "its model is {} with the end of words marked by {:?}",
+                whole.model.kind, whole.model.end_of_word_suffix
+            )));
         }
-        #[derive(Deserialize)]
-        struct Model {
-            vocab: BTreeMap<String, u32>,
-            merges: Vec<Merge>,
-        }
-        #[derive(Deserialize)]
-        #[serde(untagged)]
-        enum Merge {
-            Pair(String, String),
-            Line(String),
-        }
-        let file: File = serde_json::from_str(json).map_err(|error| TokenizerError::File {
-            file: "tokenizer.json",
-            problem: error.to_string(),
-            expected: "a `model` with the `vocab` and `merges` of a byte-pair encoding",
-        })?;
-        let lines = file.model.merges.into_iter().map(|merge| match merge {
-            Merge::Pair(a, b) => format!("{a} {b}\n"),
-            Merge::Line(line) => line + "\n",
-        });
-        let merges = parse_merges(&lines.collect::<String>())?;
-        Self::from_parts(file.model.vocab, merges, tokenizer_config, special_tokens_map)
+        let mut vocab = whole.model.vocab;
+        vocab.extend(whole.added_tokens.into_iter().map(|token| (token.content, token.id)));
+        let merges =
+            whole.model.merges.into_iter().map(RawMerge::pair).collect::<Result<_, _>>()?;
+        Self::new(vocab, merges, tokenizer_config, special_tokens_map)
     }
 
     /// A tokenizer from its merges alone, as open_clip has them (`bpe_simple_vocab_16e6.txt`; a
@@ -162,10 +149,10 @@ impl ClipTokenizer {
         {
             vocab.entry(token).or_insert(id as u32);
         }
-        Self::from_parts(vocab, merges, tokenizer_config, special_tokens_map)
+        Self::new(vocab, merges, tokenizer_config, special_tokens_map)
     }
 
-    fn from_parts(
+    fn new(
         vocab: BTreeMap<String, u32>,
         merges: Merges,
         tokenizer_config: Option<&str>,
@@ -262,6 +249,57 @@ impl ClipTokenizer {
         ids.push(self.eos);
         ids.resize(self.length, self.pad);
         Encoded { ids, tokens_cut: tokens.len() - kept }
+    }
+}
+
+/// What matters of `tokenizer.json`; normalization and words are CLIP's own.
+#[derive(Deserialize)]
+struct Whole {
+    model: WholeModel,
+    #[serde(default)]
+    added_tokens: Vec<WholeToken>,
+}
+
+#[derive(Deserialize)]
+struct WholeModel {
+    #[serde(rename = "type")]
+    kind: String,
+    end_of_word_suffix: Option<String>,
+    vocab: BTreeMap<String, u32>,
+    merges: Vec<RawMerge>,
+}
+
+#[derive(Deserialize)]
+struct WholeToken {
+    id: u32,
+    content: String,
+}
+
+/// A pair of tokens, or in older files both in one string.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum RawMerge {
+    Pair(String, String),
+    Line(String),
+}
+
+impl RawMerge {
+    fn pair(self) -> Result<(String, String), TokenizerError> {
+        match self {
+            Self::Pair(a, b) => Ok((a, b)),
+            Self::Line(line) => match line.split_once(' ') {
+                Some((a, b)) => Ok((a.to_owned(), b.to_owned())),
+                None => Err(whole_error(format!("`{line}` is no merge of two tokens"))),
+            },
+        }
+    }
+}
+
+fn whole_error(problem: String) -> TokenizerError {
+    TokenizerError::File {
+        file: "tokenizer.json",
+        problem,
+        expected: "the byte-pair encoding of a CLIP tokenizer, words ending in `</w>`",
     }
 }
 

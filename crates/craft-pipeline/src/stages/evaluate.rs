@@ -11,7 +11,7 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use crate::draw::{DrawOptions, Job, draw};
+use crate::draw::{DrawOptions, Job, StepNoise, draw};
 use crate::error::Result;
 use crate::model::Model;
 use crate::rewards::{RunReward, for_each};
@@ -34,7 +34,7 @@ pub(crate) struct SampleRow {
 }
 
 /// The name under which the checker's accuracy stands among the rewards.
-const CHECKER: &str = "checker";
+pub(crate) const CHECKER: &str = "checker";
 
 /// Draws, scores and compares.
 pub(crate) fn run(
@@ -116,12 +116,12 @@ fn one_model(
     let mut jobs = Vec::new();
     for prompt in prompts {
         for sample in 0..samples {
-            let noise =
-                key.clone().prompt(&prompt.id).sample(sample as u64).standard_normals(c * h * w);
+            let key = key.clone().prompt(&prompt.id).sample(sample as u64);
             jobs.push(Job {
                 prompt: &prompt.text,
                 negative: &recipe.generate.negative_prompt,
-                noise,
+                noise: key.standard_normals(c * h * w),
+                step_noise: StepNoise::Key(key),
             });
             rows.push(SampleRow {
                 prompt_id: prompt.id.to_string(),

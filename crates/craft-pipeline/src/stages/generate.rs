@@ -4,14 +4,14 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use burn::tensor::Device;
-use craft_core::recipe::{GenerateSection, SchedulerName};
+use craft_core::recipe::GenerateSection;
 use craft_core::{Candidate, CandidateId, Key, PromptId};
 use craft_diffusion::sampler::Scheduler;
 use craft_nn::weights::{HostTensor, TensorMap};
 use craft_store::{Manifest, Stage, image, jsonl};
 use rayon::prelude::*;
 
-use crate::draw::{DrawOptions, Job, draw};
+use crate::draw::{DrawOptions, Job, StepNoise, draw};
 use crate::error::{PipelineError, Result};
 use crate::model::{Model, read_tensors, write_tensors};
 use crate::stages::{Outcome, Run, expand, inputs};
@@ -19,34 +19,27 @@ use crate::stages::{Outcome, Run, expand, inputs};
 /// Candidates between two saved parts.
 const PART: usize = 64;
 
-/// The sampler of a recipe's name.
-pub(crate) fn scheduler(name: SchedulerName) -> Result<Scheduler> {
-    Scheduler::parse(name.as_str()).ok_or_else(|| {
-        PipelineError::Usage(format!(
-            "generate.scheduler = \"{}\" is not in this version; expected one of {}",
-            name.as_str(),
-            Scheduler::NAMES.join(", ")
-        ))
-    })
-}
-
 /// Drawing options of a recipe for a model.
 pub(crate) fn options(section: &GenerateSection, model: &Model) -> Result<DrawOptions> {
+    let scheduler = Scheduler::from(section.scheduler);
+    // Refuses what the scheduler's configuration asks for and the sampler cannot do.
+    scheduler
+        .sampler(&model.schedule, section.steps)
+        .map_err(|error| PipelineError::Usage(format!("generate.scheduler: {error}")))?;
     Ok(DrawOptions {
         steps: section.steps,
         guidance_scale: section.guidance_scale,
-        scheduler: scheduler(section.scheduler)?,
+        scheduler,
         height: section.height.unwrap_or(model.default_size()),
         width: section.width.unwrap_or(model.default_size()),
         batch: section.batch,
     })
 }
 
-/// The noise of a candidate: by prompt and sample, and by wording unless noise is shared.
-fn noise(seed: u64, id: &CandidateId, shared: bool, n: usize) -> Vec<f32> {
+/// What the noise of a candidate is drawn from: prompt and sample, and wording unless noise is shared.
+fn noise(seed: u64, id: &CandidateId, shared: bool) -> Key {
     let key = Key::new(seed).stage("generate").prompt(&id.prompt).sample(u64::from(id.sample));
-    let key = if shared { key } else { key.variant(u64::from(id.variant)) };
-    key.standard_normals(n)
+    if shared { key } else { key.variant(u64::from(id.variant)) }
 }
 
 /// Draws all candidates in parts, so that an interrupted stage continues where it stopped.
@@ -87,10 +80,14 @@ pub(crate) fn run(
             run.context.check()?;
             let jobs: Vec<Job<'_>> = part
                 .iter()
-                .map(|candidate| Job {
-                    prompt: &candidate.text,
-                    negative: &section.negative_prompt,
-                    noise: noise(run.recipe.seed, &candidate.id, section.shared_noise, c * h * w),
+                .map(|candidate| {
+                    let key = noise(run.recipe.seed, &candidate.id, section.shared_noise);
+                    Job {
+                        prompt: &candidate.text,
+                        negative: &section.negative_prompt,
+                        noise: key.standard_normals(c * h * w),
+                        step_noise: StepNoise::Key(key),
+                    }
                 })
                 .collect();
             let progress = run.context.progress;

@@ -21,6 +21,7 @@ use serde_json::json;
 use crate::error::Result;
 use crate::model::{DIFFUSION_WEIGHTS, Model, load_unet, read_tensors, write_tensors};
 use crate::stages::{Outcome, Run, inputs};
+use crate::text::{Condition, TextEmbedding};
 
 /// Which of the two trainings of a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,8 +52,8 @@ impl Arm {
 struct Sample {
     id: String,
     latents: Vec<f32>,
-    original: Vec<f32>,
-    expanded: Vec<f32>,
+    original: TextEmbedding,
+    expanded: TextEmbedding,
     weight: f32,
 }
 
@@ -125,7 +126,7 @@ fn samples(run: &Run<'_>, arm: Arm, model: &Model) -> Result<Vec<Sample>> {
 }
 
 /// Which sample each draw of a step takes: epochs over all samples, each in an order of its own.
-fn draws(key: &Key, step: usize, batch: usize, n: usize) -> Vec<usize> {
+pub(crate) fn draws(key: &Key, step: usize, batch: usize, n: usize) -> Vec<usize> {
     let mut epoch = usize::MAX;
     let mut order: Vec<usize> = Vec::new();
     (step * batch..(step + 1) * batch)
@@ -145,7 +146,7 @@ struct Batch {
     noisy: Tensor<4>,
     target: Tensor<4>,
     times: Vec<f32>,
-    context: Tensor<3>,
+    condition: Condition,
     weights: Vec<f32>,
 }
 
@@ -154,10 +155,12 @@ struct Trainer<'a> {
     arm: Arm,
     model: &'a Model,
     samples: &'a [Sample],
-    empty: Vec<f32>,
+    empty: TextEmbedding,
     key: Key,
     device: Device,
     shape: [usize; 3],
+    /// Height and width of the pictures.
+    pixels: [usize; 2],
 }
 
 impl Trainer<'_> {
@@ -186,9 +189,9 @@ impl Trainer<'_> {
             diffuse(kind, alpha, &sample.latents, &noise, &mut noisy, &mut target);
             times.push(t as f32);
             rows.push(match (drop, expanded) {
-                (true, _) => self.empty.as_slice(),
-                (false, true) => sample.expanded.as_slice(),
-                (false, false) => sample.original.as_slice(),
+                (true, _) => &self.empty,
+                (false, true) => &sample.expanded,
+                (false, false) => &sample.original,
             });
             let factor = section.min_snr_gamma.map_or(1.0, |gamma| min_snr(kind, alpha, gamma));
             weights.push(sample.weight * factor);
@@ -201,7 +204,7 @@ impl Trainer<'_> {
             noisy: tensor(noisy),
             target: tensor(target),
             times,
-            context: self.model.context(&rows, &self.device),
+            condition: self.model.condition(&rows, self.pixels, &self.device),
             weights,
         }
     }
@@ -239,11 +242,12 @@ fn fit(
         arm,
         model,
         samples,
-        empty: model.encode_texts(&[""]).remove(0),
+        empty: model.encode_negatives(&[""]).remove(0),
         // Both arms see the same draws of timesteps and noise.
         key: Key::new(run.recipe.seed).stage("train"),
         device,
         shape: model.latent_shape(options.height, options.width),
+        pixels: [options.height, options.width],
     };
     metrics_from(run, arm, first)?;
     let mut metrics = jsonl::Appender::open(&run.path("metrics.jsonl"))?;
@@ -293,7 +297,8 @@ fn update(
     let mut loss = 0.0;
     for from in (0..section.batch).step_by(micro) {
         let batch = trainer.batch(step, &picks, from..(from + micro).min(section.batch));
-        let prediction = unet.forward(batch.noisy, &batch.times, &batch.context, None);
+        let Condition { states, added } = &batch.condition;
+        let prediction = unet.forward(batch.noisy, &batch.times, states, added.as_ref());
         let value = weighted_mse(prediction, batch.target, &batch.weights, section.batch);
         optimizer::collect(unet, value.backward(), &mut grads);
         loss += f64::from(weights::to_vec(value)[0]);

@@ -15,7 +15,7 @@ use craft_nn::unet::UNet2DConditionModel;
 use craft_nn::unet_config::UNetConfig;
 use craft_nn::weights;
 use craft_pipeline::Model;
-use craft_pipeline::draw::{DrawOptions, Job, draw};
+use craft_pipeline::draw::{DrawOptions, Job, StepNoise, draw};
 use craft_store::{hash, space};
 use serde_json::{Value, json};
 
@@ -178,6 +178,7 @@ fn picture(device: &Device) -> anyhow::Result<String> {
         prompt: "a red circle",
         negative: "",
         noise: Key::new(0).stage("doctor").sample(i).standard_normals(c * h * w),
+        step_noise: StepNoise::Key(Key::new(0).stage("doctor").sample(i)),
     };
     let mut options = DrawOptions {
         steps: 8,

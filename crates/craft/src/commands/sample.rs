@@ -3,16 +3,18 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use craft_core::TorchRng;
 use craft_core::rng::Key;
+use craft_core::schedule::SigmaSpacing;
 use craft_diffusion::sampler::Scheduler;
-use craft_pipeline::draw::{DrawOptions, Job, draw};
+use craft_pipeline::draw::{DrawOptions, Job, StepNoise, draw};
 use craft_pipeline::{Model, Progress};
 use craft_store::tensors::{self, Dtype, TensorReader};
 use craft_store::{atomic, image};
 use serde_json::json;
 
 use super::{App, POCKET, model_dir};
-use crate::cli::SampleArgs;
+use crate::cli::{Rng, SampleArgs};
 use crate::exit::{input, usage};
 use crate::progress::Reporter;
 use crate::{console, interrupt};
@@ -29,12 +31,18 @@ pub(super) fn sample(app: &App, args: &SampleArgs) -> anyhow::Result<()> {
     interrupt::exit_at_once()?;
 
     let loras = args.lora.iter().map(|text| lora(text)).collect::<anyhow::Result<Vec<_>>>()?;
-    let dir = model_dir(&args.model)?;
+    let dir = model_dir(app, &args.model, args.model_config.as_deref())?;
     let mut model = Model::load(&dir, &app.device)?;
     for (path, strength) in &loras {
         let changed = craft_pipeline::lora::apply(&mut model, path, *strength)?;
         tracing::info!("{}: {changed} parameters changed, scale {strength}", path.display());
     }
+    if args.karras {
+        model.schedule.sampling.sigma_spacing = SigmaSpacing::Karras;
+    }
+    plan.scheduler
+        .sampler(&model.schedule, plan.steps)
+        .map_err(|error| usage(format!("--scheduler {}: {error}", plan.scheduler.name())))?;
     let (height, width) = size(args, &model, noise.as_ref())?;
     let [c, h, w] = model.latent_shape(height, width);
     if let (Some(noise), Some(file)) = (&noise, &args.latents)
@@ -48,16 +56,14 @@ pub(super) fn sample(app: &App, args: &SampleArgs) -> anyhow::Result<()> {
     }
     warn_of_cut_prompts(args, &model);
 
+    let given = noise.as_ref();
+    let source = Source::new(args, plan.scheduler, plan.steps, [count, c * h * w], given.is_none());
     let jobs: Vec<Job<'_>> = (0..count)
         .map(|i| Job {
             prompt: &args.prompts[i.min(args.prompts.len() - 1)],
             negative: &args.negative_prompt,
-            noise: match &noise {
-                Some(noise) => noise.picture(i),
-                None => {
-                    Key::new(args.seed).stage("sample").sample(i as u64).standard_normals(c * h * w)
-                }
-            },
+            noise: given.map_or_else(|| source.initial(i), |noise| noise.picture(i)),
+            step_noise: source.steps(i),
         })
         .collect();
     let options = DrawOptions {
@@ -113,7 +119,14 @@ impl Plan {
         if !(guidance_scale.is_finite() && (0.0..=100.0).contains(&guidance_scale)) {
             return Err(usage(format!("--guidance-scale is {guidance_scale}; expected 0 to 100")));
         }
-        Ok(Self { steps, guidance_scale, scheduler: scheduler(&args.scheduler)? })
+        let scheduler = scheduler(&args.scheduler)?;
+        if args.karras && !matches!(scheduler, Scheduler::Euler | Scheduler::DpmPlusPlus2M) {
+            return Err(usage(format!(
+                "--karras with --scheduler {}: expected euler or dpm++2m, which can place their steps so",
+                scheduler.name()
+            )));
+        }
+        Ok(Self { steps, guidance_scale, scheduler })
     }
 }
 
@@ -133,14 +146,55 @@ fn lora(text: &str) -> anyhow::Result<(PathBuf, f32)> {
 }
 
 fn scheduler(name: &str) -> anyhow::Result<Scheduler> {
-    let known = Scheduler::NAMES.join(" or ");
-    match (Scheduler::parse(name), name) {
-        (Some(scheduler), _) => Ok(scheduler),
-        (None, "euler" | "euler-a") => {
-            Err(usage(format!("--scheduler {name} is not in this version; expected {known}")))
+    Scheduler::parse(name).ok_or_else(|| {
+        let known = Scheduler::NAMES.join(", ");
+        usage(format!("--scheduler {name}: there is no such scheduler; expected one of {known}"))
+    })
+}
+
+/// Noise that is drawn.
+enum Source {
+    /// From a key of each picture's own.
+    Keys { key: Key, size: usize },
+    /// Tensors of `size` normals per picture, drawn by PyTorch's generator: the initial one, then one
+    /// per step.
+    Torch { tensors: Vec<Vec<f32>>, size: usize, initial: bool },
+}
+
+impl Source {
+    fn new(
+        args: &SampleArgs,
+        scheduler: Scheduler,
+        steps: usize,
+        [count, size]: [usize; 2],
+        initial: bool,
+    ) -> Self {
+        match args.rng {
+            Rng::Craft => Self::Keys { key: Key::new(args.seed).stage("sample"), size },
+            Rng::Torch => {
+                let mut rng = TorchRng::new(args.seed);
+                let stochastic = scheduler == Scheduler::EulerAncestral;
+                let n = usize::from(initial) + if stochastic { steps } else { 0 };
+                let tensors = (0..n).map(|_| rng.randn(count * size)).collect();
+                Self::Torch { tensors, size, initial }
+            }
         }
-        (None, _) => {
-            Err(usage(format!("--scheduler {name}: there is no such scheduler; expected {known}")))
+    }
+
+    fn initial(&self, i: usize) -> Vec<f32> {
+        match self {
+            Self::Keys { key, size } => key.clone().sample(i as u64).standard_normals(*size),
+            Self::Torch { tensors, size, .. } => tensors[0][i * size..(i + 1) * size].to_vec(),
+        }
+    }
+
+    fn steps(&self, i: usize) -> StepNoise {
+        match self {
+            Self::Keys { key, .. } => StepNoise::Key(key.clone().sample(i as u64)),
+            Self::Torch { tensors, size, initial } => {
+                let steps = tensors[usize::from(*initial)..].iter();
+                StepNoise::Given(steps.map(|t| t[i * size..(i + 1) * size].to_vec()).collect())
+            }
         }
     }
 }
@@ -210,7 +264,7 @@ fn size(args: &SampleArgs, model: &Model, noise: Option<&Noise>) -> anyhow::Resu
 
 fn warn_of_cut_prompts(args: &SampleArgs, model: &Model) {
     for text in args.prompts.iter().chain([&args.negative_prompt]) {
-        let cut = model.tokenizer.encode(text).tokens_cut;
+        let cut = model.tokens_cut(text);
         if cut > 0 {
             tracing::warn!(
                 "the last {cut} tokens of `{text}` are cut off: the model reads {} tokens, begin and end included",
@@ -287,8 +341,11 @@ fn parameters(
     }
     let sampler = match plan.scheduler {
         Scheduler::Ddim => "DDIM",
+        Scheduler::Euler => "Euler",
+        Scheduler::EulerAncestral => "Euler a",
         Scheduler::DpmPlusPlus2M => "DPM++ 2M",
     };
+    let karras = if args.karras { " Karras" } else { "" };
     let source = match (&args.latents, count) {
         (Some(_), _) => format!("Latents: {i}"),
         (None, 1) => format!("Seed: {}", args.seed),
@@ -298,7 +355,7 @@ fn parameters(
     let loras = if loras.is_empty() { loras } else { format!("Lora: {loras}, ") };
     let model = Path::new(&args.model).file_name().unwrap_or_default().to_string_lossy();
     text.push_str(&format!(
-        "Steps: {}, Sampler: {sampler}, CFG scale: {}, {source}, Size: {width}x{height}, Model: {model}, {loras}Version: craft {}",
+        "Steps: {}, Sampler: {sampler}{karras}, CFG scale: {}, {source}, Size: {width}x{height}, Model: {model}, {loras}Version: craft {}",
         plan.steps,
         plan.guidance_scale,
         env!("CARGO_PKG_VERSION")
