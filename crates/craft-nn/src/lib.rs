@@ -1,12 +1,14 @@
 //! Networks of latent diffusion and of reward models on Burn: UNet, VAE, CLIP, their weight files'
 //! names, and the operations that they stand on. Nothing here knows about CRAFT.
 
+pub mod blip;
 pub mod clip;
 pub mod config;
 pub mod init;
 pub mod layers;
 pub mod ldm;
 pub mod lora;
+pub mod mps;
 pub mod open_clip;
 pub mod ops;
 pub mod resnet;

@@ -14,6 +14,7 @@ pub mod external;
 pub mod lora;
 pub mod model;
 pub mod recipes;
+mod reward_files;
 pub mod rewards;
 pub mod run;
 mod single_file;

@@ -160,7 +160,7 @@ impl Plan {
         let model = crate::model::Model::load(&self.model_dir, &device)?;
         generate::options(&recipe.generate, &model)?;
         for reward in &self.rewards {
-            reward.load(&device)?;
+            rewards::load_source(&reward.name, &reward.source, &device)?;
         }
         let mut cut = 0;
         for prompt in &dir {
@@ -200,7 +200,7 @@ fn execute(
     let model_hash = sha256_dir(&plan.model_dir)?;
     let mut hashes = BTreeMap::new();
     for reward in &plan.rewards {
-        hashes.insert(reward.name.clone(), reward.digest()?);
+        hashes.insert(reward.name.clone(), reward.hash()?);
     }
     let mut seconds = serde_json::Map::new();
     let nothing = || Summary { json: Value::Null, report: folder.join("report/index.html") };

@@ -103,6 +103,16 @@ pub trait Reward: Send + Sync + Debug {
         self.score(images, prompts)
     }
 
+    /// Where scores lie: the least and the largest possible, infinite where there is no bound.
+    fn range(&self) -> [f64; 2] {
+        [f64::NEG_INFINITY, f64::INFINITY]
+    }
+
+    /// How many tokens of a prompt the reward does not see because the prompt is too long for it.
+    fn tokens_cut(&self, _prompt: &str) -> usize {
+        0
+    }
+
     /// One entry per image, in their order. `prompts[i]` is the text of `images[i]`.
     ///
     /// The entry of an image depends on that image and its prompt only, not on what else is in the

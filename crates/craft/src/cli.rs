@@ -151,9 +151,11 @@ pub(crate) struct ScoreArgs {
     /// Run folder, or with --reward the images (PNG or JPEG)
     #[arg(value_name = "RUN_DIR | IMAGE", required = true)]
     pub(crate) paths: Vec<PathBuf>,
-    /// Reward model: pocket-hps, pocket-pick, pocket-aes, pocket-ir, or NAME=FOLDER of its weights; a program,
+    /// Reward model: jpeg-size, colorfulness, pocket-hps, pocket-pick, pocket-aes, pocket-ir, or
+    /// NAME=WEIGHTS (a folder or file, or several after commas) with hpsv2.1, hpsv2, pickscore,
+    /// aesthetic, clipscore, clipscore-h, imagereward, mps or a name of your own; a program,
     /// NAME="command:python3 score.py" (words, or a JSON list of them); or a server,
-    /// NAME=http://127.0.0.1:8000/score. docs/external-rewards.md has what programs and servers are sent
+    /// NAME=http://127.0.0.1:8000/score (docs/external-rewards.md)
     #[arg(long = "reward", value_name = "NAME[=SOURCE]", requires = "prompt")]
     pub(crate) rewards: Vec<String>,
     /// Longest time of an answer of a program or server [default: 60; first answer of a program: 600]

@@ -61,7 +61,7 @@ impl ClipTextConfig {
         Ok(config)
     }
 
-    fn check(&self) -> Result<(), ConfigError> {
+    pub(super) fn check(&self) -> Result<(), ConfigError> {
         const NAME: &str = "CLIPTextModel";
         check_tower(NAME, self.hidden_size, self.num_attention_heads, self.hidden_act)?;
         positive(
@@ -133,7 +133,7 @@ impl ClipVisionConfig {
         Ok(config)
     }
 
-    fn check(&self) -> Result<(), ConfigError> {
+    pub(super) fn check(&self) -> Result<(), ConfigError> {
         const NAME: &str = "CLIPVisionModel";
         check_tower(NAME, self.hidden_size, self.num_attention_heads, self.hidden_act)?;
         positive(

@@ -16,7 +16,7 @@ use crate::cache::ScoreCache;
 use crate::draw::{DrawOptions, Job, StepNoise, draw_with};
 use crate::error::{PipelineError, Result};
 use crate::model::Model;
-use crate::rewards::RunReward;
+use crate::rewards::{RunReward, load_all};
 use crate::stages::evaluate::CHECKER;
 use crate::stages::{Run, generate, score};
 use crate::statistics::{ImageStatistics, diversity};
@@ -84,11 +84,8 @@ impl<'a> Judge<'a> {
             guidance_scale: recipe.evaluate_guidance_scale(),
             ..generate::options(&recipe.generate, &model)?
         };
-        let rewards = plan
-            .rewards
-            .iter()
-            .map(|r| Ok((r.clone(), r.load(&device)?)))
-            .collect::<Result<Vec<_>>>()?;
+        let named: Vec<_> = plan.rewards.iter().map(|r| (r.name.as_str(), &r.source)).collect();
+        let rewards = plan.rewards.iter().cloned().zip(load_all(&named, &device)?).collect();
         let prompts: Vec<Prompt> = jsonl::read(&run.path("prompts/prompts.jsonl"))?;
         let prompts: Vec<Prompt> = prompts.into_iter().filter(|p| p.split == Split::Eval).collect();
         let few = prompts.iter().take(plan.curve_prompts).cloned().collect();

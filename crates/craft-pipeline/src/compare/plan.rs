@@ -144,7 +144,7 @@ impl Plan {
     }
 
     pub(super) fn reward_hashes(&self) -> Result<BTreeMap<String, String>> {
-        let hash = |r: &RunReward| Ok((r.name.clone(), r.digest()?));
+        let hash = |r: &RunReward| Ok((r.name.clone(), r.hash()?));
         self.rewards.iter().map(hash).collect()
     }
 

@@ -15,7 +15,7 @@ use crate::cache::ScoreCache;
 use crate::draw::{DrawOptions, Job, StepNoise, draw};
 use crate::error::Result;
 use crate::model::Model;
-use crate::rewards::RunReward;
+use crate::rewards::{RunReward, for_each};
 use crate::stages::generate::options;
 use crate::stages::{Outcome, Run, inputs, score};
 use crate::statistics::{ImageStatistics, diversity};
@@ -171,9 +171,10 @@ fn one_model(
     let files: Vec<PathBuf> = rows.iter().map(|row| writer.join(&row.image)).collect();
     let work = score::Work::new(&readable, Some(&files), &texts);
     let mut cache = ScoreCache::open(run.folder, &run.context)?;
-    for reward in rewards {
-        let model = reward.load(&Device::flex())?;
-        let scorer = (reward, model.as_ref(), hashes[&reward.name].as_str());
+    let named: Vec<_> = rewards.iter().map(|r| (r.name.as_str(), &r.source)).collect();
+    for_each(&named, &Device::flex(), |index, model| {
+        let reward = &rewards[index];
+        let scorer = (reward, model, hashes[&reward.name].as_str());
         let scores = work.score(run, &mut cache, scorer, |_| ())?;
         for (row, score) in rows.iter_mut().zip(scores) {
             match score {
@@ -181,7 +182,8 @@ fn one_model(
                 Err(reason) => drop(row.missing.insert(reward.name.clone(), reason)),
             }
         }
-    }
+        Ok(())
+    })?;
     if let Some(world) = run.context.world {
         let checked: Vec<Option<Vec<FactRow>>> = pictures
             .par_iter()

@@ -1,6 +1,6 @@
 //! Stage 3: every reward of every candidate, always for the original prompt.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use burn::tensor::Device;
@@ -11,7 +11,7 @@ use rayon::prelude::*;
 
 use crate::cache::ScoreCache;
 use crate::error::{PipelineError, Result};
-use crate::rewards::RunReward;
+use crate::rewards::{RunReward, for_each};
 use crate::stages::{Outcome, Run, inputs};
 
 /// A score, or the reason for its absence.
@@ -117,6 +117,12 @@ impl<'a> Work<'a> {
     }
 }
 
+/// How many different prompts are too long for a reward.
+fn prompts_cut(reward: &dyn Reward, texts: &[&str]) -> usize {
+    let different: BTreeSet<&str> = texts.iter().copied().collect();
+    different.into_iter().filter(|text| reward.tokens_cut(text) > 0).count()
+}
+
 /// Reads pictures; a torn one is its reason.
 pub(crate) fn read_pictures(paths: &[PathBuf]) -> Vec<Picture> {
     paths.par_iter().map(|path| image::read(path).map_err(|e| e.to_string())).collect()
@@ -150,12 +156,18 @@ pub(crate) fn run(
         run.context.progress.start("score", total, "scores");
         let mut missing = 0;
         let mut dropped = Vec::new();
-        for reward in &used {
+        let mut cut: BTreeMap<String, usize> = BTreeMap::new();
+        let named: Vec<_> = used.iter().map(|r| (r.name.as_str(), &r.source)).collect();
+        for_each(&named, &Device::flex(), |index, model| {
+            let reward = used[index];
             let name = RewardName::new(reward.name.clone())
                 .map_err(|error| PipelineError::Usage(error.to_string()))?;
+            let too_long = prompts_cut(model, &texts);
+            if too_long > 0 {
+                cut.insert(name.to_string(), too_long);
+            }
             let progress = run.context.progress;
-            let model = reward.load(&Device::flex())?;
-            let scorer = (*reward, model.as_ref(), hashes[&reward.name].as_str());
+            let scorer = (reward, model, hashes[&reward.name].as_str());
             let scores = work.score(run, &mut cache, scorer, |n| progress.advance(n as u64))?;
             for (row, score) in rows.iter_mut().zip(scores) {
                 match score {
@@ -170,12 +182,19 @@ pub(crate) fn run(
                     }
                 }
             }
+            Ok(())
+        })?;
+        for (name, n) in &cut {
+            run.context.progress.note(&format!(
+                "{n} prompts are longer than {name} reads; it scores their beginnings"
+            ));
         }
         jsonl::write(&writer.join("rewards.jsonl"), &rows)?;
         let n = rows.len();
         Ok(Outcome { dropped, ..Outcome::default() }
             .count("candidates", n)
             .count("missing", missing)
+            .count("prompts_cut", cut.values().max().copied().unwrap_or(0))
             .say(format!("{n} candidates by {}{}", names.join(", "), lacking(missing))))
     })
 }
