@@ -43,9 +43,11 @@ def make(work, model):
 
 
 def pictures(work, count):
+    paths = [work / f"{i:03}.png" for i in range(count)]
+    if all(path.exists() for path in paths):
+        return paths
     import numpy as np
     from PIL import Image
-    paths = [work / f"{i:03}.png" for i in range(count)]
     for i, path in enumerate(paths):
         if not path.exists():
             small = np.random.default_rng(i).integers(0, 256, (32, 32, 3), dtype=np.uint8)
@@ -105,13 +107,18 @@ def main():
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--work", type=pathlib.Path, default=pathlib.Path("/tmp/reward_speed"))
     parser.add_argument("--torch", nargs=2, metavar=("MODEL", "COUNT"), help=argparse.SUPPRESS)
+    parser.add_argument("--make", metavar="MODEL", help=argparse.SUPPRESS)
     args = parser.parse_args()
     args.work.mkdir(exist_ok=True)
+    if args.make:
+        return make(args.work, args.make)
     if args.torch:
         return torch_run(args.work, args.torch[0], int(args.torch[1]), args.threads)
     env = dict(os.environ, OMP_NUM_THREADS=str(args.threads), RAYON_NUM_THREADS=str(args.threads))
     for model in args.models.split(","):
-        make(args.work, model)
+        # In a process of its own: the peak of a child's memory is at least that of its parent.
+        itself = [sys.executable, __file__, "--craft", args.craft, "--work", str(args.work)]
+        subprocess.run([*itself, "--make", model], check=True)
         weights = {"h": "hpsv2.1=" + str(args.work / "HPS_v2.1_compressed.pt"),
                    "l": "clipscore=" + str(args.work / "clip-vit-large-patch14")}[model]
         for round_ in range(args.rounds):
@@ -122,8 +129,7 @@ def main():
                     if who == "craft":
                         command = [args.craft, "-q", "score", "--reward", weights, "--prompt", PROMPT, *paths]
                     else:
-                        command = [sys.executable, __file__, "--craft", args.craft, "--threads", str(args.threads),
-                                   "--work", str(args.work), "--torch", model, str(count)]
+                        command = [*itself, "--threads", str(args.threads), "--torch", model, str(count)]
                     seconds[count], busy[count], rss, output = measure(command, env)
                     memory = max(memory, rss)
                     lines = output.decode().strip().split("\n")
