@@ -153,16 +153,27 @@ impl<'a> Judge<'a> {
         })
     }
 
-    fn score(&self, exam: &Exam, jobs: &[Job<'_>], pictures: &[RgbImage], rows: &mut [PictureRow]) {
-        let texts: Vec<&str> = jobs.iter().map(|j| j.prompt).collect();
+    /// Scores of pictures under prompts by one reward; `None` where there is none.
+    pub(super) fn scores(
+        &self,
+        reward: &str,
+        pictures: &[RgbImage],
+        texts: &[&str],
+    ) -> Vec<Option<f64>> {
+        let Some((_, model)) = self.rewards.iter().find(|(name, _)| name == reward) else {
+            return vec![None; pictures.len()];
+        };
         let readable: Vec<std::result::Result<RgbImage, String>> =
             pictures.iter().cloned().map(Ok).collect();
-        for (name, reward) in &self.rewards {
-            let scores = score::score(reward.as_ref(), &readable, &texts, |_| ());
-            for (row, score) in rows.iter_mut().zip(scores) {
-                if let Ok(value) = score {
-                    row.scores.insert(name.clone(), value);
-                }
+        let scores = score::score(model.as_ref(), &readable, texts, |_| ());
+        scores.into_iter().map(std::result::Result::ok).collect()
+    }
+
+    fn score(&self, exam: &Exam, jobs: &[Job<'_>], pictures: &[RgbImage], rows: &mut [PictureRow]) {
+        let texts: Vec<&str> = jobs.iter().map(|j| j.prompt).collect();
+        for (name, _) in &self.rewards {
+            for (row, score) in rows.iter_mut().zip(self.scores(name, pictures, &texts)) {
+                row.scores.extend(score.map(|value| (name.clone(), value)));
             }
         }
         let Some(world) = self.run.context.world else { return };

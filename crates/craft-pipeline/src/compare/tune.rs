@@ -12,6 +12,8 @@ use serde_json::{Value, json};
 use super::data::{self, TrainingSet};
 use super::fit::{Cost, Fit};
 use super::judge::{Judge, Measured, PictureRow, gains};
+use super::methods::Data;
+use super::online::Online;
 use super::plan::{Entry, Plan};
 use super::search::Settings;
 use super::{Shared, pairs};
@@ -130,11 +132,26 @@ pub(super) fn training_set(
     judge: &Judge<'_>,
 ) -> Result<TrainingSet> {
     let (data, loss) = (entry.method.data, entry.method.loss);
-    if data.annotated() {
+    if data == Data::Prompts {
+        data::of_prompts(&shared.run, &judge.model)
+    } else if data.annotated() {
         pairs::training_set(&shared.run, data, &judge.model)
     } else {
         data::of_candidates(&shared.run, recipe, entry.part, (data, loss), &judge.model)
     }
+}
+
+/// Who scores a method's own pictures, where it draws any.
+pub(super) fn online<'a>(
+    shared: &Shared<'_>,
+    entry: &Entry,
+    recipe: &Recipe,
+    judge: &'a Judge<'a>,
+) -> Result<Option<Online<'a>>> {
+    if entry.method.data != Data::Prompts {
+        return Ok(None);
+    }
+    Ok(Some(Online { judge, terms: data::terms(&shared.run, recipe)? }))
 }
 
 /// Tunes and evaluates one method.
@@ -189,6 +206,7 @@ impl Tuning<'_> {
             loss,
             learning_rate: self.settings.learning_rate,
             steps: self.settings.steps,
+            online: online(self.shared, self.entry, self.recipe, self.judge)?,
             state: &self.writer.join(".state"),
         };
         let curve_path = self.writer.join(".curve.jsonl");
@@ -273,7 +291,7 @@ impl Tuning<'_> {
             evaluation: measuring,
             ..Seconds::default()
         };
-        if !data.annotated() {
+        if data.drawn() {
             seconds.generation = shared.generated.seconds;
             seconds.scoring = if data.scored() { shared.scored.seconds } else { 0.0 };
         }
@@ -281,10 +299,10 @@ impl Tuning<'_> {
         TuneResult {
             samples: set.used(),
             pairs: if set.unit_length() == 2 { set.units.len() } else { 0 },
-            images_generated: if data.annotated() {
-                0
-            } else {
+            images_generated: if data.drawn() {
                 of(&shared.generated, "candidates")
+            } else {
+                cost.images
             },
             images_annotated: annotated.map_or(0, |m| 2 * of(m, "pairs")),
             learning_rate: self.settings.learning_rate,
