@@ -57,6 +57,9 @@ pub(super) struct Point {
     /// Mean change against base on the curve's prompts, by reward.
     pub(super) gains: BTreeMap<String, f64>,
     pub(super) statistics: ImageStatistics,
+    /// Seconds of this look and those before it.
+    #[serde(default)]
+    pub(super) evaluation_seconds: f64,
 }
 
 /// What a method's training was and cost.
@@ -211,7 +214,7 @@ impl Tuning<'_> {
         };
         let curve_path = self.writer.join(".curve.jsonl");
         let mut curve: Vec<Point> = jsonl::read_resumable(&curve_path)?.rows;
-        let mut measuring = 0.0;
+        let mut measuring = curve.last().map_or(0.0, |p| p.evaluation_seconds);
         let (mut last, mut tensors) = (None, None);
         let steps = self.settings.steps;
         let ends = points.iter().copied().chain([steps]).collect::<Vec<_>>();
@@ -222,7 +225,7 @@ impl Tuning<'_> {
             let measured = self.judge.measure(Some(weights.clone()), exam)?;
             measuring += start.elapsed().as_secs_f64();
             curve.retain(|p| p.step < step);
-            curve.push(self.point(step, cost, &measured));
+            curve.push(self.point(step, cost, &measured, measuring));
             jsonl::write(&curve_path, &curve)?;
             if done {
                 (last, tensors) = (Some(measured), Some(weights));
@@ -255,7 +258,7 @@ impl Tuning<'_> {
     }
 
     /// A look, on the curve's prompts even where more were drawn.
-    fn point(&self, step: usize, cost: &Cost, measured: &Measured) -> Point {
+    fn point(&self, step: usize, cost: &Cost, measured: &Measured, measuring: f64) -> Point {
         let exam = &self.judge.curve;
         let rows: Vec<PictureRow> =
             measured.rows.iter().filter(|row| exam.has(row)).cloned().collect();
@@ -269,6 +272,7 @@ impl Tuning<'_> {
                 &rows,
             ),
             statistics: measured.statistics,
+            evaluation_seconds: measuring,
         }
     }
 
