@@ -154,6 +154,24 @@ impl<'a> Judge<'a> {
         })
     }
 
+    /// Scores of pictures under prompts by one reward; `None` where there is none.
+    pub(super) fn scores(
+        &self,
+        reward: &str,
+        pictures: &[RgbImage],
+        texts: &[&str],
+    ) -> Result<Vec<Option<f64>>> {
+        let Some((reward, model)) = self.rewards.iter().find(|(r, _)| r.name == reward) else {
+            return Ok(vec![None; pictures.len()]);
+        };
+        let readable: Vec<score::Picture> = pictures.iter().cloned().map(Ok).collect();
+        let work = score::Work::new(&readable, None, texts);
+        let mut cache = self.cache.lock().unwrap_or_else(PoisonError::into_inner);
+        let scorer = (reward, model.as_ref(), self.hashes[&reward.name].as_str());
+        let scores = work.score(self.run, &mut cache, scorer, |_| ())?;
+        Ok(scores.into_iter().map(std::result::Result::ok).collect())
+    }
+
     fn score(
         &self,
         exam: &Exam,
@@ -162,17 +180,10 @@ impl<'a> Judge<'a> {
         rows: &mut [PictureRow],
     ) -> Result<()> {
         let texts: Vec<&str> = jobs.iter().map(|j| j.prompt).collect();
-        let readable: Vec<score::Picture> = pictures.iter().cloned().map(Ok).collect();
-        let work = score::Work::new(&readable, None, &texts);
-        let mut cache = self.cache.lock().unwrap_or_else(PoisonError::into_inner);
-        for (reward, model) in &self.rewards {
-            let name = &reward.name;
-            let scorer = (reward, model.as_ref(), self.hashes[name].as_str());
-            let scores = work.score(self.run, &mut cache, scorer, |_| ())?;
+        for (reward, _) in &self.rewards {
+            let scores = self.scores(&reward.name, pictures, &texts)?;
             for (row, score) in rows.iter_mut().zip(scores) {
-                if let Ok(value) = score {
-                    row.scores.insert(name.clone(), value);
-                }
+                row.scores.extend(score.map(|value| (reward.name.clone(), value)));
             }
         }
         let Some(world) = self.run.context.world else { return Ok(()) };

@@ -9,7 +9,7 @@ use craft_store::Stage;
 
 use super::Options;
 use super::ablations::{self, Part, Variant};
-use super::methods::{self, Method};
+use super::methods::{self, Data, Method};
 use crate::context::Context;
 use crate::error::{PipelineError, Result};
 use crate::rewards::RunReward;
@@ -151,8 +151,15 @@ impl Plan {
     /// Steps at which a method is looked at: early and then ever more rarely.
     pub(super) fn points(&self, entry: &Entry) -> Vec<usize> {
         let steps = entry.steps(&self.recipe);
-        let mut points: Vec<usize> =
-            [12, 6, 3, 2, 1].iter().map(|part| (steps / part).max(1)).collect();
+        // A method that draws as it goes is looked at between its iterations.
+        let whole = match entry.method.data {
+            Data::Prompts => self.recipe.generate.steps,
+            _ => 1,
+        };
+        let mut points: Vec<usize> = [12, 6, 3, 2, 1]
+            .iter()
+            .map(|part| (steps / part).max(1).next_multiple_of(whole))
+            .collect();
         points.dedup();
         points
     }
