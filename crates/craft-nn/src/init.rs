@@ -1,6 +1,6 @@
 //! Seeded initialisation of parameters, with PyTorch's default distributions.
 
-use burn::module::Param;
+use burn::module::{Param, ParamId};
 use burn::tensor::{Device, Tensor, TensorData};
 use rand_chacha::ChaCha8Rng;
 use rand_core::{Rng, SeedableRng};
@@ -29,27 +29,36 @@ impl Init {
         Param::from_tensor(Tensor::from_data(TensorData::new(data, shape), &self.device))
     }
 
-    fn draw(&mut self, n: usize, f: impl Fn(&mut ChaCha8Rng) -> f32) -> Vec<f32> {
-        match &mut self.rng {
-            Some(rng) => (0..n).map(|_| f(rng)).collect(),
-            None => vec![0.0; n],
+    /// Draws a parameter's values, or leaves it without any until it is used: a network whose weights
+    /// are loaded takes no memory before.
+    fn draw<const D: usize>(
+        &mut self,
+        shape: [usize; D],
+        f: impl Fn(&mut ChaCha8Rng) -> f32,
+    ) -> Param<Tensor<D>> {
+        if let Some(rng) = &mut self.rng {
+            let data = (0..shape.iter().product()).map(|_| f(rng)).collect();
+            return self.param(data, shape);
         }
+        let zeros = move |device: &Device, tracked: bool| {
+            let zeros = Tensor::zeros(shape, device);
+            if tracked { zeros.require_grad() } else { zeros }
+        };
+        Param::uninitialized(ParamId::new(), zeros, self.device.clone(), true, shape.into())
     }
 
     /// Uniform on `±bound`.
     pub fn uniform<const D: usize>(&mut self, shape: [usize; D], bound: f32) -> Param<Tensor<D>> {
-        let data = self.draw(shape.iter().product(), |rng| (2.0 * unit(rng) - 1.0) * bound);
-        self.param(data, shape)
+        self.draw(shape, |rng| (2.0 * unit(rng) - 1.0) * bound)
     }
 
     /// Normal with mean 0 and the given standard deviation.
     pub fn normal<const D: usize>(&mut self, shape: [usize; D], std: f32) -> Param<Tensor<D>> {
-        let data = self.draw(shape.iter().product(), |rng| {
+        self.draw(shape, |rng| {
             let radius = (-2.0 * libm::log(1.0 - f64::from(unit(rng)))).sqrt();
             let angle = std::f64::consts::TAU * f64::from(unit(rng));
             (radius * libm::cos(angle)) as f32 * std
-        });
-        self.param(data, shape)
+        })
     }
 
     /// One value everywhere. With [`Init::zeros`] too, so that affine maps start as they should.

@@ -18,4 +18,5 @@ pub mod transformer;
 pub mod unet;
 pub mod unet_config;
 pub mod vae;
+pub mod vae_tiles;
 pub mod weights;

@@ -30,6 +30,29 @@ fn layers() -> usize {
     1
 }
 
+fn sample_size() -> PerSide {
+    PerSide::Both(32)
+}
+
+/// One size for height and width, or one for each.
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
+#[serde(untagged)]
+pub enum PerSide {
+    /// The same for both.
+    Both(usize),
+    /// Height and width.
+    Each([usize; 2]),
+}
+
+impl PerSide {
+    /// The height.
+    pub fn height(self) -> usize {
+        match self {
+            Self::Both(size) | Self::Each([size, _]) => size,
+        }
+    }
+}
+
 /// The keys of `config.json` that decide what the network computes.
 #[derive(Clone, Debug, Deserialize)]
 pub struct VaeConfig {
@@ -62,6 +85,9 @@ pub struct VaeConfig {
     /// 1×1 convolution before the decoder.
     #[serde(default = "yes")]
     pub use_post_quant_conv: bool,
+    /// Height and width in pixels that it was trained on, and of the tiles of large pictures.
+    #[serde(default = "sample_size")]
+    pub sample_size: PerSide,
     #[serde(flatten)]
     rest: BTreeMap<String, Value>,
 }
@@ -74,8 +100,9 @@ impl VaeConfig {
     pub fn from_json(text: &str) -> Result<Self, ConfigError> {
         let config: Self = serde_json::from_str(text)
             .map_err(|source| ConfigError::Parse { component: COMPONENT, source })?;
-        let down: Vec<Value> = (0..8).map(|n| json!(vec!["DownEncoderBlock2D"; n])).collect();
-        let up: Vec<Value> = (0..8).map(|n| json!(vec!["UpDecoderBlock2D"; n])).collect();
+        let levels = config.block_out_channels.len();
+        let down = [json!(vec!["DownEncoderBlock2D"; levels])];
+        let up = [json!(vec!["UpDecoderBlock2D"; levels])];
         let neutral: &[(&str, &[Value])] = &[
             ("act_fn", &[json!("silu"), json!("swish")]),
             ("down_block_types", &down),
@@ -83,7 +110,8 @@ impl VaeConfig {
         ];
         // Means and standard deviations of latents are read by pipelines that scale per channel;
         // none of the supported families does.
-        let ignored = ["sample_size", "force_upcast"];
+        // `force_upcast` asks for f32, which is what is computed.
+        let ignored = ["force_upcast"];
         check_rest(COMPONENT, &config.rest, neutral, &ignored)?;
         if let Some(bad) = config
             .block_out_channels
@@ -317,11 +345,19 @@ impl AutoencoderKL {
     /// Mean and log-variance `[B, latent, h, w]` (clamped to −30..20) of images `[B, 3, H, W]` in
     /// −1..1; no scaling factor applied.
     pub fn encode(&self, images: Tensor<4>) -> (Tensor<4>, Tensor<4>) {
+        Self::mean_and_logvar(self.moments(images))
+    }
+
+    /// Mean and log-variance as channels of one tensor, not clamped.
+    pub(crate) fn moments(&self, images: Tensor<4>) -> Tensor<4> {
         let moments = self.encoder.forward(images);
-        let moments = match &self.quant_conv {
+        match &self.quant_conv {
             Some(conv) => conv.forward(moments),
             None => moments,
-        };
+        }
+    }
+
+    pub(crate) fn mean_and_logvar(moments: Tensor<4>) -> (Tensor<4>, Tensor<4>) {
         let latent = moments.dims()[1] / 2;
         let mean = moments.clone().narrow(1, 0, latent);
         (mean, moments.narrow(1, latent, latent).clamp(-30.0, 20.0))

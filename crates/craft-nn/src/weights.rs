@@ -151,7 +151,8 @@ struct Shapes(BTreeMap<String, Vec<usize>>);
 
 impl ParamVisitor for Shapes {
     fn visit<const D: usize>(&mut self, name: &str, param: &Param<Tensor<D>>) {
-        self.0.insert(name.to_owned(), param.val().dims().to_vec());
+        // Asking for the value would make one where there is none yet.
+        self.0.insert(name.to_owned(), param.lazy_shape().to_vec());
     }
 }
 
@@ -181,13 +182,22 @@ pub fn export<M: Module>(module: &M) -> TensorMap {
     visitor.0
 }
 
-struct Load(TensorMap);
+struct Load<R, E> {
+    read: R,
+    error: Option<E>,
+}
 
-impl ParamMapper for Load {
+impl<R: FnMut(&str) -> Result<Vec<f32>, E>, E> ParamMapper for Load<R, E> {
     fn map<const D: usize>(&mut self, name: &str, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
-        match self.0.remove(name) {
-            Some(host) => replace(param, host.data),
-            None => param,
+        if self.error.is_some() {
+            return param;
+        }
+        match (self.read)(name) {
+            Ok(data) => replace(param, data),
+            Err(error) => {
+                self.error = Some(error);
+                param
+            }
         }
     }
 }
@@ -231,17 +241,41 @@ pub fn check(
 /// Puts tensors into a network.
 ///
 /// # Errors
-/// When names are missing, unused, or a shape differs; the network is then unchanged.
-pub fn load<M: Module>(module: M, tensors: TensorMap) -> Result<M, WeightError> {
+/// When names are missing, unused, or a shape differs.
+pub fn load<M: Module>(module: M, mut tensors: TensorMap) -> Result<M, WeightError> {
     let found = tensors.iter().map(|(name, t)| (name.clone(), t.shape.clone())).collect();
-    check(&shapes(&module), &found)?;
-    for (name, t) in &tensors {
-        if t.data.len() != t.shape.iter().product::<usize>() {
-            let (name, found) = (name.clone(), vec![t.data.len()]);
-            return Err(WeightError::Shape { name, found, expected: t.shape.clone() });
+    load_with(module, &found, |name| {
+        let HostTensor { shape, data } =
+            tensors.remove(name).unwrap_or(HostTensor { shape: vec![], data: vec![] });
+        if data.len() == shape.iter().product::<usize>() {
+            return Ok(data);
         }
+        let (name, found) = (name.to_owned(), vec![data.len()]);
+        Err(WeightError::Shape { name, found, expected: shape })
+    })
+}
+
+/// Puts tensors into a network that are read one at a time, so that a single one is in memory twice.
+/// `found`: names and shapes of all that can be read.
+///
+/// # Errors
+/// When names are missing, unused, or a shape differs, before anything is read; or the first error of
+/// `read`.
+///
+/// # Panics
+/// When `read` gives another number of values than the shape has.
+pub fn load_with<M: Module, E: From<WeightError>>(
+    module: M,
+    found: &BTreeMap<String, Vec<usize>>,
+    read: impl FnMut(&str) -> Result<Vec<f32>, E>,
+) -> Result<M, E> {
+    check(&shapes(&module), found)?;
+    let mut loader = Load { read, error: None };
+    let module = map(module, &mut loader);
+    match loader.error {
+        None => Ok(module),
+        Some(error) => Err(error),
     }
-    Ok(map(module, &mut Load(tensors)))
 }
 
 /// Copies a float tensor to the host.

@@ -192,5 +192,7 @@ fn malformed_files_are_named() {
     assert!(message("{\"a\": 0}", "", None).contains("<|startoftext|>"));
     let missing = message(&vocab, &merges, Some(r#"{"pad_token": "<pad>"}"#));
     assert!(missing.contains("<pad>"), "{missing}");
+    let added = r#"{"added_tokens_decoder": {"999": {"content": "<cat-toy>"}}}"#;
+    assert!(message(&vocab, &merges, Some(added)).contains("<cat-toy>"));
     assert!(message(&vocab, "zz yy\n", None).contains("merges.txt"));
 }

@@ -164,3 +164,37 @@ fn the_nearest_adapter_of_a_low_rank_change_is_the_change() {
         assert!(share > 1e-6 && share < 0.55, "{name}: {share}");
     }
 }
+
+#[test]
+fn kohya_names_are_those_that_comfyui_accepts() {
+    for family in ["sd1", "sd2", "sdxl"] {
+        let mut adapter = Adapter::default();
+        let scalar = HostTensor { shape: vec![1, 1], data: vec![0.0] };
+        for line in text(&format!("single_file/{family}.tsv")).lines() {
+            let [part, _, name, _] = line.split('\t').collect::<Vec<_>>()[..] else { panic!() };
+            let (component, adapts) = match part {
+                "unet" => {
+                    (Component::Unet, name.contains(".attentions.") && !name.contains(".norm"))
+                }
+                "text_encoder" => {
+                    (Component::TextEncoder, name.contains(".layers.") && !name.contains("_norm"))
+                }
+                "text_encoder_2" => {
+                    (Component::TextEncoder2, name.contains(".layers.") && !name.contains("_norm"))
+                }
+                _ => continue,
+            };
+            if adapts && name.ends_with(".weight") {
+                let pair = Pair { down: scalar.clone(), up: scalar.clone(), scale: 1.0 };
+                adapter.components.entry(component).or_default().insert(name.to_owned(), pair);
+            }
+        }
+        let written = adapter.to_kohya();
+        let names: std::collections::BTreeSet<&str> =
+            written.keys().filter_map(|key| key.strip_suffix(".alpha")).collect();
+        assert_eq!(written.len(), 3 * names.len(), "every module has down, up and alpha");
+        let golden = text(&format!("lora/kohya_{family}.txt"));
+        assert_eq!(names, golden.lines().collect(), "{family}");
+        assert!(names.len() > 100);
+    }
+}

@@ -4,11 +4,12 @@
 mod common;
 
 use burn::tensor::{Device, Tensor};
-use common::{close, close_gradients, read, tensor, text};
+use common::{close, close_gradients, error, read, tensor, text};
 use craft_nn::init::Init;
 use craft_nn::unet::{AddedCondition, UNet2DConditionModel};
 use craft_nn::unet_config::UNetConfig;
 use craft_nn::vae::{AutoencoderKL, VaeConfig};
+use craft_nn::vae_tiles::{Tiles, VaeParts};
 use craft_nn::weights::{self, TensorMap, to_vec};
 
 const OUTPUT: f32 = 1e-4;
@@ -123,4 +124,29 @@ fn a_config_that_asks_for_more_is_refused_by_name() {
     assert!(message.contains("attention_head_dim") && message.contains("8"), "{message}");
     let message = asks("\"norm_num_groups\": 4", "\"norm_num_groups\": 3");
     assert!(message.contains("norm_num_groups = 3"), "{message}");
+}
+
+#[test]
+fn tiles_are_cut_and_blended_as_in_diffusers() {
+    let config = VaeConfig::from_json(&text("vae/config.json")).unwrap();
+    let (file, _) = read("vae/diffusion_pytorch_model.safetensors");
+    let empty = AutoencoderKL::new(&mut Init::zeros(&Device::flex()), &config);
+    let model = weights::load(empty, file).unwrap();
+    let (io, _) = read("vae/tiled.safetensors");
+    let input = |name: &str| tensor::<4>(&io[name], &Device::flex());
+    let part = |sliced| VaeParts { slicing: sliced, tiles: Some(Tiles::of(&config)) };
+    let whole = to_vec(model.decode(input("latents")));
+    for sliced in [false, true] {
+        let decoded = part(sliced).decode(&model, input("latents"));
+        close(decoded.clone(), &io["out.decoded"], OUTPUT);
+        assert!(error(&to_vec(decoded), &whole) > 1e-3, "seams are blended, not gone");
+        let (mean, logvar) = part(sliced).encode(&model, input("images"));
+        close(mean, &io["out.mean"], OUTPUT);
+        close(logvar, &io["out.logvar"], OUTPUT);
+    }
+    // A picture that is not larger than a tile is not cut; slices change nothing.
+    let small = input("latents").narrow(2, 0, 4).narrow(3, 0, 4);
+    let twice = Tensor::cat(vec![small.clone(), small * 0.5], 0);
+    let expected = to_vec(model.decode(twice.clone()));
+    assert_eq!(to_vec(part(true).decode(&model, twice)), expected);
 }

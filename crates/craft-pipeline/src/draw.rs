@@ -203,7 +203,8 @@ pub(crate) fn decode(model: &Model, latents: Vec<Vec<f32>>, o: &DrawOptions) -> 
     let data: Vec<f32> = latents.iter().flatten().copied().collect();
     let tensor =
         Tensor::<4>::from_data(TensorData::new(data, [latents.len(), c, h, w]), &model.device);
-    let images = weights::to_vec(model.vae.decode(model.vae_config.unscale_latents(tensor)));
+    let latents_of_vae = model.vae_config.unscale_latents(tensor);
+    let images = weights::to_vec(model.vae_parts.decode(&model.vae, latents_of_vae));
     let planes = o.height * o.width * 3;
     latents
         .into_iter()

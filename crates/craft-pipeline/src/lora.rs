@@ -20,10 +20,13 @@ pub fn read(path: &Path, model: &Model) -> Result<Adapter> {
         .into_iter()
         .map(|(name, t)| (name, HostTensor { shape: t.shape, data: t.data }))
         .collect();
-    let parts = [
+    let mut parts = vec![
         (Component::Unet, weights::shapes(&model.unet)),
         (Component::TextEncoder, weights::shapes(&model.text)),
     ];
+    if let Some(second) = &model.second {
+        parts.push((Component::TextEncoder2, weights::shapes(&second.text)));
+    }
     Adapter::from_tensors(tensors, &header, &parts)
         .map_err(|error| PipelineError::Input { path: path.to_owned(), message: error.to_string() })
 }
@@ -38,5 +41,9 @@ pub fn apply(model: &mut Model, path: &Path, strength: f32) -> Result<usize> {
     let pairs = |component| adapter.components.get(&component).unwrap_or(&none);
     model.unet = lora::merge(model.unet.clone(), pairs(Component::Unet), strength);
     model.text = lora::merge(model.text.clone(), pairs(Component::TextEncoder), strength);
+    if let Some(second) = &mut model.second {
+        let pairs = pairs(Component::TextEncoder2);
+        second.text = lora::merge(second.text.clone(), pairs, strength);
+    }
     Ok(adapter.len())
 }

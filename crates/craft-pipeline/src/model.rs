@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use burn::module::Module;
 use burn::tensor::Device;
 use craft_core::schedule::NoiseSchedule;
 use craft_nn::clip::{ClipTextConfig, ClipTextModel};
@@ -11,7 +12,10 @@ use craft_nn::tokenizer::ClipTokenizer;
 use craft_nn::unet::UNet2DConditionModel;
 use craft_nn::unet_config::UNetConfig;
 use craft_nn::vae::{AutoencoderKL, VaeConfig};
+use craft_nn::vae_tiles::VaeParts;
 use craft_nn::weights::{self, HostTensor, TensorMap, WeightError};
+use craft_store::StoreError;
+use craft_store::raw::RawReader;
 use craft_store::tensors::{self, Dtype, TensorRef};
 use craft_store::weights as files;
 
@@ -33,6 +37,8 @@ pub struct Model {
     pub vae: AutoencoderKL,
     /// Its config.
     pub vae_config: VaeConfig,
+    /// How its batches are cut up to save memory; whole unless changed.
+    pub vae_parts: VaeParts,
     /// The text encoder.
     pub text: ClipTextModel,
     /// The tokenizer.
@@ -65,11 +71,40 @@ fn host(read: BTreeMap<String, tensors::Tensor>) -> TensorMap {
     read.into_iter().map(|(name, t)| (name, host(t))).collect()
 }
 
-/// The weights of a component folder and the file, or index of shards, that they come from.
-fn read_weights(dir: &Path, stem: files::Stem) -> Result<(PathBuf, TensorMap)> {
+/// Opens the weights of a component folder; the path is that of the file or index of shards.
+fn open_weights(dir: &Path, stem: files::Stem) -> Result<(PathBuf, RawReader)> {
     let path = files::find(dir, stem)?;
-    let tensors = read_tensors(&path)?;
-    Ok((path, tensors))
+    let reader = RawReader::open(&path)?;
+    Ok((path, reader))
+}
+
+/// Why a network cannot be filled, before the path is known.
+enum Fault {
+    Weights(WeightError),
+    Store(StoreError),
+}
+
+impl From<WeightError> for Fault {
+    fn from(error: WeightError) -> Self {
+        Self::Weights(error)
+    }
+}
+
+impl Fault {
+    fn at(self, path: PathBuf) -> PipelineError {
+        match self {
+            Self::Weights(source) => PipelineError::Weights { path, source },
+            Self::Store(error) => error.into(),
+        }
+    }
+}
+
+/// Reads a network's weights, one tensor at a time.
+fn fill<M: Module>(net: M, dir: &Path) -> Result<M> {
+    let (path, mut reader) = open_weights(dir, files::DIFFUSERS)?;
+    let found = reader.shapes();
+    let read = |name: &str| reader.read_finite(name).map(|t| t.data).map_err(Fault::Store);
+    weights::load_with(net, &found, read).map_err(|fault| fault.at(path))
 }
 
 /// Writes a safetensors file with 32-bit values, atomically.
@@ -79,10 +114,6 @@ pub fn write_tensors(path: &Path, map: &TensorMap) -> Result<()> {
         .map(|(name, t)| (name.as_str(), t.shape.as_slice(), t.data.as_slice()))
         .collect();
     Ok(tensors::write(path, &refs, Dtype::F32, &Default::default())?)
-}
-
-fn weights_error(path: PathBuf) -> impl FnOnce(WeightError) -> PipelineError {
-    move |source| PipelineError::Weights { path, source }
 }
 
 /// Loads a tokenizer folder of either layout: `vocab.json` with `merges.txt`, or `tokenizer.json`.
@@ -110,9 +141,8 @@ pub fn load_unet(dir: &Path, device: &Device) -> Result<(UNet2DConditionModel, U
     let path = dir.join("config.json");
     let config = UNetConfig::from_json(&read_text(&path)?)
         .map_err(|source| PipelineError::Config { path, source })?;
-    let (path, tensors) = read_weights(dir, files::DIFFUSERS)?;
     let net = UNet2DConditionModel::new(&mut Init::zeros(device), &config);
-    Ok((weights::load(net, tensors).map_err(weights_error(path))?, config))
+    Ok((fill(net, dir)?, config))
 }
 
 /// Loads an autoencoder from a component folder.
@@ -120,9 +150,8 @@ pub fn load_vae(dir: &Path, device: &Device) -> Result<(AutoencoderKL, VaeConfig
     let path = dir.join("config.json");
     let config = VaeConfig::from_json(&read_text(&path)?)
         .map_err(|source| PipelineError::Config { path, source })?;
-    let (path, tensors) = read_weights(dir, files::DIFFUSERS)?;
     let net = AutoencoderKL::new(&mut Init::zeros(device), &config);
-    Ok((weights::load(net, tensors).map_err(weights_error(path))?, config))
+    Ok((fill(net, dir)?, config))
 }
 
 /// Loads a text encoder from a component folder.
@@ -130,8 +159,10 @@ pub fn load_text_encoder(dir: &Path, device: &Device) -> Result<ClipTextModel> {
     let path = dir.join("config.json");
     let config = ClipTextConfig::from_json(&read_text(&path)?)
         .map_err(|source| PipelineError::Config { path, source })?;
-    let (path, tensors) = read_weights(dir, files::TRANSFORMERS)?;
-    ClipTextModel::from_tensors(&config, tensors, device).map_err(weights_error(path))
+    let (path, mut reader) = open_weights(dir, files::TRANSFORMERS)?;
+    let found = reader.shapes();
+    let read = |name: &str| reader.read_finite(name).map(|t| t.data).map_err(Fault::Store);
+    ClipTextModel::from_reader(&config, found, device, read).map_err(|fault| fault.at(path))
 }
 
 impl Model {
@@ -179,6 +210,7 @@ impl Model {
             unet_config,
             vae,
             vae_config,
+            vae_parts: VaeParts::default(),
             text,
             tokenizer,
             second,

@@ -13,6 +13,7 @@ use crate::cache::WORDINGS;
 use crate::context::Context;
 use crate::error::{PipelineError, Result};
 use crate::rewards::{self, RunReward};
+use crate::source::{self, Found};
 use crate::stages::train::Arm;
 use crate::stages::{Run, evaluate, expand, generate, prompts, score, select, train, wording};
 
@@ -42,10 +43,11 @@ pub fn run(
 ) -> Result<Summary> {
     let recipe = Recipe::parse(recipe_text, overrides)?;
     let base = std::path::absolute(base).unwrap_or_else(|_| base.to_owned());
-    let plan = Plan::new(&recipe, &base, context)?;
+    let plan = Plan::new(&recipe, &base, commit_of(out).as_deref(), context)?;
     plan.check(&recipe, &base, Some(out), context)?;
     let folder = RunFolder::create_or_open(out, &recipe.to_toml())?;
-    craft_store::manifest::write_json(&folder.join("base.json"), &json!({ "base": base }))?;
+    let about = json!({ "base": base, "commit": plan.model.commit });
+    craft_store::manifest::write_json(&folder.join("base.json"), &about)?;
     execute(&folder, &recipe, &base, context, &plan, None)
 }
 
@@ -62,7 +64,7 @@ pub fn run_stage(run_dir: &Path, stage: &str, context: &Context<'_>) -> Result<(
     }
     let folder = RunFolder::open(run_dir)?;
     let (recipe, base) = recipe_of(&folder, run_dir)?;
-    let plan = Plan::new(&recipe, &base, context)?;
+    let plan = Plan::new(&recipe, &base, commit_of(run_dir).as_deref(), context)?;
     plan.check(&recipe, &base, Some(run_dir), context)?;
     execute(&folder, &recipe, &base, context, &plan, Some(stage)).map(|_| ())
 }
@@ -80,17 +82,28 @@ fn recipe_of(folder: &RunFolder, run_dir: &Path) -> Result<(Recipe, PathBuf)> {
 /// The recipe of a run and the folder of its base model.
 pub(crate) fn model_of(run_dir: &Path, context: &Context<'_>) -> Result<(Recipe, PathBuf)> {
     let (recipe, base) = recipe_of(&RunFolder::open(run_dir)?, run_dir)?;
-    let dir = model_dir(&recipe, &base, context)?;
-    Ok((recipe, dir))
+    let found = model(&recipe, &base, commit_of(run_dir).as_deref(), context)?;
+    Ok((recipe, found.dir))
 }
 
-fn model_dir(recipe: &Recipe, base: &Path, context: &Context<'_>) -> Result<PathBuf> {
+/// The commit of the hub that a run began with, and keeps whatever its branch does.
+fn commit_of(run_dir: &Path) -> Option<String> {
+    let about: Value = craft_store::manifest::read_json(&run_dir.join("base.json")).ok()?;
+    about["commit"].as_str().map(str::to_owned)
+}
+
+fn model(
+    recipe: &Recipe,
+    base: &Path,
+    commit: Option<&str>,
+    context: &Context<'_>,
+) -> Result<Found> {
     if recipe.model.path == "pocket" {
-        context.world("model.path")?.model_dir()
-    } else {
-        let config = recipe.model.config.as_deref().map(Path::new);
-        crate::source::resolve(&recipe.model.path, config, base, context.progress)
+        let dir = context.world("model.path")?.model_dir()?;
+        return Ok(Found { dir, commit: None });
     }
+    let config = recipe.model.config.as_deref().map(Path::new);
+    source::resolve(&recipe.model.path, config, base, commit, context.progress)
 }
 
 /// What a run would do, without doing it.
@@ -104,7 +117,7 @@ pub fn dry_run(
     context: &Context<'_>,
 ) -> Result<String> {
     let recipe = Recipe::parse(recipe_text, overrides)?;
-    let plan = Plan::new(&recipe, base, context)?;
+    let plan = Plan::new(&recipe, base, None, context)?;
     let n = plan.check(&recipe, base, None, context)?;
     let candidates = recipe.candidate_count(n.0);
     let evaluated =
@@ -122,19 +135,24 @@ pub fn dry_run(
 
 /// Folders that a run reads.
 pub(crate) struct Plan {
-    pub(crate) model_dir: PathBuf,
+    pub(crate) model: Found,
     pub(crate) rewards: Vec<RunReward>,
 }
 
 impl Plan {
-    pub(crate) fn new(recipe: &Recipe, base: &Path, context: &Context<'_>) -> Result<Self> {
+    pub(crate) fn new(
+        recipe: &Recipe,
+        base: &Path,
+        commit: Option<&str>,
+        context: &Context<'_>,
+    ) -> Result<Self> {
         if recipe.train.method != Method::Craft {
             return Err(PipelineError::Usage(
                 "train.method: this version trains \"craft\" only".to_owned(),
             ));
         }
-        let model_dir = model_dir(recipe, base, context)?;
-        Ok(Self { model_dir, rewards: rewards::of_recipe(&recipe.rewards, base, context)? })
+        let model = model(recipe, base, commit, context)?;
+        Ok(Self { model, rewards: rewards::of_recipe(&recipe.rewards, base, context)? })
     }
 
     fn disk(&self, candidates: usize) -> u64 {
@@ -157,7 +175,7 @@ impl Plan {
         }
         let dir = prompts_of(base, recipe, context)?;
         let device = burn::tensor::Device::flex();
-        let model = crate::model::Model::load(&self.model_dir, &device)?;
+        let model = crate::model::Model::load(&self.model.dir, &device)?;
         generate::options(&recipe.generate, &model)?;
         for reward in &self.rewards {
             rewards::load_source(&reward.name, &reward.source, &device)?;
@@ -197,7 +215,7 @@ fn execute(
     last: Option<&str>,
 ) -> Result<Summary> {
     let run = Run { folder, recipe, base, context: *context };
-    let model_hash = sha256_dir(&plan.model_dir)?;
+    let model_hash = sha256_dir(&plan.model.dir)?;
     let mut hashes = BTreeMap::new();
     for reward in &plan.rewards {
         hashes.insert(reward.name.clone(), reward.hash()?);
@@ -220,7 +238,7 @@ fn execute(
     }
     let train = prompted.counts.get("train").map_or(1, |n| *n as usize);
     craft_store::space::require_free(folder.path(), plan.disk(recipe.candidate_count(train)))?;
-    let generated = generate::run(&run, &plan.model_dir, &model_hash, &expanded)?;
+    let generated = generate::run(&run, &plan.model.dir, &model_hash, &expanded)?;
     note(&mut seconds, &generated);
     if until("generate") {
         return Ok(nothing());
@@ -236,12 +254,12 @@ fn execute(
         return Ok(nothing());
     }
     let inputs = [&generated, &selected];
-    let trained = train::run(&run, Arm::Craft, &plan.model_dir, &model_hash, inputs)?;
+    let trained = train::run(&run, Arm::Craft, &plan.model.dir, &model_hash, inputs)?;
     note(&mut seconds, &trained);
-    let mut models = vec![("base", plan.model_dir.clone()), ("tuned", folder.join("aligned"))];
+    let mut models = vec![("base", plan.model.dir.clone()), ("tuned", folder.join("aligned"))];
     let mut stages = vec![&prompted, &trained];
     let control = if recipe.control.enabled {
-        Some(train::run(&run, Arm::Control, &plan.model_dir, &model_hash, inputs)?)
+        Some(train::run(&run, Arm::Control, &plan.model.dir, &model_hash, inputs)?)
     } else {
         None
     };
@@ -271,6 +289,7 @@ fn execute(
     let json = json!({
         "code_version": env!("CARGO_PKG_VERSION"),
         "seed": recipe.seed,
+        "model": { "path": recipe.model.path, "commit": plan.model.commit },
         "seconds": seconds,
         "peak_rss_bytes": peak_rss_bytes(),
         "prompts": count(&prompted, "train"),

@@ -3,21 +3,28 @@
 use std::path::{Path, PathBuf};
 
 use craft_store::StoreError;
-use craft_store::hub::{Listener, Repo, RepoFile, RepoId, Settings};
+use craft_store::hub::{Listener, Repo, RepoFile, RepoId, Settings, provenance};
 use craft_store::weights::{DIFFUSERS, TRANSFORMERS};
-use serde_json::Value;
 
-use crate::architecture;
+use crate::architecture::{self, Architecture};
 use crate::context::Progress;
 use crate::error::{PipelineError, Result};
-use crate::model;
 use crate::single_file;
 
 /// Whose tokenizer single files are made for.
 const CLIP: &str = "openai/clip-vit-large-patch14";
 
+/// A model that was found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Found {
+    /// Its folder.
+    pub dir: PathBuf,
+    /// The commit of the repository that it comes from.
+    pub commit: Option<String>,
+}
+
 /// The folder of the model that `model` names, relative to `base`. `config` is a model folder that
-/// has the configs of a single file.
+/// has the configs of a single file; `commit` takes the place of a repository's branch.
 ///
 /// A folder or file of that name wins over a repository.
 ///
@@ -27,24 +34,35 @@ pub fn resolve(
     model: &str,
     config: Option<&Path>,
     base: &Path,
+    commit: Option<&str>,
     progress: &dyn Progress,
-) -> Result<PathBuf> {
+) -> Result<Found> {
     let path = base.join(model);
     if path.exists() {
-        return local(&path, config, base, progress);
+        return Ok(Found { dir: local(&path, config, base, progress)?, commit: None });
     }
-    let Some(id) = RepoId::parse(model) else {
+    let Some(mut id) = RepoId::parse(model) else {
         return Err(PipelineError::Input {
             path,
             message: "there is no such model; expected a model folder in the diffusers layout, a single-file checkpoint (.safetensors, .ckpt), a repository owner/name of the Hugging Face hub, or `pocket` for the embedded model".to_owned(),
         });
     };
-    let wanted = |repo: &Repo| wanted(&id, &repo.files);
-    let dir = snapshot(&Settings::from_env(), &id, &wanted, progress)?;
-    match &id.file {
-        Some(file) => local(&dir.join(file), config, base, progress),
-        None => local(&dir, config, base, progress),
+    if let Some(commit) = commit {
+        id.revision = commit.to_owned();
     }
+    let wanted = |repo: &Repo| wanted(&id, &repo.files);
+    let nor_here = |error| match error {
+        PipelineError::Store(StoreError::Hub { id, message, unreachable }) => {
+            let message =
+                format!("{message} (there is no local file or folder {} either)", path.display());
+            PipelineError::Store(StoreError::Hub { id, message, unreachable })
+        }
+        other => other,
+    };
+    let dir = snapshot(&Settings::from_env(), &id, &wanted, progress).map_err(nor_here)?;
+    let commit = provenance(&dir).map(|(_, commit)| commit);
+    let path = id.file.as_ref().map_or_else(|| dir.clone(), |file| dir.join(file));
+    Ok(Found { dir: local(&path, config, base, progress)?, commit })
 }
 
 fn local(
@@ -151,11 +169,9 @@ fn check_whole(repo: &Repo, wanted: &dyn Fn(&Repo) -> Result<Vec<String>>) -> Re
     if repo.id.file.is_some() || !repo.has("model_index.json") {
         return Ok(());
     }
-    let text = model::read_text(&repo.dir.join("model_index.json"))?;
-    let index: Value = serde_json::from_str(&text).unwrap_or_default();
-    for folder in COMPONENTS {
-        let there = paths.iter().any(|path| path.starts_with(&format!("{folder}/")));
-        if index[folder].is_array() && !there {
+    let xl = architecture::of_folder(&repo.dir)? != Architecture::StableDiffusion;
+    for folder in COMPONENTS.iter().filter(|folder| xl || !folder.ends_with("_2")) {
+        if !paths.iter().any(|path| path.starts_with(&format!("{folder}/"))) {
             return Err(hub_error(&repo.id, format!("{folder}/ is missing")));
         }
     }

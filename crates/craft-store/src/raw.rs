@@ -7,7 +7,7 @@ pub use safetensors::Dtype as Format;
 
 use crate::atomic::AtomicFile;
 use crate::error::{Result, StoreError};
-use crate::tensors::{TensorReader, head, to_f32};
+use crate::tensors::{Tensor, TensorReader, check_finite, head, to_f32};
 use crate::torch::TorchReader;
 use crate::weights;
 
@@ -113,6 +113,25 @@ impl RawReader {
             Open::Torch(file) => file.bytes(name)?,
         };
         Ok(Raw { shape, format, bytes })
+    }
+}
+
+impl RawReader {
+    /// Reads one tensor as f32 and refuses values that are not finite.
+    ///
+    /// # Errors
+    /// When it cannot be read or holds such a value.
+    pub fn read_finite(&mut self, name: &str) -> Result<Tensor> {
+        let raw = self.read(name)?;
+        let path = match &self.files[self.place.get(name).copied().unwrap_or(0)] {
+            Open::Safetensors(file) => file.path(),
+            Open::Torch(file) => file.path(),
+        };
+        let wrong = |m: String| StoreError::bad(path, format!("tensor `{name}`: {m}"));
+        let data = raw.to_f32().map_err(wrong)?;
+        let tensor = Tensor { shape: raw.shape, data };
+        check_finite(path, name, &tensor)?;
+        Ok(tensor)
     }
 }
 

@@ -224,17 +224,22 @@ pub fn read(path: &Path) -> Result<BTreeMap<String, Tensor>> {
 pub fn read_finite(path: &Path) -> Result<BTreeMap<String, Tensor>> {
     let tensors = read(path)?;
     for (name, tensor) in &tensors {
-        if let Some(place) = tensor.data.iter().position(|x| !x.is_finite()) {
-            return Err(StoreError::bad(
-                path,
-                format!(
-                    "tensor `{name}`: value {place} is {}: expected finite numbers; the file is damaged or was written by a diverged run",
-                    tensor.data[place]
-                ),
-            ));
-        }
+        check_finite(path, name, tensor)?;
     }
     Ok(tensors)
+}
+
+pub(crate) fn check_finite(path: &Path, name: &str, tensor: &Tensor) -> Result<()> {
+    match tensor.data.iter().position(|x| !x.is_finite()) {
+        None => Ok(()),
+        Some(place) => Err(StoreError::bad(
+            path,
+            format!(
+                "tensor `{name}`: value {place} is {}: expected finite numbers; the file is damaged or was written by a diverged run",
+                tensor.data[place]
+            ),
+        )),
+    }
 }
 
 /// A tensor to be written: its name, shape and values.

@@ -171,7 +171,8 @@ pub(crate) struct ScoreArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct SampleArgs {
-    /// Model folder in the diffusers layout, single-file checkpoint, or `pocket`
+    /// Model folder in the diffusers layout, single-file checkpoint, owner/name[@revision] on the
+    /// Hugging Face hub, or `pocket`
     #[arg(long, value_name = "MODEL")]
     pub(crate) model: String,
     /// Model folder whose configs and tokenizers a single-file checkpoint takes
@@ -213,6 +214,12 @@ pub(crate) struct SampleArgs {
     /// Initial noise: tensor `latents` [B,4,h,w] of unit normals
     #[arg(long, value_name = "FILE.safetensors")]
     pub(crate) latents: Option<PathBuf>,
+    /// Decode one picture at a time, which takes less memory
+    #[arg(long)]
+    pub(crate) vae_slicing: bool,
+    /// Decode large pictures in blended tiles, which takes less memory and changes them a little
+    #[arg(long)]
+    pub(crate) vae_tiling: bool,
     /// PNG file, or folder for several pictures [default: sample.png or samples/]
     #[arg(long, value_name = "FILE.png|DIR")]
     pub(crate) output: Option<PathBuf>,
@@ -249,7 +256,8 @@ pub(crate) enum Component {
 
 #[derive(Debug, Args)]
 pub(crate) struct ForwardArgs {
-    /// Model folder in the diffusers layout, single-file checkpoint, or `pocket`
+    /// Model folder in the diffusers layout, single-file checkpoint, owner/name[@revision] on the
+    /// Hugging Face hub, or `pocket`
     #[arg(long, value_name = "MODEL")]
     pub(crate) model: String,
     /// Model folder whose configs and tokenizers a single-file checkpoint takes
@@ -264,6 +272,9 @@ pub(crate) struct ForwardArgs {
     /// Where the tensors that come out are written
     #[arg(long = "out", value_name = "Y.safetensors")]
     pub(crate) output: PathBuf,
+    /// vae-encode, vae-decode: in blended tiles of the model's size
+    #[arg(long)]
+    pub(crate) vae_tiling: bool,
     /// unet: also `loss`, the weighted squared error to `target` with `weight`
     #[arg(long)]
     pub(crate) loss: bool,
@@ -314,7 +325,8 @@ pub(crate) enum BenchKind {
 pub(crate) struct BenchArgs {
     /// What to measure
     pub(crate) kind: BenchKind,
-    /// Model folder in the diffusers layout, single-file checkpoint, or `pocket`
+    /// Model folder in the diffusers layout, single-file checkpoint, owner/name[@revision] on the
+    /// Hugging Face hub, or `pocket`
     #[arg(long, value_name = "MODEL", default_value = "pocket")]
     pub(crate) model: String,
     /// Model folder whose configs and tokenizers a single-file checkpoint takes

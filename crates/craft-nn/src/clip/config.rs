@@ -1,9 +1,11 @@
 //! Shapes of CLIP networks, from transformers' `config.json`.
 
-use serde::Deserialize;
-use serde_json::Value;
+use std::collections::BTreeMap;
 
-use crate::config::ConfigError;
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use crate::config::{ConfigError, check_rest};
 use crate::ops::Act;
 
 /// Shape of a CLIP text encoder. Absent keys have transformers' defaults.
@@ -33,6 +35,66 @@ pub struct ClipTextConfig {
     pub projection_dim: usize,
 }
 
+/// The keys of [`ClipTextConfig`].
+const TEXT_KEYS: [&str; 10] = [
+    "vocab_size",
+    "hidden_size",
+    "intermediate_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "max_position_embeddings",
+    "hidden_act",
+    "layer_norm_eps",
+    "eos_token_id",
+    "projection_dim",
+];
+
+/// Keys that transformers writes and that do not change what the network computes: initialisation,
+/// dropout of training, generation of text, number formats.
+const NO_EFFECT: [&str; 29] = [
+    "architectures",
+    "attention_dropout",
+    "bos_token_id",
+    "dropout",
+    "dtype",
+    "gradient_checkpointing",
+    "id2label",
+    "initializer_factor",
+    "initializer_range",
+    "label2id",
+    "length_penalty",
+    "logit_scale_init_value",
+    "max_length",
+    "num_beam_groups",
+    "num_beams",
+    "num_return_sequences",
+    "output_attentions",
+    "output_hidden_states",
+    "pad_token_id",
+    "repetition_penalty",
+    "return_dict",
+    "temperature",
+    "tie_word_embeddings",
+    "top_k",
+    "top_p",
+    "torch_dtype",
+    "transformers_version",
+    "typical_p",
+    "use_cache",
+];
+
+/// Whether a value switches its key off: null, false, 0, empty.
+fn is_off(value: &Value) -> bool {
+    match value {
+        Value::Null | Value::Bool(false) => true,
+        Value::Number(n) => n.as_f64() == Some(0.0),
+        Value::String(text) => text.is_empty(),
+        Value::Array(items) => items.is_empty(),
+        Value::Object(items) => items.is_empty(),
+        Value::Bool(true) => false,
+    }
+}
+
 impl Default for ClipTextConfig {
     fn default() -> Self {
         Self {
@@ -56,8 +118,12 @@ impl ClipTextConfig {
     /// # Errors
     /// When it is not JSON of that form, or describes a network that cannot be built.
     pub fn from_json(json: &str) -> Result<Self, ConfigError> {
+        let mut rest: BTreeMap<String, Value> = parse("CLIPTextModel", json)?;
         let config: Self = parse("CLIPTextModel", json)?;
         config.check()?;
+        rest.retain(|key, value| !TEXT_KEYS.contains(&key.as_str()) && !is_off(value));
+        let models = [json!("clip_text_model"), json!("clip")];
+        check_rest("CLIPTextModel", &rest, &[("model_type", &models)], &NO_EFFECT)?;
         Ok(config)
     }
 
@@ -319,6 +385,8 @@ mod tests {
             (r#"{"hidden_size": 0}"#, "hidden_size"),
             (r#"{"num_hidden_layers": 0}"#, "num_hidden_layers"),
             (r#"{"hidden_act": "silu"}"#, "hidden_act"),
+            (r#"{"model_type": "t5"}"#, "model_type"),
+            (r#"{"use_relative_positions": true}"#, "use_relative_positions"),
         ] {
             let message = ClipTextConfig::from_json(json).unwrap_err().to_string();
             assert!(message.contains(key), "{message}");

@@ -17,24 +17,28 @@ pub use encoder::{ClipAttention, ClipEncoder, ClipEncoderLayer, ClipMlp};
 pub use text::{ClipTextModel, ClipTextOutput, TextEmbeddings, TextTransformer};
 pub use vision::{ClipVisionModel, ClipVisionOutput, VisionEmbeddings, VisionTransformer};
 
+use std::collections::BTreeMap;
+
 use crate::init::Init;
 use crate::layers::Linear;
 use crate::weights::{HostTensor, TensorMap};
 
 /// Removes the index buffers (`*.position_ids`) that older files carry; they hold no weights.
-pub fn drop_buffers(tensors: &mut TensorMap) {
+pub fn drop_buffers<T>(tensors: &mut BTreeMap<String, T>) {
     tensors.retain(|name, _| name != "position_ids" && !name.ends_with(".position_ids"));
 }
 
 /// Puts the tower's name before the names of a tower that was saved alone: transformers 5 writes
-/// `CLIPTextModel` and `CLIPVisionModel` without it, earlier versions with it.
-fn name_tower(tensors: &mut TensorMap, tower: &str) {
-    if tensors.keys().any(|name| name.starts_with("embeddings.")) {
+/// `CLIPTextModel` and `CLIPVisionModel` without it, earlier versions with it. Returns whether it did.
+fn name_tower<T>(tensors: &mut BTreeMap<String, T>, tower: &str) -> bool {
+    let alone = tensors.keys().any(|name| name.starts_with("embeddings."));
+    if alone {
         *tensors = std::mem::take(tensors)
             .into_iter()
             .map(|(name, tensor)| (format!("{tower}.{name}"), tensor))
             .collect();
     }
+    alone
 }
 
 /// A linear map with normal weights and, where it has one, a zero bias.

@@ -1,5 +1,7 @@
 //! The text encoder.
 
+use std::collections::BTreeMap;
+
 use burn::module::Module;
 use burn::tensor::{Device, Int, Tensor, TensorData};
 
@@ -138,6 +140,26 @@ impl ClipTextModel {
         name_tower(&mut tensors, "text_model");
         let projection = tensors.contains_key("text_projection.weight");
         weights::load(Self::new(&mut Init::zeros(device), config, projection), tensors)
+    }
+
+    /// [`ClipTextModel::from_tensors`] with tensors that are read one at a time. `found`: names and shapes
+    /// of all that can be read.
+    ///
+    /// # Errors
+    /// When names or shapes differ from what the config describes, or the first error of `read`.
+    pub fn from_reader<E: From<WeightError>>(
+        config: &ClipTextConfig,
+        mut found: BTreeMap<String, Vec<usize>>,
+        device: &Device,
+        mut read: impl FnMut(&str) -> Result<Vec<f32>, E>,
+    ) -> Result<Self, E> {
+        drop_buffers(&mut found);
+        let alone = name_tower(&mut found, "text_model");
+        let projection = found.contains_key("text_projection.weight");
+        let net = Self::new(&mut Init::zeros(device), config, projection);
+        weights::load_with(net, &found, |name| {
+            read(if alone { name.strip_prefix("text_model.").unwrap_or(name) } else { name })
+        })
     }
 
     /// Token ids `[B, L]`, `L` at most `max_position_embeddings`, to states.

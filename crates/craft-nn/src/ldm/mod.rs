@@ -19,6 +19,7 @@ use thiserror::Error;
 
 pub use configs::{Configs, Given};
 pub use inspect::{Checkpoint, inspect};
+pub(crate) use names::unet_names;
 pub use names::{Names, Piece, Skeleton, Take};
 
 /// Shapes of tensors by name.

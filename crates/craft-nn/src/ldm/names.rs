@@ -61,6 +61,28 @@ impl Skeleton {
     }
 }
 
+/// What ends a UNet's name in a file, by the names of its parameters in diffusers; for LoRA files, which
+/// name modules of one network. `None` where such files have no place for a parameter.
+pub(crate) fn unet_names<'a>(
+    parameters: impl Iterator<Item = &'a String> + Clone,
+) -> impl Fn(&str) -> Option<String> {
+    let has = |wanted: String| parameters.clone().any(|name| *name == wanted);
+    let count = |name: &dyn Fn(usize) -> String| (0..).take_while(|n| has(name(*n))).count();
+    let levels = count(&|n| format!("down_blocks.{n}.resnets.0.conv1.weight"));
+    let attends = |way: &str, n| has(format!("{way}_blocks.{n}.attentions.0.norm.weight"));
+    let skeleton = Skeleton {
+        layers: (0..levels)
+            .map(|level| count(&|n| format!("down_blocks.{level}.resnets.{n}.conv1.weight")))
+            .collect(),
+        down_attention: (0..levels).map(|n| attends("down", n)).collect(),
+        up_attention: (0..levels).map(|n| attends("up", n)).collect(),
+        vae_levels: 0,
+        vae_layers: 0,
+    };
+    let table = unet(&skeleton);
+    move |parameter| replace(&table.backward, parameter)
+}
+
 const UNET: &str = "model.diffusion_model.";
 const VAE: &str = "first_stage_model.";
 

@@ -4,7 +4,7 @@
 use rand_chacha::ChaCha8Rng;
 use rand_core::{Rng, SeedableRng};
 
-use super::{Adapter, Pair, kohya_module};
+use super::{Adapter, Component, Pair, kohya_module};
 use crate::weights::{HostTensor, TensorMap};
 
 /// Passes over the matrix; the error of the subspace falls with the power 2·passes of the ratio of
@@ -87,10 +87,16 @@ fn norm(vector: &[f64]) -> f64 {
 }
 
 impl Adapter {
-    /// Tensors in kohya's names: `lora_unet_….lora_down.weight`, `.lora_up.weight`, `.alpha`.
+    /// Tensors in kohya's names: `lora_unet_….lora_down.weight`, `.lora_up.weight`, `.alpha`. An adapter of
+    /// a second text encoder is one of SDXL.
     pub fn to_kohya(&self) -> TensorMap {
+        self.to_kohya_of(self.components.contains_key(&Component::TextEncoder2))
+    }
+
+    /// [`Adapter::to_kohya`], for SDXL or not.
+    pub fn to_kohya_of(&self, xl: bool) -> TensorMap {
         self.write(|component, module, part| {
-            let name = kohya_module(component, module);
+            let name = kohya_module(component, module, xl);
             Some(format!("{name}.{}", ["lora_down.weight", "lora_up.weight", "alpha"][part]))
         })
     }
@@ -109,7 +115,7 @@ impl Adapter {
         })
     }
 
-    fn write(&self, name: impl Fn(super::Component, &str, usize) -> Option<String>) -> TensorMap {
+    fn write(&self, name: impl Fn(Component, &str, usize) -> Option<String>) -> TensorMap {
         let mut out = TensorMap::new();
         for (component, pairs) in &self.components {
             for (parameter, pair) in pairs {

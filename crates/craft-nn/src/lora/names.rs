@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use crate::ldm::unet_names;
+
 /// Parameter names and shapes of a network.
 pub(super) type Shapes = BTreeMap<String, Vec<usize>>;
 
@@ -22,7 +24,7 @@ impl Component {
         ["unet", "text_encoder", "text_encoder_2"][self as usize]
     }
 
-    /// Prefixes of underscored keys; the first one is written.
+    /// Prefixes of underscored keys, that of SDXL last.
     pub fn kohya_prefixes(self) -> &'static [&'static str] {
         match self {
             Self::Unet => &["lora_unet"],
@@ -33,9 +35,12 @@ impl Component {
 }
 
 /// The underscored name of a module, such as
-/// `lora_unet_mid_block_attentions_0_proj_in` for `mid_block.attentions.0.proj_in`.
-pub fn kohya_module(component: Component, module: &str) -> String {
-    format!("{}_{}", component.kohya_prefixes()[0], module.replace('.', "_"))
+/// `lora_unet_mid_block_attentions_0_proj_in` for `mid_block.attentions.0.proj_in`. In SDXL (`xl`) the
+/// first text encoder is `lora_te1`, elsewhere `lora_te`.
+pub fn kohya_module(component: Component, module: &str, xl: bool) -> String {
+    let prefixes = component.kohya_prefixes();
+    let prefix = prefixes[usize::from(xl).min(prefixes.len() - 1)];
+    format!("{prefix}_{}", module.replace('.', "_"))
 }
 
 /// Which parameter a module of a file stands for.
@@ -49,12 +54,22 @@ impl Table {
     pub(super) fn new(model: &[(Component, Shapes)]) -> Self {
         let mut table = Self(BTreeMap::new());
         for (component, shapes) in model {
+            let original = unet_names(shapes.keys());
             for (parameter, shape) in shapes {
                 let Some(module) = parameter.strip_suffix(".weight") else { continue };
                 if !matches!(shape.len(), 2 | 4) || module.ends_with("embedding") {
                     continue;
                 }
                 table.add(*component, module, parameter);
+                // sd-scripts names SDXL's modules as the original code does.
+                if *component == Component::Unet
+                    && let Some(name) = original(parameter)
+                {
+                    let module = name.trim_end_matches(".weight");
+                    table.add_name(*component, format!("diffusion_model.{module}"), parameter);
+                    let flat = format!("lora_unet_{}", module.replace('.', "_"));
+                    table.add_name(*component, flat, parameter);
+                }
                 // transformers 5 writes the text encoder's names without this level.
                 if let Some(short) = module.strip_prefix("text_model.") {
                     table.add(*component, short, parameter);
@@ -72,11 +87,15 @@ impl Table {
         let flat = module.replace('.', "_");
         names.extend(component.kohya_prefixes().iter().map(|p| format!("{p}_{flat}")));
         for name in names {
-            let targets = self.0.entry(name).or_default();
-            let target = (component, parameter.to_owned());
-            if !targets.contains(&target) {
-                targets.push(target);
-            }
+            self.add_name(component, name, parameter);
+        }
+    }
+
+    fn add_name(&mut self, component: Component, name: String, parameter: &str) {
+        let targets = self.0.entry(name).or_default();
+        let target = (component, parameter.to_owned());
+        if !targets.contains(&target) {
+            targets.push(target);
         }
     }
 
@@ -107,6 +126,25 @@ mod tests {
     use super::*;
 
     #[test]
+    fn names_of_the_original_code_are_known() {
+        let names = [
+            "down_blocks.0.resnets.0.conv1.weight",
+            "down_blocks.1.resnets.0.conv1.weight",
+            "down_blocks.1.attentions.0.norm.weight",
+            "down_blocks.1.attentions.0.proj_in.weight",
+        ];
+        let shapes: Shapes = names.iter().map(|n| ((*n).to_owned(), vec![2, 2])).collect();
+        let table = Table::new(&[(Component::Unet, shapes)]);
+        let target = [(Component::Unet, names[3].to_owned())];
+        for name in
+            ["lora_unet_input_blocks_3_1_proj_in", "diffusion_model.input_blocks.3.1.proj_in"]
+        {
+            assert_eq!(table.find(name), target, "{name}");
+        }
+        assert_eq!(table.find("lora_unet_input_blocks_1_0_in_layers_2").len(), 1);
+    }
+
+    #[test]
     fn names_are_those_of_both_dialects() {
         let shapes = |names: &[&str]| names.iter().map(|n| ((*n).to_owned(), vec![2, 2])).collect();
         let table = Table::new(&[
@@ -123,7 +161,7 @@ mod tests {
         }
         assert!(table.find("lora_te2_text_model_x_q_proj").is_empty());
         assert_eq!(
-            kohya_module(Component::Unet, "mid_block.attentions.0.proj_in"),
+            kohya_module(Component::Unet, "mid_block.attentions.0.proj_in", true),
             "lora_unet_mid_block_attentions_0_proj_in"
         );
     }

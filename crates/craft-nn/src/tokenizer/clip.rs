@@ -52,6 +52,11 @@ pub enum TokenizerError {
         /// The token.
         token: String,
     },
+    /// A token beyond CLIP's own.
+    #[error(
+        "the tokenizer adds the token `{0}`, as textual inversion does, which is not supported; expected CLIP's own tokens: use the model's original tokenizer"
+    )]
+    Added(String),
     /// Too short to hold anything.
     #[error("model_max_length is {0}; expected at least 3, to hold begin, a word and end")]
     Length(usize),
@@ -119,6 +124,8 @@ impl ClipTokenizer {
             )));
         }
         let mut vocab = whole.model.vocab;
+        let added = whole.added_tokens.iter().map(|token| &token.content);
+        refuse_added(added, &vocab)?;
         vocab.extend(whole.added_tokens.into_iter().map(|token| (token.content, token.id)));
         let merges =
             whole.model.merges.into_iter().map(RawMerge::pair).collect::<Result<_, _>>()?;
@@ -160,6 +167,13 @@ impl ClipTokenizer {
     ) -> Result<Self, TokenizerError> {
         let config = parse_object("tokenizer_config.json", tokenizer_config)?;
         let map = parse_object("special_tokens_map.json", special_tokens_map)?;
+        let added = config.get("added_tokens_decoder").and_then(Value::as_object);
+        let added: Vec<String> = added
+            .into_iter()
+            .flat_map(|map| map.values())
+            .filter_map(|v| token_text(Some(v)))
+            .collect();
+        refuse_added(added.iter(), &vocab)?;
         let special = |key: &str, default: &str| {
             let from_map = token_text(map.get(key));
             let from_config = token_text(config.get(key));
@@ -330,6 +344,18 @@ fn build(
     ])));
     tokenizer.add_special_tokens(specials.map(|token| AddedToken::from(token, true)))?;
     Ok(tokenizer)
+}
+
+/// Refuses added tokens that are neither in the vocabulary nor marks of begin and end.
+fn refuse_added<'a>(
+    mut added: impl Iterator<Item = &'a String>,
+    vocab: &BTreeMap<String, u32>,
+) -> Result<(), TokenizerError> {
+    let own = |t: &str| vocab.contains_key(t) || (t.starts_with("<|") && t.ends_with("|>"));
+    match added.find(|token| !own(token)) {
+        Some(token) => Err(TokenizerError::Added(token.clone())),
+        None => Ok(()),
+    }
 }
 
 fn parse_vocab(json: &str) -> Result<BTreeMap<String, u32>, TokenizerError> {

@@ -109,7 +109,7 @@ impl Plan {
         if pairs == 0 {
             return Err(PipelineError::Usage("--pairs is 0: expected at least 1".to_owned()));
         }
-        let run = RunPlan::new(&recipe, base, context)?;
+        let run = RunPlan::new(&recipe, base, None, context)?;
         let (train, eval) = run.check(&recipe, base, None, context)?;
         let mut entries = Vec::new();
         for variant in variants(options, train, recipe.expand.variants)? {
@@ -132,7 +132,7 @@ impl Plan {
             curve_prompts: CURVE_PROMPTS.min(eval),
             search_prompts: SEARCH_PROMPTS,
             decisive,
-            model_dir: run.model_dir,
+            model_dir: run.model.dir,
             rewards: run.rewards,
             recipe,
         })

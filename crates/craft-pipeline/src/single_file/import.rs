@@ -266,7 +266,9 @@ fn tokenizers(
     }
     let mut all = Tokenizers::new();
     for (folder, text, pads_with_zero) in wanted {
-        if let Some(dir) = config.map(|c| c.join(folder)).filter(|d| d.join("vocab.json").is_file())
+        if let Some(dir) = config
+            .map(|c| c.join(folder))
+            .filter(|d| ["vocab.json", "tokenizer.json"].iter().any(|name| d.join(name).is_file()))
         {
             all.insert(folder, read_files(&dir)?);
             continue;

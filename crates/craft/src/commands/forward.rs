@@ -9,6 +9,8 @@ use craft_diffusion::optimizer::{self, GradMap};
 use craft_nn::clip::ClipTextConfig;
 use craft_nn::unet::AddedCondition;
 use craft_nn::unet_config::UNetConfig;
+use craft_nn::vae::VaeConfig;
+use craft_nn::vae_tiles::{Tiles, VaeParts};
 use craft_nn::weights;
 use craft_pipeline::model::{load_text_encoder, load_unet, load_vae};
 use craft_store::tensors::{self, Dtype, TensorReader};
@@ -17,6 +19,10 @@ use super::{App, model_dir};
 use crate::cli::{Component, ForwardArgs};
 use crate::exit::{input, usage};
 use crate::interrupt;
+
+fn parts(args: &ForwardArgs, config: &VaeConfig) -> VaeParts {
+    VaeParts { slicing: false, tiles: args.vae_tiling.then(|| Tiles::of(config)) }
+}
 
 type Output = BTreeMap<String, tensors::Tensor>;
 
@@ -43,14 +49,16 @@ pub(super) fn forward(app: &App, args: &ForwardArgs) -> anyhow::Result<()> {
                     x.shape
                 )));
             }
-            let (mean, logvar) = vae.encode(to_device(x, &app.device));
+            let x = to_device(x, &app.device);
+            let (mean, logvar) = parts(args, &config).encode(&vae, x);
             put(&mut out, "mean", mean);
             put(&mut out, "logvar", logvar);
         }
         Component::VaeDecode => {
             let (vae, config) = load_vae(&dir.join("vae"), &app.device)?;
             let x = file.floats("sample", [None, Some(config.latent_channels), None, None])?;
-            put(&mut out, "sample", vae.decode(to_device::<4>(x, &app.device)));
+            let x = to_device::<4>(x, &app.device);
+            put(&mut out, "sample", parts(args, &config).decode(&vae, x));
         }
         Component::TextEncoder => text(app, &dir.join("text_encoder"), &mut file, &mut out)?,
         Component::TextEncoder2 => text(app, &dir.join("text_encoder_2"), &mut file, &mut out)?,

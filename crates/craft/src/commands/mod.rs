@@ -88,5 +88,5 @@ fn model_dir(app: &App, model: &str, config: Option<&Path>) -> anyhow::Result<Pa
         return pocket::assets();
     }
     let progress = Reporter::new(app.level);
-    Ok(source::resolve(model, config, Path::new(""), &progress)?)
+    Ok(source::resolve(model, config, Path::new(""), None, &progress)?.dir)
 }

@@ -7,6 +7,7 @@ use craft_core::TorchRng;
 use craft_core::rng::Key;
 use craft_core::schedule::SigmaSpacing;
 use craft_diffusion::sampler::Scheduler;
+use craft_nn::vae_tiles::Tiles;
 use craft_pipeline::draw::{DrawOptions, Job, StepNoise, draw};
 use craft_pipeline::{Model, Progress};
 use craft_store::tensors::{self, Dtype, TensorReader};
@@ -43,6 +44,8 @@ pub(super) fn sample(app: &App, args: &SampleArgs) -> anyhow::Result<()> {
     plan.scheduler
         .sampler(&model.schedule, plan.steps)
         .map_err(|error| usage(format!("--scheduler {}: {error}", plan.scheduler.name())))?;
+    model.vae_parts.slicing = args.vae_slicing;
+    model.vae_parts.tiles = args.vae_tiling.then(|| Tiles::of(&model.vae_config));
     let (height, width) = size(args, &model, noise.as_ref())?;
     let [c, h, w] = model.latent_shape(height, width);
     if let (Some(noise), Some(file)) = (&noise, &args.latents)
