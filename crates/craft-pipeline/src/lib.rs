@@ -9,6 +9,7 @@ pub mod error;
 pub mod export;
 pub mod lora;
 pub mod model;
+mod networks;
 pub mod recipes;
 pub mod rewards;
 pub mod run;

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use craft_core::Recipe;
-use craft_core::recipe::Method;
+use craft_core::recipe::{Method, TrainMode};
+use craft_nn::weights;
 use craft_store::hash::sha256_dir;
 use craft_store::{Manifest, RunFolder};
 use serde_json::{Value, json};
@@ -76,11 +77,14 @@ fn recipe_of(folder: &RunFolder, run_dir: &Path) -> Result<(Recipe, PathBuf)> {
     Ok((recipe, base))
 }
 
-/// The recipe of a run and the folder of its base model.
-pub(crate) fn model_of(run_dir: &Path, context: &Context<'_>) -> Result<(Recipe, PathBuf)> {
+/// The recipe of a run, the folder that its paths are relative to, and the folder of its base model.
+pub(crate) fn model_of(
+    run_dir: &Path,
+    context: &Context<'_>,
+) -> Result<(Recipe, PathBuf, PathBuf)> {
     let (recipe, base) = recipe_of(&RunFolder::open(run_dir)?, run_dir)?;
     let dir = model_dir(&recipe, &base, context)?;
-    Ok((recipe, dir))
+    Ok((recipe, base, dir))
 }
 
 fn model_dir(recipe: &Recipe, base: &Path, context: &Context<'_>) -> Result<PathBuf> {
@@ -144,7 +148,11 @@ impl Plan {
     fn check(&self, recipe: &Recipe, base: &Path, context: &Context<'_>) -> Result<(usize, usize)> {
         let dir = prompts_of(base, recipe, context)?;
         let device = burn::tensor::Device::flex();
-        let model = crate::model::Model::load(&self.model_dir, &device)?;
+        let model = crate::lora::base_model(recipe, base, &self.model_dir)?;
+        if recipe.train.mode == TrainMode::Lora {
+            let (unet, text) = (weights::shapes(&model.unet), weights::shapes(&model.text));
+            crate::networks::fresh_factors(&recipe.train.lora, recipe.seed, &unet, &text)?;
+        }
         generate::options(&recipe.generate, &model)?;
         for reward in &self.rewards {
             rewards::load_reward(&reward.name, &reward.dir, &device)?;
@@ -184,7 +192,7 @@ fn execute(
     last: Option<&str>,
 ) -> Result<Summary> {
     let run = Run { folder, recipe, base, context: *context };
-    let model_hash = sha256_dir(&plan.model_dir)?;
+    let model_hash = crate::lora::base_hash(recipe, base, &plan.model_dir)?;
     let mut hashes = BTreeMap::new();
     for reward in &plan.rewards {
         hashes.insert(reward.name.clone(), sha256_dir(&reward.dir)?);

@@ -42,6 +42,11 @@ impl Stem {
         names
     }
 
+    /// The name of one safetensors file.
+    pub fn file(self) -> String {
+        format!("{}.safetensors", self.safetensors)
+    }
+
     /// Whether a file of a component's folder belongs to its weights, in any layout: variants,
     /// shards and indices among them.
     pub fn owns(self, name: &std::ffi::OsStr) -> bool {

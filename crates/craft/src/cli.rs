@@ -244,7 +244,8 @@ pub(crate) struct ExportArgs {
     /// New file, or folder for `diffusers`
     #[arg(long, value_name = "PATH")]
     pub(crate) out: PathBuf,
-    /// Rank of the LoRA that comes nearest to the change of the weights
+    /// Rank of the LoRA that comes nearest to the change of the weights; a run that trained a LoRA
+    /// has its own
     #[arg(long, value_name = "N", default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub(crate) rank: u16,
 }

@@ -7,11 +7,13 @@
 mod convert;
 mod document;
 mod fields;
+mod lora;
 mod validate;
 
 use serde::{Deserialize, Serialize};
 
 pub use document::apply_override;
+pub use lora::{LoraInit, LoraSection};
 
 use crate::reward::RewardName;
 use crate::select::{Indicator, Sign, Statistics, Total};
@@ -101,6 +103,9 @@ pub struct Recipe {
 pub struct ModelSection {
     /// A model folder in the layout of diffusers.
     pub path: String,
+    /// LoRA files merged into the model before anything else, `FILE` or `FILE:SCALE`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub lora: Vec<String>,
 }
 
 /// Where prompts come from.
@@ -375,12 +380,43 @@ pub enum Method {
     Kto,
 }
 
+/// What training changes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum TrainMode {
+    /// Every parameter of the denoiser.
+    #[default]
+    Full,
+    /// Low-rank factors beside frozen weights; see [`LoraSection`].
+    Lora,
+}
+
+/// Number format of the weights of the denoiser.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Precision {
+    /// 32 bits.
+    #[default]
+    F32,
+    /// bfloat16 weights, computing and everything else in 32 bits: frozen weights take half the
+    /// memory; trained ones have an f32 master copy beside them.
+    Bf16,
+}
+
 /// `[train]`
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct TrainSection {
     /// The method.
     pub method: Method,
+    /// Every parameter, or low-rank factors.
+    pub mode: TrainMode,
+    /// Number format of the denoiser's weights.
+    pub precision: Precision,
+    /// Whether the backward pass computes each block of the denoiser once more instead of keeping
+    /// what is inside: much less memory for about a third more time. The results are the same up to
+    /// rounding.
+    pub gradient_checkpointing: bool,
     /// Optimiser steps.
     pub steps: usize,
     /// Samples per step.
@@ -423,12 +459,17 @@ pub struct TrainSection {
     pub checkpoint_every: usize,
     /// Consecutive steps with a non-finite loss or gradient that end the run.
     pub max_nonfinite_steps: usize,
+    /// Of `mode = "lora"`.
+    pub lora: LoraSection,
 }
 
 impl Default for TrainSection {
     fn default() -> Self {
         Self {
             method: Method::default(),
+            mode: TrainMode::default(),
+            precision: Precision::default(),
+            gradient_checkpointing: false,
             steps: 120,
             batch: 128,
             micro_batch: None,
@@ -448,6 +489,7 @@ impl Default for TrainSection {
             min_snr_gamma: None,
             checkpoint_every: 20,
             max_nonfinite_steps: 3,
+            lora: LoraSection::default(),
         }
     }
 }

@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 
 use crate::draw::{DrawOptions, Job, StepNoise, draw};
 use crate::error::Result;
-use crate::model::Model;
+use crate::lora::arm_model;
 use crate::rewards::{RunReward, load_reward};
 use crate::stages::generate::options;
 use crate::stages::{Outcome, Run, inputs, score};
@@ -59,8 +59,11 @@ pub(crate) fn run(
         run.context.progress.start("evaluate", pictures, "images");
         let mut all = Vec::new();
         let mut statistics: BTreeMap<&str, Value> = BTreeMap::new();
+        // The base model comes first.
+        let base_dir = models.first().map_or(Path::new(""), |(_, dir)| dir);
         for (name, dir) in models {
-            let (rows, numbers) = one_model(run, writer, name, dir, &prompts, rewards)?;
+            let model = (*name, dir.as_path(), base_dir);
+            let (rows, numbers) = one_model(run, writer, model, &prompts, rewards)?;
             all.extend(rows);
             statistics.insert(name, numbers);
         }
@@ -89,8 +92,7 @@ pub(crate) fn run(
 fn one_model(
     run: &Run<'_>,
     writer: &StageWriter,
-    name: &str,
-    dir: &Path,
+    (name, dir, base_dir): (&str, &Path, &Path),
     prompts: &[Prompt],
     rewards: &[RunReward],
 ) -> Result<(Vec<SampleRow>, Value)> {
@@ -103,7 +105,7 @@ fn one_model(
     }
     run.context.check()?;
     let recipe = run.recipe;
-    let model = Model::load(dir, &Device::flex())?;
+    let model = arm_model(recipe, run.base, base_dir, dir)?;
     let options = DrawOptions {
         steps: recipe.evaluate_steps(),
         guidance_scale: recipe.evaluate_guidance_scale(),

@@ -36,8 +36,7 @@ pub(super) fn export(app: &App, args: &ExportArgs) -> anyhow::Result<()> {
     let what = match format {
         Format::Diffusers => "model folder".to_owned(),
         _ => format!(
-            "LoRA of rank {} on {} parameters, {:.1} % of the squared change",
-            args.rank,
+            "LoRA on {} parameters, {:.1} % of the squared change",
             done.adapted,
             100.0 * done.captured
         ),
