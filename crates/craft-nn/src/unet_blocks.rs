@@ -66,6 +66,19 @@ fn add<const D: usize>(sum: &mut Option<Tensor<D>>, more: Option<Tensor<D>>) {
     };
 }
 
+/// Values that a training pass keeps between forward and backward pass, for one picture.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Kept {
+    /// Of one backward pass over the whole network.
+    pub whole: usize,
+    /// Of [`UNet2DConditionModel::backward_by_block`].
+    pub by_block: usize,
+}
+
+/// Values of a feature map inside a transformer layer that its backward pass reads, for each channel
+/// and pixel: three norms, queries, keys and values, outputs of attention, the gated part (12) and sums.
+const PER_LAYER: usize = 24;
+
 /// What a backward pass gives beside the gradients of parameters.
 #[derive(Clone, Debug)]
 pub struct Backward {
@@ -103,6 +116,42 @@ impl UNet2DConditionModel {
         }
         steps.push(plain(Block::Output(&self.conv_norm_out, &self.conv_out)));
         steps
+    }
+
+    /// Values kept for one picture with latents of `height` by `width`, counted from the shapes of the
+    /// layers: what the operations' backward passes read. Temporary values come on top.
+    pub fn kept_values(&self, height: usize, width: usize) -> Kept {
+        let (mut whole, mut inputs, mut largest) = (0, 0, 0);
+        let mut pixels = height * width;
+        for step in self.steps() {
+            let (inner, output) = match step.block {
+                Block::Input(conv) => (0, pixels * conv.weight.dims()[0]),
+                Block::Resnet(block) | Block::Joined(block) => {
+                    let [input, output] = block.channels();
+                    let joined = matches!(step.block, Block::Joined(_));
+                    let input = input * if joined { 2 } else { 1 };
+                    (pixels * (input + 2 * output), pixels * output)
+                }
+                Block::Attention(block) => {
+                    let [channels, layers] = block.channels_and_layers();
+                    let inner = pixels * channels * (PER_LAYER * layers + 4);
+                    (inner, pixels * channels)
+                }
+                Block::Down(block) => {
+                    pixels /= 4;
+                    (0, pixels * block.channels())
+                }
+                Block::Up(block) => {
+                    pixels *= 4;
+                    (pixels * block.channels(), pixels * block.channels())
+                }
+                Block::Output(_, conv) => (pixels * conv.weight.dims()[1], 0),
+            };
+            whole += inner + output;
+            inputs += output;
+            largest = largest.max(inner);
+        }
+        Kept { whole, by_block: inputs + largest }
     }
 
     /// The model's prediction `[B, out, h, w]` for noisy latents `sample` `[B, in, h, w]` at

@@ -4,6 +4,7 @@
 //! key only; never on batch size, number of threads or order.
 
 pub mod context;
+mod cost;
 pub mod draw;
 pub mod error;
 pub mod export;

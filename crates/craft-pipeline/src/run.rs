@@ -11,6 +11,7 @@ use craft_store::{Manifest, RunFolder};
 use serde_json::{Value, json};
 
 use crate::context::Context;
+use crate::cost::{Cost, Work};
 use crate::error::{PipelineError, Result};
 use crate::rewards::{self, RunReward};
 use crate::stages::train::Arm;
@@ -95,7 +96,8 @@ fn model_dir(recipe: &Recipe, base: &Path, context: &Context<'_>) -> Result<Path
     }
 }
 
-/// What a run would do, without doing it.
+/// What a run would do, without doing it: the resolved recipe, and as comments what it would cost. One
+/// prediction and one training pass are measured for it.
 ///
 /// # Errors
 /// The same as a run's before its first expensive step.
@@ -107,19 +109,21 @@ pub fn dry_run(
 ) -> Result<String> {
     let recipe = Recipe::parse(recipe_text, overrides)?;
     let plan = Plan::new(&recipe, base, context)?;
-    let n = plan.check(&recipe, base, context)?;
-    let candidates = recipe.candidate_count(n.0);
-    let evaluated =
-        n.1 * recipe.evaluate.samples_per_prompt * (2 + usize::from(recipe.control.enabled));
-    Ok(format!(
-        "{}\n# {} training prompts, {} evaluation prompts, {candidates} candidates, {} steps of {} samples, {evaluated} evaluation pictures\n# about {:.0} MiB of disk\n",
-        recipe.to_toml(),
-        n.0,
-        n.1,
-        recipe.train.steps,
-        recipe.train.batch,
-        plan.disk(candidates) as f64 / f64::from(1 << 20)
-    ))
+    let (train, eval) = plan.check(&recipe, base, context)?;
+    let model = crate::lora::base_model(&recipe, base, &plan.model_dir)?;
+    let work = Work::of(&recipe, train, eval);
+    let cost = Cost::of(&recipe, &model, &work)?;
+    let warning = cost.warning();
+    if let Some(warning) = &warning {
+        context.progress.note(&format!("warning: {warning}"));
+    }
+    let time = match warning {
+        Some(_) => "not measured, since a training pass does not fit".to_owned(),
+        None => cost.time(&recipe, model, &work)?,
+    };
+    let lines = [work.line(&recipe), cost.lines(plan.disk(work.candidates)), time];
+    let comments: String = lines.join("\n").lines().map(|line| format!("# {line}\n")).collect();
+    Ok(format!("{}\n{comments}", recipe.to_toml()))
 }
 
 /// Folders that a run reads.

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use burn::tensor::{Device, Int, Tensor, TensorData};
-use craft_core::recipe::{Conditioning, LrSchedule, TrainMode, TrainSection};
+use craft_core::recipe::{Conditioning, LrSchedule, Recipe, TrainMode, TrainSection};
 use craft_core::schedule::NoiseSchedule;
 use craft_core::select::{ControlRow, SelectionRow};
 use craft_core::{Candidate, Key, Prompt};
@@ -53,6 +53,7 @@ impl Arm {
 }
 
 /// A text for the denoiser.
+#[derive(Default)]
 struct Text {
     /// Token ids, for a text encoder that is trained.
     ids: Vec<i64>,
@@ -186,8 +187,7 @@ struct Batch<'a> {
 }
 
 struct Trainer<'a> {
-    run: &'a Run<'a>,
-    arm: Arm,
+    recipe: &'a Recipe,
     schedule: NoiseSchedule,
     samples: &'a [Sample],
     empty: Text,
@@ -197,10 +197,22 @@ struct Trainer<'a> {
     shape: [usize; 3],
 }
 
-impl Trainer<'_> {
+impl<'a> Trainer<'a> {
+    fn new(
+        recipe: &'a Recipe,
+        schedule: NoiseSchedule,
+        samples: &'a [Sample],
+        empty: Text,
+        shape: [usize; 3],
+    ) -> Self {
+        // Both arms see the same draws of timesteps and noise.
+        let key = Key::new(recipe.seed).stage("train");
+        Self { recipe, schedule, samples, empty, key, device: Device::flex().autodiff(), shape }
+    }
+
     /// Draws `range` of a step's batch.
     fn batch(&self, step: usize, picks: &[usize], range: std::ops::Range<usize>) -> Batch<'_> {
-        let section = &self.run.recipe.train;
+        let section = &self.recipe.train;
         let schedule = &self.schedule;
         let last = schedule.num_train_timesteps();
         let (low, high) = (section.timestep_min, section.timestep_max.unwrap_or(last).min(last));
@@ -259,7 +271,7 @@ impl Trainer<'_> {
 
     /// Adds the gradients of one micro-batch to `grads` and returns its part of the loss.
     fn accumulate(&self, networks: &Networks, batch: Batch<'_>, grads: &mut GradMap) -> f64 {
-        let section = &self.run.recipe.train;
+        let section = &self.recipe.train;
         let encoder = networks.text_encoder.as_ref();
         let context = self.context(encoder, &batch.texts);
         let Batch { noisy, target, times, weights, .. } = batch;
@@ -313,17 +325,7 @@ fn fit(
         }
         None => Networks::start(run.recipe, unet, text, None, &mut adam)?,
     };
-    let trainer = Trainer {
-        run,
-        arm,
-        schedule,
-        samples,
-        empty,
-        // Both arms see the same draws of timesteps and noise.
-        key: Key::new(run.recipe.seed).stage("train"),
-        device: Device::flex().autodiff(),
-        shape,
-    };
+    let trainer = Trainer::new(run.recipe, schedule, samples, empty, shape);
     metrics_from(run, arm, first)?;
     let mut metrics = jsonl::Appender::open(&run.path("metrics.jsonl"))?;
     run.context.progress.start(arm.name(), section.steps as u64, "steps");
@@ -335,7 +337,8 @@ fn fit(
             return Err(stop);
         }
         let (loss, norm, lr);
-        (networks, loss, norm, lr) = update(&trainer, step, networks, &mut adam, &mut guard)?;
+        (networks, loss, norm, lr) =
+            update(run, arm, &trainer, step, networks, &mut adam, &mut guard)?;
         metrics.append(&json!({
             "run": arm.name(), "step": step, "loss": loss, "grad_norm": norm, "lr": lr,
             "nimg": (step + 1) * section.batch, "skipped": guard.skipped,
@@ -354,15 +357,17 @@ fn fit(
 
 /// One update. Returns the networks, loss, gradient norm and learning rate.
 fn update(
+    run: &Run<'_>,
+    arm: Arm,
     trainer: &Trainer<'_>,
     step: usize,
     mut networks: Networks,
     adam: &mut AdamW,
     guard: &mut NanGuard,
 ) -> Result<(Networks, f64, f64, f64)> {
-    let section = &trainer.run.recipe.train;
+    let section = &run.recipe.train;
     let picks = draws(&trainer.key, step, section.batch, trainer.samples.len());
-    let micro = trainer.run.recipe.micro_batch().max(1);
+    let micro = run.recipe.micro_batch().max(1);
     let mut grads = GradMap::new();
     let mut loss = 0.0;
     for from in (0..section.batch).step_by(micro) {
@@ -381,12 +386,47 @@ fn update(
         let scale = (section.max_grad_norm / (norm + 1e-6)).min(1.0);
         networks = adam.step(networks, &grads, lr, scale);
     } else {
-        trainer.run.context.progress.note(&format!(
+        run.context.progress.note(&format!(
             "{}: step {step} skipped, its loss or gradient is not finite",
-            trainer.arm.name()
+            arm.name()
         ));
     }
     Ok((networks, loss, norm, lr))
+}
+
+/// Seconds of a forward and backward pass for one picture, measured on random latents.
+///
+/// # Errors
+/// See [`Networks::start`].
+pub(crate) fn measure(recipe: &Recipe, model: Model) -> Result<f64> {
+    let options = crate::stages::generate::options(&recipe.generate, &model)?;
+    let shape = model.latent_shape(options.height, options.width);
+    let [_, h, w] = shape;
+    // Large pictures one at a time; small ones in numbers that are worth a measurement.
+    let n = recipe.micro_batch().min((4096 / (h * w).max(1)).max(1));
+    let mut stream = Key::new(recipe.seed).stage("measure").stream();
+    let samples: Vec<Sample> = (0..n)
+        .map(|i| {
+            let mut texts = Text::of(&model, &["", ""]).into_iter();
+            let mut text = || texts.next().unwrap_or_default();
+            Sample {
+                id: i.to_string(),
+                latents: stream.standard_normals(shape.iter().product()),
+                original: text(),
+                expanded: text(),
+                weight: 1.0,
+            }
+        })
+        .collect();
+    let empty = Text::of(&model, &[""]).remove(0);
+    let Model { unet, text, schedule, .. } = model;
+    let mut adam = AdamW::default();
+    let networks = Networks::start(recipe, unet, text, None, &mut adam)?;
+    let trainer = Trainer::new(recipe, schedule, &samples, empty, shape);
+    let picks: Vec<usize> = (0..n).collect();
+    let start = Instant::now();
+    trainer.accumulate(&networks, trainer.batch(0, &picks, 0..n), &mut GradMap::new());
+    Ok(start.elapsed().as_secs_f64() / n as f64)
 }
 
 /// Drops the lines of this arm from a step on, which are about to be written again.
