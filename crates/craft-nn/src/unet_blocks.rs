@@ -86,6 +86,9 @@ pub struct Backward {
     pub loss: f32,
     /// Its gradient with respect to the text embeddings, where it was asked for.
     pub context: Option<Tensor<3>>,
+    /// Its gradient with respect to the pooled text embeddings, where there are some and it was asked
+    /// for.
+    pub pooled: Option<Tensor<2>>,
 }
 
 impl UNet2DConditionModel {
@@ -189,14 +192,18 @@ impl UNet2DConditionModel {
         timesteps: &[f32],
         context: &Tensor<3>,
         added: Option<&AddedCondition>,
-        wants_context: bool,
+        wants_text: bool,
         loss: impl FnOnce(Tensor<4>) -> Tensor<1>,
         take: &mut dyn FnMut(Gradients),
     ) -> Backward {
         let plain = self.valid();
+        let added = added.map(|added| AddedCondition {
+            text_embeds: added.text_embeds.clone().without_autodiff(),
+            time_ids: added.time_ids.clone(),
+        });
         let sample = sample.without_autodiff();
         let context = context.clone().without_autodiff();
-        let time = plain.embed_time(timesteps, added, &sample);
+        let time = plain.embed_time(timesteps, added.as_ref(), &sample);
         let mut kept = Vec::new();
         let mut skips = Vec::new();
         let mut x = sample.clone();
@@ -225,7 +232,7 @@ impl UNet2DConditionModel {
             let inputs = Inputs { x: leaf(&inputs.x), skip: inputs.skip.as_ref().map(leaf) };
             let block_time = leaf(&time);
             let block_context =
-                if wants_context { leaf(&context) } else { context.clone().autodiff() };
+                if wants_text { leaf(&context) } else { context.clone().autodiff() };
             let y = step.block.forward(inputs.clone(), &block_time, &block_context);
             let root = match (loss.take(), incoming.take()) {
                 (Some(loss), _) => {
@@ -242,18 +249,26 @@ impl UNet2DConditionModel {
                 to_skips.push(skip.grad_remove(&mut grads));
             }
             add(&mut to_time, block_time.grad_remove(&mut grads));
-            if wants_context {
+            if wants_text {
                 add(&mut to_context, block_context.grad_remove(&mut grads));
             }
             take(grads);
         }
+        let mut to_pooled = None;
+        let pooled = added.as_ref().filter(|_| wants_text).map(|a| leaf(&a.text_embeds));
         if let Some(incoming) = to_time
-            && self.embeds_time_trainably()
+            && (pooled.is_some() || self.embeds_time_trainably())
         {
-            let time = self.embed_time(timesteps, added, &sample.autodiff());
-            take((time * incoming.autodiff()).sum().backward());
+            let mut added = added;
+            if let (Some(added), Some(pooled)) = (&mut added, &pooled) {
+                added.text_embeds = pooled.clone();
+            }
+            let time = self.embed_time(timesteps, added.as_ref(), &sample.autodiff());
+            let mut grads = (time * incoming.autodiff()).sum().backward();
+            to_pooled = pooled.and_then(|pooled| pooled.grad_remove(&mut grads));
+            take(grads);
         }
-        Backward { loss: value, context: to_context }
+        Backward { loss: value, context: to_context, pooled: to_pooled }
     }
 }
 

@@ -60,15 +60,24 @@ impl Case {
         }
     }
 
-    /// Loss, gradients by name and gradient of the text embeddings of the plain passes.
+    /// Loss, gradients by name and gradients of the text embeddings (the pooled ones behind the others)
+    /// of the plain passes.
     fn whole(&self) -> (f32, Grads, Vec<f32>) {
         let context = self.input::<3>("encoder_hidden_states").require_grad();
-        let loss = self.loss(self.predict(&context));
+        let mut added = self.added();
+        if let Some(added) = &mut added {
+            added.text_embeds = added.text_embeds.clone().require_grad();
+        }
+        let (sample, times) = (self.input("sample"), &self.timesteps);
+        let loss = self.loss(self.unet.forward(sample, times, &context, added.as_ref()));
         let mut gradients = loss.backward();
-        let context = to_vec(context.grad_remove(&mut gradients).unwrap());
+        let mut text = to_vec(context.grad_remove(&mut gradients).unwrap());
+        if let Some(added) = added {
+            text.extend(to_vec(added.text_embeds.grad_remove(&mut gradients).unwrap()));
+        }
         let mut grads = Grads::new();
         collect(&self.unet, &gradients, &mut grads);
-        (to_vec(loss)[0], grads, context)
+        (to_vec(loss)[0], grads, text)
     }
 
     /// The same block by block.
@@ -83,7 +92,9 @@ impl Case {
             |prediction| self.loss(prediction),
             &mut |gradients| collect(&self.unet, &gradients, &mut grads),
         );
-        (back.loss, grads, to_vec(back.context.unwrap()))
+        let mut text = to_vec(back.context.unwrap());
+        text.extend(back.pooled.map(to_vec).into_iter().flatten());
+        (back.loss, grads, text)
     }
 }
 

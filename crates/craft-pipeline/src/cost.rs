@@ -11,6 +11,7 @@ use crate::error::Result;
 use crate::model::Model;
 use crate::networks::{Shapes, fresh_factors};
 use crate::stages::{generate, train};
+use crate::text::Condition;
 
 const FLOAT: u64 = 4;
 
@@ -49,7 +50,7 @@ impl Work {
 
 /// Memory of a training in bytes, by part.
 pub(crate) struct Cost {
-    /// Parameters of the denoiser, the text encoder and the autoencoder.
+    /// Parameters of the denoiser, the text encoders and the autoencoder.
     parameters: [u64; 3],
     trainable: u64,
     weights: u64,
@@ -92,13 +93,14 @@ impl Cost {
         let section = &recipe.train;
         let options = generate::options(&recipe.generate, model)?;
         let [c, h, w] = model.latent_shape(options.height, options.width);
-        let (unet, text) = (weights::shapes(&model.unet), weights::shapes(&model.text));
-        let parameters = [count(&unet), count(&text), count(&weights::shapes(&model.vae))];
+        let parts = crate::lora::parts(model);
+        let text = parts[1..].iter().map(|(_, shapes)| count(shapes)).sum();
+        let parameters = [count(&parts[0].1), text, count(&weights::shapes(&model.vae))];
         let full = section.mode == TrainMode::Full;
         let (trainable, trains_text) = if full {
             (parameters[0], false)
         } else {
-            let adapter = fresh_factors(&section.lora, recipe.seed, &unet, &text)?;
+            let adapter = fresh_factors(&section.lora, recipe.seed, &parts)?;
             let pairs = adapter.components.values().flat_map(|pairs| pairs.values());
             let size = |pair: &Pair| (pair.down.data.len() + pair.up.data.len()) as u64;
             (pairs.map(size).sum(), section.lora.text_encoders)
@@ -147,7 +149,7 @@ impl Cost {
         let [unet, text, vae] = self.parameters.map(million);
         let available = self.available.map(gib).unwrap_or_else(|| "an unknown amount".to_owned());
         format!(
-            "parameters: {unet} in the denoiser, {text} in the text encoder, {vae} in the autoencoder; {} are trained\n\
+            "parameters: {unet} in the denoiser, {text} in text encoders, {vae} in the autoencoder; {} are trained\n\
              memory of training: {} = weights {}, gradients {}, optimizer {}, activations {} ({} pictures at a time), latents and texts {}; {available} available\n\
              disk: {} of pictures and tables, {} of checkpoints and results",
             million(self.trainable),
@@ -202,10 +204,11 @@ fn prediction_seconds(recipe: &Recipe, model: &Model) -> Result<f64> {
     let [c, h, w] = model.latent_shape(options.height, options.width);
     let n = options.batch.min((4096 / (h * w).max(1)).max(1));
     let texts = model.encode_texts(&[""]);
-    let context = model.context(&vec![texts[0].as_slice(); n], &model.device);
+    let pixels = [options.height, options.width];
+    let Condition { states, added } = model.condition(&vec![&texts[0]; n], pixels, &model.device);
     let zeros = TensorData::new(vec![0f32; n * c * h * w], [n, c, h, w]);
     let input = Tensor::<4>::from_data(zeros, &model.device);
     let start = Instant::now();
-    weights::to_vec(model.unet.forward(input, &vec![500.0; n], &context, None));
+    weights::to_vec(model.unet.forward(input, &vec![500.0; n], &states, added.as_ref()));
     Ok(start.elapsed().as_secs_f64() / n as f64)
 }

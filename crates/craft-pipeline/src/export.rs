@@ -219,7 +219,12 @@ fn merge(base_dir: &Path, tuned: &Model, to: &Path) -> Result<()> {
     copy_model(base_dir, to)?;
     replace_weights(&to.join("unet"), DIFFUSERS, &craft_nn::weights::export(&tuned.unet))?;
     let text = craft_nn::weights::export(&tuned.text);
-    replace_weights(&to.join("text_encoder"), TRANSFORMERS, &text)
+    replace_weights(&to.join("text_encoder"), TRANSFORMERS, &text)?;
+    if let Some(second) = &tuned.second {
+        let text = craft_nn::weights::export(&second.text);
+        replace_weights(&to.join("text_encoder_2"), TRANSFORMERS, &text)?;
+    }
+    Ok(())
 }
 
 /// Puts a model's files into another folder, as links where the disk can.

@@ -11,6 +11,7 @@ use craft_store::tensors::{self, TensorReader};
 
 use crate::error::{PipelineError, Result};
 use crate::model::Model;
+use crate::networks::Shapes;
 
 /// Reads a LoRA file for a model.
 ///
@@ -23,12 +24,20 @@ pub fn read(path: &Path, model: &Model) -> Result<Adapter> {
         .into_iter()
         .map(|(name, t)| (name, HostTensor { shape: t.shape, data: t.data }))
         .collect();
-    let parts = [
+    Adapter::from_tensors(tensors, &header, &parts(model))
+        .map_err(|error| PipelineError::Input { path: path.to_owned(), message: error.to_string() })
+}
+
+/// The components of a model that LoRAs change, with the shapes of their parameters.
+pub(crate) fn parts(model: &Model) -> Vec<(Component, Shapes)> {
+    let mut parts = vec![
         (Component::Unet, weights::shapes(&model.unet)),
         (Component::TextEncoder, weights::shapes(&model.text)),
     ];
-    Adapter::from_tensors(tensors, &header, &parts)
-        .map_err(|error| PipelineError::Input { path: path.to_owned(), message: error.to_string() })
+    if let Some(second) = &model.second {
+        parts.push((Component::TextEncoder2, weights::shapes(&second.text)));
+    }
+    parts
 }
 
 /// Merges a LoRA file into a model, multiplied by `strength`. Returns how many parameters changed.
@@ -41,6 +50,10 @@ pub fn apply(model: &mut Model, path: &Path, strength: f32) -> Result<usize> {
     let pairs = |component| adapter.components.get(&component).unwrap_or(&none);
     model.unet = lora::merge(model.unet.clone(), pairs(Component::Unet), strength);
     model.text = lora::merge(model.text.clone(), pairs(Component::TextEncoder), strength);
+    if let Some(second) = &mut model.second {
+        let pairs = pairs(Component::TextEncoder2);
+        second.text = lora::merge(second.text.clone(), pairs, strength);
+    }
     Ok(adapter.len())
 }
 

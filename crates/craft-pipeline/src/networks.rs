@@ -13,17 +13,20 @@ use craft_nn::unet::UNet2DConditionModel;
 use craft_nn::weights::{self, TensorMap};
 
 use crate::error::{PipelineError, Result};
+use crate::model::Model;
 
 /// Parameter names and shapes of a network.
 pub(crate) type Shapes = BTreeMap<String, Vec<usize>>;
 
 /// Networks on a device with automatic differentiation. Names of parameters begin with the
-/// component's folder, `unet.` or `text_encoder.`.
+/// component's folder, such as `unet.`.
 #[derive(Module, Debug)]
 pub(crate) struct Networks {
     pub(crate) unet: UNet2DConditionModel,
     /// Where it is trained too.
     pub(crate) text_encoder: Option<ClipTextModel>,
+    /// The same of SDXL's second.
+    pub(crate) text_encoder_2: Option<ClipTextModel>,
 }
 
 /// What a training made.
@@ -45,22 +48,24 @@ impl Trained {
     }
 }
 
-/// New factors as a section asks for them. The text encoder gets some where the section wants it.
+/// New factors as a section asks for them, for the components of a model ([`crate::lora::parts`]). Text
+/// encoders get some where the section wants it.
 ///
 /// # Errors
 /// When a target is no module, or the rank is larger than a layer.
 pub(crate) fn fresh_factors(
     section: &LoraSection,
     seed: u64,
-    unet: &Shapes,
-    text: &Shapes,
+    parts: &[(Component, Shapes)],
 ) -> Result<Adapter> {
-    let mut parts = vec![(Component::Unet, &section.targets, unet)];
-    if section.text_encoders {
-        parts.push((Component::TextEncoder, &section.text_encoder_targets, text));
-    }
     let mut adapter = Adapter::default();
-    for (component, targets, shapes) in parts {
+    for (component, shapes) in parts {
+        let component = *component;
+        let targets = match component {
+            Component::Unet => &section.targets,
+            _ if !section.text_encoders => continue,
+            _ => &section.text_encoder_targets,
+        };
         let mut draw = |parameter: &str, [rank, columns]: [usize; 2]| {
             let name = format!("{}.{parameter}", component.folder());
             let mut stream = Key::new(seed).stage("lora").prompt(name).stream();
@@ -87,14 +92,23 @@ pub(crate) fn fresh_factors(
 }
 
 impl Networks {
-    /// The networks that a recipe trains, from the base model's or from a checkpoint.
+    /// The networks of a model; the rest of it is let go.
+    pub(crate) fn of(model: Model) -> Self {
+        Self {
+            unet: model.unet,
+            text_encoder: Some(model.text),
+            text_encoder_2: model.second.map(|second| second.text),
+        }
+    }
+
+    /// The networks that a recipe trains, from those of the base model, or from what a checkpoint
+    /// holds.
     ///
     /// # Errors
     /// See [`fresh_factors`]; when the checkpoint does not fit the networks.
     pub(crate) fn start(
         recipe: &Recipe,
-        unet: UNet2DConditionModel,
-        text: ClipTextModel,
+        base: Self,
         saved: Option<(&Path, TensorMap)>,
         optimizer: &mut AdamW,
     ) -> Result<Self> {
@@ -102,31 +116,47 @@ impl Networks {
         let narrow = train.precision == Precision::Bf16;
         if train.mode == TrainMode::Full {
             let unet = match saved {
-                Some((path, tensors)) => weights::load(unet, tensors)
+                Some((path, tensors)) => weights::load(base.unet, tensors)
                     .map_err(|source| PipelineError::Weights { path: path.to_owned(), source })?,
-                None => unet,
+                None => base.unet,
             };
-            let networks = Self { unet: unet.train(), text_encoder: None };
+            let networks = Self { unet: unet.train(), text_encoder: None, text_encoder_2: None };
             return Ok(if narrow { optimizer.to_bf16(networks) } else { networks });
         }
-        let (unet_shapes, text_shapes) = (weights::shapes(&unet), weights::shapes(&text));
+        let parts = base.parts();
         let adapter = match saved {
             Some((path, tensors)) => {
-                let parts = [(Component::Unet, unet_shapes), (Component::TextEncoder, text_shapes)];
                 Adapter::from_tensors(tensors, &BTreeMap::new(), &parts).map_err(|error| {
                     PipelineError::Input { path: path.to_owned(), message: error.to_string() }
                 })?
             }
-            None => fresh_factors(&train.lora, recipe.seed, &unet_shapes, &text_shapes)?,
+            None => fresh_factors(&train.lora, recipe.seed, &parts)?,
         };
         let none = Pairs::new();
         let pairs = |component| adapter.components.get(&component).unwrap_or(&none);
-        let unet = if narrow { weights::to_bf16(unet) } else { unet };
-        let text_encoder = train
-            .lora
-            .text_encoders
-            .then(|| lora::attach(text.train(), pairs(Component::TextEncoder)));
-        Ok(Self { unet: lora::attach(unet.train(), pairs(Component::Unet)), text_encoder })
+        let unet = if narrow { weights::to_bf16(base.unet) } else { base.unet };
+        let encoder = |encoder: Option<ClipTextModel>, component| {
+            let encoder = encoder.filter(|_| train.lora.text_encoders)?;
+            Some(lora::attach(encoder.train(), pairs(component)))
+        };
+        Ok(Self {
+            unet: lora::attach(unet.train(), pairs(Component::Unet)),
+            text_encoder: encoder(base.text_encoder, Component::TextEncoder),
+            text_encoder_2: encoder(base.text_encoder_2, Component::TextEncoder2),
+        })
+    }
+
+    /// The components with the shapes of their parameters.
+    fn parts(&self) -> Vec<(Component, Shapes)> {
+        let mut parts = vec![(Component::Unet, weights::shapes(&self.unet))];
+        let encoders = [
+            (Component::TextEncoder, &self.text_encoder),
+            (Component::TextEncoder2, &self.text_encoder_2),
+        ];
+        for (component, encoder) in encoders {
+            parts.extend(encoder.as_ref().map(|encoder| (component, weights::shapes(encoder))));
+        }
+        parts
     }
 
     /// What training has made so far: the parameters as they are, or their average.
@@ -141,7 +171,7 @@ impl Networks {
         }
         let mut parts: BTreeMap<Component, TensorMap> = BTreeMap::new();
         for (name, tensor) in tensors {
-            for component in [Component::Unet, Component::TextEncoder] {
+            for component in [Component::Unet, Component::TextEncoder, Component::TextEncoder2] {
                 let prefix = format!("{}.", component.folder());
                 if let Some(rest) = name.strip_prefix(&prefix) {
                     parts.entry(component).or_default().insert(rest.to_owned(), tensor);

@@ -5,7 +5,6 @@ use std::path::{Path, PathBuf};
 
 use craft_core::Recipe;
 use craft_core::recipe::{Method, TrainMode};
-use craft_nn::weights;
 use craft_store::hash::sha256_dir;
 use craft_store::{Manifest, RunFolder};
 use serde_json::{Value, json};
@@ -154,8 +153,8 @@ impl Plan {
         let device = burn::tensor::Device::flex();
         let model = crate::lora::base_model(recipe, base, &self.model_dir)?;
         if recipe.train.mode == TrainMode::Lora {
-            let (unet, text) = (weights::shapes(&model.unet), weights::shapes(&model.text));
-            crate::networks::fresh_factors(&recipe.train.lora, recipe.seed, &unet, &text)?;
+            let parts = crate::lora::parts(&model);
+            crate::networks::fresh_factors(&recipe.train.lora, recipe.seed, &parts)?;
         }
         generate::options(&recipe.generate, &model)?;
         for reward in &self.rewards {

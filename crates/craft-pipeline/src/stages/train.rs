@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use burn::tensor::{Device, Int, Tensor, TensorData};
+use burn::tensor::{Device, Tensor, TensorData};
 use craft_core::recipe::{Conditioning, LrSchedule, Recipe, TrainMode, TrainSection};
 use craft_core::schedule::NoiseSchedule;
 use craft_core::select::{ControlRow, SelectionRow};
@@ -13,8 +13,7 @@ use craft_diffusion::guard::NanGuard;
 use craft_diffusion::objective::{diffuse, min_snr, weighted_mse};
 use craft_diffusion::optimizer::{self, AdamW, AdamWConfig, GradMap};
 use craft_diffusion::schedule::{LrShape, learning_rate};
-use craft_nn::clip::ClipTextModel;
-use craft_nn::weights;
+use craft_nn::weights::{self, TensorMap};
 use craft_store::weights::TRANSFORMERS;
 use craft_store::{Manifest, Stage, jsonl};
 use serde_json::json;
@@ -26,6 +25,7 @@ use crate::model::{
 };
 use crate::networks::{Networks, Trained};
 use crate::stages::{Outcome, Run, inputs};
+use crate::text::{Condition, TextEmbedding, Tokens, beside, encode, stack};
 
 /// Which of the two trainings of a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,20 +55,28 @@ impl Arm {
 /// A text for the denoiser.
 #[derive(Default)]
 struct Text {
-    /// Token ids, for a text encoder that is trained.
-    ids: Vec<i64>,
-    /// Embedding by the base model's text encoder, `[L · D]`.
-    embedding: Vec<f32>,
+    /// For text encoders that are trained.
+    tokens: Tokens,
+    /// By the base model's text encoders.
+    embedding: TextEmbedding,
 }
 
 impl Text {
     fn of(model: &Model, texts: &[&str]) -> Vec<Self> {
-        let embeddings = model.encode_texts(texts);
-        let ids = |text: &&str| {
-            model.tokenizer.encode(text).ids.into_iter().map(i64::from).collect::<Vec<_>>()
-        };
-        let each = texts.iter().map(ids).zip(embeddings);
-        each.map(|(ids, embedding)| Self { ids, embedding }).collect()
+        let tokens = texts.iter().map(|text| model.tokens(text));
+        let each = tokens.zip(model.encode_texts(texts));
+        each.map(|(tokens, embedding)| Self { tokens, embedding }).collect()
+    }
+
+    /// What stands for no text in training.
+    fn empty(model: &Model) -> Self {
+        let embedding = model.encode_negatives(&[""]).remove(0);
+        Self { tokens: model.tokens(""), embedding }
+    }
+
+    /// Whether the model reads zeros instead of this text.
+    fn is_zero(&self) -> bool {
+        self.embedding.states.iter().all(|v| *v == 0.0)
     }
 }
 
@@ -102,16 +110,15 @@ pub(crate) fn run(
     run.stage(arm.stage(), &(identity, run.recipe.seed), inputs, |writer| {
         let model = base_model(run.recipe, run.base, model_dir)?;
         let samples = samples(run, arm, &model)?;
-        // A LoRA file of the recipe may have changed the text encoder, which full training keeps.
-        let text = (!run.recipe.model.lora.is_empty()).then(|| weights::export(&model.text));
+        let texts = merged_texts(run, &model);
         let trained = fit(run, arm, model, &samples, &fingerprint)?;
         let out = writer.join(arm.model_folder());
         match trained {
             Trained::Full(tensors) => {
                 copy_model(model_dir, &out)?;
                 write_tensors(&out.join("unet").join(DIFFUSION_WEIGHTS), &tensors)?;
-                if let Some(text) = text {
-                    replace_weights(&out.join("text_encoder"), TRANSFORMERS, &text)?;
+                for (folder, tensors) in texts {
+                    replace_weights(&out.join(folder), TRANSFORMERS, &tensors)?;
                 }
             }
             Trained::Lora(adapter) => {
@@ -126,6 +133,17 @@ pub(crate) fn run(
             .count("draws", draws)
             .say(format!("{} steps on {} samples", section.steps, samples.len())))
     })
+}
+
+/// Text encoders that LoRA files of the recipe may have changed, by folder.
+fn merged_texts(run: &Run<'_>, model: &Model) -> Vec<(&'static str, TensorMap)> {
+    let full = run.recipe.train.mode == TrainMode::Full;
+    if !full || run.recipe.model.lora.is_empty() {
+        return Vec::new();
+    }
+    let mut out = vec![("text_encoder", weights::export(&model.text))];
+    out.extend(model.second.as_ref().map(|s| ("text_encoder_2", weights::export(&s.text))));
+    out
 }
 
 fn samples(run: &Run<'_>, arm: Arm, model: &Model) -> Result<Vec<Sample>> {
@@ -195,19 +213,26 @@ struct Trainer<'a> {
     device: Device,
     /// Channels, rows and columns of latents.
     shape: [usize; 3],
+    /// Height and width of pictures.
+    pixels: [usize; 2],
 }
 
 impl<'a> Trainer<'a> {
-    fn new(
-        recipe: &'a Recipe,
-        schedule: NoiseSchedule,
-        samples: &'a [Sample],
-        empty: Text,
-        shape: [usize; 3],
-    ) -> Self {
-        // Both arms see the same draws of timesteps and noise.
-        let key = Key::new(recipe.seed).stage("train");
-        Self { recipe, schedule, samples, empty, key, device: Device::flex().autodiff(), shape }
+    /// # Errors
+    /// When the recipe's pictures do not fit the model.
+    fn new(recipe: &'a Recipe, model: &Model, samples: &'a [Sample]) -> Result<Self> {
+        let options = crate::stages::generate::options(&recipe.generate, model)?;
+        Ok(Self {
+            recipe,
+            schedule: model.schedule.clone(),
+            samples,
+            empty: Text::empty(model),
+            // Both arms see the same draws of timesteps and noise.
+            key: Key::new(recipe.seed).stage("train"),
+            device: Device::flex().autodiff(),
+            shape: model.latent_shape(options.height, options.width),
+            pixels: [options.height, options.width],
+        })
     }
 
     /// Draws `range` of a step's batch.
@@ -250,43 +275,54 @@ impl<'a> Trainer<'a> {
         Batch { noisy, target, times, texts, weights }
     }
 
-    /// Embeddings `[B, L, D]` of texts: those of the base model, or of the encoder that is trained.
-    fn context(&self, encoder: Option<&ClipTextModel>, texts: &[&Text]) -> Tensor<3> {
-        let batch = texts.len();
-        let length = texts.first().map_or(0, |text| text.ids.len());
-        match encoder {
-            Some(encoder) => {
-                let ids: Vec<i64> = texts.iter().flat_map(|t| t.ids.iter().copied()).collect();
-                let ids = TensorData::new(ids, [batch, length]);
-                encoder.forward(Tensor::<2, Int>::from_data(ids, &self.device)).last_hidden_state
-            }
-            None => {
-                let data: Vec<f32> =
-                    texts.iter().flat_map(|t| t.embedding.iter().copied()).collect();
-                let width = data.len() / (batch * length).max(1);
-                Tensor::from_data(TensorData::new(data, [batch, length, width]), &self.device)
-            }
+    /// Texts for the denoiser: embeddings of the base model, or by the encoders that are trained.
+    fn condition(&self, networks: &Networks, texts: &[&Text]) -> Condition {
+        let Some(first) = &networks.text_encoder else {
+            let embeddings: Vec<&TextEmbedding> = texts.iter().map(|t| &t.embedding).collect();
+            let length = texts.first().map_or(0, |text| text.tokens.first.len());
+            return stack(&embeddings, length, self.pixels, &self.device);
+        };
+        let tokens: Vec<&Tokens> = texts.iter().map(|text| &text.tokens).collect();
+        let second = networks.text_encoder_2.as_ref();
+        let (states, pooled) = encode(first, second, &tokens, &self.device);
+        if !texts.iter().any(|text| text.is_zero()) {
+            return Condition { states, added: pooled.map(|p| beside(p, self.pixels)) };
         }
+        let mask: Vec<f32> = texts.iter().map(|t| if t.is_zero() { 0.0 } else { 1.0 }).collect();
+        let mask = Tensor::<1>::from_data(TensorData::new(mask, [texts.len()]), &self.device);
+        let states = states * mask.clone().reshape([texts.len(), 1, 1]);
+        let pooled = pooled.map(|pooled| pooled * mask.reshape([texts.len(), 1]));
+        Condition { states, added: pooled.map(|p| beside(p, self.pixels)) }
     }
 
     /// Adds the gradients of one micro-batch to `grads` and returns its part of the loss.
     fn accumulate(&self, networks: &Networks, batch: Batch<'_>, grads: &mut GradMap) -> f64 {
         let section = &self.recipe.train;
-        let encoder = networks.text_encoder.as_ref();
-        let context = self.context(encoder, &batch.texts);
+        let Condition { states, added } = self.condition(networks, &batch.texts);
         let Batch { noisy, target, times, weights, .. } = batch;
         let loss = |prediction| weighted_mse(prediction, target, &weights, section.batch);
         let mut take = |gradients| optimizer::collect(networks, gradients, grads);
         if !section.gradient_checkpointing {
-            let value = loss(networks.unet.forward(noisy, &times, &context, None));
+            let value = loss(networks.unet.forward(noisy, &times, &states, added.as_ref()));
             take(value.backward());
             return f64::from(weights::to_vec(value)[0]);
         }
-        let wants = encoder.is_some();
-        let back =
-            networks.unet.backward_by_block(noisy, &times, &context, None, wants, loss, &mut take);
+        let wants = networks.text_encoder.is_some();
+        let back = networks.unet.backward_by_block(
+            noisy,
+            &times,
+            &states,
+            added.as_ref(),
+            wants,
+            loss,
+            &mut take,
+        );
         if let Some(incoming) = back.context {
-            take((context * incoming.autodiff()).sum().backward());
+            let mut root = (states * incoming.autodiff()).sum();
+            if let (Some(added), Some(incoming)) = (added, back.pooled) {
+                root = root + (added.text_embeds * incoming.autodiff()).sum();
+            }
+            take(root.backward());
         }
         f64::from(back.loss)
     }
@@ -308,10 +344,8 @@ fn fit(
     };
     let mut adam = AdamW::new(config, section.ema_decay);
     let mut guard = NanGuard::new(section.max_nonfinite_steps);
-    let options = crate::stages::generate::options(&run.recipe.generate, &model)?;
-    let shape = model.latent_shape(options.height, options.width);
-    let empty = Text::of(&model, &[""]).remove(0);
-    let Model { unet, text, schedule, .. } = model;
+    let trainer = Trainer::new(run.recipe, &model, samples)?;
+    let base = Networks::of(model);
     let root = run.path(arm.checkpoints());
     let saved = latest(&root, fingerprint, part(run));
     let first = saved.as_ref().map_or(0, |(step, _)| *step);
@@ -321,11 +355,10 @@ fn fit(
             restore(&mut adam, dir, *step)?;
             let path = dir.join(format!("{}.safetensors", part(run)));
             let tensors = read_tensors(&path)?;
-            Networks::start(run.recipe, unet, text, Some((&path, tensors)), &mut adam)?
+            Networks::start(run.recipe, base, Some((&path, tensors)), &mut adam)?
         }
-        None => Networks::start(run.recipe, unet, text, None, &mut adam)?,
+        None => Networks::start(run.recipe, base, None, &mut adam)?,
     };
-    let trainer = Trainer::new(run.recipe, schedule, samples, empty, shape);
     metrics_from(run, arm, first)?;
     let mut metrics = jsonl::Appender::open(&run.path("metrics.jsonl"))?;
     run.context.progress.start(arm.name(), section.steps as u64, "steps");
@@ -407,22 +440,18 @@ pub(crate) fn measure(recipe: &Recipe, model: Model) -> Result<f64> {
     let mut stream = Key::new(recipe.seed).stage("measure").stream();
     let samples: Vec<Sample> = (0..n)
         .map(|i| {
-            let mut texts = Text::of(&model, &["", ""]).into_iter();
-            let mut text = || texts.next().unwrap_or_default();
+            let mut texts = Text::of(&model, &["", ""]);
             Sample {
                 id: i.to_string(),
                 latents: stream.standard_normals(shape.iter().product()),
-                original: text(),
-                expanded: text(),
+                original: texts.pop().unwrap_or_default(),
+                expanded: texts.pop().unwrap_or_default(),
                 weight: 1.0,
             }
         })
         .collect();
-    let empty = Text::of(&model, &[""]).remove(0);
-    let Model { unet, text, schedule, .. } = model;
-    let mut adam = AdamW::default();
-    let networks = Networks::start(recipe, unet, text, None, &mut adam)?;
-    let trainer = Trainer::new(recipe, schedule, &samples, empty, shape);
+    let trainer = Trainer::new(recipe, &model, &samples)?;
+    let networks = Networks::start(recipe, Networks::of(model), None, &mut AdamW::default())?;
     let picks: Vec<usize> = (0..n).collect();
     let start = Instant::now();
     trainer.accumulate(&networks, trainer.batch(0, &picks, 0..n), &mut GradMap::new());

@@ -1,16 +1,14 @@
 //! `craft bench`
 
 mod flops;
+mod train;
 
 use std::time::Instant;
 
 use burn::tensor::{Tensor, TensorData};
 use craft_core::rng::Key;
-use craft_diffusion::objective::weighted_mse;
-use craft_diffusion::optimizer::{self, AdamW, AdamWConfig, GradMap};
 use craft_diffusion::sampler::{Sampler, Scheduler, guide};
 use craft_nn::weights;
-use craft_pipeline::model::load_unet;
 use craft_pipeline::text::{Condition, TextEmbedding};
 use craft_pipeline::{Model, Progress};
 use serde_json::json;
@@ -43,10 +41,14 @@ impl Measured {
 
 /// Measures steps of sampling or training.
 pub(super) fn bench(app: &App, args: &BenchArgs) -> anyhow::Result<()> {
-    match args.precision.as_str() {
-        "f32" => {}
-        "bf16" => return Err(usage("--precision bf16 is not in this version; expected f32")),
-        other => return Err(usage(format!("--precision {other}: expected f32"))),
+    let narrow = match (args.precision.as_str(), args.kind) {
+        ("f32", _) => false,
+        ("bf16", BenchKind::TrainStep) => true,
+        ("bf16", _) => return Err(usage("--precision bf16 goes with train-step only")),
+        (other, _) => return Err(usage(format!("--precision {other}: expected f32 or bf16"))),
+    };
+    if args.kind == BenchKind::Sample && (args.gradient_checkpointing || args.lora_rank.is_some()) {
+        return Err(usage("--lora-rank and --gradient-checkpointing go with train-step only"));
     }
     interrupt::exit_at_once()?;
     let model = Model::load(&model_dir(&args.model)?, &app.device)?;
@@ -55,7 +57,7 @@ pub(super) fn bench(app: &App, args: &BenchArgs) -> anyhow::Result<()> {
     progress.start("bench", u64::from(args.steps), "steps");
     let measured = match args.kind {
         BenchKind::Sample => sample(args, &model, (height, width), &progress)?,
-        BenchKind::TrainStep => train_step(app, args, &model, (height, width), &progress)?,
+        BenchKind::TrainStep => train::step(app, args, narrow, model, (height, width), &progress)?,
     };
     progress.finish(&format!("bench: {} steps measured", args.steps));
     print(app, args, (height, width), &measured)
@@ -123,48 +125,6 @@ fn sample(
     seconds.sort_by(f64::total_cmp);
     let flops = 2.0 * b as f64 * flops::forward(model, h, w);
     Ok(Measured { seconds, decode, flops })
-}
-
-/// Forward, backward and update of all parameters.
-fn train_step(
-    app: &App,
-    args: &BenchArgs,
-    model: &Model,
-    (height, width): (usize, usize),
-    progress: &Reporter,
-) -> anyhow::Result<Measured> {
-    let device = app.device.clone().autodiff();
-    let (mut unet, _) = load_unet(&model_dir(&args.model)?.join("unet"), &device)?;
-    let b = args.batch as usize;
-    let [c, h, w] = model.latent_shape(height, width);
-    let text = model.encode_texts(&["a picture"]);
-    let Condition { states, added } = model.condition(&vec![&text[0]; b], [height, width], &device);
-    let key = Key::new(0).stage("bench");
-    let mut optimizer = AdamW::new(AdamWConfig::default(), None);
-    let mut seconds = Vec::with_capacity(args.steps as usize);
-    let last = model.schedule.num_train_timesteps().max(1);
-    for step in 0..WARM_UP + args.steps as usize {
-        let mut stream = key.clone().step(step as u64).stream();
-        let times: Vec<f32> = (0..b).map(|_| stream.index(last) as f32).collect();
-        let noisy = stream.standard_normals(b * c * h * w);
-        let target = stream.standard_normals(b * c * h * w);
-        let start = Instant::now();
-        let host = |data| Tensor::<4>::from_data(TensorData::new(data, [b, c, h, w]), &device);
-        let prediction = unet.forward(host(noisy), &times, &states, added.as_ref());
-        let loss = weighted_mse(prediction, host(target), &vec![1.0; b], b);
-        let mut grads = GradMap::new();
-        optimizer::collect(&unet, loss.backward(), &mut grads);
-        let norm = optimizer::norm(&grads);
-        unet = optimizer.step(unet, &grads, 1e-6, (1.0 / (norm + 1e-6)).min(1.0));
-        if step >= WARM_UP {
-            seconds.push(start.elapsed().as_secs_f64());
-            progress.advance(1);
-        }
-    }
-    seconds.sort_by(f64::total_cmp);
-    // A backward pass costs two forward passes.
-    let flops = 3.0 * b as f64 * flops::forward(model, h, w);
-    Ok(Measured { seconds, decode: None, flops })
 }
 
 fn print(
