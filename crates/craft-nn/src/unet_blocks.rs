@@ -79,6 +79,19 @@ pub struct Kept {
 /// and pixel: three norms, queries, keys and values, outputs of attention, the gated part (12) and sums.
 const PER_LAYER: usize = 24;
 
+/// What [`UNet2DConditionModel::forward`] takes.
+#[derive(Clone, Debug)]
+pub struct UNetInputs<'a> {
+    /// Noisy latents `[B, in, h, w]`.
+    pub sample: Tensor<4>,
+    /// Of length B.
+    pub timesteps: &'a [f32],
+    /// Text embeddings `[B, L, D]`.
+    pub context: &'a Tensor<3>,
+    /// SDXL's further condition.
+    pub added: Option<&'a AddedCondition>,
+}
+
 /// What a backward pass gives beside the gradients of parameters.
 #[derive(Clone, Debug)]
 pub struct Backward {
@@ -188,14 +201,12 @@ impl UNet2DConditionModel {
     /// [`UNet2DConditionModel::forward`] and one backward pass.
     pub fn backward_by_block(
         &self,
-        sample: Tensor<4>,
-        timesteps: &[f32],
-        context: &Tensor<3>,
-        added: Option<&AddedCondition>,
+        inputs: UNetInputs<'_>,
         wants_text: bool,
         loss: impl FnOnce(Tensor<4>) -> Tensor<1>,
         take: &mut dyn FnMut(Gradients),
     ) -> Backward {
+        let UNetInputs { sample, timesteps, context, added } = inputs;
         let plain = self.valid();
         let added = added.map(|added| AddedCondition {
             text_embeds: added.text_embeds.clone().without_autodiff(),

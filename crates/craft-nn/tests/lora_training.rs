@@ -12,6 +12,7 @@ use common::{close, error, read, tensor, text};
 use craft_nn::init::Init;
 use craft_nn::lora::{self, Adapter, Component, Pairs};
 use craft_nn::unet::{AddedCondition, UNet2DConditionModel};
+use craft_nn::unet_blocks::UNetInputs;
 use craft_nn::unet_config::UNetConfig;
 use craft_nn::weights::{self, ParamVisitor, TensorMap, to_vec};
 
@@ -83,11 +84,15 @@ impl Case {
     /// The same block by block.
     fn by_block(&self) -> (f32, Grads, Vec<f32>) {
         let mut grads = Grads::new();
+        let (context, added) = (self.input("encoder_hidden_states"), self.added());
+        let inputs = UNetInputs {
+            sample: self.input("sample"),
+            timesteps: &self.timesteps,
+            context: &context,
+            added: added.as_ref(),
+        };
         let back = self.unet.backward_by_block(
-            self.input("sample"),
-            &self.timesteps,
-            &self.input("encoder_hidden_states"),
-            self.added().as_ref(),
+            inputs,
             true,
             |prediction| self.loss(prediction),
             &mut |gradients| collect(&self.unet, &gradients, &mut grads),

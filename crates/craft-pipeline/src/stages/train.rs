@@ -13,6 +13,7 @@ use craft_diffusion::guard::NanGuard;
 use craft_diffusion::objective::{diffuse, min_snr, weighted_mse};
 use craft_diffusion::optimizer::{self, AdamW, AdamWConfig, GradMap};
 use craft_diffusion::schedule::{LrShape, learning_rate};
+use craft_nn::unet_blocks::UNetInputs;
 use craft_nn::weights::{self, TensorMap};
 use craft_store::weights::TRANSFORMERS;
 use craft_store::{Manifest, Stage, jsonl};
@@ -308,15 +309,13 @@ impl<'a> Trainer<'a> {
             return f64::from(weights::to_vec(value)[0]);
         }
         let wants = networks.text_encoder.is_some();
-        let back = networks.unet.backward_by_block(
-            noisy,
-            &times,
-            &states,
-            added.as_ref(),
-            wants,
-            loss,
-            &mut take,
-        );
+        let inputs = UNetInputs {
+            sample: noisy,
+            timesteps: &times,
+            context: &states,
+            added: added.as_ref(),
+        };
+        let back = networks.unet.backward_by_block(inputs, wants, loss, &mut take);
         if let Some(incoming) = back.context {
             let mut root = (states * incoming.autodiff()).sum();
             if let (Some(added), Some(incoming)) = (added, back.pooled) {

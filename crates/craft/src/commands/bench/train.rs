@@ -10,6 +10,7 @@ use craft_diffusion::objective::weighted_mse;
 use craft_diffusion::optimizer::{self, AdamW, AdamWConfig, GradMap};
 use craft_nn::lora::{self, Targets};
 use craft_nn::unet::UNet2DConditionModel;
+use craft_nn::unet_blocks::UNetInputs;
 use craft_nn::weights;
 use craft_pipeline::text::Condition;
 use craft_pipeline::{Model, Progress};
@@ -54,7 +55,9 @@ pub(super) fn step(
         let mut grads = GradMap::new();
         let mut take = |gradients| optimizer::collect(&unet, gradients, &mut grads);
         if args.gradient_checkpointing {
-            unet.backward_by_block(noisy, &times, &states, added.as_ref(), false, loss, &mut take);
+            let (timesteps, context, added) = (&times[..], &states, added.as_ref());
+            let inputs = UNetInputs { sample: noisy, timesteps, context, added };
+            unet.backward_by_block(inputs, false, loss, &mut take);
         } else {
             take(loss(unet.forward(noisy, &times, &states, added.as_ref())).backward());
         }
