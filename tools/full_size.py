@@ -4,6 +4,9 @@
     python tools/full_size.py forward --model /tmp/sd15 --craft target/release/craft --size 256
     python tools/full_size.py step --model /tmp/sd15 --size 256 [--checkpointing] [--lora-rank 4] [--dtype bf16]
 
+On a busy machine compare processor seconds, with OMP_WAIT_POLICY=passive so that PyTorch's waiting threads
+do not count.
+
 `make` writes a diffusers folder with the real configurations (weights as the networks initialise them, the
 tokenizer of the embedded model). `forward` compares one prediction. `step` measures forward, backward and
 AdamW; its counterpart is
@@ -144,9 +147,9 @@ def step(args):
     # One tensor after another: `foreach` would hold copies of all parameters.
     optimizer = torch.optim.AdamW(parameters, lr=1e-6, foreach=False)
     io = inputs(unet, args.size, args.batch)
-    seconds = []
+    seconds, cpu = [], []
     for _ in range(args.steps + 1):
-        start = time.time()
+        start, before = time.time(), time.process_time()
         with torch.autocast("cpu", torch.bfloat16, enabled=args.dtype == "bf16"):
             loss = (predict(unet, io).float() - io["target"]).square().mean()
         loss.backward()
@@ -154,10 +157,11 @@ def step(args):
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         seconds.append(time.time() - start)
+        cpu.append(time.process_time() - before)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     print(json.dumps({"torch": torch.__version__, "size": args.size, "batch": args.batch, "checkpointing": args.checkpointing,
                       "lora_rank": args.lora_rank, "dtype": args.dtype, "trainable": sum(p.numel() for p in parameters),
-                      "seconds": seconds[1:], "peak_rss_bytes": peak, "threads": torch.get_num_threads()}))
+                      "seconds": seconds[1:], "cpu_seconds": cpu[1:], "peak_rss_bytes": peak, "threads": torch.get_num_threads()}))
 
 
 def main():

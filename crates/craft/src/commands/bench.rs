@@ -26,6 +26,8 @@ const WARM_UP: usize = 2;
 struct Measured {
     /// Seconds of each step, sorted.
     seconds: Vec<f64>,
+    /// Seconds of all processors for all steps that count; `None` where the system does not say.
+    cpu: Option<f64>,
     /// Seconds of decoding the batch.
     decode: Option<f64>,
     /// Floating-point operations of a step.
@@ -99,7 +101,11 @@ fn sample(
     let mut latents: Vec<Vec<f32>> =
         (0..b).map(|i| key.clone().sample(i as u64).standard_normals(size)).collect();
     let mut seconds = Vec::with_capacity(steps);
+    let mut cpu = None;
     for step in 0..steps {
+        if step == WARM_UP {
+            cpu = system::cpu_seconds();
+        }
         let start = Instant::now();
         let t = samplers[0].timesteps()[step] as f32;
         let once: Vec<f32> = latents.iter().flatten().copied().collect();
@@ -117,6 +123,7 @@ fn sample(
             progress.advance(1);
         }
     }
+    let cpu = since(cpu);
     let start = Instant::now();
     let data = TensorData::new(latents.concat(), [b, c, h, w]);
     let latents = model.vae_config.unscale_latents(Tensor::<4>::from_data(data, &model.device));
@@ -124,7 +131,12 @@ fn sample(
     let decode = Some(start.elapsed().as_secs_f64());
     seconds.sort_by(f64::total_cmp);
     let flops = 2.0 * b as f64 * flops::forward(model, h, w);
-    Ok(Measured { seconds, decode, flops })
+    Ok(Measured { seconds, cpu, decode, flops })
+}
+
+/// Processor seconds since a reading.
+fn since(before: Option<f64>) -> Option<f64> {
+    Some(system::cpu_seconds()? - before?)
 }
 
 fn print(
@@ -155,6 +167,8 @@ fn print(
                 "median": median, "min": measured.quantile(0.0), "max": measured.quantile(1.0),
                 "p25": measured.quantile(0.25), "p75": measured.quantile(0.75),
             },
+            "cpu_seconds_per_step": measured.cpu.map(|cpu| cpu / steps),
+            "lora_rank": args.lora_rank, "gradient_checkpointing": args.gradient_checkpointing,
             "decode_seconds": measured.decode,
             "images_per_second": per_second,
             "gflop_per_step": measured.flops / 1e9,

@@ -15,11 +15,12 @@ use craft_nn::weights;
 use craft_pipeline::text::Condition;
 use craft_pipeline::{Model, Progress};
 
-use super::{Measured, WARM_UP, flops};
+use super::{Measured, WARM_UP, flops, since};
 use crate::cli::BenchArgs;
 use crate::commands::App;
 use crate::exit::usage;
 use crate::progress::Reporter;
+use crate::system;
 
 /// Forward, backward and update. The model is let go but for its denoiser, as in a run.
 pub(super) fn step(
@@ -42,7 +43,11 @@ pub(super) fn step(
     let mut unet = network(args, narrow, model, &mut optimizer)?;
     let key = Key::new(0).stage("bench");
     let mut seconds = Vec::with_capacity(args.steps as usize);
+    let mut cpu = None;
     for step in 0..WARM_UP + args.steps as usize {
+        if step == WARM_UP {
+            cpu = system::cpu_seconds();
+        }
         let mut stream = key.clone().step(step as u64).stream();
         let times: Vec<f32> = (0..b).map(|_| stream.index(last) as f32).collect();
         let noisy = stream.standard_normals(b * c * h * w);
@@ -68,8 +73,9 @@ pub(super) fn step(
             progress.advance(1);
         }
     }
+    let cpu = since(cpu);
     seconds.sort_by(f64::total_cmp);
-    Ok(Measured { seconds, decode: None, flops })
+    Ok(Measured { seconds, cpu, decode: None, flops })
 }
 
 /// The denoiser, ready for gradients.
