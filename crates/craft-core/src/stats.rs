@@ -84,6 +84,34 @@ pub fn paired_bootstrap(
     Some(PairedDifference { delta, ci95 })
 }
 
+/// Mean over independent repetitions, such as seeds, and Student's 95 % interval of it.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct MeanInterval {
+    /// The mean.
+    pub mean: f64,
+    /// Its interval; `None` of one repetition, which says nothing about spread.
+    pub ci95: Option<[f64; 2]>,
+    /// Repetitions.
+    pub n: usize,
+}
+
+/// Mean and 95 % t interval; `None` of nothing.
+pub fn mean_interval(values: &[f64]) -> Option<MeanInterval> {
+    // 97.5 % quantiles of Student's t with 1 to 30 degrees of freedom.
+    const T: [f64; 30] = [
+        12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160,
+        2.145, 2.131, 2.120, 2.110, 2.101, 2.093, 2.086, 2.080, 2.074, 2.069, 2.064, 2.060, 2.056,
+        2.052, 2.048, 2.045, 2.042,
+    ];
+    let n = values.len();
+    let mean = if n == 0 { return None } else { mean(values) };
+    let ci95 = (n > 1).then(|| {
+        let half = T.get(n - 2).copied().unwrap_or(1.96) * sample_std(values) / (n as f64).sqrt();
+        [mean - half, mean + half]
+    });
+    Some(MeanInterval { mean, ci95, n })
+}
+
 /// How often one of two paired values is larger.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct WinRate {
@@ -184,6 +212,16 @@ mod tests {
         assert_eq!(paired_bootstrap(&[1.0], &[], 10, &mut stream), None);
         let one = paired_bootstrap(&[1.0], &[3.0], 0, &mut stream).unwrap();
         assert_eq!((one.delta, one.ci95), (2.0, [2.0, 2.0]));
+    }
+
+    #[test]
+    fn intervals_over_seeds_are_student_s() {
+        let found = mean_interval(&[0.185, 0.177, 0.201, 0.186, 0.163]).unwrap();
+        let [low, high] = found.ci95.unwrap();
+        close(found.mean, 0.1824);
+        assert!((low - 0.1652).abs() < 1e-4 && (high - 0.1996).abs() < 1e-4, "{low}, {high}");
+        assert_eq!(mean_interval(&[2.0]).unwrap(), MeanInterval { mean: 2.0, ci95: None, n: 1 });
+        assert_eq!(mean_interval(&[]), None);
     }
 
     #[test]

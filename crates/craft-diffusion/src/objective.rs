@@ -49,6 +49,30 @@ pub fn weighted_mse(
     (squares.mean_dim(1) * weights).sum().div_scalar(batch as f32)
 }
 
+/// `mean_CHW((prediction − target)²)` of each sample, `[B]`: what losses over preferences are made of.
+pub fn squared_errors(prediction: Tensor<4>, target: Tensor<4>) -> Tensor<1> {
+    let [b, c, h, w] = prediction.dims();
+    (prediction - target).powi_scalar(2).reshape([b, c * h * w]).mean_dim(1).reshape([b])
+}
+
+/// [`squared_errors`] of `samples` predictions that lie on the host, such as those of a frozen reference.
+pub fn host_errors(prediction: &[f32], target: &[f32], samples: usize) -> Vec<f32> {
+    let size = (prediction.len() / samples.max(1)).max(1);
+    prediction
+        .chunks_exact(size)
+        .zip(target.chunks_exact(size))
+        .map(|(p, t)| {
+            let sum: f64 = p.iter().zip(t).map(|(p, t)| f64::from(p - t).powi(2)).sum();
+            (sum / size as f64) as f32
+        })
+        .collect()
+}
+
+/// Numbers by sample as a tensor `[B]` beside another one.
+pub(crate) fn beside(like: &Tensor<1>, values: &[f32]) -> Tensor<1> {
+    Tensor::from_data(TensorData::new(values.to_vec(), [values.len()]), &like.device())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

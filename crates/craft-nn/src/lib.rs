@@ -5,6 +5,7 @@ pub mod clip;
 pub mod config;
 pub mod init;
 pub mod layers;
+pub mod ldm;
 pub mod lora;
 pub mod open_clip;
 pub mod ops;

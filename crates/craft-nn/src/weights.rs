@@ -268,23 +268,40 @@ pub fn is_trainable<M: Module>(module: &M) -> bool {
     visitor.0
 }
 
+/// Compares names and shapes of a network with those of a file.
+///
+/// # Errors
+/// When names are missing, unused, or a shape differs.
+pub fn check(
+    network: &BTreeMap<String, Vec<usize>>,
+    file: &BTreeMap<String, Vec<usize>>,
+) -> Result<(), WeightError> {
+    let missing: Vec<String> = network.keys().filter(|n| !file.contains_key(*n)).cloned().collect();
+    let unused: Vec<String> = file.keys().filter(|n| !network.contains_key(*n)).cloned().collect();
+    if !missing.is_empty() || !unused.is_empty() {
+        return Err(WeightError::Names { missing, unused });
+    }
+    match network.iter().find(|(name, expected)| file[*name] != **expected) {
+        None => Ok(()),
+        Some((name, expected)) => Err(WeightError::Shape {
+            name: name.clone(),
+            found: file[name].clone(),
+            expected: expected.clone(),
+        }),
+    }
+}
+
 /// Puts tensors into a network.
 ///
 /// # Errors
 /// When names are missing, unused, or a shape differs; the network is then unchanged.
 pub fn load<M: Module>(module: M, tensors: TensorMap) -> Result<M, WeightError> {
-    let shapes = shapes(&module);
-    let missing: Vec<String> =
-        shapes.keys().filter(|n| !tensors.contains_key(*n)).cloned().collect();
-    let unused: Vec<String> =
-        tensors.keys().filter(|n| !shapes.contains_key(*n)).cloned().collect();
-    if !missing.is_empty() || !unused.is_empty() {
-        return Err(WeightError::Names { missing, unused });
-    }
-    for (name, expected) in shapes {
-        let found = &tensors[&name];
-        if found.shape != expected || found.data.len() != expected.iter().product::<usize>() {
-            return Err(WeightError::Shape { name, found: found.shape.clone(), expected });
+    let found = tensors.iter().map(|(name, t)| (name.clone(), t.shape.clone())).collect();
+    check(&shapes(&module), &found)?;
+    for (name, t) in &tensors {
+        if t.data.len() != t.shape.iter().product::<usize>() {
+            let (name, found) = (name.clone(), vec![t.data.len()]);
+            return Err(WeightError::Shape { name, found, expected: t.shape.clone() });
         }
     }
     Ok(map(module, &mut Load(tensors)))

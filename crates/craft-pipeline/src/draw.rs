@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use burn::tensor::{Tensor, TensorData};
 use craft_core::Key;
 use craft_diffusion::sampler::{Sampler, Scheduler, guide};
+use craft_nn::unet::UNet2DConditionModel;
 use craft_nn::weights;
 use craft_store::RgbImage;
 
@@ -79,6 +80,20 @@ pub fn draw(
     o: &DrawOptions,
     done: &mut dyn FnMut(usize),
 ) -> Result<Vec<Drawn>> {
+    draw_with(model, &model.unet, jobs, o, done)
+}
+
+/// [`draw`] with another denoiser in the place of the model's.
+///
+/// # Errors
+/// As [`draw`].
+pub fn draw_with(
+    model: &Model,
+    unet: &UNet2DConditionModel,
+    jobs: &[Job<'_>],
+    o: &DrawOptions,
+    done: &mut dyn FnMut(usize),
+) -> Result<Vec<Drawn>> {
     let unit = model.vae_config.scale() << (model.unet_config.block_out_channels.len() - 1);
     if !o.height.is_multiple_of(unit) || !o.width.is_multiple_of(unit) || o.height * o.width == 0 {
         return Err(PipelineError::Usage(format!(
@@ -89,7 +104,7 @@ pub fn draw(
     let texts = Texts::new(model, jobs);
     let mut out = Vec::with_capacity(jobs.len());
     for part in jobs.chunks(o.batch.max(1)) {
-        let latents = denoise(model, part, o, &texts)?;
+        let latents = denoise(model, unet, part, o, &texts)?;
         out.extend(decode(model, latents, o));
         done(part.len());
     }
@@ -117,6 +132,7 @@ impl<'a> Texts<'a> {
 
 fn denoise(
     model: &Model,
+    unet: &UNet2DConditionModel,
     jobs: &[Job<'_>],
     o: &DrawOptions,
     texts: &Texts<'_>,
@@ -163,12 +179,8 @@ fn denoise(
         }
         let input = TensorData::new(input, [rows.len(), c, h, w]);
         let input = Tensor::<4>::from_data(input, &model.device);
-        let output = model.unet.forward(
-            input,
-            &vec![t; rows.len()],
-            &condition.states,
-            condition.added.as_ref(),
-        );
+        let output =
+            unet.forward(input, &vec![t; rows.len()], &condition.states, condition.added.as_ref());
         let output = weights::to_vec(output);
         let (first, second) = output.split_at(if guided { n * size } else { 0 });
         for (j, (sampler, x)) in samplers.iter_mut().zip(&mut latents).enumerate() {

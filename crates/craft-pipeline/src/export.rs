@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use burn::tensor::Device;
 use craft_core::recipe::Recipe;
 use craft_core::{Key, Prompt};
+use craft_nn::ldm::Family;
 use craft_nn::lora::{Adapter, Component, Pair};
 use craft_nn::weights::{HostTensor, TensorMap};
 use craft_store::image::RgbImage;
@@ -20,6 +21,7 @@ use crate::draw::{Job, StepNoise, draw};
 use crate::error::{PipelineError, Result};
 use crate::lora::{LORA_FILE, arm_model, base_hash, base_model};
 use crate::model::{Model, copy_model, read_tensors, replace_weights};
+use crate::single_file::{self, About};
 
 /// Formats of [`export`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,6 +32,8 @@ pub enum Format {
     LoraKohya,
     /// A LoRA file in diffusers' keys.
     LoraDiffusers,
+    /// One checkpoint file in the keys of the original code.
+    SingleFile,
 }
 
 /// How an export went.
@@ -53,8 +57,8 @@ pub struct Exported {
 /// place in it. A folder of a run that trained factors has them merged in.
 ///
 /// # Errors
-/// When the run has no tuned model yet, `out` exists, or what was written draws another picture (a
-/// model folder: any difference).
+/// When the run has no tuned model yet, `out` exists, or a whole model as it was written draws another
+/// picture; what was written is then removed.
 pub fn export(
     run_dir: &Path,
     format: Format,
@@ -80,22 +84,24 @@ pub fn export(
     if let Some(parent) = out.parent().filter(|p| !p.as_os_str().is_empty()) {
         atomic::create_dir(parent)?;
     }
-    let device = Device::flex();
     let factors = aligned.join(LORA_FILE);
     let tuned = arm_model(&recipe, &base, &base_dir, &aligned)?;
     let prompts: Vec<Prompt> = jsonl::read(&run_dir.join("prompts/prompts.jsonl"))?;
     let prompt = prompts.first().map_or("", |p| p.text.as_str());
     let expected = picture(&recipe, &tuned, prompt)?;
-    if format == Format::Diffusers {
-        atomic::write_dir_atomically(out, |to| {
-            if factors.is_file() { merge(&base_dir, &tuned, to) } else { link_model(&aligned, to) }
-        })?;
-        let back = picture(&recipe, &Model::load(out, &device)?, prompt)?;
-        let (mean_difference, max_difference) = difference(&expected, &back);
-        if max_difference > 0 {
-            return Err(differs(out, mean_difference));
+    if matches!(format, Format::Diffusers | Format::SingleFile) {
+        let compare = |model: &Model| Ok(difference(&expected, &picture(&recipe, model, prompt)?));
+        if !factors.is_file() {
+            drop(tuned);
+            return whole(format, &aligned, out, context, compare);
         }
-        return Ok(Exported { adapted: 0, captured: 1.0, mean_difference, max_difference });
+        // A whole model is written from a folder, so the factors are merged into one first.
+        let merged = out.with_extension("merging");
+        atomic::write_dir_atomically(&merged, |to| merge(&base_dir, &tuned, to))?;
+        drop(tuned);
+        let written = whole(format, &merged, out, context, compare);
+        let _ = std::fs::remove_dir_all(&merged);
+        return written;
     }
     drop(tuned);
     check_base(run_dir, &base_hash(&recipe, &base, &base_dir)?, &base_dir)?;
@@ -110,7 +116,7 @@ pub fn export(
         Format::LoraDiffusers => adapter.to_diffusers(),
         _ => adapter.to_kohya(),
     };
-    let header = header(out, &adapter, &recipe);
+    let header = header(out, &adapter, &recipe, single_file::about(&base_dir)?);
     let refs: Vec<TensorRef<'_>> = tensors
         .iter()
         .map(|(name, t)| (name.as_str(), t.shape.as_slice(), t.data.as_slice()))
@@ -122,6 +128,38 @@ pub fn export(
     let back = picture(&recipe, &model, prompt)?;
     let (mean_difference, max_difference) = difference(&expected, &back);
     Ok(Exported { adapted, captured, mean_difference, max_difference })
+}
+
+/// Writes the whole model, reads it back and compares.
+fn whole(
+    format: Format,
+    aligned: &Path,
+    out: &Path,
+    context: &Context<'_>,
+    compare: impl FnOnce(&Model) -> Result<(f64, u8)>,
+) -> Result<Exported> {
+    let device = Device::flex();
+    let compared = if format == Format::Diffusers {
+        atomic::write_dir_atomically(out, |to| link_model(aligned, to))?;
+        Model::load(out, &device).and_then(|model| compare(&model))
+    } else {
+        single_file::export(aligned, out, context.progress)?;
+        let back = single_file::import(out, Some(aligned), context.progress);
+        back.and_then(|dir| {
+            let compared = Model::load(&dir, &device).and_then(|model| compare(&model));
+            let _ = std::fs::remove_dir_all(dir);
+            compared
+        })
+    };
+    let compared = match compared {
+        Ok((mean, most)) if most > 0 => Err(differs(out, mean)),
+        other => other,
+    };
+    if compared.is_err() {
+        let _ = if out.is_dir() { std::fs::remove_dir_all(out) } else { std::fs::remove_file(out) };
+    }
+    let (mean_difference, max_difference) = compared?;
+    Ok(Exported { adapted: 0, captured: 1.0, mean_difference, max_difference })
 }
 
 /// A LoRA is a difference to the model that the run tuned, so that model must still be as it was.
@@ -192,17 +230,20 @@ fn nearest(base: TensorMap, tuned: &TensorMap, rank: usize) -> (Adapter, f64) {
 }
 
 /// What other tools show about a LoRA file.
-fn header(out: &Path, adapter: &Adapter, recipe: &Recipe) -> BTreeMap<String, String> {
+fn header(out: &Path, adapter: &Adapter, recipe: &Recipe, base: About) -> BTreeMap<String, String> {
     let pair = adapter.components.values().flat_map(BTreeMap::values).next();
     let rank = pair.map_or(0, Pair::rank);
     let alpha = pair.map_or(0.0, |pair| pair.scale * rank as f32);
     let title = out.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+    let version = match base.family {
+        Family::Sd1 => "sd_v1",
+        Family::Sd2 if base.v => "sd_v2_v",
+        Family::Sd2 => "sd_v2",
+        Family::Sdxl => "sdxl_base_v1-0",
+    };
     let texts = [
-        ("modelspec.sai_model_spec", "1.0.0".to_owned()),
-        ("modelspec.architecture", "stable-diffusion-v1/lora".to_owned()),
-        ("modelspec.implementation", "diffusers".to_owned()),
-        ("modelspec.title", title.clone()),
-        ("ss_output_name", title),
+        ("ss_base_model_version", version.to_owned()),
+        ("ss_output_name", title.clone()),
         ("ss_network_module", "networks.lora".to_owned()),
         ("ss_network_dim", rank.to_string()),
         ("ss_network_alpha", alpha.to_string()),
@@ -211,7 +252,9 @@ fn header(out: &Path, adapter: &Adapter, recipe: &Recipe) -> BTreeMap<String, St
         ("ss_seed", recipe.seed.to_string()),
         ("ss_training_comment", format!("craft {}", env!("CARGO_PKG_VERSION"))),
     ];
-    texts.into_iter().map(|(key, value)| (key.to_owned(), value)).collect()
+    let mut all = base.modelspec(&title, "/lora");
+    all.extend(texts.into_iter().map(|(key, value)| (key.to_owned(), value)));
+    all
 }
 
 /// Writes the base model's folder with the denoiser and the text encoder of a tuned model.

@@ -3,6 +3,8 @@
 //! Invariant: the bytes of a candidate depend on the model, the recipe and the candidate's random number
 //! key only; never on batch size, number of threads or order.
 
+mod architecture;
+pub mod compare;
 pub mod context;
 mod cost;
 pub mod draw;
@@ -14,6 +16,8 @@ mod networks;
 pub mod recipes;
 pub mod rewards;
 pub mod run;
+mod single_file;
+pub mod source;
 mod stages;
 pub mod statistics;
 pub mod text;

@@ -15,6 +15,7 @@ use craft_nn::weights::{self, HostTensor, TensorMap, WeightError};
 use craft_store::tensors::{self, Dtype, TensorRef};
 use craft_store::weights as files;
 
+use crate::architecture::{self, Architecture};
 use crate::error::{PipelineError, Result};
 use crate::text::SecondEncoder;
 
@@ -140,29 +141,7 @@ impl Model {
     /// When a file is missing or torn, a config asks for something that is not supported, or weights
     /// are missing, unused or wrongly shaped.
     pub fn load(dir: &Path, device: &Device) -> Result<Self> {
-        let index = dir.join("model_index.json");
-        let text = read_text(&index)?;
-        let value: serde_json::Value =
-            serde_json::from_str(&text).map_err(|error| PipelineError::Input {
-                path: index.clone(),
-                message: format!("it is not JSON: {error}"),
-            })?;
-        let refused = |message: String| PipelineError::Input { path: index.clone(), message };
-        let xl = match value["_class_name"].as_str().unwrap_or("none") {
-            "StableDiffusionPipeline" => false,
-            "StableDiffusionXLPipeline" => true,
-            other => {
-                return Err(refused(format!(
-                    "_class_name is {other}; expected StableDiffusionPipeline or StableDiffusionXLPipeline"
-                )));
-            }
-        };
-        if value["requires_aesthetics_score"] == true {
-            return Err(refused(
-                "requires_aesthetics_score is true: this is a refiner; expected a base model"
-                    .to_owned(),
-            ));
-        }
+        let architecture = architecture::of_folder(dir)?;
         let schedule_path = dir.join("scheduler/scheduler_config.json");
         let schedule = NoiseSchedule::from_json(&read_text(&schedule_path)?)
             .map_err(|source| PipelineError::Schedule { path: schedule_path, source })?;
@@ -170,15 +149,16 @@ impl Model {
         let (unet, unet_config) = load_unet(&dir.join("unet"), device)?;
         let (vae, vae_config) = load_vae(&dir.join("vae"), device)?;
         let text = load_text_encoder(&dir.join("text_encoder"), device)?;
-        let second = if xl {
-            Some(SecondEncoder {
+        let second = match architecture {
+            Architecture::StableDiffusion => None,
+            Architecture::StableDiffusionXl { zero_empty } => Some(SecondEncoder {
                 text: load_text_encoder(&dir.join("text_encoder_2"), device)?,
                 tokenizer: self::tokenizer(&dir.join("tokenizer_2"))?,
-                zero_empty: value["force_zeros_for_empty_prompt"] != false,
-            })
-        } else {
-            None
+                zero_empty,
+            }),
         };
+        let refused =
+            |message: String| PipelineError::Input { path: dir.join("model_index.json"), message };
         match (&second, &unet_config.addition_embed_type) {
             (None, Some(kind)) => {
                 return Err(refused(format!(

@@ -91,7 +91,8 @@ fn model_dir(recipe: &Recipe, base: &Path, context: &Context<'_>) -> Result<Path
     if recipe.model.path == "pocket" {
         context.world("model.path")?.model_dir()
     } else {
-        Ok(base.join(&recipe.model.path))
+        let config = recipe.model.config.as_deref().map(Path::new);
+        crate::source::resolve(&recipe.model.path, config, base, context.progress)
     }
 }
 
@@ -126,13 +127,13 @@ pub fn dry_run(
 }
 
 /// Folders that a run reads.
-struct Plan {
-    model_dir: PathBuf,
-    rewards: Vec<RunReward>,
+pub(crate) struct Plan {
+    pub(crate) model_dir: PathBuf,
+    pub(crate) rewards: Vec<RunReward>,
 }
 
 impl Plan {
-    fn new(recipe: &Recipe, base: &Path, context: &Context<'_>) -> Result<Self> {
+    pub(crate) fn new(recipe: &Recipe, base: &Path, context: &Context<'_>) -> Result<Self> {
         if recipe.train.method != Method::Craft {
             return Err(PipelineError::Usage(
                 "train.method: this version trains \"craft\" only".to_owned(),
@@ -148,7 +149,12 @@ impl Plan {
 
     /// Everything that can be wrong is found here, before the first expensive step.
     /// Returns the numbers of training and evaluation prompts.
-    fn check(&self, recipe: &Recipe, base: &Path, context: &Context<'_>) -> Result<(usize, usize)> {
+    pub(crate) fn check(
+        &self,
+        recipe: &Recipe,
+        base: &Path,
+        context: &Context<'_>,
+    ) -> Result<(usize, usize)> {
         let dir = prompts_of(base, recipe, context)?;
         let device = burn::tensor::Device::flex();
         let model = crate::lora::base_model(recipe, base, &self.model_dir)?;
@@ -283,6 +289,23 @@ fn execute(
     craft_store::manifest::write_json(&folder.join("run.json"), &json)?;
     let report = craft_report::write_report(folder.path())?;
     Ok(Summary { json, report })
+}
+
+/// Seconds that processors have worked for this process, all threads together; 0 where the system does not
+/// tell. Unlike time on the clock it says little of what else the machine does.
+pub(crate) fn cpu_seconds() -> f64 {
+    // Linux counts in hundredths of a second here, whatever its own clock (proc(5), `stat`).
+    const TICKS: f64 = 100.0;
+    let text = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
+    let after_name = text.rsplit(')').next().unwrap_or_default();
+    let fields = after_name.split_whitespace().skip(11).take(2);
+    fields.filter_map(|f| f.parse::<f64>().ok()).sum::<f64>() / TICKS
+}
+
+/// Forgets the peak of resident memory, so that the next one is that of what follows. Where the system
+/// does not offer this, peaks are those of the process so far.
+pub(crate) fn forget_peak_rss() {
+    let _ = std::fs::write("/proc/self/clear_refs", "5");
 }
 
 /// Peak resident memory of this process in bytes; 0 where the system does not tell.

@@ -19,6 +19,17 @@ pub struct FactRow {
     pub passed: bool,
 }
 
+/// Two pictures for one prompt and the one that somebody preferred.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PreferencePair {
+    /// What was asked for.
+    pub prompt: String,
+    /// RGB bytes of the preferred picture.
+    pub preferred: Vec<u8>,
+    /// RGB bytes of the other one.
+    pub rejected: Vec<u8>,
+}
+
 /// An embedded world. The name `pocket` in a recipe stands for its models, prompts and templates.
 pub trait World: Sync {
     /// Folder of the diffusion model.
@@ -39,6 +50,10 @@ pub trait World: Sync {
     /// `n` prompts of a part: `train`, `select` (to choose settings on) or `eval` (to report on). The parts
     /// share no prompt. `None` for an unknown part.
     fn prompts(&self, seed: u64, part: &str, n: usize) -> Option<Vec<Prompt>>;
+
+    /// `n` pairs of pictures, judged by the annotators that the training rewards were learned from, on
+    /// prompts whose content belongs to the `train` part. Fewer where the world has no annotators.
+    fn preference_pairs(&self, seed: u64, n: usize) -> Vec<PreferencePair>;
 
     /// Looks for a prompt's facts in a picture; `None` where the facts are not of this world.
     fn check(&self, rgb: &[u8], facts: &Value) -> Option<Vec<FactRow>>;

@@ -8,6 +8,7 @@
 //! [`picture_grid`] lays RGB pictures out on a sheet, for READMEs and logs.
 
 mod charts;
+mod comparison;
 mod data;
 mod error;
 mod funnel;
@@ -23,6 +24,7 @@ mod stats;
 mod svg;
 mod verdict;
 
+pub use comparison::write_comparison;
 pub use error::ReportError;
 pub use grid::{encode_png, picture_grid, picture_grid_png};
 

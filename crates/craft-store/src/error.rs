@@ -71,6 +71,16 @@ pub enum StoreError {
         /// Who holds it, such as `process 4711`.
         holder: String,
     },
+    /// A repository of the hub cannot be had.
+    #[error("{id}: {message}")]
+    Hub {
+        /// The repository.
+        id: String,
+        /// What is wrong, what was expected, how to mend it.
+        message: String,
+        /// Whether the hub did not answer at all, so that a cached copy may do.
+        unreachable: bool,
+    },
     /// Not enough room.
     #[error(
         "not enough space on the disk of {}: {} needed, {} free; free some, or choose a folder on another disk",
@@ -100,7 +110,9 @@ impl StoreError {
     /// or in how the program was called.
     pub fn is_bad_input(&self) -> bool {
         match self {
-            StoreError::BadFile { .. } | StoreError::BadLine { .. } => true,
+            StoreError::BadFile { .. } | StoreError::BadLine { .. } | StoreError::Hub { .. } => {
+                true
+            }
             StoreError::Io { action, source, .. } => {
                 *action == "read" && source.kind() == io::ErrorKind::NotFound
             }

@@ -1,15 +1,19 @@
-//! Everything that touches the disk: run folders, stage manifests, atomic writes, JSON lines,
-//! images and tensor files.
+//! Everything that touches the disk or the network: run folders, stage manifests, atomic writes, JSON lines,
+//! images, tensor files and the hub's cache.
 //!
 //! Invariants: no other crate of the workspace opens a file; a reader never sees half of a file
 //! that was written here; every error names the path and says how to mend it.
 
 pub mod atomic;
+pub mod cache;
 mod error;
 pub mod hash;
+pub mod hub;
 pub mod image;
 pub mod jsonl;
+pub mod lock;
 pub mod manifest;
+pub mod raw;
 pub mod run;
 pub mod space;
 pub mod tensors;

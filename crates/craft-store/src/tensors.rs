@@ -116,7 +116,11 @@ impl TensorReader {
 
     /// Number format of a tensor, such as `F16`, if the file has it.
     pub fn dtype(&self, name: &str) -> Option<String> {
-        Some(format!("{:?}", self.metadata.info(name)?.dtype))
+        Some(format!("{:?}", self.format(name)?))
+    }
+
+    pub(crate) fn format(&self, name: &str) -> Option<safetensors::Dtype> {
+        Some(self.metadata.info(name)?.dtype)
     }
 
     /// The free texts of the header, sorted by key.
@@ -151,7 +155,11 @@ impl TensorReader {
         StoreError::bad(&self.path, format!("tensor `{name}`: {message}"))
     }
 
-    fn bytes(&mut self, name: &str) -> Result<(Vec<usize>, safetensors::Dtype, Vec<u8>)> {
+    /// Shape, number format and bytes of a tensor.
+    pub(crate) fn bytes(
+        &mut self,
+        name: &str,
+    ) -> Result<(Vec<usize>, safetensors::Dtype, Vec<u8>)> {
         let Some(info) = self.metadata.info(name) else {
             return Err(self.about(name, "the file does not have it"));
         };
@@ -232,6 +240,33 @@ pub fn read_finite(path: &Path) -> Result<BTreeMap<String, Tensor>> {
 /// A tensor to be written: its name, shape and values.
 pub type TensorRef<'a> = (&'a str, &'a [usize], &'a [f32]);
 
+/// Length and header of a file whose tensors follow each other in this order.
+pub(crate) fn head<'a>(
+    path: &Path,
+    tensors: impl Iterator<Item = (&'a str, &'a [usize], safetensors::Dtype)>,
+    metadata: &BTreeMap<String, String>,
+) -> Result<Vec<u8>> {
+    let mut header = Map::new();
+    let mut texts: BTreeMap<&str, &str> = BTreeMap::from([("format", "pt")]);
+    texts.extend(metadata.iter().map(|(k, v)| (k.as_str(), v.as_str())));
+    header.insert("__metadata__".to_owned(), json!(texts));
+    let mut offset = 0usize;
+    for (name, shape, format) in tensors {
+        let end = offset + shape.iter().product::<usize>() * format.bitsize() / 8;
+        let entry = json!({"dtype": format, "shape": shape, "data_offsets": [offset, end]});
+        if name == "__metadata__" || header.insert(name.to_owned(), entry).is_some() {
+            let message = format!("tensor `{name}`: the name is reserved or occurs twice");
+            return Err(StoreError::bad(path, message));
+        }
+        offset = end;
+    }
+    let mut text = Value::Object(header).to_string().into_bytes();
+    text.resize(text.len().next_multiple_of(8), b' ');
+    let mut head = (text.len() as u64).to_le_bytes().to_vec();
+    head.append(&mut text);
+    Ok(head)
+}
+
 /// Writes tensors atomically, sorted by name, with `metadata` and `format = "pt"` in the header.
 /// The bytes depend on the arguments only, not on their order.
 pub fn write(
@@ -242,15 +277,10 @@ pub fn write(
 ) -> Result<()> {
     let mut sorted: Vec<&TensorRef> = tensors.iter().collect();
     sorted.sort_by_key(|tensor| tensor.0);
-    let mut header = Map::new();
-    let mut texts: BTreeMap<&str, &str> = BTreeMap::from([("format", "pt")]);
-    texts.extend(metadata.iter().map(|(k, v)| (k.as_str(), v.as_str())));
-    header.insert("__metadata__".to_owned(), json!(texts));
-    let (size, word) = match dtype {
-        Dtype::F32 => (4, "F32"),
-        Dtype::F16 => (2, "F16"),
+    let format = match dtype {
+        Dtype::F32 => safetensors::Dtype::F32,
+        Dtype::F16 => safetensors::Dtype::F16,
     };
-    let mut offset = 0usize;
     for (name, shape, data) in &sorted {
         let about = |message: String| StoreError::bad(path, format!("tensor `{name}`: {message}"));
         let count = shape.iter().try_fold(1usize, |n, s| n.checked_mul(*s));
@@ -262,17 +292,9 @@ pub fn write(
         {
             return Err(about(format!("{x} is too large for 16 bits: write 32 bits")));
         }
-        let end = offset + data.len() * size;
-        let entry = json!({"dtype": word, "shape": shape, "data_offsets": [offset, end]});
-        if *name == "__metadata__" || header.insert((*name).to_owned(), entry).is_some() {
-            return Err(about("the name is reserved or occurs twice".to_owned()));
-        }
-        offset = end;
     }
-    let mut head = Value::Object(header).to_string().into_bytes();
-    head.resize(head.len().next_multiple_of(8), b' ');
+    let head = head(path, sorted.iter().map(|(name, shape, _)| (*name, *shape, format)), metadata)?;
     let mut file = AtomicFile::create(path)?;
-    file.put(&(head.len() as u64).to_le_bytes())?;
     file.put(&head)?;
     for (_, _, data) in sorted {
         for part in data.chunks(1 << 16) {

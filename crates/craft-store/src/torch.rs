@@ -159,12 +159,27 @@ impl TorchReader {
 
     /// Number format of a tensor, such as `F16`, if the file has it.
     pub fn dtype(&self, name: &str) -> Option<String> {
-        Some(format!("{:?}", self.tensors.get(name)?.dtype))
+        Some(format!("{:?}", self.format(name)?))
+    }
+
+    pub(crate) fn format(&self, name: &str) -> Option<safetensors::Dtype> {
+        Some(self.tensors.get(name)?.dtype)
     }
 
     /// Reads one tensor as f32, by the rules of [`crate::TensorReader::read`]. The first read of a
     /// storage compares its checksum.
     pub fn read(&mut self, name: &str) -> Result<Tensor> {
+        let (shape, dtype, bytes) = self.bytes(name)?;
+        let data = to_f32(dtype, &bytes)
+            .map_err(|m| StoreError::bad(&self.path, format!("tensor `{name}`: {m}")))?;
+        Ok(Tensor { shape, data })
+    }
+
+    /// Shape, number format and bytes of a tensor, in row-major order.
+    pub(crate) fn bytes(
+        &mut self,
+        name: &str,
+    ) -> Result<(Vec<usize>, safetensors::Dtype, Vec<u8>)> {
         let wrong = |m: String| StoreError::bad(&self.path, format!("tensor `{name}`: {m}"));
         let Some(view) = self.tensors.get(name).cloned() else {
             return Err(wrong("the file does not have it".to_owned()));
@@ -180,11 +195,8 @@ impl TorchReader {
         let bytes = archive::start(&mut self.file, self.length, &entry, &key)
             .and_then(|start| archive::read(&mut self.file, start, &entry, &key, span, check))
             .map_err(|f| about(&self.path, f))?;
-        let bytes = view.gather(bytes, size);
-        let data = to_f32(view.dtype, &bytes)
-            .map_err(|m| StoreError::bad(&self.path, format!("tensor `{name}`: {m}")))?;
         self.checked.insert(view.storage.clone());
-        Ok(Tensor { shape: view.shape.clone(), data })
+        Ok((view.shape.clone(), view.dtype, view.gather(bytes, size)))
     }
 }
 

@@ -47,6 +47,40 @@ impl Stem {
         format!("{}.safetensors", self.safetensors)
     }
 
+    /// Of the names of a folder's files those of one layout of the weights: 16 bits before 32, one
+    /// file before shards, safetensors before `.bin`. `None` if there are no weights.
+    pub fn choose<'a>(self, names: &[&'a str]) -> Option<Vec<&'a str>> {
+        for (stem, kind) in [(self.safetensors, "safetensors"), (self.bin, "bin")] {
+            for variant in [".fp16", ""] {
+                let file = format!("{stem}{variant}.{kind}");
+                if let Some(name) = names.iter().find(|n| **n == file) {
+                    return Some(vec![name]);
+                }
+                // `model.fp16-00001-of-00002.safetensors`, in some versions `model-…-of-….fp16.…`.
+                let indices = match variant {
+                    "" => vec![format!("{stem}.{kind}.index.json")],
+                    _ => vec![
+                        format!("{stem}.{kind}.index.fp16.json"),
+                        format!("{stem}.fp16.{kind}.index.json"),
+                    ],
+                };
+                let Some(index) = names.iter().find(|n| indices.iter().any(|i| i == *n)) else {
+                    continue;
+                };
+                let shard = |n: &&&str| {
+                    let sixteen = n.contains("fp16");
+                    n.starts_with(stem)
+                        && n.contains("-of-")
+                        && n.ends_with(&format!(".{kind}"))
+                        && sixteen != variant.is_empty()
+                };
+                let shards = names.iter().filter(shard).copied();
+                return Some(std::iter::once(*index).chain(shards).collect());
+            }
+        }
+        None
+    }
+
     /// Whether a file of a component's folder belongs to its weights, in any layout: variants,
     /// shards and indices among them.
     pub fn owns(self, name: &std::ffi::OsStr) -> bool {
@@ -92,21 +126,8 @@ pub fn read(path: &Path) -> Result<BTreeMap<String, Tensor>> {
         return tensors::read_finite(path);
     }
     let map = index(path)?;
-    let files: BTreeSet<&String> = map.values().collect();
+    let files = shards(path, &map)?;
     let dir = path.parent().unwrap_or(Path::new(""));
-    let missing: Vec<&str> =
-        files.iter().filter(|f| !dir.join(f).is_file()).map(|f| f.as_str()).collect();
-    if !missing.is_empty() {
-        return Err(StoreError::bad(
-            path,
-            format!(
-                "{} of its {} shards are missing ({}): complete the download of the model",
-                missing.len(),
-                files.len(),
-                missing.join(", ")
-            ),
-        ));
-    }
     let mut all = BTreeMap::new();
     for file in files {
         let shard = dir.join(file);
@@ -134,6 +155,36 @@ pub fn read(path: &Path) -> Result<BTreeMap<String, Tensor>> {
         ));
     }
     Ok(all)
+}
+
+/// The files of weights: the file itself, or the shards of an index.
+pub(crate) fn files(path: &Path) -> Result<Vec<PathBuf>> {
+    if path.extension().is_none_or(|e| e != "json") {
+        return Ok(vec![path.to_owned()]);
+    }
+    let map = index(path)?;
+    let dir = path.parent().unwrap_or(Path::new(""));
+    Ok(shards(path, &map)?.into_iter().map(|file| dir.join(file)).collect())
+}
+
+/// Names of the shards of an index, all of which are there.
+fn shards<'a>(path: &Path, map: &'a BTreeMap<String, String>) -> Result<BTreeSet<&'a String>> {
+    let files: BTreeSet<&String> = map.values().collect();
+    let dir = path.parent().unwrap_or(Path::new(""));
+    let missing: Vec<&str> =
+        files.iter().filter(|f| !dir.join(f).is_file()).map(|f| f.as_str()).collect();
+    if missing.is_empty() {
+        return Ok(files);
+    }
+    Err(StoreError::bad(
+        path,
+        format!(
+            "{} of its {} shards are missing ({}): complete the download of the model",
+            missing.len(),
+            files.len(),
+            missing.join(", ")
+        ),
+    ))
 }
 
 /// Shard by tensor name.
@@ -217,6 +268,29 @@ mod tests {
         }
         assert!(DIFFUSERS.owns("diffusion_pytorch_model-00001-of-00002.safetensors".as_ref()));
         assert!(!DIFFUSERS.owns("config.json".as_ref()));
+    }
+
+    #[test]
+    fn one_layout_is_chosen() {
+        let choose = |names: &[&'static str]| DIFFUSERS.choose(names);
+        let stem = "diffusion_pytorch_model";
+        assert_eq!(stem, DIFFUSERS.bin);
+        let (full, half) =
+            ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.fp16.safetensors");
+        assert_eq!(choose(&["config.json", full, half]), Some(vec![half]));
+        assert_eq!(choose(&["diffusion_pytorch_model.bin", full]), Some(vec![full]));
+        assert_eq!(choose(&["config.json", "model.safetensors"]), None);
+        let index = "diffusion_pytorch_model.safetensors.index.json";
+        let shards = [
+            "diffusion_pytorch_model-00001-of-00002.safetensors",
+            "diffusion_pytorch_model-00002-of-00002.safetensors",
+        ];
+        let half = "diffusion_pytorch_model.fp16-00001-of-00002.safetensors";
+        let found = choose(&[shards[0], half, index, shards[1]]);
+        assert_eq!(found, Some(vec![index, shards[0], shards[1]]));
+        let half_index = "diffusion_pytorch_model.safetensors.index.fp16.json";
+        let found = choose(&[shards[0], half, index, half_index, shards[1]]);
+        assert_eq!(found, Some(vec![half_index, half]));
     }
 
     #[test]

@@ -65,6 +65,8 @@ pub(crate) enum Command {
     Sample(SampleArgs),
     /// Run one component on tensors of a file, to compare with other implementations
     Forward(ForwardArgs),
+    /// Compare methods of preference tuning over several seeds; running it again resumes
+    Compare(CompareArgs),
     /// Measure the speed of sampling or training
     Bench(BenchArgs),
     /// Write the tuned model of a run for other tools
@@ -106,6 +108,38 @@ pub(crate) struct RunArgs {
 }
 
 #[derive(Debug, Args)]
+pub(crate) struct CompareArgs {
+    /// The recipe that all methods share; paths in it are relative to its folder
+    #[arg(value_name = "RECIPE.toml")]
+    pub(crate) recipe: PathBuf,
+    /// Methods, separated by commas [default: craft,random,sft,raft,rwr,dpo,kto]
+    #[arg(long, value_name = "LIST", value_delimiter = ',')]
+    pub(crate) methods: Vec<String>,
+    /// Variants of CRAFT in the place of methods: samples, per-prompt, margin, total, sign,
+    /// conditioning, statistics, learning-rate, steps, timesteps, dropout, filter, group-size, pressure
+    #[arg(long, value_name = "NAME", conflicts_with = "methods")]
+    pub(crate) ablation: Option<String>,
+    /// Number of seeds, counted from the recipe's, or the seeds themselves as 1,2,3 [default: 5]
+    #[arg(long, value_name = "N|LIST")]
+    pub(crate) seeds: Option<String>,
+    /// Learning rates that every method tries [default: the recipe's, a third and three times it]
+    #[arg(long, value_name = "LIST", value_delimiter = ',')]
+    pub(crate) learning_rates: Vec<f64>,
+    /// Pairs from the embedded world's annotators, for each seed [default: 4000]
+    #[arg(long, value_name = "N")]
+    pub(crate) pairs: Option<usize>,
+    /// Two seeds, four methods and no search of learning rates, for a first look
+    #[arg(long)]
+    pub(crate) quick: bool,
+    /// Folder of the comparison [default: runs/compare-<name of the recipe>]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) out: Option<PathBuf>,
+    /// Override a key of the recipe, such as train.steps=60
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    pub(crate) set: Vec<String>,
+}
+
+#[derive(Debug, Args)]
 pub(crate) struct StageArgs {
     /// Run folder, as written by `craft run`
     #[arg(value_name = "RUN_DIR")]
@@ -127,9 +161,12 @@ pub(crate) struct ScoreArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct SampleArgs {
-    /// Model folder in the diffusers layout, or `pocket`
-    #[arg(long, value_name = "DIR")]
+    /// Model folder in the diffusers layout, single-file checkpoint, or `pocket`
+    #[arg(long, value_name = "MODEL")]
     pub(crate) model: String,
+    /// Model folder whose configs and tokenizers a single-file checkpoint takes
+    #[arg(long, value_name = "DIR")]
+    pub(crate) model_config: Option<PathBuf>,
     /// What to draw; may be given several times
     #[arg(long = "prompt", value_name = "TEXT", required = true)]
     pub(crate) prompts: Vec<String>,
@@ -202,9 +239,12 @@ pub(crate) enum Component {
 
 #[derive(Debug, Args)]
 pub(crate) struct ForwardArgs {
-    /// Model folder in the diffusers layout, or `pocket`
-    #[arg(long, value_name = "DIR")]
+    /// Model folder in the diffusers layout, single-file checkpoint, or `pocket`
+    #[arg(long, value_name = "MODEL")]
     pub(crate) model: String,
+    /// Model folder whose configs and tokenizers a single-file checkpoint takes
+    #[arg(long, value_name = "DIR")]
+    pub(crate) model_config: Option<PathBuf>,
     /// Which part of the model
     #[arg(long)]
     pub(crate) component: Component,
@@ -231,6 +271,8 @@ pub(crate) enum ExportFormat {
     LoraKohya,
     /// LoRA file in diffusers' keys, 16 bits
     LoraDiffusers,
+    /// One checkpoint file for ComfyUI and A1111
+    SingleFile,
 }
 
 #[derive(Debug, Args)]
@@ -263,9 +305,12 @@ pub(crate) enum BenchKind {
 pub(crate) struct BenchArgs {
     /// What to measure
     pub(crate) kind: BenchKind,
-    /// Model folder in the diffusers layout, or `pocket`
-    #[arg(long, value_name = "DIR", default_value = "pocket")]
+    /// Model folder in the diffusers layout, single-file checkpoint, or `pocket`
+    #[arg(long, value_name = "MODEL", default_value = "pocket")]
     pub(crate) model: String,
+    /// Model folder whose configs and tokenizers a single-file checkpoint takes
+    #[arg(long, value_name = "DIR")]
+    pub(crate) model_config: Option<PathBuf>,
     /// Pictures at a time
     #[arg(long, value_name = "B", default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..=4096))]
     pub(crate) batch: u32,

@@ -3,9 +3,9 @@
 use std::path::{Path, PathBuf};
 
 use craft_core::{Prompt, PromptId, Split};
-use craft_pipeline::world::{FactRow, World};
+use craft_pipeline::world::{FactRow, PreferencePair, World};
 use craft_pipeline::{PipelineError, Result};
-use craft_pocket::world::{self, EXPANSION_TEMPLATES, Fact};
+use craft_pocket::world::{self, Annotators, EXPANSION_TEMPLATES, Fact, Population, WorldRng};
 use craft_store::hash::sha256_bytes;
 use serde_json::Value;
 
@@ -29,7 +29,7 @@ pub(crate) fn assets_dir() -> Result<PathBuf> {
         )));
     }
     let names: String = FILES.iter().map(|(name, bytes)| sha256_bytes(bytes) + name).collect();
-    let dir = cache_dir().join(format!("pocket-{}", &sha256_bytes(names)[..16]));
+    let dir = craft_store::cache::dir().join(format!("pocket-{}", &sha256_bytes(names)[..16]));
     for (name, bytes) in FILES {
         let path = dir.join(name);
         if std::fs::read(&path).is_ok_and(|found| found == *bytes) {
@@ -43,12 +43,8 @@ pub(crate) fn assets_dir() -> Result<PathBuf> {
     Ok(dir)
 }
 
-fn cache_dir() -> PathBuf {
-    let from = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|p| p.is_absolute());
-    from("XDG_CACHE_HOME")
-        .or_else(|| from("HOME").map(|home| home.join(".cache")))
-        .map_or_else(|| std::env::temp_dir().join("craft-cache"), |cache| cache.join("craft"))
-}
+/// Stream of the annotated pairs, apart from those that the embedded models were built from.
+const PAIRS_STREAM: u64 = 1 << 40;
 
 /// The world of `craft-pocket`.
 #[derive(Clone, Copy, Debug, Default)]
@@ -90,6 +86,23 @@ impl World for PocketWorld {
             })
             .collect();
         Some(prompts)
+    }
+
+    fn preference_pairs(&self, seed: u64, n: usize) -> Vec<PreferencePair> {
+        // The populations of the training rewards in turn; the fourth is held out.
+        let people = [Population::Hps, Population::Pick, Population::Aes].map(Annotators::new);
+        let mut rng = WorldRng::stream(seed, PAIRS_STREAM);
+        let mut pairs = Vec::with_capacity(n);
+        while pairs.len() < n {
+            let pair = people[pairs.len() % people.len()].sample_pair(&mut rng);
+            if pair.prompt.split() != world::Split::Train {
+                continue;
+            }
+            let (a, b) = (pair.a.render(), pair.b.render());
+            let (preferred, rejected) = if pair.a_preferred { (a, b) } else { (b, a) };
+            pairs.push(PreferencePair { prompt: pair.prompt.text, preferred, rejected });
+        }
+        pairs
     }
 
     fn check(&self, rgb: &[u8], facts: &Value) -> Option<Vec<FactRow>> {

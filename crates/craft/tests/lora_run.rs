@@ -88,6 +88,8 @@ fn a_lora_run_holds_factors_only_and_exports_them() {
     );
     assert!(export("lora-diffusers", "d.safetensors")["max_difference"].as_u64() <= Some(1));
     assert_eq!(export("diffusers", "merged")["max_difference"], 0);
+    assert_eq!(export("single-file", "merged.safetensors")["max_difference"], 0);
+    assert!(!tiny.path("merged.merging").exists());
 
     // Base and factors, and the merged folder, draw the same picture.
     let sample = |more: &[&str], to: &str| {
@@ -96,7 +98,7 @@ fn a_lora_run_holds_factors_only_and_exports_them() {
         tiny.path(to)
     };
     let with = sample(&["--model", "model", "--lora", "k.safetensors"], "with.safetensors");
-    let merged = sample(&["--model", "merged"], "merged.safetensors");
+    let merged = sample(&["--model", "merged"], "m.safetensors");
     let base = sample(&["--model", "model"], "base.safetensors");
     assert!(distance(&with, &merged) < 1e-5);
     assert!(distance(&with, &base) > 1e-4);

@@ -13,6 +13,7 @@ mod validate;
 use serde::{Deserialize, Serialize};
 
 pub use document::apply_override;
+pub use fields::nearest;
 pub use lora::{LoraInit, LoraSection};
 
 use crate::reward::RewardName;
@@ -101,8 +102,12 @@ pub struct Recipe {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ModelSection {
-    /// A model folder in the layout of diffusers.
+    /// A model folder in the layout of diffusers, a single-file checkpoint, or a repository of the
+    /// Hugging Face hub (`owner/name`, `owner/name@revision`).
     pub path: String,
+    /// A model folder whose configs and tokenizers a single-file checkpoint takes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub config: Option<String>,
     /// LoRA files merged into the model before anything else, `FILE` or `FILE:SCALE`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub lora: Vec<String>,

@@ -52,6 +52,9 @@ impl Recipe {
         for (i, lora) in self.model.lora.iter().enumerate() {
             text(&format!("model.lora[{i}]"), lora, "a LoRA file, `FILE` or `FILE:SCALE`")?;
         }
+        if let Some(config) = &self.model.config {
+            text("model.config", config, "the path of a model folder")?;
+        }
         self.validate_prompts()?;
         self.validate_expand()?;
         self.validate_generate()?;

@@ -32,7 +32,7 @@ pub enum OpenClipError {
 }
 
 /// Names outside the layers: open_clip's, transformers'.
-const NAMES: [(&str, &str); 15] = [
+const VISION_NAMES: [(&str, &str); 8] = [
     ("visual.class_embedding", "vision_model.embeddings.class_embedding"),
     ("visual.positional_embedding", "vision_model.embeddings.position_embedding.weight"),
     ("visual.conv1.weight", "vision_model.embeddings.patch_embedding.weight"),
@@ -41,14 +41,26 @@ const NAMES: [(&str, &str); 15] = [
     ("visual.ln_post.weight", "vision_model.post_layernorm.weight"),
     ("visual.ln_post.bias", "vision_model.post_layernorm.bias"),
     ("visual.proj", "visual_projection.weight"),
+];
+
+/// The same for the text encoder.
+pub(crate) const TEXT_NAMES: [(&str, &str); 5] = [
     ("token_embedding.weight", "text_model.embeddings.token_embedding.weight"),
     ("positional_embedding", "text_model.embeddings.position_embedding.weight"),
     ("ln_final.weight", "text_model.final_layer_norm.weight"),
     ("ln_final.bias", "text_model.final_layer_norm.bias"),
     ("text_projection", "text_projection.weight"),
+];
+
+/// The same for neither.
+const OTHER_NAMES: [(&str, &str); 2] = [
     ("logit_scale", "logit_scale"),
     ("attn_mask", ""), // A buffer of early versions; holds no weights.
 ];
+
+fn names() -> impl Iterator<Item = &'static (&'static str, &'static str)> {
+    VISION_NAMES.iter().chain(&TEXT_NAMES).chain(&OTHER_NAMES)
+}
 
 /// The layers of a tower: open_clip's, transformers'.
 const TOWERS: [(&str, &str); 2] = [
@@ -57,7 +69,7 @@ const TOWERS: [(&str, &str); 2] = [
 ];
 
 /// Parts of a layer that keep their shape.
-const PARTS: [(&str, &str); 5] = [
+pub(crate) const PARTS: [(&str, &str); 5] = [
     ("attn.out_proj.", "self_attn.out_proj."),
     ("ln_1.", "layer_norm1."),
     ("ln_2.", "layer_norm2."),
@@ -65,9 +77,11 @@ const PARTS: [(&str, &str); 5] = [
     ("mlp.c_proj.", "mlp.fc2."),
 ];
 
-const STACKED: [(&str, &str); 2] =
+/// Stacked projections of attention, and what they are of each.
+pub(crate) const STACKED: [(&str, &str); 2] =
     [("attn.in_proj_weight", "weight"), ("attn.in_proj_bias", "bias")];
-const QKV: [&str; 3] = ["q_proj", "k_proj", "v_proj"];
+/// What is stacked, in order.
+pub(crate) const QKV: [&str; 3] = ["q_proj", "k_proj", "v_proj"];
 
 /// Splits `<tower prefix><layer>.<part>`.
 fn in_layer<'a>(name: &'a str, prefix: &str) -> Option<(&'a str, &'a str)> {
@@ -103,7 +117,7 @@ pub fn to_transformers(tensors: TensorMap) -> Result<TensorMap, OpenClipError> {
     let tensors = unwrap_prefix(tensors);
     let mut out = TensorMap::new();
     'tensors: for (name, tensor) in tensors {
-        if let Some((_, new)) = NAMES.iter().find(|(old, _)| *old == name) {
+        if let Some((_, new)) = names().find(|(old, _)| *old == name) {
             if !new.is_empty() {
                 let tensor = if is_transposed(&name) { transpose(&name, &tensor)? } else { tensor };
                 out.insert((*new).to_owned(), tensor);
@@ -137,7 +151,7 @@ pub fn to_transformers(tensors: TensorMap) -> Result<TensorMap, OpenClipError> {
 pub fn from_transformers(tensors: &TensorMap) -> TensorMap {
     let mut out = TensorMap::new();
     'tensors: for (name, tensor) in tensors {
-        if let Some((old, _)) = NAMES.iter().find(|(_, new)| new == name) {
+        if let Some((old, _)) = names().find(|(_, new)| new == name) {
             let tensor = match transpose(name, tensor) {
                 Ok(transposed) if is_transposed(old) => transposed,
                 _ => tensor.clone(),

@@ -3,6 +3,7 @@
 use craft_kernels as k;
 
 use super::extension::{CpuOp, Forward, Saved};
+use super::profile::Phase;
 
 /// Computes a gradient only where it is wanted.
 fn when(wanted: bool, f: impl FnOnce() -> Vec<f32>) -> Option<Vec<f32>> {
@@ -14,6 +15,16 @@ fn when(wanted: bool, f: impl FnOnce() -> Vec<f32>) -> Option<Vec<f32>> {
 pub(super) struct Conv2d(pub(super) k::ConvShape);
 
 impl CpuOp for Conv2d {
+    fn phase(&self) -> Phase {
+        Phase::Convolution
+    }
+    fn flops(&self) -> [f64; 2] {
+        let s = &self.0;
+        let products = [s.batch, s.out_channels, s.in_channels, s.kernel[0], s.kernel[1]];
+        let each: f64 = products.iter().map(|&n| n as f64).product();
+        let forward = 2.0 * each * (s.out_height() * s.out_width()) as f64;
+        [forward, 2.0 * forward]
+    }
     fn forward(&self, i: &[&[f32]]) -> Forward {
         let s = &self.0;
         let shape = [s.batch, s.out_channels, s.out_height(), s.out_width()];
@@ -45,6 +56,13 @@ pub(super) struct Linear {
 }
 
 impl CpuOp for Linear {
+    fn phase(&self) -> Phase {
+        Phase::Linear
+    }
+    fn flops(&self) -> [f64; 2] {
+        let forward = 2.0 * self.m as f64 * self.k as f64 * self.n as f64;
+        [forward, 2.0 * forward]
+    }
     fn forward(&self, i: &[&[f32]]) -> Forward {
         let y = k::linear(i[0], i[1], i.get(2).copied(), self.m, self.k, self.n);
         Forward::plain(y, &self.shape)
@@ -74,6 +92,15 @@ pub(super) struct Attention {
 }
 
 impl CpuOp for Attention {
+    fn phase(&self) -> Phase {
+        Phase::Attention
+    }
+    fn flops(&self) -> [f64; 2] {
+        let s = &self.shape;
+        let scores = (s.batch * s.heads * s.head_dim) as f64 * (s.queries * s.keys) as f64;
+        // Two products forward; backward the scores again, and four gradients.
+        [4.0 * scores, 10.0 * scores]
+    }
     fn forward(&self, i: &[&[f32]]) -> Forward {
         let s = &self.shape;
         let (output, lse) = k::attention(i[0], i[1], i[2], s, self.scale, self.causal);
@@ -109,6 +136,9 @@ pub(super) struct GroupNorm {
 }
 
 impl CpuOp for GroupNorm {
+    fn phase(&self) -> Phase {
+        Phase::NormAndActivation
+    }
     fn forward(&self, i: &[&[f32]]) -> Forward {
         let [n, c, h, w] = self.shape;
         let (output, mean, rstd) =
@@ -144,6 +174,9 @@ pub(super) struct LayerNorm {
 }
 
 impl CpuOp for LayerNorm {
+    fn phase(&self) -> Phase {
+        Phase::NormAndActivation
+    }
     fn forward(&self, i: &[&[f32]]) -> Forward {
         let (output, mean, rstd) = k::layer_norm(i[0], i[1], i[2], self.m, self.d, self.eps);
         Forward { output, shape: self.shape.clone(), saved: vec![mean, rstd] }
@@ -173,6 +206,9 @@ pub(super) struct Activation {
 }
 
 impl CpuOp for Activation {
+    fn phase(&self) -> Phase {
+        Phase::NormAndActivation
+    }
     fn forward(&self, i: &[&[f32]]) -> Forward {
         let y = match self.kind {
             super::Act::Gelu => k::gelu(i[0]),
@@ -199,6 +235,9 @@ pub(super) struct Geglu {
 }
 
 impl CpuOp for Geglu {
+    fn phase(&self) -> Phase {
+        Phase::NormAndActivation
+    }
     fn forward(&self, i: &[&[f32]]) -> Forward {
         Forward::plain(k::geglu(i[0], self.m, self.d), &self.shape)
     }
@@ -217,6 +256,9 @@ pub(super) struct Transpose {
 }
 
 impl CpuOp for Transpose {
+    fn phase(&self) -> Phase {
+        Phase::Layout
+    }
     fn forward(&self, i: &[&[f32]]) -> Forward {
         Forward::plain(k::transpose(i[0], self.batch, self.rows, self.columns), &self.shape)
     }
@@ -233,6 +275,9 @@ impl CpuOp for Transpose {
 pub(super) struct Upsample2x(pub(super) [usize; 4]);
 
 impl CpuOp for Upsample2x {
+    fn phase(&self) -> Phase {
+        Phase::Layout
+    }
     fn forward(&self, i: &[&[f32]]) -> Forward {
         let [n, c, h, w] = self.0;
         Forward::plain(k::upsample_nearest2x(i[0], n * c, h, w), &[n, c, 2 * h, 2 * w])
@@ -251,6 +296,9 @@ impl CpuOp for Upsample2x {
 pub(super) struct AddChannel(pub(super) [usize; 4]);
 
 impl CpuOp for AddChannel {
+    fn phase(&self) -> Phase {
+        Phase::Layout
+    }
     fn forward(&self, i: &[&[f32]]) -> Forward {
         let [n, c, h, w] = self.0;
         Forward::plain(k::add_channel(i[0], i[1], n, c, h * w), &self.0)
@@ -272,6 +320,9 @@ impl CpuOp for AddChannel {
 pub(super) struct Add(pub(super) Vec<usize>);
 
 impl CpuOp for Add {
+    fn phase(&self) -> Phase {
+        Phase::Layout
+    }
     fn forward(&self, i: &[&[f32]]) -> Forward {
         Forward::plain(k::add(i[0], i[1]), &self.0)
     }
@@ -293,6 +344,9 @@ pub(super) struct ConcatChannels {
 }
 
 impl CpuOp for ConcatChannels {
+    fn phase(&self) -> Phase {
+        Phase::Layout
+    }
     fn forward(&self, i: &[&[f32]]) -> Forward {
         let hw = self.height * self.width;
         let [a, b] = self.channels;

@@ -18,6 +18,8 @@ use burn::backend::tensor::FloatTensor;
 use burn::backend::{Autodiff, Backend, Dispatch, Flex, backend_extension};
 use burn::tensor::{DType, Tensor, TensorData, bf16};
 
+use super::profile::{Phase, timed};
+
 /// What a forward pass returns: the output with its shape, and what the backward pass wants kept.
 pub(crate) struct Forward {
     pub(crate) output: Vec<f32>,
@@ -57,6 +59,15 @@ pub(crate) trait CpuOp: Debug + Send + Sync + 'static {
     /// Whether the backward pass reads the output.
     fn keeps_output(&self) -> bool {
         false
+    }
+
+    /// What a profile counts it as.
+    fn phase(&self) -> Phase;
+
+    /// Multiplications and additions of matrix products in the forward pass, and in the backward pass
+    /// where all gradients are wanted.
+    fn flops(&self) -> [f64; 2] {
+        [0.0; 2]
     }
 }
 
@@ -98,7 +109,7 @@ fn run(op: &OpRef, inputs: &[Host]) -> (Host, Vec<Vec<f32>>) {
     let inputs: Vec<Host> = inputs.iter().map(Host::to_contiguous).collect();
     let values: Vec<Cow<'_, [f32]>> = inputs.iter().map(slice).collect();
     let slices: Vec<&[f32]> = values.iter().map(AsRef::as_ref).collect();
-    let forward = op.forward(&slices);
+    let forward = timed(op.phase(), op.flops()[0], || op.forward(&slices));
     (host(forward.output, forward.shape), forward.saved)
 }
 
@@ -154,13 +165,16 @@ impl<const N: usize> Backward<Flex, N> for CpuBackward {
         let slices: Vec<&[f32]> = values.iter().map(AsRef::as_ref).collect();
         let wants: Vec<bool> = ops.parents.iter().map(Option::is_some).collect();
         let output = state.output.as_ref().map_or(Cow::Borrowed(&[][..]), slice);
-        let results = state.op.backward(Saved {
+        let grad = slice(&grad);
+        let saved = Saved {
             inputs: &slices,
             output: &output,
             saved: &state.saved,
-            grad: &slice(&grad),
+            grad: &grad,
             wants: &wants,
-        });
+        };
+        let op = &state.op;
+        let results = timed(op.phase(), op.flops()[1], || op.backward(saved));
         for ((parent, result), shape) in ops.parents.into_iter().zip(results).zip(state.shapes) {
             if let (Some(parent), Some(result)) = (parent, result) {
                 grads.register::<Flex>(parent.id, host(result, shape));

@@ -12,6 +12,7 @@ use serde::Deserialize;
 
 mod cpu;
 mod extension;
+pub mod profile;
 pub mod reference;
 
 use extension::{apply1, apply2, apply3};

@@ -21,6 +21,7 @@ use crate::context::Context;
 use crate::error::Result;
 
 /// What every stage is given.
+#[derive(Clone, Copy)]
 pub(crate) struct Run<'a> {
     pub(crate) folder: &'a RunFolder,
     pub(crate) recipe: &'a Recipe,

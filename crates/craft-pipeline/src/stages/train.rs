@@ -181,7 +181,7 @@ fn samples(run: &Run<'_>, arm: Arm, model: &Model) -> Result<Vec<Sample>> {
 }
 
 /// Which sample each draw of a step takes: epochs over all samples, each in an order of its own.
-fn draws(key: &Key, step: usize, batch: usize, n: usize) -> Vec<usize> {
+pub(crate) fn draws(key: &Key, step: usize, batch: usize, n: usize) -> Vec<usize> {
     let mut epoch = usize::MAX;
     let mut order: Vec<usize> = Vec::new();
     (step * batch..(step + 1) * batch)

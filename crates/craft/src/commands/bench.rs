@@ -1,6 +1,7 @@
 //! `craft bench`
 
 mod flops;
+mod phases;
 mod train;
 
 use std::time::Instant;
@@ -8,11 +9,13 @@ use std::time::Instant;
 use burn::tensor::{Tensor, TensorData};
 use craft_core::rng::Key;
 use craft_diffusion::sampler::{Sampler, Scheduler, guide};
+use craft_nn::ops::profile;
 use craft_nn::weights;
 use craft_pipeline::text::{Condition, TextEmbedding};
 use craft_pipeline::{Model, Progress};
 use serde_json::json;
 
+use self::phases::Phases;
 use super::{App, model_dir};
 use crate::cli::{BenchArgs, BenchKind};
 use crate::exit::usage;
@@ -32,6 +35,8 @@ struct Measured {
     decode: Option<f64>,
     /// Floating-point operations of a step.
     flops: f64,
+    /// Where the time of all measured steps went.
+    phases: Phases,
 }
 
 impl Measured {
@@ -53,7 +58,8 @@ pub(super) fn bench(app: &App, args: &BenchArgs) -> anyhow::Result<()> {
         return Err(usage("--lora-rank and --gradient-checkpointing go with train-step only"));
     }
     interrupt::exit_at_once()?;
-    let model = Model::load(&model_dir(&args.model)?, &app.device)?;
+    let model =
+        Model::load(&model_dir(app, &args.model, args.model_config.as_deref())?, &app.device)?;
     let (height, width) = size(args, &model)?;
     let progress = Reporter::new(app.level);
     progress.start("bench", u64::from(args.steps), "steps");
@@ -105,6 +111,7 @@ fn sample(
     for step in 0..steps {
         if step == WARM_UP {
             cpu = system::cpu_seconds();
+            profile::start();
         }
         let start = Instant::now();
         let t = samplers[0].timesteps()[step] as f32;
@@ -124,6 +131,7 @@ fn sample(
         }
     }
     let cpu = since(cpu);
+    let phases = Phases::new(profile::stop(), 0.0, &seconds);
     let start = Instant::now();
     let data = TensorData::new(latents.concat(), [b, c, h, w]);
     let latents = model.vae_config.unscale_latents(Tensor::<4>::from_data(data, &model.device));
@@ -131,7 +139,7 @@ fn sample(
     let decode = Some(start.elapsed().as_secs_f64());
     seconds.sort_by(f64::total_cmp);
     let flops = 2.0 * b as f64 * flops::forward(model, h, w);
-    Ok(Measured { seconds, cpu, decode, flops })
+    Ok(Measured { seconds, cpu, decode, flops, phases })
 }
 
 /// Processor seconds since a reading.
@@ -158,6 +166,7 @@ fn print(
         BenchKind::TrainStep => "train-step",
     };
     let threads = rayon::current_num_threads();
+    let roofline = profile::peak_gflops();
     let rss = system::peak_rss_bytes();
     if app.json {
         let line = json!({
@@ -173,6 +182,8 @@ fn print(
             "images_per_second": per_second,
             "gflop_per_step": measured.flops / 1e9,
             "gflops": gflops,
+            "roofline_gflops": roofline,
+            "phases": measured.phases.json(roofline),
             "peak_rss_bytes": rss,
         });
         return console::result(&line.to_string());
@@ -193,7 +204,14 @@ fn print(
         None => "trained".to_owned(),
     };
     console::result(&format!("images per second: {per_second:.3} {what}"))?;
-    console::result(&format!("{gflops:.1} GFLOP/s ({:.2} GFLOP per step)", measured.flops / 1e9))?;
+    console::result(&format!(
+        "{gflops:.1} GFLOP/s ({:.2} GFLOP per step), {:.0} % of the multiply-adds that {threads} threads reach in registers ({roofline:.0} GFLOP/s)",
+        measured.flops / 1e9,
+        100.0 * gflops / roofline
+    ))?;
+    for line in measured.phases.lines(roofline) {
+        console::result(&line)?;
+    }
     if let Some(bytes) = rss {
         console::result(&format!("peak memory: {}", system::gibibytes(bytes)))?;
     }

@@ -23,6 +23,7 @@ pub(super) fn export(app: &App, args: &ExportArgs) -> anyhow::Result<()> {
         ExportFormat::Diffusers => Format::Diffusers,
         ExportFormat::LoraKohya => Format::LoraKohya,
         ExportFormat::LoraDiffusers => Format::LoraDiffusers,
+        ExportFormat::SingleFile => Format::SingleFile,
     };
     let done = write(&args.run_dir, format, &args.out, usize::from(args.rank), &context)?;
     let shown = args.out.display().to_string();
@@ -35,6 +36,7 @@ pub(super) fn export(app: &App, args: &ExportArgs) -> anyhow::Result<()> {
     }
     let what = match format {
         Format::Diffusers => "model folder".to_owned(),
+        Format::SingleFile => "checkpoint".to_owned(),
         _ => format!(
             "LoRA on {} parameters, {:.1} % of the squared change",
             done.adapted,

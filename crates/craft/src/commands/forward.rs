@@ -27,7 +27,7 @@ pub(super) fn forward(app: &App, args: &ForwardArgs) -> anyhow::Result<()> {
     }
     interrupt::exit_at_once()?;
     let mut file = Input { path: &args.input, reader: TensorReader::open(&args.input)? };
-    let dir = model_dir(&args.model)?;
+    let dir = model_dir(app, &args.model, args.model_config.as_deref())?;
     let mut out = Output::new();
     match args.component {
         Component::Unet => unet(app, args, &dir.join("unet"), &mut file, &mut out)?,

@@ -1,6 +1,7 @@
 //! One file per command.
 
 mod bench;
+mod compare;
 mod demo;
 mod doctor;
 mod export;
@@ -16,10 +17,12 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use burn::tensor::Device;
+use craft_pipeline::source;
 
 use crate::cli::{Cli, Command, Global};
 use crate::console::Level;
-use crate::exit::{input, usage};
+use crate::exit::usage;
+use crate::progress::Reporter;
 
 /// What every command is given.
 #[derive(Clone, Debug)]
@@ -56,6 +59,7 @@ pub(crate) fn dispatch(cli: &Cli, level: Level) -> anyhow::Result<()> {
         Command::Report(args) => stage::stage(&app, &args.run_dir, "report"),
         Command::Sample(args) => sample::sample(&app, args),
         Command::Forward(args) => forward::forward(&app, args),
+        Command::Compare(args) => compare::compare(&app, args),
         Command::Bench(args) => bench::bench(&app, args),
         Command::Export(args) => export::export(&app, args),
         Command::Doctor => doctor::doctor(&app),
@@ -78,16 +82,11 @@ fn device(global: &Global) -> anyhow::Result<Device> {
     }
 }
 
-/// The folder of a model: the embedded one by its name, or the folder given.
-fn model_dir(model: &str) -> anyhow::Result<PathBuf> {
-    let path = Path::new(model);
-    if model == POCKET && !path.is_dir() {
+/// The folder of a model: the embedded one by its name, a folder, a single file or a repository.
+fn model_dir(app: &App, model: &str, config: Option<&Path>) -> anyhow::Result<PathBuf> {
+    if model == POCKET && !Path::new(model).exists() {
         return pocket::assets();
     }
-    if path.is_dir() {
-        return Ok(path.to_owned());
-    }
-    Err(input(format!(
-        "{model}: there is no such folder; expected a model folder in the diffusers layout, or `pocket` for the embedded model (downloading by name comes with a later version)"
-    )))
+    let progress = Reporter::new(app.level);
+    Ok(source::resolve(model, config, Path::new(""), &progress)?)
 }

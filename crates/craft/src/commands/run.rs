@@ -14,10 +14,7 @@ use crate::{console, interrupt};
 /// Runs a recipe.
 pub(super) fn run(app: &App, args: &RunArgs) -> anyhow::Result<()> {
     let text = read_recipe(&args.recipe)?;
-    let base_dir = match args.recipe.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent.to_owned(),
-        _ => PathBuf::from("."),
-    };
+    let base_dir = base_dir(&args.recipe);
     if args.dry_run {
         let progress = Reporter::new(app.level);
         let context = Context {
@@ -49,7 +46,15 @@ pub(super) fn execute(
     summary::print(app, out, &summary)
 }
 
-fn read_recipe(path: &Path) -> anyhow::Result<String> {
+/// The folder that paths of a recipe are relative to.
+pub(super) fn base_dir(recipe: &Path) -> PathBuf {
+    match recipe.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent.to_owned(),
+        _ => PathBuf::from("."),
+    }
+}
+
+pub(super) fn read_recipe(path: &Path) -> anyhow::Result<String> {
     let bytes = std::fs::read(path).map_err(|error| {
         input(format!(
             "{}: the recipe cannot be read ({error}); expected a TOML file: check the path",

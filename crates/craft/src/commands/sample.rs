@@ -31,7 +31,7 @@ pub(super) fn sample(app: &App, args: &SampleArgs) -> anyhow::Result<()> {
     interrupt::exit_at_once()?;
 
     let loras = args.lora.iter().map(|text| lora(text)).collect::<anyhow::Result<Vec<_>>>()?;
-    let dir = model_dir(&args.model)?;
+    let dir = model_dir(app, &args.model, args.model_config.as_deref())?;
     let mut model = Model::load(&dir, &app.device)?;
     for (path, strength) in &loras {
         let changed = craft_pipeline::lora::apply(&mut model, path, *strength)?;

@@ -93,6 +93,7 @@ impl Tiny {
             .args(args)
             .current_dir(self.dir.path())
             .env("CRAFT_POCKET_DIR", self.path("model"))
+            .env("XDG_CACHE_HOME", self.path("cache"))
             .env_remove("RUST_LOG");
         command
     }

@@ -9,12 +9,14 @@ use craft_core::rng::Key;
 use craft_diffusion::objective::weighted_mse;
 use craft_diffusion::optimizer::{self, AdamW, AdamWConfig, GradMap};
 use craft_nn::lora::{self, Targets};
+use craft_nn::ops::profile;
 use craft_nn::unet::UNet2DConditionModel;
 use craft_nn::unet_blocks::UNetInputs;
 use craft_nn::weights;
 use craft_pipeline::text::Condition;
 use craft_pipeline::{Model, Progress};
 
+use super::phases::Phases;
 use super::{Measured, WARM_UP, flops, since};
 use crate::cli::BenchArgs;
 use crate::commands::App;
@@ -44,9 +46,11 @@ pub(super) fn step(
     let key = Key::new(0).stage("bench");
     let mut seconds = Vec::with_capacity(args.steps as usize);
     let mut cpu = None;
+    let mut optimizing = 0.0;
     for step in 0..WARM_UP + args.steps as usize {
         if step == WARM_UP {
             cpu = system::cpu_seconds();
+            profile::start();
         }
         let mut stream = key.clone().step(step as u64).stream();
         let times: Vec<f32> = (0..b).map(|_| stream.index(last) as f32).collect();
@@ -66,16 +70,19 @@ pub(super) fn step(
         } else {
             take(loss(unet.forward(noisy, &times, &states, added.as_ref())).backward());
         }
+        let update = Instant::now();
         let norm = optimizer::norm(&grads);
         unet = optimizer.step(unet, &grads, 1e-6, (1.0 / (norm + 1e-6)).min(1.0));
         if step >= WARM_UP {
+            optimizing += update.elapsed().as_secs_f64();
             seconds.push(start.elapsed().as_secs_f64());
             progress.advance(1);
         }
     }
+    let phases = Phases::new(profile::stop(), optimizing, &seconds);
     let cpu = since(cpu);
     seconds.sort_by(f64::total_cmp);
-    Ok(Measured { seconds, cpu, decode: None, flops })
+    Ok(Measured { seconds, cpu, decode: None, flops, phases })
 }
 
 /// The denoiser, ready for gradients.

@@ -1,0 +1,41 @@
+//! Advantage-weighted matching (Xue et al. 2025; `scxue/advantage_weighted_matching`): policy gradient with
+//! the denoising loss in the place of the log-likelihood, PPO's clip and a pull towards the reference.
+
+use burn::tensor::Tensor;
+
+use crate::objective::beside;
+
+/// Constants of the loss.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct AwmConfig {
+    /// How far the ratio counts on either side of 1.
+    pub clip: f64,
+    /// Weight of the squared distance to the reference's predictions.
+    pub pull: f64,
+}
+
+impl Default for AwmConfig {
+    fn default() -> Self {
+        Self { clip: 1e-2, pull: 1e-3 }
+    }
+}
+
+/// `Σ_b (max(−Â ρ, −Â clip(ρ, 1 ± c)) + λ d) / batch` with `ρ = exp(m^ref − m)` at the same timestep and
+/// noise. At ρ = 1 its gradient is that of the advantage-weighted denoising loss.
+///
+/// `errors` and `reference` `[B]`: squared errors of the model and of the one that drew the samples;
+/// `distances` `[B]`: mean squares of the difference of their predictions; `advantages` `[B]`, signed.
+pub fn awm(
+    errors: Tensor<1>,
+    reference: &[f32],
+    distances: Tensor<1>,
+    advantages: &[f32],
+    config: AwmConfig,
+    batch: usize,
+) -> Tensor<1> {
+    let down = beside(&errors, advantages).neg();
+    let ratio = (beside(&errors, reference) - errors).exp();
+    let clipped = ratio.clone().clamp(1.0 - config.clip, 1.0 + config.clip);
+    let surrogate = (down.clone() * ratio).max_pair(down * clipped);
+    (surrogate + distances.mul_scalar(config.pull)).sum().div_scalar(batch as f64)
+}

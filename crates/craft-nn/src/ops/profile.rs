@@ -1,0 +1,91 @@
+//! Where the time of the kernels goes, by kind of operation. Off unless [`start`] was called.
+
+use std::hint::black_box;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::time::Instant;
+
+use craft_kernels::multiply_add_probe;
+
+/// Kinds of operations.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// Convolutions.
+    Convolution,
+    /// Scaled dot-product attention.
+    Attention,
+    /// Linear maps.
+    Linear,
+    /// Norms, activations and gates.
+    NormAndActivation,
+    /// Additions, concatenation, changes of layout.
+    Layout,
+}
+
+impl Phase {
+    /// All of them, in the order of a [`Profile`].
+    pub const ALL: [Self; 5] =
+        [Self::Convolution, Self::Attention, Self::Linear, Self::NormAndActivation, Self::Layout];
+
+    /// As reports call it.
+    pub fn as_str(self) -> &'static str {
+        ["convolution", "attention", "linear", "norm and activation", "additions and layout"]
+            [self as usize]
+    }
+}
+
+/// What one kind of operation took.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Spent {
+    /// Wall-clock seconds on the thread that asked, its helpers included.
+    pub seconds: f64,
+    /// Multiplications and additions of matrix products; 0 where there are none.
+    pub flops: f64,
+}
+
+/// Time by [`Phase`].
+pub type Profile = [Spent; 5];
+
+static ON: AtomicBool = AtomicBool::new(false);
+static NANOSECONDS: [AtomicU64; 5] = [const { AtomicU64::new(0) }; 5];
+static FLOPS: [AtomicU64; 5] = [const { AtomicU64::new(0) }; 5];
+
+/// Starts counting from 0. Process-wide.
+pub fn start() {
+    for counter in NANOSECONDS.iter().chain(&FLOPS) {
+        counter.store(0, Relaxed);
+    }
+    ON.store(true, Relaxed);
+}
+
+/// Stops counting and returns what was counted.
+pub fn stop() -> Profile {
+    ON.store(false, Relaxed);
+    std::array::from_fn(|i| Spent {
+        seconds: NANOSECONDS[i].load(Relaxed) as f64 / 1e9,
+        flops: FLOPS[i].load(Relaxed) as f64,
+    })
+}
+
+/// f32 multiply-adds in registers on every thread at once, GFLOP/s: the most of a few tries.
+pub fn peak_gflops() -> f64 {
+    let one = || black_box(multiply_add_probe(black_box(400_000), black_box(0.1))).0;
+    let once = || {
+        let start = Instant::now();
+        let flops: usize = rayon::broadcast(|_| one()).into_iter().sum();
+        flops as f64 / start.elapsed().as_secs_f64() / 1e9
+    };
+    (0..5).map(|_| once()).fold(0.0, f64::max)
+}
+
+/// Runs an operation and counts it.
+pub(super) fn timed<T>(phase: Phase, flops: f64, run: impl FnOnce() -> T) -> T {
+    if !ON.load(Relaxed) {
+        return run();
+    }
+    let start = Instant::now();
+    let out = run();
+    let i = phase as usize;
+    NANOSECONDS[i].fetch_add(start.elapsed().as_nanos() as u64, Relaxed);
+    FLOPS[i].fetch_add(flops as u64, Relaxed);
+    out
+}

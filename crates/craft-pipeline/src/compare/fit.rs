@@ -1,0 +1,299 @@
+//! One trainer for all methods: they differ in their training sets and in their losses only.
+
+use std::path::Path;
+use std::time::Instant;
+
+use burn::tensor::{Device, Tensor, TensorData};
+use craft_core::recipe::{Conditioning, LrSchedule};
+use craft_core::{Key, Recipe};
+use craft_diffusion::awm::{AwmConfig, awm};
+use craft_diffusion::dpo::dpo;
+use craft_diffusion::guard::NanGuard;
+use craft_diffusion::kto::kto;
+use craft_diffusion::lair::lair;
+use craft_diffusion::mapo::{MapoConfig, mapo};
+use craft_diffusion::nft::nft;
+use craft_diffusion::objective::{diffuse, host_errors, min_snr, squared_errors, weighted_mse};
+use craft_diffusion::optimizer::{self, AdamW, AdamWConfig, GradMap};
+use craft_diffusion::schedule::{LrShape, learning_rate};
+use craft_nn::unet::UNet2DConditionModel;
+use craft_nn::weights::{self, TensorMap};
+
+use super::data::TrainingSet;
+use super::methods::Loss;
+use super::state::{self, Position};
+use crate::error::Result;
+use crate::model::{Model, load_unet};
+use crate::run::cpu_seconds;
+use crate::stages::{Run, generate, train};
+use crate::text::TextEmbedding;
+
+/// A training.
+pub(super) struct Fit<'a> {
+    pub(super) run: &'a Run<'a>,
+    pub(super) name: &'a str,
+    /// The method's own recipe.
+    pub(super) recipe: &'a Recipe,
+    /// The base model, which is the frozen reference as well.
+    pub(super) model: &'a Model,
+    pub(super) model_dir: &'a Path,
+    pub(super) set: &'a TrainingSet,
+    pub(super) loss: Loss,
+    pub(super) learning_rate: f64,
+    pub(super) steps: usize,
+    /// Where the state is kept while it trains.
+    pub(super) state: &'a Path,
+}
+
+/// What a training cost.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Cost {
+    pub(super) seconds: f64,
+    /// Seconds of all processors together.
+    pub(super) cpu_seconds: f64,
+    pub(super) skipped: usize,
+    pub(super) sample_passes: usize,
+}
+
+/// One micro-batch.
+struct Batch<'a> {
+    noisy: Vec<f32>,
+    target: Vec<f32>,
+    times: Vec<f32>,
+    texts: Vec<&'a TextEmbedding>,
+    /// The set's number of each sample, times the weight of its timestep for the weighted loss.
+    values: Vec<f32>,
+}
+
+impl Fit<'_> {
+    fn units_a_step(&self) -> usize {
+        (self.recipe.train.batch / self.set.unit_length()).max(1)
+    }
+
+    /// Trains from the base model, or from where it was stopped, and shows the weights after each of
+    /// `points` steps.
+    ///
+    /// # Errors
+    /// When it diverges, is interrupted, or `look` fails; the state is kept then.
+    pub(super) fn fit(
+        &self,
+        points: &[usize],
+        look: &mut dyn FnMut(usize, TensorMap, &Cost) -> Result<()>,
+    ) -> Result<Cost> {
+        let section = &self.recipe.train;
+        let device = Device::flex().autodiff();
+        let (unet, _) = load_unet(&self.model_dir.join("unet"), &device)?;
+        let config = AdamWConfig {
+            beta1: section.beta1,
+            beta2: section.beta2,
+            eps: section.eps,
+            weight_decay: section.weight_decay,
+        };
+        let mut adam = AdamW::new(config, section.ema_decay);
+        let (position, mut unet) = state::restore(self.state, unet, &mut adam)?;
+        let mut guard = NanGuard::new(section.max_nonfinite_steps);
+        guard.skipped = position.skipped;
+        let progress = self.run.context.progress;
+        progress.start(self.name, self.steps as u64, "steps");
+        progress.advance(position.step as u64);
+        let mut cost = Cost {
+            seconds: position.seconds,
+            cpu_seconds: position.cpu_seconds,
+            ..Cost::default()
+        };
+        let a_step = self.units_a_step() * self.set.unit_length();
+        for step in position.step..self.steps {
+            if let Err(stop) = self.run.context.check() {
+                self.save(step, &cost, &guard, &unet, &adam)?;
+                return Err(stop);
+            }
+            let (start, worked) = (Instant::now(), cpu_seconds());
+            self.update(step, &device, &mut unet, &mut adam, &mut guard)?;
+            cost.seconds += start.elapsed().as_secs_f64();
+            cost.cpu_seconds += cpu_seconds() - worked;
+            cost.skipped = guard.skipped;
+            cost.sample_passes = (step + 1) * a_step;
+            progress.advance(1);
+            if points.contains(&(step + 1)) {
+                look(step + 1, averaged(&unet, &adam), &cost)?;
+                if step + 1 < self.steps {
+                    self.save(step + 1, &cost, &guard, &unet, &adam)?;
+                }
+            }
+        }
+        cost.sample_passes = self.steps * a_step;
+        Ok(cost)
+    }
+
+    fn save(
+        &self,
+        step: usize,
+        cost: &Cost,
+        guard: &NanGuard,
+        unet: &UNet2DConditionModel,
+        adam: &AdamW,
+    ) -> Result<()> {
+        let position = Position {
+            step,
+            updates: adam.steps,
+            seconds: cost.seconds,
+            cpu_seconds: cost.cpu_seconds,
+            skipped: guard.skipped,
+            ..Position::default()
+        };
+        state::save(self.state, position, unet, adam)
+    }
+
+    fn update(
+        &self,
+        step: usize,
+        device: &Device,
+        unet: &mut UNet2DConditionModel,
+        adam: &mut AdamW,
+        guard: &mut NanGuard,
+    ) -> Result<()> {
+        let section = &self.recipe.train;
+        // All methods see the same draws of timesteps and noise.
+        let key = Key::new(self.run.recipe.seed).stage("train");
+        let units = self.units_a_step();
+        let picks = train::draws(&key, step, units, self.set.units.len());
+        let micro = (self.recipe.micro_batch() / self.set.unit_length()).max(1);
+        let mut grads = GradMap::new();
+        let mut loss = 0.0;
+        for from in (0..units).step_by(micro) {
+            let batch = self.batch(step, &picks, from..(from + micro).min(units));
+            let value = self.loss(&batch, units, unet, device)?;
+            optimizer::collect(unet, value.backward(), &mut grads);
+            loss += f64::from(weights::to_vec(value)[0]);
+        }
+        let shape = match section.lr_schedule {
+            LrSchedule::Constant => LrShape::Constant,
+            LrSchedule::Cosine => LrShape::Cosine,
+        };
+        let lr = learning_rate(self.learning_rate, shape, section.warmup_steps, step, self.steps);
+        let norm = optimizer::norm(&grads);
+        let ids: Vec<String> = picks
+            .iter()
+            .flat_map(|&unit| &self.set.units[unit].samples)
+            .map(|&place| self.set.samples[place].id.clone())
+            .collect();
+        if guard.admit(step, loss, norm, &ids)? {
+            let scale = (section.max_grad_norm / (norm + 1e-6)).min(1.0);
+            *unet = adam.step(unet.clone(), &grads, lr, scale);
+        }
+        Ok(())
+    }
+
+    /// Draws `range` of a step's units; the samples of a unit share timestep, noise and dropout.
+    fn batch(&self, step: usize, picks: &[usize], range: std::ops::Range<usize>) -> Batch<'_> {
+        let section = &self.recipe.train;
+        let schedule = &self.model.schedule;
+        let kind = schedule.prediction_type;
+        let last = schedule.num_train_timesteps();
+        let (low, high) = (section.timestep_min, section.timestep_max.unwrap_or(last).min(last));
+        let mut batch = Batch {
+            noisy: Vec::new(),
+            target: Vec::new(),
+            times: Vec::new(),
+            texts: Vec::new(),
+            values: Vec::new(),
+        };
+        let key = Key::new(self.run.recipe.seed).stage("draw").step(step as u64);
+        for i in range {
+            let unit = &self.set.units[picks[i]];
+            let mut stream = key.clone().sample(i as u64).stream();
+            let t = low + stream.index(high.saturating_sub(low).max(1));
+            let dropped = stream.chance(section.unconditional_dropout);
+            let expanded = match section.conditioning {
+                Conditioning::Original => false,
+                Conditioning::Expanded => true,
+                Conditioning::Mixed => stream.chance(0.5),
+            };
+            let size = self.set.samples[unit.samples[0]].latents.len();
+            let noise = stream.standard_normals(size);
+            let alpha = schedule.alpha_cumprod(t as i64);
+            let factor = match (self.loss, section.min_snr_gamma) {
+                (Loss::Weighted, Some(gamma)) => min_snr(kind, alpha, gamma),
+                _ => 1.0,
+            };
+            for (&place, value) in unit.samples.iter().zip(&unit.values) {
+                let sample = &self.set.samples[place];
+                diffuse(kind, alpha, &sample.latents, &noise, &mut batch.noisy, &mut batch.target);
+                batch.times.push(t as f32);
+                let text = match (dropped, expanded) {
+                    (true, _) => "",
+                    (false, true) => &sample.expanded,
+                    (false, false) => &sample.original,
+                };
+                batch.texts.push(&self.set.texts[text]);
+                batch.values.push(value * factor);
+            }
+        }
+        batch
+    }
+
+    /// The loss of a micro-batch as its share of a step of `units` units.
+    fn loss(
+        &self,
+        batch: &Batch<'_>,
+        units: usize,
+        unet: &UNet2DConditionModel,
+        device: &Device,
+    ) -> Result<Tensor<1>> {
+        let options = generate::options(&self.recipe.generate, self.model)?;
+        let [c, h, w] = self.model.latent_shape(options.height, options.width);
+        let b = batch.times.len();
+        let latents = |data: &[f32], device: &Device| {
+            Tensor::<4>::from_data(TensorData::new(data.to_vec(), [b, c, h, w]), device)
+        };
+        let predict = |unet: &UNet2DConditionModel, device: &Device| {
+            let size = [options.height, options.width];
+            let condition = self.model.condition(&batch.texts, size, device);
+            let added = condition.added.as_ref();
+            unet.forward(latents(&batch.noisy, device), &batch.times, &condition.states, added)
+        };
+        let reference = if self.loss.has_reference() {
+            weights::to_vec(predict(&self.model.unet, &self.model.device))
+        } else {
+            Vec::new()
+        };
+        let before = || host_errors(&reference, &batch.target, b);
+        let prediction = predict(unet, device);
+        let target = latents(&batch.target, device);
+        let samples = units * self.set.unit_length();
+        let values = batch.values.as_slice();
+        Ok(match self.loss {
+            Loss::Weighted => weighted_mse(prediction, target, values, samples),
+            Loss::Dpo(beta) => dpo(squared_errors(prediction, target), &before(), beta, units),
+            Loss::Kto(beta) => {
+                let liked: Vec<bool> = values.iter().map(|v| *v > 0.5).collect();
+                kto(squared_errors(prediction, target), &before(), &liked, beta, samples)
+            }
+            Loss::Mapo => {
+                let timesteps = self.model.schedule.num_train_timesteps() as f64;
+                let config = MapoConfig { timesteps, ..MapoConfig::default() };
+                mapo(squared_errors(prediction, target), config, units)
+            }
+            Loss::Lair(beta) => {
+                lair(squared_errors(prediction, target), &before(), values, beta, samples)
+            }
+            Loss::Nft(beta) => nft(prediction, target, &reference, values, beta, samples),
+            Loss::Awm => {
+                let distances = squared_errors(prediction.clone(), latents(&reference, device));
+                let errors = squared_errors(prediction, target);
+                awm(errors, &before(), distances, values, AwmConfig::default(), samples)
+            }
+        })
+    }
+}
+
+/// The weights, or their average where one is kept.
+fn averaged(unet: &UNet2DConditionModel, adam: &AdamW) -> TensorMap {
+    let mut tensors = weights::export(unet);
+    for (name, average) in adam.ema().into_iter().flatten() {
+        if let Some(tensor) = tensors.get_mut(name) {
+            tensor.data.clone_from(average);
+        }
+    }
+    tensors
+}

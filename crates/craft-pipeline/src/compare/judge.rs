@@ -1,0 +1,215 @@
+//! Draws and scores pictures of a denoiser, the same way for all methods.
+
+use std::collections::BTreeMap;
+
+use burn::tensor::Device;
+use craft_core::{Key, Prompt, PromptId, Split};
+use craft_nn::weights::{self, TensorMap};
+use craft_rewards::Reward;
+use craft_store::{RgbImage, jsonl};
+use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
+
+use super::plan::Plan;
+use crate::draw::{DrawOptions, Job, StepNoise, draw_with};
+use crate::error::{PipelineError, Result};
+use crate::model::Model;
+use crate::rewards::load_reward;
+use crate::stages::evaluate::CHECKER;
+use crate::stages::{Run, generate, score};
+use crate::statistics::{ImageStatistics, diversity};
+
+/// Scores of one picture.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(super) struct PictureRow {
+    pub(super) prompt_id: String,
+    pub(super) sample: usize,
+    pub(super) scores: BTreeMap<String, f64>,
+}
+
+/// A denoiser's pictures, measured.
+#[derive(Clone, Debug)]
+pub(super) struct Measured {
+    pub(super) rows: Vec<PictureRow>,
+    pub(super) statistics: ImageStatistics,
+    pub(super) diversity: Option<f64>,
+}
+
+/// Prompts of a measurement, with the pictures of each.
+pub(super) struct Exam {
+    /// Names the noise.
+    stage: &'static str,
+    prompts: Vec<Prompt>,
+    samples: usize,
+}
+
+impl Exam {
+    /// Whether it asks for this picture.
+    pub(super) fn has(&self, row: &PictureRow) -> bool {
+        row.sample < self.samples && self.prompts.iter().any(|p| p.id.as_str() == row.prompt_id)
+    }
+}
+
+/// The judges of a seed.
+pub(super) struct Judge<'a> {
+    run: &'a Run<'a>,
+    /// The base model, whose other parts all methods share.
+    pub(super) model: Model,
+    options: DrawOptions,
+    rewards: Vec<(String, Box<dyn Reward>)>,
+    /// Hashes of the rewards' folders.
+    pub(super) hashes: &'a BTreeMap<String, String>,
+    /// The whole evaluation.
+    pub(super) full: Exam,
+    /// A part of it, for curves.
+    pub(super) curve: Exam,
+    /// Other prompts, for choosing settings.
+    pub(super) search: Exam,
+}
+
+impl<'a> Judge<'a> {
+    pub(super) fn new(
+        run: &'a Run<'a>,
+        plan: &Plan,
+        hashes: &'a BTreeMap<String, String>,
+    ) -> Result<Self> {
+        let recipe = run.recipe;
+        let device = Device::flex();
+        let model = Model::load(&plan.model_dir, &device)?;
+        let options = DrawOptions {
+            steps: recipe.evaluate_steps(),
+            guidance_scale: recipe.evaluate_guidance_scale(),
+            ..generate::options(&recipe.generate, &model)?
+        };
+        let rewards = plan
+            .rewards
+            .iter()
+            .map(|r| Ok((r.name.clone(), load_reward(&r.name, &r.dir, &device)?)))
+            .collect::<Result<Vec<_>>>()?;
+        let prompts: Vec<Prompt> = jsonl::read(&run.path("prompts/prompts.jsonl"))?;
+        let prompts: Vec<Prompt> = prompts.into_iter().filter(|p| p.split == Split::Eval).collect();
+        let few = prompts.iter().take(plan.curve_prompts).cloned().collect();
+        let mut others = match run.context.world.filter(|_| plan.search) {
+            Some(world) => world.prompts(0, "select", plan.search_prompts).unwrap_or_default(),
+            None => Vec::new(),
+        };
+        for (i, prompt) in others.iter_mut().enumerate() {
+            prompt.id = PromptId::from_index(i);
+        }
+        let samples = recipe.evaluate.samples_per_prompt;
+        Ok(Self {
+            run,
+            model,
+            options,
+            rewards,
+            hashes,
+            full: Exam { stage: "evaluate", prompts, samples },
+            curve: Exam { stage: "evaluate", prompts: few, samples: 1 },
+            search: Exam { stage: "search", prompts: others, samples: 1 },
+        })
+    }
+
+    /// The base model with other denoiser's weights.
+    pub(super) fn measure(&self, tensors: Option<TensorMap>, exam: &Exam) -> Result<Measured> {
+        let mut other = None;
+        if let Some(tensors) = tensors {
+            let unet = weights::load(self.model.unet.clone(), tensors).map_err(|source| {
+                PipelineError::Weights { path: "the tuned denoiser".into(), source }
+            })?;
+            other = Some(unet);
+        }
+        let unet = other.as_ref().unwrap_or(&self.model.unet);
+        let [c, h, w] = self.model.latent_shape(self.options.height, self.options.width);
+        let key = Key::new(self.run.recipe.seed).stage(exam.stage);
+        let (mut jobs, mut rows) = (Vec::new(), Vec::new());
+        for prompt in &exam.prompts {
+            for sample in 0..exam.samples {
+                let key = key.clone().prompt(&prompt.id).sample(sample as u64);
+                jobs.push(Job {
+                    prompt: &prompt.text,
+                    negative: &self.run.recipe.generate.negative_prompt,
+                    noise: key.standard_normals(c * h * w),
+                    step_noise: StepNoise::Key(key),
+                });
+                rows.push(PictureRow {
+                    prompt_id: prompt.id.to_string(),
+                    sample,
+                    scores: BTreeMap::new(),
+                });
+            }
+        }
+        let mut pictures: Vec<RgbImage> = Vec::with_capacity(jobs.len());
+        for part in jobs.chunks(64) {
+            self.run.context.check()?;
+            let drawn = draw_with(&self.model, unet, part, &self.options, &mut |_| ())?;
+            pictures.extend(drawn.into_iter().map(|d| d.image));
+        }
+        self.score(exam, &jobs, &pictures, &mut rows);
+        let all: Vec<ImageStatistics> = pictures.par_iter().map(ImageStatistics::of).collect();
+        Ok(Measured {
+            rows,
+            statistics: ImageStatistics::mean(&all),
+            diversity: diversity(&pictures, exam.samples),
+        })
+    }
+
+    fn score(&self, exam: &Exam, jobs: &[Job<'_>], pictures: &[RgbImage], rows: &mut [PictureRow]) {
+        let texts: Vec<&str> = jobs.iter().map(|j| j.prompt).collect();
+        let readable: Vec<std::result::Result<RgbImage, String>> =
+            pictures.iter().cloned().map(Ok).collect();
+        for (name, reward) in &self.rewards {
+            let scores = score::score(reward.as_ref(), &readable, &texts, |_| ());
+            for (row, score) in rows.iter_mut().zip(scores) {
+                if let Ok(value) = score {
+                    row.scores.insert(name.clone(), value);
+                }
+            }
+        }
+        let Some(world) = self.run.context.world else { return };
+        let shares: Vec<Option<f64>> = pictures
+            .par_iter()
+            .enumerate()
+            .map(|(i, picture)| {
+                let facts = exam.prompts[i / exam.samples].facts.as_ref()?;
+                let rows = world.check(&picture.data, facts)?;
+                let passed = rows.iter().filter(|row| row.passed).count();
+                (!rows.is_empty()).then(|| passed as f64 / rows.len() as f64)
+            })
+            .collect();
+        for (row, share) in rows.iter_mut().zip(shares) {
+            row.scores.extend(share.map(|share| (CHECKER.to_owned(), share)));
+        }
+    }
+}
+
+/// Mean score by prompt.
+pub(super) fn by_prompt(rows: &[PictureRow], reward: &str) -> BTreeMap<String, f64> {
+    let mut sums: BTreeMap<&str, (f64, usize)> = BTreeMap::new();
+    for row in rows {
+        if let Some(score) = row.scores.get(reward) {
+            let entry = sums.entry(&row.prompt_id).or_default();
+            *entry = (entry.0 + score, entry.1 + 1);
+        }
+    }
+    sums.into_iter().map(|(prompt, (sum, n))| (prompt.to_owned(), sum / n as f64)).collect()
+}
+
+/// Scores of prompts that both have, in order.
+pub(super) fn paired(a: &[PictureRow], b: &[PictureRow], reward: &str) -> (Vec<f64>, Vec<f64>) {
+    let (a, b) = (by_prompt(a, reward), by_prompt(b, reward));
+    a.iter().filter_map(|(prompt, a)| Some((*a, *b.get(prompt)?))).unzip()
+}
+
+/// Mean of `b − a` over their common prompts, by reward.
+pub(super) fn gains(a: &[PictureRow], b: &[PictureRow]) -> BTreeMap<String, f64> {
+    let names: std::collections::BTreeSet<&String> =
+        b.iter().flat_map(|r| r.scores.keys()).collect();
+    names
+        .into_iter()
+        .filter_map(|name| {
+            let (a, b) = paired(a, b, name);
+            let change: Vec<f64> = a.iter().zip(&b).map(|(a, b)| b - a).collect();
+            (!change.is_empty()).then(|| (name.clone(), craft_core::stats::mean(&change)))
+        })
+        .collect()
+}

@@ -1,0 +1,135 @@
+//! `craft compare`: methods of preference tuning head to head, on the same base model, prompts, draws of
+//! candidates and evaluation, over several seeds.
+//!
+//! A comparison is a folder. `seed-N/` is a run folder with what all methods of a seed share (prompts,
+//! wordings, candidates, scores, annotated pairs); below it `methods/NAME/` is a stage per method, with the
+//! scores of its pictures, its curve along training and its weights, and `search/NAME/` the search of its
+//! learning rate and length. Whatever is finished is not done again, so a killed comparison continues, and
+//! further methods and seeds join an old one.
+
+mod ablations;
+mod convergence;
+mod data;
+mod fit;
+mod judge;
+mod methods;
+mod pairs;
+mod plan;
+mod search;
+mod state;
+mod summary;
+mod table;
+mod tune;
+
+use std::path::{Path, PathBuf};
+
+use craft_store::hash::sha256_dir;
+use craft_store::{Manifest, RunFolder};
+use serde_json::{Value, json};
+
+use crate::context::Context;
+use crate::error::Result;
+use crate::stages::{Run, expand, generate, prompts, score};
+use judge::Judge;
+use plan::Plan;
+
+/// What to compare.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    /// Names of methods; empty: a default set.
+    pub methods: Vec<String>,
+    /// Name of an ablation of CRAFT, in the place of methods.
+    pub ablation: Option<String>,
+    /// A number of seeds, or the seeds themselves, separated by commas.
+    pub seeds: Option<String>,
+    /// Learning rates that every method tries; empty: a third of the recipe's, the recipe's, three times it.
+    pub learning_rates: Vec<f64>,
+    /// Annotated pairs for each seed.
+    pub pairs: Option<usize>,
+    /// Fewer seeds and methods, and no search.
+    pub quick: bool,
+}
+
+/// A finished comparison.
+#[derive(Clone, Debug)]
+pub struct Comparison {
+    /// `compare.json`.
+    pub json: Value,
+    /// The table as Markdown.
+    pub table: String,
+    /// The page.
+    pub report: PathBuf,
+}
+
+/// Compares methods, or continues a comparison that was stopped.
+///
+/// # Errors
+/// See [`crate::PipelineError`]; what was done is kept, and the same call continues.
+pub fn compare(
+    recipe_text: &str,
+    overrides: &[String],
+    base: &Path,
+    out: &Path,
+    options: &Options,
+    context: &Context<'_>,
+) -> Result<Comparison> {
+    let base = std::path::absolute(base).unwrap_or_else(|_| base.to_owned());
+    let plan = Plan::new(recipe_text, overrides, &base, options, context)?;
+    let folder = RunFolder::create_or_open(out, &plan.recipe.to_toml())?;
+    craft_store::manifest::write_json(&folder.join("base.json"), &json!({ "base": base }))?;
+    let mut result = None;
+    for seed in plan.seeds.clone() {
+        one_seed(&plan, seed, &folder, &base, context)?;
+        // Written after each seed, so that a comparison can be looked at while it goes on.
+        result = Some(summary::write(&plan, &folder)?);
+    }
+    result.map_or_else(|| summary::write(&plan, &folder), Ok)
+}
+
+/// What all methods of a seed share.
+struct Shared<'a> {
+    run: Run<'a>,
+    model_hash: String,
+    generated: Manifest,
+    scored: Manifest,
+    /// Annotated pairs, where a method needs them.
+    pairs: Option<Manifest>,
+}
+
+fn one_seed(
+    plan: &Plan,
+    seed: u64,
+    folder: &RunFolder,
+    base: &Path,
+    context: &Context<'_>,
+) -> Result<()> {
+    context.progress.note(&format!("seed {seed}"));
+    let recipe = plan.recipe_of(seed);
+    let seed_folder =
+        RunFolder::create_or_open(&folder.join(format!("seed-{seed}")), &recipe.to_toml())?;
+    let run = Run { folder: &seed_folder, recipe: &recipe, base, context: *context };
+    let model_hash = sha256_dir(&plan.model_dir)?;
+    let hashes = plan.reward_hashes()?;
+    let prompted = prompts::run(&run)?;
+    let expanded = expand::run(&run, &prompted)?;
+    let generated = generate::run(&run, &plan.model_dir, &model_hash, &expanded)?;
+    let scored = score::run(&run, &plan.rewards, &hashes, &generated)?;
+    let pairs = if plan.entries.iter().any(|e| e.method.data.annotated()) {
+        Some(pairs::run(&run, plan, &model_hash, &prompted)?)
+    } else {
+        None
+    };
+    let judge = Judge::new(&run, plan, &hashes)?;
+    let shared = Shared { run, model_hash, generated, scored, pairs };
+    let base_scores = tune::base(&shared, plan, &judge)?;
+    let searches_here = plan.search && plan.seeds.first() == Some(&seed);
+    for entry in &plan.entries {
+        let settings = if searches_here {
+            search::run(&shared, plan, &judge, entry)?
+        } else {
+            search::settings(plan, folder.path(), entry)?
+        };
+        tune::run(&shared, plan, &judge, entry, &settings, &base_scores)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,231 @@
+//! What a comparison will do, checked before its first expensive step.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use craft_core::Recipe;
+use craft_core::recipe::{Precision, PromptSource, TrainMode};
+use craft_store::Stage;
+use craft_store::hash::sha256_dir;
+
+use super::Options;
+use super::ablations::{self, Part, Variant};
+use super::methods::{self, Method};
+use crate::context::Context;
+use crate::error::{PipelineError, Result};
+use crate::rewards::RunReward;
+use crate::run::Plan as RunPlan;
+
+const SEEDS: usize = 5;
+const QUICK_SEEDS: usize = 2;
+const PAIRS: usize = 4000;
+const QUICK_PAIRS: usize = 2000;
+/// Prompts that are drawn along training, one picture each.
+const CURVE_PROMPTS: usize = 48;
+/// Prompts on which learning rate and length are chosen, one picture each.
+const SEARCH_PROMPTS: usize = 64;
+
+/// A method with its settings in this comparison.
+pub(super) struct Entry {
+    pub(super) name: String,
+    pub(super) method: &'static Method,
+    /// What it changes of the recipe.
+    pub(super) overrides: Vec<String>,
+    /// The candidates that it may see.
+    pub(super) part: Part,
+    /// Its folder below that of a seed.
+    pub(super) stage: Stage,
+    /// The folder of its search.
+    pub(super) search: Stage,
+}
+
+impl Entry {
+    fn new(variant: Variant, recipe: &Recipe) -> Result<Self> {
+        let Variant { name, method, mut overrides, part } = variant;
+        overrides.extend(method.overrides(recipe)?);
+        // A stage's name lives as long as the program; there are as many as methods.
+        let leak = |text: String| -> &'static str { Box::leak(text.into_boxed_str()) };
+        let stage = |kind: &str, folder: &str| {
+            Stage::new(leak(format!("{kind} {name}")), leak(format!("{folder}/{name}")))
+        };
+        let (tune, search) = (stage("tune", "methods"), stage("search", "search"));
+        let entry = Self { overrides, part, method, stage: tune, search, name };
+        // A variant that the recipe cannot have is refused now.
+        entry.recipe(recipe)?;
+        Ok(entry)
+    }
+
+    /// Its longest training, in steps.
+    fn steps(&self, recipe: &Recipe) -> usize {
+        let own = self.recipe(recipe).map_or(recipe.train.steps, |recipe| recipe.train.steps);
+        own * self.method.length
+    }
+
+    /// The recipe of a seed as this method has it.
+    pub(super) fn recipe(&self, recipe: &Recipe) -> Result<Recipe> {
+        Ok(Recipe::parse(&recipe.to_toml(), &self.overrides)?)
+    }
+}
+
+/// Methods are compared by full training in f32; what a recipe asks for beside that is refused, not
+/// ignored.
+fn plain_training(recipe: &Recipe) -> Result<()> {
+    let train = &recipe.train;
+    let other = [
+        ("train.mode = \"lora\"", train.mode != TrainMode::Full),
+        ("train.precision = \"bf16\"", train.precision != Precision::F32),
+        ("train.gradient_checkpointing = true", train.gradient_checkpointing),
+        ("model.lora", !recipe.model.lora.is_empty()),
+    ];
+    match other.into_iter().find(|(_, asked)| *asked) {
+        Some((key, _)) => Err(PipelineError::Usage(format!(
+            "{key}: a comparison trains all parameters of the model in f32; expected a recipe without it (--set can change it)"
+        ))),
+        None => Ok(()),
+    }
+}
+
+/// Everything that is decided before the first step.
+pub(super) struct Plan {
+    pub(super) recipe: Recipe,
+    pub(super) seeds: Vec<u64>,
+    pub(super) entries: Vec<Entry>,
+    pub(super) model_dir: PathBuf,
+    pub(super) rewards: Vec<RunReward>,
+    /// Learning rates that every method tries.
+    pub(super) learning_rates: Vec<f64>,
+    /// Whether there are prompts to choose settings on, and time.
+    pub(super) search: bool,
+    pub(super) pairs: usize,
+    pub(super) curve_prompts: usize,
+    pub(super) search_prompts: usize,
+    /// Reward that decides: the first that is held out, else the first.
+    pub(super) decisive: String,
+}
+
+impl Plan {
+    pub(super) fn new(
+        recipe_text: &str,
+        overrides: &[String],
+        base: &Path,
+        options: &Options,
+        context: &Context<'_>,
+    ) -> Result<Self> {
+        let recipe = Recipe::parse(recipe_text, overrides)?;
+        plain_training(&recipe)?;
+        let pocket = recipe.prompts.source == PromptSource::Pocket;
+        let seeds = seeds(options, recipe.seed)?;
+        let rate = recipe.train.learning_rate;
+        let learning_rates = match options.learning_rates.as_slice() {
+            [] => vec![rate / 3.0, rate, 3.0 * rate],
+            given => given.to_vec(),
+        };
+        if let Some(wrong) = learning_rates.iter().find(|r| !(**r > 0.0 && **r <= 1.0)) {
+            return Err(PipelineError::Usage(format!(
+                "--learning-rates: {wrong} is not a learning rate; expected numbers above 0, at most 1"
+            )));
+        }
+        let pairs = options.pairs.unwrap_or(if options.quick { QUICK_PAIRS } else { PAIRS });
+        if pairs == 0 {
+            return Err(PipelineError::Usage("--pairs is 0: expected at least 1".to_owned()));
+        }
+        let run = RunPlan::new(&recipe, base, context)?;
+        let (train, eval) = run.check(&recipe, base, context)?;
+        let mut entries = Vec::new();
+        for variant in variants(options, train, recipe.expand.variants)? {
+            variant.method.check(&recipe, pocket)?;
+            entries.push(Entry::new(variant, &recipe)?);
+        }
+        let held_out = run.rewards.iter().find(|r| !r.trained_on);
+        let decisive = held_out.or(run.rewards.first()).map_or(String::new(), |r| r.name.clone());
+        if held_out.is_none() {
+            context.progress.note(
+                "no reward is held out, so methods are compared on what they train on; add a [[rewards]] with role = \"held-out\"",
+            );
+        }
+        Ok(Self {
+            seeds,
+            entries,
+            learning_rates,
+            search: pocket && !options.quick && options.ablation.is_none(),
+            pairs,
+            curve_prompts: CURVE_PROMPTS.min(eval),
+            search_prompts: SEARCH_PROMPTS,
+            decisive,
+            model_dir: run.model_dir,
+            rewards: run.rewards,
+            recipe,
+        })
+    }
+
+    /// The recipe of one seed.
+    pub(super) fn recipe_of(&self, seed: u64) -> Recipe {
+        Recipe { seed, ..self.recipe.clone() }
+    }
+
+    pub(super) fn reward_hashes(&self) -> Result<BTreeMap<String, String>> {
+        let hash = |r: &RunReward| Ok((r.name.clone(), sha256_dir(&r.dir)?));
+        self.rewards.iter().map(hash).collect()
+    }
+
+    /// Steps at which a method is looked at: early and then ever more rarely.
+    pub(super) fn points(&self, entry: &Entry) -> Vec<usize> {
+        let steps = entry.steps(&self.recipe);
+        let mut points: Vec<usize> =
+            [12, 6, 3, 2, 1].iter().map(|part| (steps / part).max(1)).collect();
+        points.dedup();
+        points
+    }
+}
+
+/// The methods that are named, the variants of an ablation, or the default methods.
+fn variants(options: &Options, prompts: usize, wordings: usize) -> Result<Vec<Variant>> {
+    if let Some(name) = &options.ablation {
+        return ablations::variants(name, prompts, wordings);
+    }
+    let default = if options.quick { methods::QUICK } else { methods::DEFAULT };
+    let names: Vec<String> = if options.methods.is_empty() {
+        default.iter().map(|n| (*n).to_owned()).collect()
+    } else {
+        options.methods.clone()
+    };
+    Ok(methods::of_names(&names)?.into_iter().map(Variant::of).collect())
+}
+
+/// The seeds: so many from the recipe's on, or those given.
+fn seeds(options: &Options, first: u64) -> Result<Vec<u64>> {
+    let wrong = |text: &str| {
+        PipelineError::Usage(format!(
+            "--seeds {text}: expected a number of seeds from 1 to 1000, or seeds separated by commas such as 1,2,3"
+        ))
+    };
+    let count = match options.seeds.as_deref() {
+        None => {
+            if options.quick {
+                QUICK_SEEDS
+            } else {
+                SEEDS
+            }
+        }
+        Some(text) if text.contains(',') => {
+            let mut found: Vec<u64> = Vec::new();
+            for part in text.split(',').map(str::trim).filter(|p| !p.is_empty()) {
+                let seed: u64 = part.parse().map_err(|_| wrong(text))?;
+                if found.contains(&seed) {
+                    return Err(PipelineError::Usage(format!(
+                        "--seeds {text}: {seed} is repeated, which would count one result twice; name each seed once"
+                    )));
+                }
+                found.push(seed);
+            }
+            return if found.is_empty() { Err(wrong(text)) } else { Ok(found) };
+        }
+        Some(text) => text
+            .trim()
+            .parse()
+            .ok()
+            .filter(|n| (1..=1000).contains(n))
+            .ok_or_else(|| wrong(text))?,
+    };
+    Ok((0..count as u64).map(|i| first + i).collect())
+}

@@ -1,0 +1,188 @@
+//! The search of a method's learning rate and length: the same grid for every method, on prompts that
+//! nothing is reported on, with the candidates of the first seed.
+
+use std::path::Path;
+
+use craft_diffusion::guard::NanStop;
+use craft_store::{Stage, jsonl};
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+
+use super::Shared;
+use super::fit::Fit;
+use super::judge::{Judge, PictureRow, gains};
+use super::plan::{Entry, Plan};
+use super::tune::{SCORES, training_identity, training_set};
+use crate::error::{PipelineError, Result};
+use crate::stages::{Outcome, inputs};
+
+const BASE: Stage = Stage::new("search base", "search/base");
+/// What was tried and chosen, in the folder of a search.
+const FILE: &str = "search.json";
+
+/// The settings that a method trains with.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(super) struct Settings {
+    pub(super) learning_rate: f64,
+    pub(super) steps: usize,
+}
+
+/// One learning rate that was tried.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(super) struct Trial {
+    pub(super) learning_rate: f64,
+    /// (steps, mean change of the decisive reward against base).
+    pub(super) gains: Vec<(usize, f64)>,
+    /// Why it ended early.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) stopped: Option<String>,
+}
+
+/// A finished search.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(super) struct Search {
+    /// The reward that decided.
+    pub(super) reward: String,
+    /// Prompts, one picture each.
+    pub(super) prompts: usize,
+    pub(super) seed: u64,
+    pub(super) trials: Vec<Trial>,
+    pub(super) chosen: Settings,
+    pub(super) gain: f64,
+    pub(super) seconds: f64,
+}
+
+/// Tries all learning rates and lengths of a method.
+pub(super) fn run(
+    shared: &Shared<'_>,
+    plan: &Plan,
+    judge: &Judge<'_>,
+    entry: &Entry,
+) -> Result<Settings> {
+    let run = &shared.run;
+    let base = base(shared, plan, judge)?;
+    let recipe = entry.recipe(run.recipe)?;
+    let points = plan.points(entry);
+    let config = json!([
+        training_identity(entry, &recipe),
+        plan.learning_rates,
+        points,
+        plan.search_prompts,
+        plan.decisive,
+        run.recipe.seed,
+    ]);
+    let mut inputs = inputs(&[&shared.generated, &shared.scored]);
+    inputs.insert("model".to_owned(), shared.model_hash.clone());
+    inputs.insert(plan.decisive.clone(), judge.hashes[&plan.decisive].clone());
+    if let Some(pairs) = shared.pairs.as_ref().filter(|_| entry.method.data.annotated()) {
+        inputs.insert(pairs.stage.clone(), pairs.digest());
+    }
+    run.stage(entry.search, &config, inputs, |writer| {
+        let start = std::time::Instant::now();
+        let set = training_set(shared, entry, &recipe, judge)?;
+        let steps = points.last().copied().unwrap_or(1);
+        let mut trials = Vec::new();
+        for (i, &learning_rate) in plan.learning_rates.iter().enumerate() {
+            let done = writer.join(format!(".trial-{i}.json"));
+            if done.exists() {
+                trials.push(craft_store::manifest::read_json::<Trial>(&done)?);
+                continue;
+            }
+            let gains_path = writer.join(format!(".gains-{i}.jsonl"));
+            let mut found: Vec<(usize, f64)> = jsonl::read_resumable(&gains_path)?.rows;
+            let name = format!("{}, learning rate {learning_rate:.1e}", entry.name);
+            let fit = Fit {
+                run,
+                name: &name,
+                recipe: &recipe,
+                model: &judge.model,
+                model_dir: &plan.model_dir,
+                set: &set,
+                loss: entry.method.loss,
+                learning_rate,
+                steps,
+                state: &writer.join(format!(".state-{i}")),
+            };
+            let ended = fit.fit(&points, &mut |step, weights, _| {
+                let measured = judge.measure(Some(weights), &judge.search)?;
+                let all = gains(&base, &measured.rows);
+                found.retain(|(before, _)| *before < step);
+                found.extend(all.get(&plan.decisive).map(|gain| (step, *gain)));
+                Ok(jsonl::write(&gains_path, &found)?)
+            });
+            let stopped = match ended {
+                Ok(_) => None,
+                Err(PipelineError::Nan(stop)) => Some(diverged(&stop)),
+                Err(error) => return Err(error),
+            };
+            let trial = Trial { learning_rate, gains: found, stopped };
+            craft_store::manifest::write_json(&done, &trial)?;
+            trials.push(trial);
+        }
+        let best = trials
+            .iter()
+            .flat_map(|t| t.gains.iter().map(|(steps, gain)| (t.learning_rate, *steps, *gain)))
+            // Of equals the first: less training.
+            .fold(None::<(f64, usize, f64)>, |best, new| match best {
+                Some(old) if old.2 >= new.2 => Some(old),
+                _ => Some(new),
+            });
+        let Some((learning_rate, steps, gain)) = best else {
+            return Err(PipelineError::Usage(format!(
+                "{}: training diverged at every learning rate before its first look; lower --learning-rates",
+                entry.name
+            )));
+        };
+        let search = Search {
+            reward: plan.decisive.clone(),
+            prompts: plan.search_prompts,
+            seed: run.recipe.seed,
+            trials,
+            chosen: Settings { learning_rate, steps },
+            gain,
+            seconds: start.elapsed().as_secs_f64(),
+        };
+        craft_store::manifest::write_json(&writer.join(FILE), &search)?;
+        Ok(Outcome::default().say(format!(
+            "learning rate {learning_rate:.1e}, {steps} steps ({} {gain:+.3})",
+            plan.decisive
+        )))
+    })?;
+    settings(plan, run.folder.path().parent().unwrap_or(run.folder.path()), entry)
+}
+
+fn diverged(stop: &NanStop) -> String {
+    format!("diverged at step {}", stop.step)
+}
+
+/// The base model on the search's prompts.
+fn base(shared: &Shared<'_>, plan: &Plan, judge: &Judge<'_>) -> Result<Vec<PictureRow>> {
+    let recipe = shared.run.recipe;
+    let config = json!([recipe.evaluate, recipe.generate, recipe.seed, plan.search_prompts]);
+    let mut inputs = judge.hashes.clone();
+    inputs.insert("model".to_owned(), shared.model_hash.clone());
+    shared.run.stage(BASE, &config, inputs, |writer| {
+        let measured = judge.measure(None, &judge.search)?;
+        jsonl::write(&writer.join(SCORES), &measured.rows)?;
+        Ok(Outcome::default().say("base model on the prompts for choosing settings"))
+    })?;
+    Ok(jsonl::read(&shared.run.path(&format!("{}/{SCORES}", BASE.folder)))?)
+}
+
+/// The search of a method, if there was one.
+pub(super) fn read(plan: &Plan, folder: &Path, entry: &Entry) -> Result<Option<Search>> {
+    let Some(first) = plan.seeds.first().filter(|_| plan.search) else { return Ok(None) };
+    let path = folder.join(format!("seed-{first}")).join(entry.search.folder).join(FILE);
+    if path.exists() { Ok(Some(craft_store::manifest::read_json(&path)?)) } else { Ok(None) }
+}
+
+/// What was chosen; without a search the recipe's learning rate and the method's full length.
+pub(super) fn settings(plan: &Plan, folder: &Path, entry: &Entry) -> Result<Settings> {
+    if let Some(search) = read(plan, folder, entry)? {
+        return Ok(search.chosen);
+    }
+    Ok(Settings {
+        learning_rate: entry.recipe(&plan.recipe)?.train.learning_rate,
+        steps: plan.points(entry).last().copied().unwrap_or(1),
+    })
+}

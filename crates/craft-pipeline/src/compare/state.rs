@@ -1,0 +1,72 @@
+//! The state of a training that may be stopped.
+
+use std::path::Path;
+
+use craft_diffusion::optimizer::AdamW;
+use craft_nn::unet::UNet2DConditionModel;
+use craft_nn::weights;
+use craft_store::hash::sha256_file;
+use serde::{Deserialize, Serialize};
+
+use crate::error::{PipelineError, Result};
+use crate::model::{read_tensors, write_tensors};
+
+/// Where a training stands.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub(super) struct Position {
+    /// Steps done.
+    pub(super) step: usize,
+    /// Updates done; skipped ones do not count.
+    pub(super) updates: usize,
+    /// Seconds of training so far.
+    pub(super) seconds: f64,
+    /// Seconds of all processors together.
+    pub(super) cpu_seconds: f64,
+    /// Steps skipped by the NaN guard.
+    pub(super) skipped: usize,
+    /// Hashes of the files beside it.
+    pub(super) hashes: [String; 2],
+}
+
+const FILES: [&str; 2] = ["unet.safetensors", "optimizer.safetensors"];
+
+/// Saves atomically, in the place of an older state.
+pub(super) fn save(
+    dir: &Path,
+    mut position: Position,
+    unet: &UNet2DConditionModel,
+    adam: &AdamW,
+) -> Result<()> {
+    craft_store::atomic::write_dir_atomically(dir, |dir| -> Result<()> {
+        write_tensors(&dir.join(FILES[0]), &weights::export(unet))?;
+        write_tensors(&dir.join(FILES[1]), &adam.state())?;
+        for (hash, file) in position.hashes.iter_mut().zip(FILES) {
+            *hash = sha256_file(&dir.join(file))?;
+        }
+        Ok(craft_store::manifest::write_json(&dir.join("state.json"), &position)?)
+    })
+}
+
+/// The saved state, if there is a whole one.
+pub(super) fn restore(
+    dir: &Path,
+    unet: UNet2DConditionModel,
+    adam: &mut AdamW,
+) -> Result<(Position, UNet2DConditionModel)> {
+    let Ok(position) = craft_store::manifest::read_json::<Position>(&dir.join("state.json")) else {
+        return Ok((Position::default(), unet));
+    };
+    let whole = position
+        .hashes
+        .iter()
+        .zip(FILES)
+        .all(|(hash, file)| sha256_file(&dir.join(file)).is_ok_and(|found| found == *hash));
+    if !whole {
+        return Ok((Position::default(), unet));
+    }
+    let path = dir.join(FILES[0]);
+    let unet = weights::load(unet, read_tensors(&path)?)
+        .map_err(|source| PipelineError::Weights { path, source })?;
+    adam.restore(position.updates, read_tensors(&dir.join(FILES[1]))?);
+    Ok((position, unet))
+}

@@ -1,0 +1,179 @@
+//! `compare.json`: everything that was measured, by method and seed and over seeds.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use craft_core::stats::{mean, mean_interval, win_rate};
+use craft_store::{RunFolder, jsonl};
+use serde_json::{Map, Value, json};
+
+use super::judge::{PictureRow, by_prompt, paired};
+use super::plan::{Entry, Plan};
+use super::tune::{BASE, RESULT, SCORES, TuneResult};
+use super::{Comparison, convergence, search, table};
+use crate::error::Result;
+use crate::stages::evaluate::CHECKER;
+
+/// One method on one seed.
+pub(super) struct Tuned {
+    pub(super) seed: u64,
+    pub(super) result: TuneResult,
+    rows: Vec<PictureRow>,
+}
+
+/// A method with the seeds that are done.
+pub(super) struct Row<'a> {
+    pub(super) entry: &'a Entry,
+    pub(super) seeds: Vec<Tuned>,
+}
+
+/// Scores of a seed by model, where they exist.
+fn scores(folder: &Path, seed: u64, stage: &str) -> Result<Option<Vec<PictureRow>>> {
+    let dir = folder.join(format!("seed-{seed}")).join(stage);
+    if !dir.join(craft_store::manifest::STAGE_FILE).exists() {
+        return Ok(None);
+    }
+    Ok(Some(jsonl::read(&dir.join(SCORES))?))
+}
+
+/// Writes `compare.json`, `compare.md` and the page from what is finished.
+pub(super) fn write(plan: &Plan, run: &RunFolder) -> Result<Comparison> {
+    let folder = run.path();
+    let mut base: BTreeMap<u64, Vec<PictureRow>> = BTreeMap::new();
+    for &seed in &plan.seeds {
+        if let Some(rows) = scores(folder, seed, BASE.folder)? {
+            base.insert(seed, rows);
+        }
+    }
+    let mut rows = Vec::new();
+    for entry in &plan.entries {
+        let mut seeds = Vec::new();
+        for &seed in &plan.seeds {
+            let Some(found) = scores(folder, seed, entry.stage.folder)? else { continue };
+            let dir = folder.join(format!("seed-{seed}")).join(entry.stage.folder);
+            let result = craft_store::manifest::read_json(&dir.join(RESULT))?;
+            seeds.push(Tuned { seed, result, rows: found });
+        }
+        rows.push(Row { entry, seeds });
+    }
+    let mut rewards: Vec<(String, bool)> =
+        plan.rewards.iter().map(|r| (r.name.clone(), r.trained_on)).collect();
+    if base.values().flatten().any(|row| row.scores.contains_key(CHECKER)) {
+        rewards.push((CHECKER.to_owned(), false));
+    }
+    let mut methods = Map::new();
+    for row in &rows {
+        methods
+            .insert(row.entry.name.clone(), of_method(plan, folder, row, &rows, &base, &rewards)?);
+    }
+    let named = |(name, trained_on): &(String, bool)| json!({ "name": name, "trained_on": trained_on, "base": base_mean(&base, name) });
+    let json = json!({
+        "code_version": env!("CARGO_PKG_VERSION"),
+        "seeds": plan.seeds,
+        "decisive": plan.decisive,
+        "rewards": rewards.iter().map(named).collect::<Vec<_>>(),
+        "evaluation_prompts": base.values().next().map(|rows| prompts(rows)),
+        "curve_prompts": plan.curve_prompts,
+        "learning_rates": plan.search.then_some(&plan.learning_rates),
+        "methods": methods,
+        "convergence": convergence::of(plan, &rows),
+    });
+    craft_store::manifest::write_json(&folder.join("compare.json"), &json)?;
+    let table = table::markdown(&json);
+    craft_store::atomic::write(&folder.join("compare.md"), table.as_bytes())?;
+    let report = craft_report::write_comparison(folder)?;
+    Ok(Comparison { json, table, report })
+}
+
+fn prompts(rows: &[PictureRow]) -> usize {
+    let mut ids: Vec<&str> = rows.iter().map(|r| r.prompt_id.as_str()).collect();
+    ids.sort_unstable();
+    ids.dedup();
+    ids.len()
+}
+
+fn base_mean(base: &BTreeMap<u64, Vec<PictureRow>>, reward: &str) -> Value {
+    let means: Vec<f64> = base
+        .values()
+        .map(|rows| mean(&by_prompt(rows, reward).into_values().collect::<Vec<_>>()))
+        .collect();
+    json!(mean_interval(&means))
+}
+
+/// Change and wins of `b` over `a` on one reward.
+fn compared(a: &[PictureRow], b: &[PictureRow], reward: &str) -> Option<(f64, f64)> {
+    let (a, b) = paired(a, b, reward);
+    let change: Vec<f64> = a.iter().zip(&b).map(|(a, b)| b - a).collect();
+    Some((mean(&change), win_rate(&a, &b)?.win_rate))
+}
+
+fn of_method(
+    plan: &Plan,
+    folder: &Path,
+    row: &Row<'_>,
+    rows: &[Row<'_>],
+    base: &BTreeMap<u64, Vec<PictureRow>>,
+    rewards: &[(String, bool)],
+) -> Result<Value> {
+    let craft = rows.iter().find(|r| r.entry.name == "craft" && row.entry.name != "craft");
+    let of_craft = |seed: u64| Some(&craft?.seeds.iter().find(|t| t.seed == seed)?.rows);
+    let mut over_seeds = Map::new();
+    for (reward, _) in rewards {
+        let mut gain = (Vec::new(), Vec::new());
+        let mut lead = (Vec::new(), Vec::new());
+        for tuned in &row.seeds {
+            let Some(before) = base.get(&tuned.seed) else { continue };
+            if let Some((delta, wins)) = compared(before, &tuned.rows, reward) {
+                gain.0.push(delta);
+                gain.1.push(wins);
+            }
+            let against = of_craft(tuned.seed).and_then(|c| compared(c, &tuned.rows, reward));
+            if let Some((delta, wins)) = against {
+                lead.0.push(delta);
+                lead.1.push(wins);
+            }
+        }
+        let entry = json!({
+            "change": mean_interval(&gain.0),
+            "win_rate": mean_interval(&gain.1),
+            "change_against_craft": mean_interval(&lead.0),
+            "win_rate_against_craft": mean_interval(&lead.1),
+            "change_by_seed": gain.0,
+        });
+        over_seeds.insert(reward.clone(), entry);
+    }
+    let average = |number: fn(&TuneResult) -> f64| {
+        mean_interval(&row.seeds.iter().map(|t| number(&t.result)).collect::<Vec<_>>())
+            .map(|m| m.mean)
+    };
+    let by_seed: Map<String, Value> =
+        row.seeds.iter().map(|t| (t.seed.to_string(), json!(t.result))).collect();
+    let method = row.entry.method;
+    Ok(json!({
+        "about": method.about,
+        "data": method.data,
+        "loss": method.loss,
+        "settings": row.entry.overrides,
+        "part": row.entry.part,
+        "search": search::read(plan, folder, row.entry)?,
+        "rewards": over_seeds,
+        "mean": {
+            "samples": average(|r| r.samples as f64),
+            "pairs": average(|r| r.pairs as f64),
+            "images_generated": average(|r| r.images_generated as f64),
+            "images_annotated": average(|r| r.images_annotated as f64),
+            "steps": average(|r| r.steps as f64),
+            "learning_rate": average(|r| r.learning_rate),
+            "sample_passes": average(|r| r.sample_passes as f64),
+            "seconds": {
+                "generation": average(|r| r.seconds.generation),
+                "scoring": average(|r| r.seconds.scoring),
+                "data": average(|r| r.seconds.data),
+                "training": average(|r| r.seconds.training),
+                "evaluation": average(|r| r.seconds.evaluation),
+            },
+            "peak_rss_bytes": average(|r| r.peak_rss_bytes as f64),
+        },
+        "seeds": by_seed,
+    }))
+}

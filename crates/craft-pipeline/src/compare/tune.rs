@@ -1,0 +1,302 @@
+//! One method on one seed: training set, training with looks along the way, evaluation.
+
+use std::collections::BTreeMap;
+use std::time::Instant;
+
+use craft_core::Recipe;
+use craft_core::recipe::TrainSection;
+use craft_store::{Manifest, Stage, StageWriter, jsonl};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use super::data::{self, TrainingSet};
+use super::fit::{Cost, Fit};
+use super::judge::{Judge, Measured, PictureRow, gains};
+use super::plan::{Entry, Plan};
+use super::search::Settings;
+use super::{Shared, pairs};
+use crate::error::Result;
+use crate::model::{DIFFUSION_WEIGHTS, write_tensors};
+use crate::run::{forget_peak_rss, peak_rss_bytes};
+use crate::stages::{Outcome, inputs};
+use crate::statistics::ImageStatistics;
+
+/// Stage of the base model's own pictures.
+pub(super) const BASE: Stage = Stage::new("base", "methods/base");
+/// Scores of the evaluation's pictures, in a method's folder.
+pub(super) const SCORES: &str = "scores.jsonl";
+/// What a method's training was and cost, in its folder.
+pub(super) const RESULT: &str = "result.json";
+
+/// Seconds of the parts of a method.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub(super) struct Seconds {
+    /// Drawing the candidates, where the method uses them; drawn once for all methods of a seed.
+    pub(super) generation: f64,
+    /// Scoring them, where the method looks at scores.
+    pub(super) scoring: f64,
+    /// Making the training set, encoding annotated pictures included.
+    pub(super) data: f64,
+    pub(super) training: f64,
+    /// Pictures along training and at its end.
+    pub(super) evaluation: f64,
+}
+
+/// A look at a model during training.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(super) struct Point {
+    pub(super) step: usize,
+    pub(super) sample_passes: usize,
+    /// Seconds of training until here.
+    pub(super) seconds: f64,
+    /// Seconds that processors worked on it, all together.
+    #[serde(default)]
+    pub(super) cpu_seconds: f64,
+    /// Mean change against base on the curve's prompts, by reward.
+    pub(super) gains: BTreeMap<String, f64>,
+    pub(super) statistics: ImageStatistics,
+}
+
+/// What a method's training was and cost.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(super) struct TuneResult {
+    /// Different pictures trained on.
+    pub(super) samples: usize,
+    /// Pairs among them, for methods over pairs.
+    pub(super) pairs: usize,
+    /// Pictures that the model drew to be trained on or chosen from.
+    pub(super) images_generated: usize,
+    /// Pictures that annotators judged.
+    pub(super) images_annotated: usize,
+    pub(super) learning_rate: f64,
+    pub(super) steps: usize,
+    /// Samples that went through the network, forwards and backwards.
+    pub(super) sample_passes: usize,
+    /// Samples that went through the frozen reference, forwards.
+    pub(super) reference_passes: usize,
+    pub(super) skipped_steps: usize,
+    pub(super) seconds: Seconds,
+    pub(super) peak_rss_bytes: u64,
+    pub(super) curve: Vec<Point>,
+    pub(super) statistics: ImageStatistics,
+    pub(super) diversity: Option<f64>,
+}
+
+/// Draws the evaluation's pictures with the base model.
+pub(super) fn base(shared: &Shared<'_>, plan: &Plan, judge: &Judge<'_>) -> Result<Vec<PictureRow>> {
+    let config = identity(shared, plan);
+    let inputs = judged_inputs(shared, judge);
+    shared.run.stage(BASE, &config, inputs, |writer| {
+        let start = Instant::now();
+        let measured = judge.measure(None, &judge.full)?;
+        jsonl::write(&writer.join(SCORES), &measured.rows)?;
+        let numbers = json!({
+            "statistics": measured.statistics,
+            "diversity": measured.diversity,
+            "seconds": start.elapsed().as_secs_f64(),
+        });
+        craft_store::manifest::write_json(&writer.join(RESULT), &numbers)?;
+        Ok(Outcome::default().count("images", measured.rows.len()).say("base model measured"))
+    })?;
+    Ok(jsonl::read(&shared.run.path(&format!("{}/{SCORES}", BASE.folder)))?)
+}
+
+/// What every measurement of a seed depends on, beside its inputs.
+fn identity(shared: &Shared<'_>, plan: &Plan) -> Value {
+    let recipe = shared.run.recipe;
+    let drawing = craft_core::recipe::GenerateSection { batch: 1, ..recipe.generate.clone() };
+    json!([recipe.evaluate, drawing, recipe.seed, plan.curve_prompts])
+}
+
+fn judged_inputs(shared: &Shared<'_>, judge: &Judge<'_>) -> BTreeMap<String, String> {
+    let mut inputs = inputs(&[&shared.generated, &shared.scored]);
+    inputs.insert("model".to_owned(), shared.model_hash.clone());
+    inputs.extend(judge.hashes.clone());
+    inputs
+}
+
+/// The part of a recipe that a training depends on.
+pub(super) fn training_identity(entry: &Entry, recipe: &Recipe) -> Value {
+    let train = TrainSection { checkpoint_every: 1, ..recipe.train.clone() };
+    let method = (entry.method.data, entry.method.loss, entry.part);
+    json!([entry.name, method, train, recipe.select, recipe.rewards])
+}
+
+/// The training set of a method.
+pub(super) fn training_set(
+    shared: &Shared<'_>,
+    entry: &Entry,
+    recipe: &Recipe,
+    judge: &Judge<'_>,
+) -> Result<TrainingSet> {
+    let (data, loss) = (entry.method.data, entry.method.loss);
+    if data.annotated() {
+        pairs::training_set(&shared.run, data, &judge.model)
+    } else {
+        data::of_candidates(&shared.run, recipe, entry.part, (data, loss), &judge.model)
+    }
+}
+
+/// Tunes and evaluates one method.
+pub(super) fn run(
+    shared: &Shared<'_>,
+    plan: &Plan,
+    judge: &Judge<'_>,
+    entry: &Entry,
+    settings: &Settings,
+    base: &[PictureRow],
+) -> Result<Manifest> {
+    let recipe = entry.recipe(shared.run.recipe)?;
+    let points: Vec<usize> =
+        plan.points(entry).into_iter().filter(|p| *p < settings.steps).collect();
+    let config =
+        json!([training_identity(entry, &recipe), identity(shared, plan), settings, points]);
+    let mut inputs = judged_inputs(shared, judge);
+    if let Some(pairs) = shared.pairs.as_ref().filter(|_| entry.method.data.annotated()) {
+        inputs.insert(pairs.stage.clone(), pairs.digest());
+    }
+    shared.run.stage(entry.stage, &config, inputs, |writer| {
+        forget_peak_rss();
+        let tuning = Tuning { shared, plan, judge, entry, recipe: &recipe, settings, base, writer };
+        tuning.all(points)
+    })
+}
+
+struct Tuning<'a> {
+    shared: &'a Shared<'a>,
+    plan: &'a Plan,
+    judge: &'a Judge<'a>,
+    entry: &'a Entry,
+    recipe: &'a Recipe,
+    settings: &'a Settings,
+    base: &'a [PictureRow],
+    writer: &'a StageWriter,
+}
+
+impl Tuning<'_> {
+    fn all(&self, points: Vec<usize>) -> Result<Outcome> {
+        let start = Instant::now();
+        let set = training_set(self.shared, self.entry, self.recipe, self.judge)?;
+        let made = start.elapsed().as_secs_f64();
+        let loss = self.entry.method.loss;
+        let fit = Fit {
+            run: &self.shared.run,
+            name: &self.entry.name,
+            recipe: self.recipe,
+            model: &self.judge.model,
+            model_dir: &self.plan.model_dir,
+            set: &set,
+            loss,
+            learning_rate: self.settings.learning_rate,
+            steps: self.settings.steps,
+            state: &self.writer.join(".state"),
+        };
+        let curve_path = self.writer.join(".curve.jsonl");
+        let mut curve: Vec<Point> = jsonl::read_resumable(&curve_path)?.rows;
+        let mut measuring = 0.0;
+        let (mut last, mut tensors) = (None, None);
+        let steps = self.settings.steps;
+        let ends = points.iter().copied().chain([steps]).collect::<Vec<_>>();
+        let cost = fit.fit(&ends, &mut |step, weights, cost| {
+            let start = Instant::now();
+            let done = step == steps;
+            let exam = if done { &self.judge.full } else { &self.judge.curve };
+            let measured = self.judge.measure(Some(weights.clone()), exam)?;
+            measuring += start.elapsed().as_secs_f64();
+            curve.retain(|p| p.step < step);
+            curve.push(self.point(step, cost, &measured));
+            jsonl::write(&curve_path, &curve)?;
+            if done {
+                (last, tensors) = (Some(measured), Some(weights));
+            }
+            Ok(())
+        })?;
+        if let Some(tensors) = tensors {
+            write_tensors(&self.writer.join(DIFFUSION_WEIGHTS), &tensors)?;
+        }
+        let Some(measured) = last else {
+            return Err(crate::PipelineError::Usage(format!(
+                "{}: nothing to train; expected at least one step",
+                self.entry.name
+            )));
+        };
+        jsonl::write(&self.writer.join(SCORES), &measured.rows)?;
+        let result = self.result(&set, &cost, curve, &measured, made, measuring);
+        craft_store::manifest::write_json(&self.writer.join(RESULT), &result)?;
+        let gain = gains(self.base, &measured.rows).get(&self.plan.decisive).copied();
+        Ok(Outcome::default()
+            .count("samples", result.samples)
+            .count("pairs", result.pairs)
+            .count("steps", steps)
+            .say(format!(
+                "{steps} steps on {} samples; {} {:+.3}",
+                result.samples,
+                self.plan.decisive,
+                gain.unwrap_or(f64::NAN)
+            )))
+    }
+
+    /// A look, on the curve's prompts even where more were drawn.
+    fn point(&self, step: usize, cost: &Cost, measured: &Measured) -> Point {
+        let exam = &self.judge.curve;
+        let rows: Vec<PictureRow> =
+            measured.rows.iter().filter(|row| exam.has(row)).cloned().collect();
+        Point {
+            step,
+            sample_passes: cost.sample_passes,
+            seconds: cost.seconds,
+            cpu_seconds: cost.cpu_seconds,
+            gains: gains(
+                &self.base.iter().filter(|r| exam.has(r)).cloned().collect::<Vec<_>>(),
+                &rows,
+            ),
+            statistics: measured.statistics,
+        }
+    }
+
+    fn result(
+        &self,
+        set: &TrainingSet,
+        cost: &Cost,
+        curve: Vec<Point>,
+        measured: &Measured,
+        made: f64,
+        measuring: f64,
+    ) -> TuneResult {
+        let shared = self.shared;
+        let data = self.entry.method.data;
+        let of = |m: &Manifest, name: &str| m.counts.get(name).map_or(0, |n| *n as usize);
+        let annotated = shared.pairs.as_ref().filter(|_| data.annotated());
+        let mut seconds = Seconds {
+            data: made + annotated.map_or(0.0, |m| m.seconds),
+            training: cost.seconds,
+            evaluation: measuring,
+            ..Seconds::default()
+        };
+        if !data.annotated() {
+            seconds.generation = shared.generated.seconds;
+            seconds.scoring = if data.scored() { shared.scored.seconds } else { 0.0 };
+        }
+        let reference = self.entry.method.loss.has_reference();
+        TuneResult {
+            samples: set.used(),
+            pairs: if set.unit_length() == 2 { set.units.len() } else { 0 },
+            images_generated: if data.annotated() {
+                0
+            } else {
+                of(&shared.generated, "candidates")
+            },
+            images_annotated: annotated.map_or(0, |m| 2 * of(m, "pairs")),
+            learning_rate: self.settings.learning_rate,
+            steps: self.settings.steps,
+            sample_passes: cost.sample_passes,
+            reference_passes: if reference { cost.sample_passes } else { 0 },
+            skipped_steps: cost.skipped,
+            seconds,
+            peak_rss_bytes: peak_rss_bytes(),
+            curve,
+            statistics: measured.statistics,
+            diversity: measured.diversity,
+        }
+    }
+}

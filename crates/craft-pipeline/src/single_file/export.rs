@@ -1,0 +1,174 @@
+//! A model folder written as one file.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use craft_nn::ldm::{Family, Names, Part, Skeleton, Take};
+use craft_nn::unet_config::UNetConfig;
+use craft_nn::vae::VaeConfig;
+use craft_store::raw::{self, Entry, Raw, RawReader};
+use craft_store::{space, weights};
+use serde_json::Value;
+
+use super::transposed;
+use crate::context::Progress;
+use crate::error::{PipelineError, Result};
+use crate::model::read_text;
+
+/// Family and prediction type of a model folder.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct About {
+    /// The family.
+    pub(crate) family: Family,
+    /// Whether it predicts v.
+    pub(crate) v: bool,
+}
+
+impl About {
+    /// Texts of the SAI Model Metadata Specification; `suffix` such as `/lora`.
+    pub(crate) fn modelspec(self, title: &str, suffix: &str) -> BTreeMap<String, String> {
+        // sd-scripts names the code whose parameter names a file has.
+        let original = suffix.is_empty() || self.family == Family::Sdxl;
+        let implementation = if original {
+            "https://github.com/Stability-AI/generative-models"
+        } else {
+            "diffusers"
+        };
+        let size = match (self.family, self.v) {
+            (Family::Sdxl, _) => "1024x1024",
+            (Family::Sd2, true) => "768x768",
+            _ => "512x512",
+        };
+        let texts = [
+            ("modelspec.sai_model_spec", "1.0.0".to_owned()),
+            ("modelspec.architecture", format!("{}{suffix}", self.family.architecture(self.v))),
+            ("modelspec.implementation", implementation.to_owned()),
+            ("modelspec.title", title.to_owned()),
+            ("modelspec.resolution", size.to_owned()),
+            ("modelspec.prediction_type", if self.v { "v" } else { "epsilon" }.to_owned()),
+        ];
+        texts.into_iter().map(|(key, value)| (key.to_owned(), value)).collect()
+    }
+}
+
+/// What a model folder is: SDXL has a second text encoder, Stable Diffusion 2 one with open_clip's
+/// activation.
+///
+/// # Errors
+/// When a config is missing or not JSON.
+pub(crate) fn about(dir: &Path) -> Result<About> {
+    let read = |name: &str| -> Result<Value> {
+        let path = dir.join(name);
+        serde_json::from_str(&read_text(&path)?)
+            .map_err(|e| PipelineError::Input { path, message: format!("it is not JSON: {e}") })
+    };
+    let family = if dir.join("text_encoder_2").is_dir() {
+        Family::Sdxl
+    } else if read("text_encoder/config.json")?["hidden_act"] == "gelu" {
+        Family::Sd2
+    } else {
+        Family::Sd1
+    };
+    let v = read("scheduler/scheduler_config.json")?["prediction_type"] == "v_prediction";
+    Ok(About { family, v })
+}
+
+/// Where a tensor of the file comes from: one parameter, or three that are stacked.
+struct Source {
+    part: Part,
+    take: Take,
+    names: BTreeMap<usize, String>,
+}
+
+/// Writes a model folder as one file, in the number formats of the folder.
+///
+/// # Errors
+/// When the folder is incomplete, or has a parameter that such files have no place for.
+pub(crate) fn export(dir: &Path, out: &Path, progress: &dyn Progress) -> Result<()> {
+    let about = about(dir)?;
+    let config = |part: Part| -> Result<_> {
+        let path = dir.join(part.folder()).join("config.json");
+        Ok((read_text(&path)?, path))
+    };
+    let (text, path) = config(Part::Unet)?;
+    let unet =
+        UNetConfig::from_json(&text).map_err(|source| PipelineError::Config { path, source })?;
+    let (text, path) = config(Part::Vae)?;
+    let vae =
+        VaeConfig::from_json(&text).map_err(|source| PipelineError::Config { path, source })?;
+    let names = Names::new(about.family, &Skeleton::of(&unet, &vae));
+
+    let mut readers = BTreeMap::new();
+    let mut shapes = BTreeMap::new();
+    let mut sources: BTreeMap<String, Source> = BTreeMap::new();
+    for &part in about.family.parts() {
+        let stem = match part {
+            Part::Unet | Part::Vae => weights::DIFFUSERS,
+            Part::Text | Part::Text2 => weights::TRANSFORMERS,
+        };
+        let path = weights::find(&dir.join(part.folder()), stem)?;
+        let reader = RawReader::open(&path)?;
+        for (name, shape) in reader.shapes() {
+            if name.ends_with("position_ids") {
+                continue;
+            }
+            let Some((old, take)) = names.to_ldm(part, &name) else {
+                return Err(PipelineError::Input {
+                    path,
+                    message: format!(
+                        "tensor `{name}` has no place in a {} checkpoint; expected the networks of that family: export with --format diffusers",
+                        about.family.title()
+                    ),
+                });
+            };
+            let place = if let Take::Third(i) = take { i } else { 0 };
+            let source =
+                sources.entry(old).or_insert(Source { part, take, names: BTreeMap::new() });
+            source.names.insert(place, name.clone());
+            shapes.insert((part, name), shape);
+        }
+        readers.insert(part, reader);
+    }
+
+    let entries: Vec<Entry> = sources
+        .iter()
+        .filter_map(|(name, source)| entry(name, source, &shapes, &readers[&source.part]))
+        .collect();
+    let bytes: u64 = entries.iter().map(|e| e.len() as u64).sum();
+    space::require_free(out, bytes + (1 << 20))?;
+    let title = out.file_stem().unwrap_or_default().to_string_lossy();
+    progress.start("write checkpoint", bytes, "bytes");
+    raw::write(out, &entries, &about.modelspec(&title, ""), |entry| -> Result<Vec<u8>> {
+        let source = &sources[&entry.name];
+        let mut bytes = Vec::with_capacity(entry.len());
+        for name in source.names.values() {
+            let Some(reader) = readers.get_mut(&source.part) else { continue };
+            bytes.append(&mut bytes_in_file(source.take, reader.read(name)?));
+        }
+        progress.advance(bytes.len() as u64);
+        Ok(bytes)
+    })?;
+    progress.finish("write checkpoint: done");
+    Ok(())
+}
+
+fn entry(
+    name: &str,
+    source: &Source,
+    shapes: &BTreeMap<(Part, String), Vec<usize>>,
+    reader: &RawReader,
+) -> Option<Entry> {
+    let first = source.names.values().next()?;
+    let mut shape = shapes.get(&(source.part, first.clone()))?.clone();
+    match source.take {
+        Take::Whole => {}
+        Take::Square => shape.extend([1, 1]),
+        Take::Transposed => shape.reverse(),
+        Take::Third(_) => *shape.first_mut()? *= 3,
+    }
+    Some(Entry { name: name.to_owned(), shape, format: reader.format(first)? })
+}
+
+fn bytes_in_file(take: Take, raw: Raw) -> Vec<u8> {
+    if take == Take::Transposed { transposed(&raw) } else { raw.bytes }
+}

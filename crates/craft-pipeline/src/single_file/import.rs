@@ -1,0 +1,366 @@
+//! A single file copied once into a model folder of the cache; everything else then reads folders
+//! only.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use burn::tensor::Device;
+use craft_nn::clip::{ClipTextConfig, ClipTextModel};
+use craft_nn::init::Init;
+use craft_nn::ldm::{self, Checkpoint, Family, Given, Part, Take};
+use craft_nn::unet::UNet2DConditionModel;
+use craft_nn::unet_config::UNetConfig;
+use craft_nn::vae::{AutoencoderKL, VaeConfig};
+use craft_nn::weights::{self, WeightError};
+use craft_store::hash::{sha256_bytes, sha256_dir};
+use craft_store::lock::FolderLock;
+use craft_store::raw::{self, Entry, RawReader};
+use craft_store::{atomic, cache, space};
+use serde_json::{Value, json};
+
+use super::{bytes_in_diffusers, shape_in_diffusers};
+use crate::context::Progress;
+use crate::error::{PipelineError, Result};
+use crate::model::read_text;
+use crate::source::clip_tokenizer;
+
+/// Changes when copies of earlier versions must not be used any more.
+const LAYOUT: u32 = 1;
+/// Tokens of the published CLIP text encoders.
+const CLIP_VOCABULARY: u64 = 49408;
+
+/// The model folder of a single file. `config` is a diffusers folder whose component configs,
+/// tokenizers and schedule win over what is found in the file.
+///
+/// # Errors
+/// When the file is damaged or of another architecture, a setting cannot be found out, no tokenizer
+/// is at hand, or the disk is full.
+pub(crate) fn import(
+    file: &Path,
+    config: Option<&Path>,
+    progress: &dyn Progress,
+) -> Result<PathBuf> {
+    let input = |message: String| PipelineError::Input { path: file.to_owned(), message };
+    let mut reader = RawReader::open(file)?;
+    let shapes = reader.shapes();
+    let stem = file.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+    let place = cache::dir().join("models");
+    let folder = place.join(format!("{stem}-{}", &identity(file, config)?[..16]));
+    if folder.join("model_index.json").is_file() {
+        return Ok(folder);
+    }
+
+    let given = given(config)?;
+    let metadata = reader.metadata().clone();
+    let mut values = |name: &str| reader.read(name).ok()?.to_f32().ok();
+    let found = ldm::inspect(&shapes, &metadata, &given, &mut values)
+        .map_err(|error| input(error.to_string()))?;
+    check(&found, &shapes).map_err(|(part, error)| {
+        let error = in_file_names(&found, part, error);
+        let with = config
+            .map_or(String::new(), |c| format!(" ({}: configs of {})", part.folder(), c.display()));
+        input(format!("{error}{with}"))
+    })?;
+    let bytes: usize = parts(&found, &reader).values().flatten().map(|t| t.entry.len()).sum();
+    let tokenizers = tokenizers(&found, config, progress).map_err(|error| match error {
+        PipelineError::Usage(message) => input(message),
+        other => other,
+    })?;
+    progress.note(&format!(
+        "{}: {}, {} prediction; {} tensors, {} of no network left out; copied once to {}",
+        file.display(),
+        found.family.title(),
+        found.configs.scheduler["prediction_type"].as_str().unwrap_or("epsilon"),
+        found.pieces.len(),
+        found.ignored,
+        folder.display()
+    ));
+    atomic::create_dir(&place)?;
+    let _lock = FolderLock::acquire(&place, &mut || {
+        progress.note("another process copies a checkpoint; waiting for it");
+    })?;
+    if folder.join("model_index.json").is_file() {
+        return Ok(folder);
+    }
+    atomic::remove_leftovers(&place)?;
+    space::require_free(&place, bytes as u64 + (16 << 20))?;
+    progress.start("copy checkpoint", bytes as u64, "bytes");
+    atomic::write_dir_atomically(&folder, |to| {
+        write(to, &found, &mut reader, &tokenizers, progress)
+    })?;
+    progress.finish("copy checkpoint: done");
+    Ok(folder)
+}
+
+/// What a copy depends on, without reading gigabytes: the file's place, length and time of change,
+/// and the texts of the configs given.
+fn identity(file: &Path, config: Option<&Path>) -> Result<String> {
+    let unreadable = |error: std::io::Error| PipelineError::Input {
+        path: file.to_owned(),
+        message: format!("it cannot be read ({error}); expected a checkpoint file"),
+    };
+    let full = file.canonicalize().map_err(unreadable)?;
+    let about = full.metadata().map_err(unreadable)?;
+    let changed = about.modified().ok().and_then(|t| t.duration_since(std::time::UNIX_EPOCH).ok());
+    let mut text = format!("{LAYOUT}\n{}\n{}\n{changed:?}\n", full.display(), about.len());
+    if let Some(config) = config {
+        for name in CONFIGS.iter().chain(&["tokenizer", "tokenizer_2"]) {
+            let path = config.join(name);
+            if path.is_dir() {
+                text.push_str(&sha256_dir(&path)?);
+            } else if path.is_file() {
+                text.push_str(&read_text(&path)?);
+            }
+            text.push('\n');
+        }
+    }
+    Ok(sha256_bytes(text))
+}
+
+const CONFIGS: [&str; 5] = [
+    "unet/config.json",
+    "vae/config.json",
+    "text_encoder/config.json",
+    "text_encoder_2/config.json",
+    "scheduler/scheduler_config.json",
+];
+
+fn given(config: Option<&Path>) -> Result<Given> {
+    let Some(dir) = config else { return Ok(Given::default()) };
+    let mut found: Vec<Option<Value>> = Vec::with_capacity(CONFIGS.len());
+    for name in CONFIGS {
+        let path = dir.join(name);
+        if !path.is_file() {
+            found.push(None);
+            continue;
+        }
+        let value = serde_json::from_str(&read_text(&path)?).map_err(|error| {
+            PipelineError::Input { path: path.clone(), message: format!("it is not JSON: {error}") }
+        })?;
+        found.push(Some(value));
+    }
+    let tokenizer = ["tokenizer", "tokenizer_2"].iter().any(|name| dir.join(name).is_dir());
+    if found.iter().all(Option::is_none) && !tokenizer {
+        return Err(PipelineError::Input {
+            path: dir.to_owned(),
+            message: format!(
+                "it has neither a tokenizer/ nor one of {}; expected a model folder in the diffusers layout (weights are not needed)",
+                CONFIGS.join(", ")
+            ),
+        });
+    }
+    let mut next = found.into_iter();
+    let mut take = || next.next().flatten();
+    Ok(Given { unet: take(), vae: take(), text: take(), text_2: take(), scheduler: take() })
+}
+
+/// A tensor of the copy and where it comes from.
+struct Target {
+    entry: Entry,
+    source: String,
+    take: Take,
+}
+
+/// The tensors of each network, sorted by name.
+fn parts(found: &Checkpoint, reader: &RawReader) -> BTreeMap<Part, Vec<Target>> {
+    let shapes = reader.shapes();
+    let mut parts: BTreeMap<Part, Vec<Target>> = BTreeMap::new();
+    for (source, pieces) in &found.pieces {
+        let Some(format) = reader.format(source) else { continue };
+        for piece in pieces {
+            let entry = Entry {
+                name: piece.name.clone(),
+                shape: shape_in_diffusers(piece.take, &shapes[source]),
+                format,
+            };
+            let target = Target { entry, source: source.clone(), take: piece.take };
+            parts.entry(piece.part).or_default().push(target);
+        }
+    }
+    for targets in parts.values_mut() {
+        targets.sort_by(|a, b| a.entry.name.cmp(&b.entry.name));
+    }
+    parts
+}
+
+/// Compares the networks that the configs describe with the tensors of the file, before anything is
+/// written.
+fn check(
+    found: &Checkpoint,
+    shapes: &BTreeMap<String, Vec<usize>>,
+) -> std::result::Result<(), (Part, WeightError)> {
+    let mut have: BTreeMap<Part, BTreeMap<String, Vec<usize>>> = BTreeMap::new();
+    for (source, pieces) in &found.pieces {
+        for piece in pieces {
+            let shape = shape_in_diffusers(piece.take, &shapes[source]);
+            have.entry(piece.part).or_default().insert(piece.name.clone(), shape);
+        }
+    }
+    let empty = BTreeMap::new();
+    for &part in found.family.parts() {
+        let have = have.get(&part).unwrap_or(&empty);
+        // A config that cannot be read is reported with its path when the folder is loaded.
+        let Some(want) = network(found, part, have) else { continue };
+        weights::check(&want, have).map_err(|error| (part, error))?;
+    }
+    Ok(())
+}
+
+/// Names and shapes of the network that a config describes; `None` if it cannot be built.
+fn network(
+    found: &Checkpoint,
+    part: Part,
+    have: &BTreeMap<String, Vec<usize>>,
+) -> Option<BTreeMap<String, Vec<usize>>> {
+    let init = &mut Init::zeros(&Device::flex());
+    let configs = &found.configs;
+    Some(match part {
+        Part::Unet => {
+            let config = UNetConfig::from_json(&configs.unet.to_string()).ok()?;
+            weights::shapes(&UNet2DConditionModel::new(init, &config))
+        }
+        Part::Vae => {
+            let config = VaeConfig::from_json(&configs.vae.to_string()).ok()?;
+            weights::shapes(&AutoencoderKL::new(init, &config))
+        }
+        Part::Text | Part::Text2 => {
+            let config =
+                if part == Part::Text { Some(&configs.text) } else { configs.text_2.as_ref() };
+            let config = ClipTextConfig::from_json(&config?.to_string()).ok()?;
+            let projection = have.contains_key("text_projection.weight");
+            weights::shapes(&ClipTextModel::new(init, &config, projection))
+        }
+    })
+}
+
+/// The same error with the names that the file has.
+fn in_file_names(found: &Checkpoint, part: Part, error: WeightError) -> WeightError {
+    let old = |name: String| found.names.to_ldm(part, &name).map_or(name, |(old, _)| old);
+    let all = |names: Vec<String>| {
+        let mut names: Vec<String> = names.into_iter().map(old).collect();
+        names.dedup();
+        names
+    };
+    match error {
+        WeightError::Names { missing, unused } => {
+            WeightError::Names { missing: all(missing), unused: all(unused) }
+        }
+        WeightError::Shape { name, found, expected } => {
+            WeightError::Shape { name: old(name), found, expected }
+        }
+    }
+}
+
+/// Files of a tokenizer by folder.
+type Tokenizers = BTreeMap<&'static str, Vec<(String, Vec<u8>)>>;
+
+/// The tokenizers of the model: those of the folder of configs, else CLIP's.
+fn tokenizers(
+    found: &Checkpoint,
+    config: Option<&Path>,
+    progress: &dyn Progress,
+) -> Result<Tokenizers> {
+    let mut wanted = vec![("tokenizer", &found.configs.text, found.family == Family::Sd2)];
+    if let Some(text_2) = &found.configs.text_2 {
+        wanted.push(("tokenizer_2", text_2, true));
+    }
+    let mut all = Tokenizers::new();
+    for (folder, text, pads_with_zero) in wanted {
+        if let Some(dir) = config.map(|c| c.join(folder)).filter(|d| d.join("vocab.json").is_file())
+        {
+            all.insert(folder, read_files(&dir)?);
+            continue;
+        }
+        let vocabulary = text["vocab_size"].as_u64().unwrap_or(CLIP_VOCABULARY);
+        if vocabulary != CLIP_VOCABULARY {
+            return Err(PipelineError::Usage(format!(
+                "its text encoder knows {vocabulary} tokens, CLIP's tokenizer has {CLIP_VOCABULARY}; expected a model folder with the {folder}/ of this model: name it with --model-config DIR (model.config in a recipe)"
+            )));
+        }
+        let dir = clip_tokenizer(progress)?;
+        let mut files = Vec::new();
+        for name in ["vocab.json", "merges.txt"] {
+            files.push((name.to_owned(), read_text(&dir.join(name))?.into_bytes()));
+        }
+        // open_clip pads with id 0, `!`; CLIP with its end token.
+        let pad = if pads_with_zero { "!" } else { "<|endoftext|>" };
+        let special = json!({
+            "bos_token": "<|startoftext|>", "eos_token": "<|endoftext|>",
+            "unk_token": "<|endoftext|>", "pad_token": pad,
+        });
+        let mut config = special.clone();
+        config["model_max_length"] = text["max_position_embeddings"].clone();
+        config["tokenizer_class"] = json!("CLIPTokenizer");
+        for (name, value) in
+            [("special_tokens_map.json", special), ("tokenizer_config.json", config)]
+        {
+            files.push((name.to_owned(), format!("{value:#}\n").into_bytes()));
+        }
+        all.insert(folder, files);
+    }
+    Ok(all)
+}
+
+/// The plain files of a folder.
+fn read_files(dir: &Path) -> Result<Vec<(String, Vec<u8>)>> {
+    let unreadable = |path: &Path| {
+        let path = path.to_owned();
+        move |error: std::io::Error| PipelineError::Input {
+            path,
+            message: format!("it cannot be read ({error}); expected a tokenizer's folder"),
+        }
+    };
+    let mut files = Vec::new();
+    for entry in std::fs::read_dir(dir).map_err(unreadable(dir))? {
+        let path = entry.map_err(unreadable(dir))?.path();
+        if let Some(name) = path.file_name().filter(|_| path.is_file()) {
+            let bytes = std::fs::read(&path).map_err(unreadable(&path))?;
+            files.push((name.to_string_lossy().into_owned(), bytes));
+        }
+    }
+    files.sort();
+    Ok(files)
+}
+
+fn write(
+    to: &Path,
+    found: &Checkpoint,
+    reader: &mut RawReader,
+    tokenizers: &Tokenizers,
+    progress: &dyn Progress,
+) -> Result<()> {
+    let json = |path: &Path, value: &Value| -> Result<()> {
+        if let Some(parent) = path.parent() {
+            atomic::create_dir(parent)?;
+        }
+        Ok(atomic::write(path, format!("{value:#}\n").as_bytes())?)
+    };
+    let configs = &found.configs;
+    for (part, targets) in parts(found, reader) {
+        let (config, file) = match part {
+            Part::Unet => (Some(&configs.unet), "diffusion_pytorch_model.safetensors"),
+            Part::Vae => (Some(&configs.vae), "diffusion_pytorch_model.safetensors"),
+            Part::Text => (Some(&configs.text), "model.safetensors"),
+            Part::Text2 => (configs.text_2.as_ref(), "model.safetensors"),
+        };
+        let dir = to.join(part.folder());
+        json(&dir.join("config.json"), config.unwrap_or(&Value::Null))?;
+        let sources: BTreeMap<&str, (&str, Take)> =
+            targets.iter().map(|t| (t.entry.name.as_str(), (t.source.as_str(), t.take))).collect();
+        let entries: Vec<Entry> = targets.iter().map(|t| t.entry.clone()).collect();
+        raw::write(&dir.join(file), &entries, &BTreeMap::new(), |entry| -> Result<Vec<u8>> {
+            let (source, take) = sources[entry.name.as_str()];
+            progress.advance(entry.len() as u64);
+            Ok(bytes_in_diffusers(take, reader.read(source)?))
+        })?;
+    }
+    for (folder, files) in tokenizers {
+        let dir = to.join(folder);
+        atomic::create_dir(&dir)?;
+        for (name, bytes) in files {
+            atomic::write(&dir.join(name), bytes)?;
+        }
+    }
+    json(&to.join("scheduler/scheduler_config.json"), &configs.scheduler)?;
+    json(&to.join("model_index.json"), &configs.model_index)
+}

@@ -1,0 +1,243 @@
+//! Where a model comes from: a folder, a single file, or a repository of the Hugging Face hub.
+
+use std::path::{Path, PathBuf};
+
+use craft_store::StoreError;
+use craft_store::hub::{Listener, Repo, RepoFile, RepoId, Settings};
+use craft_store::weights::{DIFFUSERS, TRANSFORMERS};
+use serde_json::Value;
+
+use crate::architecture;
+use crate::context::Progress;
+use crate::error::{PipelineError, Result};
+use crate::model;
+use crate::single_file;
+
+/// Whose tokenizer single files are made for.
+const CLIP: &str = "openai/clip-vit-large-patch14";
+
+/// The folder of the model that `model` names, relative to `base`. `config` is a model folder that
+/// has the configs of a single file.
+///
+/// A folder or file of that name wins over a repository.
+///
+/// # Errors
+/// When there is no such model, a single file cannot be used, or the hub refuses.
+pub fn resolve(
+    model: &str,
+    config: Option<&Path>,
+    base: &Path,
+    progress: &dyn Progress,
+) -> Result<PathBuf> {
+    let path = base.join(model);
+    if path.exists() {
+        return local(&path, config, base, progress);
+    }
+    let Some(id) = RepoId::parse(model) else {
+        return Err(PipelineError::Input {
+            path,
+            message: "there is no such model; expected a model folder in the diffusers layout, a single-file checkpoint (.safetensors, .ckpt), a repository owner/name of the Hugging Face hub, or `pocket` for the embedded model".to_owned(),
+        });
+    };
+    let wanted = |repo: &Repo| wanted(&id, &repo.files);
+    let dir = snapshot(&Settings::from_env(), &id, &wanted, progress)?;
+    match &id.file {
+        Some(file) => local(&dir.join(file), config, base, progress),
+        None => local(&dir, config, base, progress),
+    }
+}
+
+fn local(
+    path: &Path,
+    config: Option<&Path>,
+    base: &Path,
+    progress: &dyn Progress,
+) -> Result<PathBuf> {
+    if path.is_file() {
+        let config = config.map(|c| base.join(c));
+        return single_file::import(path, config.as_deref(), progress);
+    }
+    match config {
+        None => Ok(path.to_owned()),
+        Some(_) => Err(PipelineError::Usage(format!(
+            "{} is a folder, which has its own configs; expected --model-config (model.config) with a single file only: leave it out",
+            path.display()
+        ))),
+    }
+}
+
+/// A folder with `vocab.json` and `merges.txt` of CLIP's tokenizer.
+///
+/// # Errors
+/// When it is neither in the cache nor to be had.
+pub(crate) fn clip_tokenizer(progress: &dyn Progress) -> Result<PathBuf> {
+    let Some(id) = RepoId::parse(CLIP) else { unreachable!("{CLIP} is a repository's name") };
+    let files = ["vocab.json", "merges.txt"];
+    let wanted = |repo: &Repo| -> Result<Vec<String>> {
+        match files.iter().find(|name| !repo.has(name)) {
+            None => Ok(files.map(str::to_owned).to_vec()),
+            Some(name) => {
+                Err(hub_error(&id, format!("it has no {name}; expected CLIP's tokenizer")))
+            }
+        }
+    };
+    snapshot(&Settings::from_env(), &id, &wanted, progress).map_err(|error| {
+        PipelineError::Usage(format!(
+            "a single file has no tokenizer, and CLIP's is not at hand ({error}); expected it in the cache, or a model folder with a tokenizer/: name one with --model-config DIR (model.config in a recipe), or fetch {CLIP} once"
+        ))
+    })
+}
+
+/// The folder of a repository's revision with the files that are wanted. The hub is not asked for a
+/// commit that is complete in the cache, and a cached copy does where the hub does not answer.
+fn snapshot(
+    settings: &Settings,
+    id: &RepoId,
+    wanted: &dyn Fn(&Repo) -> Result<Vec<String>>,
+    progress: &dyn Progress,
+) -> Result<PathBuf> {
+    let cached = Repo::cached(settings, id)?;
+    let whole = cached.as_ref().map(|repo| check_whole(repo, wanted));
+    if let (Some(repo), Some(Ok(()))) = (&cached, &whole)
+        && (id.is_commit() || settings.offline)
+    {
+        return Ok(repo.dir.clone());
+    }
+    let opened = Repo::open(settings, id);
+    let repo = match (opened, cached, whole) {
+        (Ok(repo), _, _) => repo,
+        (Err(StoreError::Hub { message, unreachable: true, .. }), Some(repo), Some(Ok(()))) => {
+            progress.note(&format!(
+                "{id}: {message}; the cached copy of commit {} is used",
+                repo.commit
+            ));
+            return Ok(repo.dir);
+        }
+        (Err(StoreError::Hub { message, unreachable: true, .. }), cached, whole) => {
+            let state = match (cached, whole) {
+                (Some(_), Some(Err(error))) => format!("the cached copy is not complete ({error})"),
+                _ => format!("no copy is in the cache {}", settings.cache.display()),
+            };
+            return Err(hub_error(
+                id,
+                format!(
+                    "{message}, and {state}; expected one or the other: go online once (unset HF_HUB_OFFLINE), or give a local folder"
+                ),
+            ));
+        }
+        (Err(error), _, _) => return Err(error.into()),
+    };
+    let mut listener = Telling { progress, started: false };
+    if id.file.is_none() && repo.has("model_index.json") {
+        // What it is decides before gigabytes are fetched.
+        repo.fetch(&["model_index.json".to_owned()], &mut listener)?;
+        architecture::of_folder(&repo.dir).map(drop)?;
+    }
+    let paths = wanted(&repo)?;
+    repo.fetch(&paths, &mut listener)?;
+    if listener.started {
+        progress.finish(&format!("{id}: commit {}", repo.commit));
+    }
+    Ok(repo.dir)
+}
+
+fn hub_error(id: &RepoId, message: String) -> PipelineError {
+    StoreError::Hub { id: id.to_string(), message, unreachable: false }.into()
+}
+
+/// Whether a cached copy has all that is wanted.
+fn check_whole(repo: &Repo, wanted: &dyn Fn(&Repo) -> Result<Vec<String>>) -> Result<()> {
+    let paths = wanted(repo)?;
+    if repo.id.file.is_some() || !repo.has("model_index.json") {
+        return Ok(());
+    }
+    let text = model::read_text(&repo.dir.join("model_index.json"))?;
+    let index: Value = serde_json::from_str(&text).unwrap_or_default();
+    for folder in COMPONENTS {
+        let there = paths.iter().any(|path| path.starts_with(&format!("{folder}/")));
+        if index[folder].is_array() && !there {
+            return Err(hub_error(&repo.id, format!("{folder}/ is missing")));
+        }
+    }
+    Ok(())
+}
+
+struct Telling<'a> {
+    progress: &'a dyn Progress,
+    started: bool,
+}
+
+impl Listener for Telling<'_> {
+    fn start(&mut self, bytes: u64) {
+        self.progress.start("download", bytes, "bytes");
+        self.started = true;
+    }
+    fn advance(&mut self, bytes: u64) {
+        self.progress.advance(bytes);
+    }
+    fn note(&mut self, text: &str) {
+        self.progress.note(text);
+    }
+}
+
+/// Folders of a model that are read.
+const COMPONENTS: [&str; 7] =
+    ["scheduler", "tokenizer", "tokenizer_2", "text_encoder", "text_encoder_2", "unet", "vae"];
+
+/// The files that a model is loaded from: configs, tokenizers, and of each network's weights one
+/// layout, 16 bits before 32.
+fn wanted(id: &RepoId, files: &[RepoFile]) -> Result<Vec<String>> {
+    let paths: Vec<&str> = files.iter().map(|f| f.path.as_str()).collect();
+    if let Some(file) = &id.file {
+        return match paths.contains(&file.as_str()) {
+            true => Ok(vec![file.clone()]),
+            false => Err(hub_error(id, format!("it has no such file; it has {}", shown(&paths)))),
+        };
+    }
+    if !paths.contains(&"model_index.json") {
+        let single =
+            |p: &&&str| !p.contains('/') && (p.ends_with(".safetensors") || p.ends_with(".ckpt"));
+        let single: Vec<&str> = paths.iter().filter(single).copied().collect();
+        return Err(hub_error(
+            id,
+            format!(
+                "it has no model_index.json; expected a model in the diffusers layout, or the name of a single file as {}/FILE; it has {}",
+                id.name,
+                shown(if single.is_empty() { &paths } else { &single })
+            ),
+        ));
+    }
+    let mut chosen = vec!["model_index.json".to_owned()];
+    for folder in COMPONENTS {
+        let inside: Vec<&str> =
+            paths.iter().filter_map(|p| p.strip_prefix(folder)?.strip_prefix('/')).collect();
+        let stem = match folder {
+            "unet" | "vae" => Some(DIFFUSERS),
+            "text_encoder" | "text_encoder_2" => Some(TRANSFORMERS),
+            _ => None,
+        };
+        let weights = match stem {
+            Some(stem) if !inside.is_empty() => stem.choose(&inside).ok_or_else(|| {
+                hub_error(id, format!("{folder}/ has no weights; it has {}", shown(&inside)))
+            })?,
+            _ => vec![],
+        };
+        let plain = |p: &&&str| {
+            let text = p.ends_with(".json") || p.ends_with(".txt");
+            !p.contains('/') && text && !p.contains(".index.")
+        };
+        let configs = inside.iter().filter(plain).copied();
+        chosen.extend(configs.chain(weights).map(|name| format!("{folder}/{name}")));
+    }
+    Ok(chosen)
+}
+
+fn shown(paths: &[&str]) -> String {
+    let mut text = paths.iter().take(8).copied().collect::<Vec<_>>().join(", ");
+    match paths.len() {
+        0 => text.push_str("nothing"),
+        n if n > 8 => text.push_str(&format!(" and {} more", n - 8)),
+        _ => {}
+    }
+    text
+}

@@ -1,0 +1,156 @@
+//! `craft compare` on the tiny model: the tables, resuming, and what is refused beforehand.
+#![allow(clippy::unwrap_used)]
+
+mod support;
+
+use std::fs;
+use std::path::Path;
+
+use serde_json::Value;
+use support::Tiny;
+
+const METHODS: &str = "craft,random,sft,raft,rwr,dpo-rewards,kto-rewards,mapo-rewards,lair,nft,awm";
+
+fn json(path: &Path) -> Value {
+    serde_json::from_slice(&fs::read(path).unwrap()).unwrap()
+}
+
+#[test]
+fn all_methods_are_measured_alike_and_a_second_call_does_nothing() {
+    let tiny = Tiny::new();
+    let args = ["compare", "recipe.toml", "--methods", METHODS, "--seeds", "2", "--out", "out"];
+    let table = tiny.expect(&args, 0, &[]);
+    assert!(table.contains("| craft |") && table.contains("wins over CRAFT"), "{table}");
+    assert_eq!(fs::read_to_string(tiny.path("out/compare.md")).unwrap().trim_end(), {
+        let (table, _) = table.trim_end().rsplit_once('\n').unwrap();
+        table.trim_end()
+    });
+    let found = json(&tiny.path("out/compare.json"));
+    assert_eq!(found["decisive"], "other");
+    for name in METHODS.split(',') {
+        let method = &found["methods"][name];
+        let change = &method["rewards"]["other"]["change"];
+        assert_eq!(change["n"], 2, "{name}");
+        assert!(change["ci95"][0].is_number(), "{name}: {change}");
+        let against = &method["rewards"]["other"]["change_against_craft"];
+        assert_eq!(against.is_null(), name == "craft", "{name}: {against}");
+        for seed in ["1", "2"] {
+            let seed = &method["seeds"][seed];
+            let curve = seed["curve"].as_array().unwrap();
+            assert_eq!(curve.last().unwrap()["step"], seed["steps"], "{name}");
+            assert!(seed["seconds"]["training"].as_f64().unwrap() > 0.0, "{name}");
+            let passes = seed["sample_passes"].as_u64().unwrap();
+            let reference =
+                !["craft", "random", "sft", "raft", "rwr", "mapo-rewards"].contains(&name);
+            assert_eq!(
+                seed["reference_passes"].as_u64().unwrap(),
+                if reference { passes } else { 0 }
+            );
+            // The best candidate and the random ones are no more than were drawn.
+            assert!(seed["samples"].as_u64().unwrap() <= 32, "{name}");
+        }
+    }
+    let craft = &found["methods"]["craft"]["seeds"]["1"];
+    let random = &found["methods"]["random"]["seeds"]["1"];
+    assert_eq!(craft["samples"], random["samples"]);
+    assert_eq!(found["methods"]["sft"]["seeds"]["1"]["samples"], 24);
+    assert_eq!(found["methods"]["raft"]["seeds"]["1"]["samples"], 8);
+    assert_eq!(found["convergence"]["of"], "dpo-rewards");
+    assert!(tiny.path("out/report/index.html").exists());
+
+    // Nothing is done again, and a further method joins without touching the others.
+    let before = fs::read(tiny.path("out/seed-1/methods/craft/stage.json")).unwrap();
+    let more = format!("{METHODS},craft-none");
+    let args = ["compare", "recipe.toml", "--methods", &more, "--seeds", "2", "--out", "out"];
+    tiny.expect(&args, 0, &["tune craft: already done", "generate: already done"]);
+    assert_eq!(before, fs::read(tiny.path("out/seed-1/methods/craft/stage.json")).unwrap());
+    let again = json(&tiny.path("out/compare.json"));
+    assert_eq!(again["methods"]["craft"], found["methods"]["craft"]);
+    assert!(again["methods"]["craft-none"]["rewards"]["other"]["change"]["mean"].is_number());
+}
+
+#[test]
+fn a_training_that_was_cut_off_ends_as_if_it_had_not_been() {
+    let scores =
+        |tiny: &Tiny| fs::read(tiny.path("out/seed-1/methods/dpo-rewards/scores.jsonl")).unwrap();
+    let args =
+        ["compare", "recipe.toml", "--methods", "dpo-rewards", "--seeds", "1", "--out", "out"];
+    let whole = Tiny::new();
+    whole.expect(&args, 0, &[]);
+    // As after a kill behind the last look: the state is there, the stage is not finished.
+    let cut = Tiny::new();
+    cut.expect(&args, 0, &[]);
+    let stage = cut.path("out/seed-1/methods/dpo-rewards");
+    let record = json(&stage.join("stage.json"));
+    let inputs = serde_json::json!({
+        "stage": record["stage"], "version": record["version"],
+        "config_hash": record["config_hash"], "inputs": record["inputs"],
+    });
+    let state = json(&stage.join(".state/state.json"));
+    assert!(state["step"].as_u64().unwrap() > 0);
+    for file in ["stage.json", "scores.jsonl", "result.json"] {
+        fs::remove_file(stage.join(file)).unwrap();
+    }
+    fs::write(stage.join(".stage-inputs.json"), inputs.to_string()).unwrap();
+    cut.expect(&args, 0, &[]);
+    assert_eq!(scores(&whole), scores(&cut));
+    let curve = |tiny: &Tiny| {
+        let found = json(&tiny.path("out/compare.json"));
+        let points =
+            found["methods"]["dpo-rewards"]["seeds"]["1"]["curve"].as_array().unwrap().clone();
+        points.iter().map(|p| (p["step"].clone(), p["gains"].clone())).collect::<Vec<_>>()
+    };
+    assert_eq!(curve(&whole), curve(&cut));
+}
+
+#[test]
+fn what_cannot_be_compared_is_refused_before_anything_is_done() {
+    let tiny = Tiny::new();
+    let refused = |extra: &[&str], words: &[&str]| {
+        let args = [&["compare", "recipe.toml", "--out", "out"][..], extra].concat();
+        tiny.expect(&args, 2, words);
+        assert!(!tiny.path("out").exists(), "{extra:?} left a folder");
+    };
+    refused(&["--methods", "craft,dop"], &["`dop`", "did you mean `dpo`?", "raft"]);
+    refused(&["--methods", "craft,craft"], &["`craft` is named twice"]);
+    refused(&["--methods", "dpo"], &["dpo: it needs preference pairs", "`dpo-rewards`"]);
+    refused(&["--methods", "kto"], &["kto: it needs preference pairs"]);
+    refused(&["--methods", "mapo"], &["mapo: it needs preference pairs"]);
+    refused(&["--methods", "craft-ha"], &["craft-ha", "`hps`", "tiny"]);
+    refused(
+        &["--methods", "raft", "--set", "expand.variants=1"],
+        &["raft", "only 1", "at least 2"],
+    );
+    refused(&["--methods", "craft", "--seeds", "1,2,1"], &["1 is repeated"]);
+    refused(&["--methods", "craft", "--seeds", "0"], &["--seeds 0"]);
+    refused(&["--methods", "craft", "--seeds", "many"], &["--seeds many"]);
+    refused(&["--methods", "craft", "--learning-rates", "1e-4,-1"], &["-1 is not a learning rate"]);
+    refused(&["--ablation", "hat"], &["no ablation `hat`", "pressure"]);
+    refused(&["--ablation", "filter"], &["craft-h", "tiny"]);
+    refused(&["--methods", "craft", "--pairs", "0"], &["--pairs is 0"]);
+    refused(&["--methods", "craft", "--set", "train.stepz=1"], &["train.steps"]);
+    refused(&["--methods", "craft", "--set", "train.mode=lora"], &["train.mode", "all parameters"]);
+}
+
+#[test]
+fn an_ablation_shares_the_candidates() {
+    let tiny = Tiny::new();
+    let args =
+        |name| ["compare", "recipe.toml", "--ablation", name, "--seeds", "1", "--out", "out"];
+    tiny.expect(&args("samples"), 0, &[]);
+    tiny.expect(&args("group-size"), 0, &["generate: already done"]);
+    let found = json(&tiny.path("out/compare.json"));
+    let samples = |name: &str| found["methods"][name]["seeds"]["1"]["samples"].as_u64().unwrap();
+    assert!(samples("group-size-1") <= 8 && samples("group-size-2") <= 6);
+    assert!(found["methods"]["group-size-4"].is_null(), "there are three wordings only");
+    assert!(tiny.path("out/seed-1/methods/samples-10/scores.jsonl").exists());
+}
+
+#[test]
+fn a_folder_of_another_recipe_is_not_written_to() {
+    let tiny = Tiny::new();
+    let args = ["compare", "recipe.toml", "--methods", "random", "--seeds", "1", "--out", "out"];
+    tiny.expect(&args, 0, &[]);
+    let other = [&args[..], &["--set", "train.steps=5"]].concat();
+    tiny.expect(&other, 1, &["out holds another run", "steps = 5"]);
+}
