@@ -24,6 +24,7 @@ mod parallel;
 mod probe;
 mod reduce;
 mod simd;
+mod widen;
 
 pub use activation::{
     geglu, geglu_backward, gelu, gelu_backward, quick_gelu, quick_gelu_backward, silu,
@@ -47,3 +48,4 @@ pub use optimizer::{AdamW, adamw_step};
 pub use probe::multiply_add_probe;
 pub use reduce::sum_squares;
 pub use simd::{SimdLevel, set_simd_level, simd_level, simd_supported};
+pub use widen::widen;

@@ -16,6 +16,7 @@ pub mod timestep;
 pub mod tokenizer;
 pub mod transformer;
 pub mod unet;
+pub mod unet_blocks;
 pub mod unet_config;
 pub mod vae;
 pub mod vae_tiles;

@@ -307,7 +307,8 @@ pub(crate) struct ExportArgs {
     /// New file, or folder for `diffusers`
     #[arg(long, value_name = "PATH")]
     pub(crate) out: PathBuf,
-    /// Rank of the LoRA that comes nearest to the change of the weights
+    /// Rank of the LoRA that comes nearest to the change of the weights; a run that trained a LoRA
+    /// has its own
     #[arg(long, value_name = "N", default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub(crate) rank: u16,
 }
@@ -341,9 +342,15 @@ pub(crate) struct BenchArgs {
     /// Width in pixels [default: the model's]
     #[arg(long, value_name = "W")]
     pub(crate) width: Option<usize>,
-    /// Number format: f32
+    /// Number format of the denoiser's weights: f32, or bf16 for train-step
     #[arg(long, value_name = "FORMAT", default_value = "f32")]
     pub(crate) precision: String,
+    /// train-step: train low-rank factors of the attention's projections instead of all parameters
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub(crate) lora_rank: Option<u16>,
+    /// train-step: compute each block once more in the backward pass instead of keeping what is inside
+    #[arg(long)]
+    pub(crate) gradient_checkpointing: bool,
     /// Steps to measure
     #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub(crate) steps: u32,

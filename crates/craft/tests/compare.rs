@@ -130,6 +130,7 @@ fn what_cannot_be_compared_is_refused_before_anything_is_done() {
     refused(&["--ablation", "filter"], &["craft-h", "tiny"]);
     refused(&["--methods", "craft", "--pairs", "0"], &["--pairs is 0"]);
     refused(&["--methods", "craft", "--set", "train.stepz=1"], &["train.steps"]);
+    refused(&["--methods", "craft", "--set", "train.mode=lora"], &["train.mode", "all parameters"]);
 }
 
 #[test]

@@ -9,6 +9,7 @@ mod document;
 mod expand;
 mod external;
 mod fields;
+mod lora;
 mod validate;
 
 use serde::{Deserialize, Serialize};
@@ -17,6 +18,7 @@ pub use document::apply_override;
 pub use expand::{ExpandKind, ExpandSection};
 pub use external::{OnFailure, RewardAnswer, RewardApi, RewardSource};
 pub use fields::nearest;
+pub use lora::{LoraInit, LoraSection};
 
 use crate::reward::RewardName;
 use crate::select::{Indicator, Sign, Statistics, Total};
@@ -110,6 +112,9 @@ pub struct ModelSection {
     /// A model folder whose configs and tokenizers a single-file checkpoint takes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub config: Option<String>,
+    /// LoRA files merged into the model before anything else, `FILE` or `FILE:SCALE`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub lora: Vec<String>,
 }
 
 /// Where prompts come from.
@@ -394,12 +399,43 @@ pub enum Method {
     Kto,
 }
 
+/// What training changes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum TrainMode {
+    /// Every parameter of the denoiser.
+    #[default]
+    Full,
+    /// Low-rank factors beside frozen weights; see [`LoraSection`].
+    Lora,
+}
+
+/// Number format of the weights of the denoiser.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Precision {
+    /// 32 bits.
+    #[default]
+    F32,
+    /// bfloat16 weights, computing and everything else in 32 bits: frozen weights take half the
+    /// memory; trained ones have an f32 master copy beside them.
+    Bf16,
+}
+
 /// `[train]`
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct TrainSection {
     /// The method.
     pub method: Method,
+    /// Every parameter, or low-rank factors.
+    pub mode: TrainMode,
+    /// Number format of the denoiser's weights.
+    pub precision: Precision,
+    /// Whether the backward pass computes each block of the denoiser once more instead of keeping
+    /// what is inside: much less memory for about a third more time. The results are the same up to
+    /// rounding.
+    pub gradient_checkpointing: bool,
     /// Optimiser steps.
     pub steps: usize,
     /// Samples per step.
@@ -442,12 +478,17 @@ pub struct TrainSection {
     pub checkpoint_every: usize,
     /// Consecutive steps with a non-finite loss or gradient that end the run.
     pub max_nonfinite_steps: usize,
+    /// Of `mode = "lora"`.
+    pub lora: LoraSection,
 }
 
 impl Default for TrainSection {
     fn default() -> Self {
         Self {
             method: Method::default(),
+            mode: TrainMode::default(),
+            precision: Precision::default(),
+            gradient_checkpointing: false,
             steps: 120,
             batch: 128,
             micro_batch: None,
@@ -467,6 +508,7 @@ impl Default for TrainSection {
             min_snr_gamma: None,
             checkpoint_every: 20,
             max_nonfinite_steps: 3,
+            lora: LoraSection::default(),
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::fmt::Display;
 
-use super::{PromptSource, Recipe, RecipeError, RewardRole};
+use super::{LoraSection, PromptSource, Recipe, RecipeError, RewardRole, TrainMode};
 
 pub(super) fn range(
     key: impl Into<String>,
@@ -53,6 +53,9 @@ impl Recipe {
             return Err(range("seed", self.seed, format!("at most {}", i64::MAX)));
         }
         text("model.path", &self.model.path, "the path of a model folder")?;
+        for (i, lora) in self.model.lora.iter().enumerate() {
+            text(&format!("model.lora[{i}]"), lora, "a LoRA file, `FILE` or `FILE:SCALE`")?;
+        }
         if let Some(config) = &self.model.config {
             text("model.config", config, "the path of a model folder")?;
         }
@@ -209,7 +212,36 @@ impl Recipe {
             let allowed = format!("at least train.timestep_min = {}", t.timestep_min);
             return Err(range("train.timestep_max", max, allowed));
         }
-        whole("train.max_nonfinite_steps", t.max_nonfinite_steps, 1, 1000)
+        whole("train.max_nonfinite_steps", t.max_nonfinite_steps, 1, 1000)?;
+        self.validate_lora()
+    }
+
+    fn validate_lora(&self) -> Result<(), RecipeError> {
+        let lora = &self.train.lora;
+        if self.train.mode == TrainMode::Full && *lora != LoraSection::default() {
+            let allowed = "\"lora\", since train.lora is given";
+            return Err(range("train.mode", "\"full\"", allowed));
+        }
+        whole("train.lora.rank", lora.rank, 1, 1024)?;
+        if let Some(alpha) = lora.alpha
+            && !(alpha > 0.0 && alpha <= 1e6)
+        {
+            return Err(range("train.lora.alpha", alpha, "a number above 0, at most 1000000"));
+        }
+        for (key, targets) in [
+            ("train.lora.targets", &lora.targets),
+            ("train.lora.text_encoder_targets", &lora.text_encoder_targets),
+        ] {
+            let expected =
+                "endings of module names, such as [\"to_q\", \"to_out.0\"], or [\"all\"]";
+            if targets.is_empty() {
+                return Err(range(key, "empty", expected));
+            }
+            for (i, target) in targets.iter().enumerate() {
+                text(&format!("{key}[{i}]"), target, expected)?;
+            }
+        }
+        Ok(())
     }
 
     fn validate_evaluate(&self) -> Result<(), RecipeError> {

@@ -135,11 +135,11 @@ impl Online<'_> {
                 }
             }
         }
-        self.score(fit, &options, &mut paths);
+        self.score(fit, &options, &mut paths)?;
         Ok(Rollout { paths, negative })
     }
 
-    fn score(&self, fit: &Fit<'_>, options: &DrawOptions, paths: &mut [Path]) {
+    fn score(&self, fit: &Fit<'_>, options: &DrawOptions, paths: &mut [Path]) -> Result<()> {
         let latents = paths.iter().filter_map(|p| p.states.last().cloned()).collect();
         let pictures: Vec<_> =
             decode(fit.model, latents, options).into_iter().map(|d| d.image).collect();
@@ -161,6 +161,7 @@ impl Online<'_> {
                 path.advantage = advantage.clamp(-ADVANTAGE_LIMIT, ADVANTAGE_LIMIT) as f32;
             }
         }
+        Ok(())
     }
 }
 

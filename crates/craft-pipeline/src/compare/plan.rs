@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use craft_core::Recipe;
-use craft_core::recipe::PromptSource;
+use craft_core::recipe::{Precision, PromptSource, TrainMode};
 use craft_store::Stage;
 
 use super::Options;
@@ -66,6 +66,24 @@ impl Entry {
     }
 }
 
+/// Methods are compared by full training in f32; what a recipe asks for beside that is refused, not
+/// ignored.
+fn plain_training(recipe: &Recipe) -> Result<()> {
+    let train = &recipe.train;
+    let other = [
+        ("train.mode = \"lora\"", train.mode != TrainMode::Full),
+        ("train.precision = \"bf16\"", train.precision != Precision::F32),
+        ("train.gradient_checkpointing = true", train.gradient_checkpointing),
+        ("model.lora", !recipe.model.lora.is_empty()),
+    ];
+    match other.into_iter().find(|(_, asked)| *asked) {
+        Some((key, _)) => Err(PipelineError::Usage(format!(
+            "{key}: a comparison trains all parameters of the model in f32; expected a recipe without it (--set can change it)"
+        ))),
+        None => Ok(()),
+    }
+}
+
 /// Everything that is decided before the first step.
 pub(super) struct Plan {
     pub(super) recipe: Recipe,
@@ -93,6 +111,7 @@ impl Plan {
         context: &Context<'_>,
     ) -> Result<Self> {
         let recipe = Recipe::parse(recipe_text, overrides)?;
+        plain_training(&recipe)?;
         let pocket = recipe.prompts.source == PromptSource::Pocket;
         let seeds = seeds(options, recipe.seed)?;
         let rate = recipe.train.learning_rate;

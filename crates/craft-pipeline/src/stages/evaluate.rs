@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use crate::cache::ScoreCache;
 use crate::draw::{DrawOptions, Job, StepNoise, draw};
 use crate::error::Result;
-use crate::model::Model;
+use crate::lora::arm_model;
 use crate::rewards::{RunReward, for_each};
 use crate::stages::generate::options;
 use crate::stages::{Outcome, Run, inputs, score};
@@ -63,8 +63,11 @@ pub(crate) fn run(
         run.context.progress.start("evaluate", pictures, "images");
         let mut all = Vec::new();
         let mut statistics: BTreeMap<&str, Value> = BTreeMap::new();
+        // The base model comes first.
+        let base_dir = models.first().map_or(Path::new(""), |(_, dir)| dir);
         for (name, dir) in models {
-            let (rows, numbers) = one_model(run, writer, (name, dir), &prompts, rewards, hashes)?;
+            let model = (*name, dir.as_path(), base_dir);
+            let (rows, numbers) = one_model(run, writer, model, &prompts, rewards, hashes)?;
             all.extend(rows);
             statistics.insert(name, numbers);
         }
@@ -109,7 +112,7 @@ pub(crate) fn run(
 fn one_model(
     run: &Run<'_>,
     writer: &StageWriter,
-    (name, dir): (&str, &Path),
+    (name, dir, base_dir): (&str, &Path, &Path),
     prompts: &[Prompt],
     rewards: &[RunReward],
     hashes: &BTreeMap<String, String>,
@@ -123,7 +126,7 @@ fn one_model(
     }
     run.context.check()?;
     let recipe = run.recipe;
-    let model = Model::load(dir, &Device::flex())?;
+    let model = arm_model(recipe, run.base, base_dir, dir)?;
     let options = DrawOptions {
         steps: recipe.evaluate_steps(),
         guidance_scale: recipe.evaluate_guidance_scale(),
