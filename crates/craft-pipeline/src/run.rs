@@ -5,7 +5,6 @@ use std::path::{Path, PathBuf};
 
 use craft_core::Recipe;
 use craft_core::recipe::{ExpandKind, Method, TrainMode};
-use craft_store::hash::sha256_dir;
 use craft_store::{Manifest, RunFolder};
 use serde_json::{Value, json};
 
