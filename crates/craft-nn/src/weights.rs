@@ -195,13 +195,25 @@ impl<R: FnMut(&str) -> Result<Vec<f32>, E>, E> ParamMapper for Load<R, E> {
             return param;
         }
         match (self.read)(name) {
-            Ok(data) => replace(param, data),
+            Ok(data) => fill(param, data),
             Err(error) => {
                 self.error = Some(error);
                 param
             }
         }
     }
+}
+
+/// [`replace`], without making values first where the parameter has none yet.
+fn fill<const D: usize>(param: Param<Tensor<D>>, data: Vec<f32>) -> Param<Tensor<D>> {
+    if param.is_initialized() {
+        return replace(param, data);
+    }
+    let shape: [usize; D] = param.lazy_shape().dims();
+    let value = Tensor::from_data(TensorData::new(data, shape), &param.lazy_device());
+    let mut filled = Param::from_tensor(value);
+    filled.id = param.id;
+    filled
 }
 
 /// Replaces a parameter's values, keeping its identity, shape, device and gradient setting.

@@ -122,14 +122,11 @@ impl RawReader {
     /// # Errors
     /// When it cannot be read or holds such a value.
     pub fn read_finite(&mut self, name: &str) -> Result<Tensor> {
-        let raw = self.read(name)?;
-        let path = match &self.files[self.place.get(name).copied().unwrap_or(0)] {
-            Open::Safetensors(file) => file.path(),
-            Open::Torch(file) => file.path(),
+        let place = self.place.get(name).copied().unwrap_or(0);
+        let (tensor, path) = match &mut self.files[place] {
+            Open::Safetensors(file) => (file.read(name)?, file.path()),
+            Open::Torch(file) => (file.read(name)?, file.path()),
         };
-        let wrong = |m: String| StoreError::bad(path, format!("tensor `{name}`: {m}"));
-        let data = raw.to_f32().map_err(wrong)?;
-        let tensor = Tensor { shape: raw.shape, data };
         check_finite(path, name, &tensor)?;
         Ok(tensor)
     }

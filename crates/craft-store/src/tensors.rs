@@ -20,6 +20,9 @@ use crate::torch::TorchReader;
 /// Largest header accepted, as in the safetensors library.
 const MAX_HEADER_BYTES: u64 = 100_000_000;
 
+/// Bytes that are read at a time; a multiple of every format's size.
+const PART: usize = 1 << 20;
+
 /// A tensor in memory.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Tensor {
@@ -131,8 +134,25 @@ impl TensorReader {
     /// Reads one tensor as f32. Formats: F64, F32, F16, BF16, I64, I32, I16, I8, U8, BOOL; whole
     /// numbers that f32 cannot hold exactly are an error.
     pub fn read(&mut self, name: &str) -> Result<Tensor> {
-        let (shape, dtype, bytes) = self.bytes(name)?;
-        let data = to_f32(dtype, &bytes).map_err(|message| self.about(name, message))?;
+        let Some(info) = self.metadata.info(name) else {
+            return Err(self.about(name, "the file does not have it"));
+        };
+        let (shape, dtype, (start, end)) = (info.shape.clone(), info.dtype, info.data_offsets);
+        let io = StoreError::io("read", &self.path);
+        if let Err(error) = self.file.seek(SeekFrom::Start(self.data_start + start as u64)) {
+            return Err(io(error));
+        }
+        // In parts, so that the bytes are never all in memory beside the values.
+        let mut data = Vec::with_capacity(shape.iter().product());
+        let mut buffer = vec![0u8; PART.min(end - start)];
+        let mut left = end - start;
+        while left > 0 {
+            let part = &mut buffer[..PART.min(left)];
+            self.file.read_exact(part).map_err(StoreError::io("read", &self.path))?;
+            let values = to_f32(dtype, part).map_err(|message| self.about(name, message))?;
+            data.extend_from_slice(&values);
+            left -= part.len();
+        }
         Ok(Tensor { shape, data })
     }
 

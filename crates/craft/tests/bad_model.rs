@@ -120,3 +120,65 @@ fn rewards() {
     );
     assert!(!tiny.path("out").exists());
 }
+
+#[test]
+fn other_architectures_are_named() {
+    let tiny = Tiny::new();
+    let index = "model/model_index.json";
+    for (json, words) in [
+        (r#"{"_class_name": "StableDiffusion3Pipeline"}"#, ["Stable Diffusion 3", "SDXL base"]),
+        (r#"{"_class_name": "PixArtAlphaPipeline"}"#, ["PixArt", "StableDiffusionXLPipeline"]),
+        (r#"{"_class_name": "StableDiffusionInpaintPipeline"}"#, ["takes more", "SDXL base"]),
+        (r#"{"_class_name": "SomethingPipeline"}"#, ["SomethingPipeline", "SDXL base"]),
+        (
+            r#"{"_class_name": "StableDiffusionPipeline", "prior": ["diffusers", "Prior"]}"#,
+            ["prior", "not supported"],
+        ),
+        (
+            r#"{"_class_name": "StableDiffusionPipeline", "vae": ["diffusers", "AutoencoderTiny"]}"#,
+            ["AutoencoderTiny", "expected the class AutoencoderKL"],
+        ),
+    ] {
+        tiny.write(index, json);
+        refused(&tiny, &[index, words[0], words[1]]);
+    }
+    // Folders that hold something else.
+    fs::remove_file(tiny.path(index)).unwrap();
+    refused(&tiny, &[index, "it is missing"]);
+    let sample = |model: &str, words: &[&str]| {
+        tiny.expect(&["sample", "--prompt", "x", "--model", model], 3, words);
+    };
+    sample("model/text_encoder", &["one network alone"]);
+    fs::create_dir(tiny.path("lora")).unwrap();
+    tiny.write("lora/adapter_config.json", "{}");
+    sample("lora", &["--lora"]);
+}
+
+#[test]
+fn settings_that_would_be_ignored_are_refused() {
+    for (path, from, to, words) in [
+        (
+            "text_encoder",
+            "\"vocab_size\"",
+            "\"use_relative\": true, \"vocab_size\"",
+            "use_relative",
+        ),
+        ("text_encoder", "\"vocab_size\"", "\"model_type\": \"t5\", \"vocab_size\"", "model_type"),
+        ("vae", "\"UpDecoderBlock2D\",", "", "up_block_types"),
+        ("vae", "\"in_channels\"", "\"latents_mean\": [0.1], \"in_channels\"", "latents_mean"),
+        (
+            "unet",
+            "\"in_channels\"",
+            "\"class_embed_type\": \"timestep\", \"in_channels\"",
+            "class_embed_type",
+        ),
+    ] {
+        let tiny = Tiny::new();
+        let path = format!("model/{path}/config.json");
+        let good = fs::read_to_string(tiny.path(&path)).unwrap();
+        let bad = good.replacen(from, to, 1);
+        assert_ne!(good, bad, "{from}");
+        tiny.write(&path, bad);
+        refused(&tiny, &[&path, words, "supported"]);
+    }
+}
