@@ -48,6 +48,7 @@ pub(crate) fn cpu_features() -> Vec<&'static str> {
             ("avx2", std::arch::is_x86_feature_detected!("avx2")),
             ("fma", std::arch::is_x86_feature_detected!("fma")),
             ("avx512f", std::arch::is_x86_feature_detected!("avx512f")),
+            ("avx512bf16", std::arch::is_x86_feature_detected!("avx512bf16")),
         ];
         all.into_iter().filter(|(_, has)| *has).map(|(name, _)| name).collect()
     }

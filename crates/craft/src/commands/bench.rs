@@ -9,7 +9,7 @@ use std::time::Instant;
 use burn::tensor::{Tensor, TensorData};
 use craft_core::rng::Key;
 use craft_diffusion::sampler::{Sampler, Scheduler, guide};
-use craft_nn::ops::profile;
+use craft_nn::ops::{self, Precision, profile};
 use craft_nn::weights;
 use craft_pipeline::text::{Condition, TextEmbedding};
 use craft_pipeline::{Model, Progress};
@@ -167,11 +167,15 @@ fn print(
     };
     let threads = rayon::current_num_threads();
     let roofline = profile::peak_gflops();
+    let matmul = match ops::precision() {
+        Precision::F32 => "f32",
+        Precision::Bf16 => "bf16",
+    };
     let rss = system::peak_rss_bytes();
     if app.json {
         let line = json!({
             "bench": kind, "model": args.model, "batch": args.batch, "height": height,
-            "width": width, "precision": args.precision, "steps": args.steps, "threads": threads,
+            "width": width, "precision": args.precision, "matmul_precision": matmul, "steps": args.steps, "threads": threads,
             "seconds_per_step": {
                 "median": median, "min": measured.quantile(0.0), "max": measured.quantile(1.0),
                 "p25": measured.quantile(0.25), "p75": measured.quantile(0.75),
@@ -189,7 +193,7 @@ fn print(
         return console::result(&line.to_string());
     }
     console::result(&format!(
-        "{kind}: {} at {height}×{width}, batch {}, {} steps, {threads} threads, {}",
+        "{kind}: {} at {height}×{width}, batch {}, {} steps, {threads} threads, {}, products in {matmul}",
         args.model, args.batch, args.steps, args.precision
     ))?;
     console::result(&format!(
