@@ -82,7 +82,11 @@ impl<const PAIRS: bool> Simd for Avx512<PAIRS> {
         // bf16 are both 64 plain bytes.
         unsafe {
             if PAIRS {
-                _mm512_dpbf16_ps(c, std::mem::transmute(a), std::mem::transmute(b))
+                _mm512_dpbf16_ps(
+                    c,
+                    std::mem::transmute::<__m512, __m512bh>(a),
+                    std::mem::transmute::<__m512, __m512bh>(b),
+                )
             } else {
                 _mm512_fmadd_ps(a, b, c)
             }
