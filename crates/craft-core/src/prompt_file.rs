@@ -1,5 +1,5 @@
-//! Prompt sets as they are published: a prompt a line, JSON lines (GenEval), JSON lists (HPDv2), and
-//! tab-separated tables (PartiPrompts). The extension of the file's name decides.
+//! Prompt sets as they are published: a prompt a line, JSON lines (GenEval), JSON lists (HPDv2),
+//! tab-separated tables (PartiPrompts), and CSV. The extension of the file's name decides.
 
 use std::collections::BTreeSet;
 
@@ -25,7 +25,7 @@ pub struct PromptSet {
     pub entries: Vec<Entry>,
     /// Entries without text.
     pub blank: usize,
-    /// Entries whose text had come before.
+    /// Entries whose text had come before, capitals apart (as [`crate::prompt::check_prompts`] compares).
     pub repeated: usize,
 }
 
@@ -57,10 +57,23 @@ pub enum PromptFileError {
         /// The names found.
         found: String,
     },
+    /// A record with too many or too few fields.
+    #[error(
+        "line {line} has {found} fields, the first line has {expected}; expected fields separated by commas, with quotes around those that hold commas, quotes or line ends"
+    )]
+    Csv {
+        /// Line at which the record begins, from 1.
+        line: u64,
+        /// Its fields.
+        found: usize,
+        /// The fields of the first line.
+        expected: usize,
+    },
 }
 
 /// Reads a prompt set. `name` is the file's name: `.jsonl` and `.ndjson` are JSON lines, `.json` a JSON
-/// list, `.tsv` a tab-separated table whose first line names its columns; anything else has a prompt a line.
+/// list, `.tsv` a tab-separated table and `.csv` one with commas and quotes, whose first lines name their
+/// columns; anything else has a prompt a line.
 ///
 /// # Errors
 /// When the contents are not what the name promises; the message names the line or entry.
@@ -73,7 +86,7 @@ pub fn parse(name: &str, text: &str) -> Result<PromptSet, PromptFileError> {
         let text = text.trim();
         if text.is_empty() {
             set.blank += 1;
-        } else if seen.insert(text.to_owned()) {
+        } else if seen.insert(text.to_lowercase()) {
             set.entries.push(Entry { text: text.to_owned(), category });
         } else {
             set.repeated += 1;
@@ -122,9 +135,59 @@ pub fn parse(name: &str, text: &str) -> Result<PromptSet, PromptFileError> {
                 add(cells.get(texts).unwrap_or(&""), category.filter(|c| !c.is_empty()));
             }
         }
+        "csv" => {
+            let mut records = csv_records(text).into_iter();
+            let names = records.next().map(|(_, names)| names).unwrap_or_default();
+            let column = |wanted: &[&str]| {
+                let is = |w: &str| names.iter().position(|n| n.trim().eq_ignore_ascii_case(w));
+                wanted.iter().find_map(|w| is(w))
+            };
+            let texts = column(&TEXT)
+                .ok_or_else(|| PromptFileError::NoColumn { found: names.join(", ") })?;
+            let categories = column(&CATEGORY);
+            for (line, record) in records {
+                if record.len() != names.len() {
+                    let (found, expected) = (record.len(), names.len());
+                    return Err(PromptFileError::Csv { line, found, expected });
+                }
+                let category = categories.map(|c| record[c].trim().to_owned());
+                // A prompt is one line, in the run's files and for the models.
+                let text = record[texts].split_whitespace().collect::<Vec<_>>().join(" ");
+                add(&text, category.filter(|c| !c.is_empty()));
+            }
+        }
         _ => text.lines().for_each(|line| add(line, None)),
     }
     Ok(set)
+}
+
+/// The records of a CSV file, each with the line at which it begins. Empty lines are none.
+fn csv_records(text: &str) -> Vec<(u64, Vec<String>)> {
+    let mut reader = csv_core::Reader::new();
+    let mut input = text.as_bytes();
+    // No record is longer than the file, so it always fits.
+    let (mut bytes, mut ends) = (vec![0; text.len() + 1], vec![0; text.len() + 2]);
+    let (mut written, mut fields, mut line) = (0, 0, 1);
+    let mut records = Vec::new();
+    loop {
+        let (result, read, wrote, ended) =
+            reader.read_record(input, &mut bytes[written..], &mut ends[fields..]);
+        input = &input[read..];
+        (written, fields) = (written + wrote, fields + ended);
+        match result {
+            csv_core::ReadRecordResult::Record => {
+                let starts = std::iter::once(0).chain(ends[..fields].iter().copied());
+                let spans = starts.zip(&ends[..fields]);
+                let field = |(from, to): (usize, &usize)| {
+                    String::from_utf8_lossy(&bytes[from..*to]).into_owned()
+                };
+                records.push((line, spans.map(field).collect()));
+                (written, fields, line) = (0, 0, reader.line());
+            }
+            csv_core::ReadRecordResult::InputEmpty => {}
+            _ => return records,
+        }
+    }
 }
 
 /// Text and category of a JSON value: a text itself, or an object that holds one.
@@ -155,8 +218,8 @@ mod tests {
 
     #[test]
     fn every_format_gives_texts_and_categories() {
-        let plain = parse("a.txt", "\u{feff}a cat\r\n\n a dog \na cat\n").unwrap();
-        assert_eq!((plain.entries.len(), plain.blank, plain.repeated), (2, 1, 1));
+        let plain = parse("a.txt", "\u{feff}a cat\r\n\n a dog \na cat\nA cat\n").unwrap();
+        assert_eq!((plain.entries.len(), plain.blank, plain.repeated), (2, 1, 2));
         assert_eq!(plain.entries[1].text, "a dog");
         // GenEval, HPDv2 as texts and as objects, PartiPrompts.
         let geneval = "{\"tag\": \"counting\", \"include\": [], \"prompt\": \"two cats\"}\n";
@@ -165,6 +228,12 @@ mod tests {
         assert_eq!(read("h.json", "[{\"caption\": \"c\"}]"), [entry("c", "")]);
         let parti = "Prompt\tCategory\tChallenge\tNote\nbond\tAbstract\tBasic\t\nx \"y\"\t\t\t\n";
         assert_eq!(read("P.TSV", parti), [entry("bond", "Abstract"), entry("x \"y\"", "")]);
+        let csv = "id,Prompt,Category\r\n1,\"a cat, \"\"big\"\"\",animals\r\n2,\"two\n lines\",\r\n3,,x\r\n4,a dog,\"\"\r\n";
+        let expected =
+            [entry("a cat, \"big\"", "animals"), entry("two lines", ""), entry("a dog", "")];
+        assert_eq!(read("a.csv", csv), expected);
+        assert_eq!(parse("a.csv", csv).unwrap().blank, 1);
+        assert_eq!(read("a.csv", "caption\nx\n"), [entry("x", "")]);
     }
 
     #[test]
@@ -179,5 +248,9 @@ mod tests {
         assert!(error("a.json", "{}").contains("JSON list"));
         assert!(error("a.json", "[\n\"x\",\n").starts_with("line "));
         assert!(error("a.tsv", "id\tcaptions\n").contains("id, captions"));
+        assert!(error("a.csv", "id,captions\n").contains("id, captions"));
+        assert!(error("a.csv", "").contains("no column is named"));
+        let short = error("a.csv", "id,text\n1,a\n2\n");
+        assert!(short.starts_with("line 3 has 1 fields, the first line has 2"), "{short}");
     }
 }

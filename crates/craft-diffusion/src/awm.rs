@@ -33,9 +33,14 @@ pub fn awm(
     config: AwmConfig,
     batch: usize,
 ) -> Tensor<1> {
-    let down = beside(&errors, advantages).neg();
     let ratio = (beside(&errors, reference) - errors).exp();
-    let clipped = ratio.clone().clamp(1.0 - config.clip, 1.0 + config.clip);
-    let surrogate = (down.clone() * ratio).max_pair(down * clipped);
+    let surrogate = surrogate(ratio, advantages, config.clip);
     (surrogate + distances.mul_scalar(config.pull)).sum().div_scalar(batch as f64)
+}
+
+/// PPO's `max(−Â ρ, −Â clip(ρ, 1 ± c))` by sample (Schulman et al. 2017, equation 7).
+pub(crate) fn surrogate(ratio: Tensor<1>, advantages: &[f32], clip: f64) -> Tensor<1> {
+    let down = beside(&ratio, advantages).neg();
+    let clipped = ratio.clone().clamp(1.0 - clip, 1.0 + clip);
+    (down.clone() * ratio).max_pair(down * clipped)
 }

@@ -2,6 +2,7 @@
 
 pub mod awm;
 pub mod ddim;
+pub mod ddpo;
 pub mod dpm;
 pub mod dpo;
 pub mod euler;

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use burn::module::{Module, Param};
-use burn::tensor::{Gradients, Tensor};
+use burn::tensor::{DType, Gradients, Tensor};
 use craft_nn::weights::{self, HostTensor, ParamMapper, ParamVisitor, TensorMap};
 
 /// Gradients by parameter name.
@@ -57,7 +57,8 @@ impl Default for AdamWConfig {
     }
 }
 
-/// AdamW with its moments and an optional exponential moving average of the parameters.
+/// AdamW with its moments, an optional exponential moving average of the parameters, and f32 master
+/// copies of parameters that are kept in bf16.
 #[derive(Clone, Debug, Default)]
 pub struct AdamW {
     config: AdamWConfig,
@@ -66,6 +67,7 @@ pub struct AdamW {
     moments: BTreeMap<String, (Vec<f32>, Vec<f32>)>,
     ema_decay: Option<f64>,
     ema: BTreeMap<String, Vec<f32>>,
+    masters: BTreeMap<String, Vec<f32>>,
 }
 
 struct Update<'a> {
@@ -90,20 +92,45 @@ impl ParamMapper for Update<'_> {
             bias_correction2: (1.0 - c.beta2.powf(t)) as f32,
             grad_scale: self.scale as f32,
         };
-        let mut values = weights::to_vec(param.val());
-        let (m, v) = self
-            .optimizer
+        let optimizer = &mut *self.optimizer;
+        let (m, v) = optimizer
             .moments
             .entry(name.to_owned())
             .or_insert_with(|| (vec![0.0; grad.len()], vec![0.0; grad.len()]));
-        craft_kernels::adamw_step(&mut values, grad, m, v, &step);
-        if let Some(decay) = self.optimizer.ema_decay {
-            // Warm-up of the average, so that it does not remember the start for long.
-            let decay = decay.min((1.0 + t) / (10.0 + t)) as f32;
-            let ema = self.optimizer.ema.entry(name.to_owned()).or_insert_with(|| values.clone());
-            ema.iter_mut().zip(&values).for_each(|(e, p)| *e += (1.0 - decay) * (p - *e));
+        let narrow = param.base().dtype() == DType::BF16;
+        weights::edit(param, |values| {
+            if let Some(master) = optimizer.masters.remove(name) {
+                *values = master;
+            }
+            craft_kernels::adamw_step(values, grad, m, v, &step);
+            if let Some(decay) = optimizer.ema_decay {
+                // Warm-up of the average, so that it does not remember the start for long.
+                let decay = decay.min((1.0 + t) / (10.0 + t)) as f32;
+                let ema = optimizer.ema.entry(name.to_owned()).or_insert_with(|| values.clone());
+                ema.iter_mut().zip(values.iter()).for_each(|(e, p)| *e += (1.0 - decay) * (p - *e));
+            }
+            if narrow {
+                optimizer.masters.insert(name.to_owned(), values.clone());
+            }
+        })
+    }
+}
+
+/// Master copies of the parameters that `rounded` keeps in bf16 and trains, from the exact values.
+struct Masters<'a> {
+    exact: TensorMap,
+    into: &'a mut BTreeMap<String, Vec<f32>>,
+}
+
+impl ParamVisitor for Masters<'_> {
+    fn visit<const D: usize>(&mut self, name: &str, param: &Param<Tensor<D>>) {
+        let value = param.val();
+        if value.dtype() == DType::BF16
+            && value.is_require_grad()
+            && let Some(tensor) = self.exact.remove(name)
+        {
+            self.into.insert(name.to_owned(), tensor.data);
         }
-        weights::replace(param, values)
     }
 }
 
@@ -117,6 +144,26 @@ impl AdamW {
     pub fn step<M: Module>(&mut self, module: M, grads: &GradMap, lr: f64, scale: f64) -> M {
         self.steps += 1;
         weights::map(module, &mut Update { optimizer: self, grads, lr, scale })
+    }
+
+    /// Rounds the weights of a network to bf16 and keeps f32 master copies of those that are trained,
+    /// which updates go to.
+    pub fn to_bf16<M: Module>(&mut self, module: M) -> M {
+        let exact = weights::export(&module);
+        let rounded = weights::to_bf16(module);
+        weights::visit(&rounded, &mut Masters { exact, into: &mut self.masters });
+        rounded
+    }
+
+    /// The parameters of a network in f32: master copies where there are some.
+    pub fn export<M: Module>(&self, module: &M) -> TensorMap {
+        let mut tensors = weights::export(module);
+        for (name, master) in &self.masters {
+            if let Some(tensor) = tensors.get_mut(name) {
+                tensor.data.clone_from(master);
+            }
+        }
+        tensors
     }
 
     /// The averaged parameters (those never updated are left out); `None` without an average.

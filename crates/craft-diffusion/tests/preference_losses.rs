@@ -2,13 +2,17 @@
 #![allow(clippy::unwrap_used, missing_docs)]
 
 use burn::tensor::{Device, Tensor, TensorData};
+use craft_core::schedule::NoiseSchedule;
 use craft_diffusion::awm::{AwmConfig, awm};
+use craft_diffusion::ddim::Ddim;
+use craft_diffusion::ddpo::{ddpo, stochastic_steps};
 use craft_diffusion::dpo::dpo;
 use craft_diffusion::kto::kto;
 use craft_diffusion::lair::{centred_weights, lair};
 use craft_diffusion::mapo::{MapoConfig, mapo};
 use craft_diffusion::nft::{nft, optimality};
 use craft_diffusion::objective::{host_errors, squared_errors};
+use craft_diffusion::sampler::Sampler;
 use craft_nn::weights::to_vec;
 
 const ERRORS: [f32; 6] = [0.30, 0.42, 0.55, 0.20, 0.11, 0.61];
@@ -181,4 +185,50 @@ fn errors_on_the_host_are_those_on_the_device() {
     let host: Vec<f64> = host_errors(&a, &b, 2).into_iter().map(f64::from).collect();
     close("errors", &device, &host);
     close("errors", &device, &[1.02 / 4.0, 1.38 / 4.0]);
+}
+
+#[test]
+fn stochastic_steps_are_ddim_s() {
+    for prediction in ["epsilon", "v_prediction"] {
+        let text = format!(
+            r#"{{"num_train_timesteps": 1000, "beta_start": 0.00085, "beta_end": 0.012,
+            "beta_schedule": "scaled_linear", "clip_sample": false, "set_alpha_to_one": false,
+            "steps_offset": 1, "prediction_type": "{prediction}"}}"#
+        );
+        let schedule = NoiseSchedule::from_json(&text).unwrap();
+        let (x, out) = ([0.4f32, -1.2, 0.8], [0.3f32, -0.9, 1.1]);
+        let mut sampler = Ddim::new(&schedule, 8).unwrap();
+        let still = stochastic_steps(&schedule, 8, 0.0).unwrap();
+        for (i, step) in still.iter().enumerate() {
+            let mut next = x;
+            sampler.step(i, &out, &mut next, &[]);
+            close("mean", &step.mean(&x, &out), &next.map(f64::from));
+            close("target", &step.target(&x, &next), &out.map(f64::from));
+            assert_eq!((step.std, step.timestep), (0.0, sampler.timesteps()[i]));
+        }
+        // With noise, the variance of the next latents stays that of the forward process.
+        for (step, still) in stochastic_steps(&schedule, 8, 1.0).unwrap().iter().zip(&still) {
+            assert!(step.std > 0.0 && step.timestep == still.timestep);
+            let t = step.timestep as i64;
+            let [now, next] = [t, t - 125].map(|t| schedule.alpha_cumprod(t));
+            let expected = (1.0 - next) / (1.0 - now) * (1.0 - now / next);
+            assert!((step.std.powi(2) - expected).abs() < 1e-9);
+        }
+    }
+}
+
+#[test]
+fn ddpo_is_policy_gradient_where_nothing_has_changed() {
+    // At ρ = 1: the gradient of −Â log p.
+    let errors = leaf(&[0.5, 0.2], [2]);
+    let loss = ddpo(errors.clone(), &[0.5, 0.2], &[3.0, 2.0], &[1.5, -0.5], 1e-4, 2);
+    close("ddpo", &to_vec(loss.clone()), &[-(1.5 - 0.5) / 2.0]);
+    let mut grads = loss.backward();
+    let found = to_vec(errors.grad_remove(&mut grads).unwrap());
+    close("ddpo", &found, &[1.5 * 3.0 / 2.0, -0.5 * 2.0 / 2.0]);
+    // Beyond the clip nothing pulls further, on either side.
+    let errors = leaf(&[0.4, 0.3], [2]);
+    let loss = ddpo(errors.clone(), &[0.5, 0.2], &[3.0, 2.0], &[1.5, -0.5], 1e-2, 2);
+    let mut grads = loss.backward();
+    close("clipped", &to_vec(errors.grad_remove(&mut grads).unwrap()), &[0.0, 0.0]);
 }

@@ -1,4 +1,5 @@
-//! Prints the speed of every hot operation: `cargo run --release -p craft-kernels --example throughput`.
+//! Prints the speed of every hot operation, in f32 and, where the CPU has it, in bf16:
+//! `cargo run --release -p craft-kernels --example throughput`.
 #![allow(clippy::print_stdout)]
 
 use craft_kernels::*;
@@ -38,19 +39,40 @@ fn peak() -> f64 {
 }
 
 fn main() {
-    let peak = peak();
+    let full = peak();
     println!(
-        "{:?}, {} threads; peak of multiply-adds: {peak:.0} GFLOP/s\n",
+        "{:?}, {} threads; peak of multiply-adds: {full:.0} GFLOP/s",
         simd_level(),
         rayon::current_num_threads()
     );
+    if set_precision(Precision::Bf16) {
+        println!("in bf16: {:.0} GFLOP/s", peak());
+        set_precision(Precision::F32);
+    }
+    println!();
     let report = |name: &str, flops: f64, seconds: f64| {
         let rate = flops / seconds / 1e9;
         println!(
             "{name:<44} {:9.1} us {rate:8.1} GFLOP/s {:5.0} %",
             seconds * 1e6,
-            100.0 * rate / peak
+            100.0 * rate / full
         );
+    };
+    // The products in f32, and after it the seconds and the gain in bf16.
+    let product = |name: &str, flops: f64, f: &dyn Fn() -> Vec<f32>| {
+        let seconds = best(f);
+        let rate = flops / seconds / 1e9;
+        print!(
+            "{name:<44} {:9.1} us {rate:8.1} GFLOP/s {:5.0} %",
+            seconds * 1e6,
+            100.0 * rate / full
+        );
+        if set_precision(Precision::Bf16) {
+            let narrow = best(f);
+            set_precision(Precision::F32);
+            print!("   bf16 {:9.1} us {:5.2} x", narrow * 1e6, seconds / narrow);
+        }
+        println!();
     };
     let conv = |batch, ci, co, size: usize, k: usize, stride: usize| {
         let p = k / 2;
@@ -71,9 +93,9 @@ fn main() {
         let dy = data(y, 4);
         let flops = (2 * y * ci * k * k) as f64;
         let name = format!("conv {k}x{k}/{stride} N={batch} {ci}->{co} {size}x{size}");
-        report(&name, flops, best(|| conv2d(&x, &w, Some(&b), &s)));
-        report("    input gradient", flops, best(|| conv2d_backward_input(&dy, &w, &s)));
-        report("    weight gradient", flops, best(|| conv2d_backward_weight(&x, &dy, &s)));
+        product(&name, flops, &|| conv2d(&x, &w, Some(&b), &s));
+        product("    input gradient", flops, &|| conv2d_backward_input(&dy, &w, &s));
+        product("    weight gradient", flops, &|| conv2d_backward_weight(&x, &dy, &s));
     };
     conv(32, 64, 64, 8, 3, 1);
     conv(32, 32, 32, 16, 3, 1);
@@ -90,9 +112,9 @@ fn main() {
     {
         let (x, w, dy) = (data(m * k, 1), data(n * k, 2), data(m * n, 3));
         let flops = (2 * m * k * n) as f64;
-        report(&format!("linear {m}x{k}x{n}"), flops, best(|| linear(&x, &w, None, m, k, n)));
-        report("    input gradient", flops, best(|| linear_backward_input(&dy, &w, m, k, n)));
-        report("    weight gradient", flops, best(|| linear_backward_weight(&x, &dy, m, k, n)));
+        product(&format!("linear {m}x{k}x{n}"), flops, &|| linear(&x, &w, None, m, k, n));
+        product("    input gradient", flops, &|| linear_backward_input(&dy, &w, m, k, n));
+        product("    weight gradient", flops, &|| linear_backward_weight(&x, &dy, m, k, n));
     }
     for (batch, heads, queries, keys, head_dim) in
         [(32, 2, 64, 32, 32), (32, 2, 64, 64, 32), (4, 8, 1024, 1024, 40)]

@@ -1,4 +1,5 @@
-//! Fast `f32` kernels for the CPU, with hand-written backward passes, over plain row-major slices.
+//! Fast `f32` kernels for the CPU, with hand-written backward passes, over plain row-major slices. Linear maps and
+//! convolutions can multiply in bf16 ([`set_precision`]).
 //!
 //! Every element of a result is computed in one fixed order, with fused multiply-adds in the tails too: it does not
 //! depend on the batch size, the number of threads or its place in a tile. It does depend, within rounding, on the
@@ -21,9 +22,11 @@ mod layout;
 mod linear;
 mod optimizer;
 mod parallel;
+mod precision;
 mod probe;
 mod reduce;
 mod simd;
+mod widen;
 
 pub use activation::{
     geglu, geglu_backward, gelu, gelu_backward, quick_gelu, quick_gelu_backward, silu,
@@ -44,6 +47,8 @@ pub use linear::{
     linear, linear_backward_bias, linear_backward_input, linear_backward_weight, matmul,
 };
 pub use optimizer::{AdamW, adamw_step};
+pub use precision::{Precision, bf16_supported, precision, set_precision};
 pub use probe::multiply_add_probe;
 pub use reduce::sum_squares;
 pub use simd::{SimdLevel, set_simd_level, simd_level, simd_supported};
+pub use widen::widen;

@@ -3,13 +3,15 @@
 use crate::buffer::{Output, Shared};
 use crate::gemm::{Left, Product, Right, product};
 use crate::parallel;
+use crate::simd::bf16::Pairs;
 use crate::simd::{Level, level};
 
 fn compute(p: &Product<'_>) -> Vec<f32> {
+    let level = level();
     let mut out = Output::new(p.m * p.n);
     // SAFETY: the product writes all m * n values of the fresh vector.
     unsafe {
-        product(level(), p, out.ptr());
+        product(level, Pairs::active(level), p, out.ptr());
         out.finish()
     }
 }

@@ -28,6 +28,18 @@ pub enum ConfigError {
         /// What would be accepted.
         supported: String,
     },
+    /// Weights whose shapes do not tell the sizes of the network.
+    #[error(
+        "the sizes of the network cannot be read off its weights: {what}: {found}; expected {expected}: put the model's config.json beside the weights, or check that they are the right file"
+    )]
+    Weights {
+        /// The tensor or part.
+        what: String,
+        /// What it has.
+        found: String,
+        /// What it should have.
+        expected: String,
+    },
 }
 
 /// Refuses keys that are set to anything but a value that changes nothing.

@@ -4,6 +4,7 @@ use burn::module::{Module, Param};
 use burn::tensor::{Int, Tensor};
 
 use crate::init::Init;
+use crate::lora::LowRank;
 use crate::ops;
 
 /// 2-d convolution. `weight` `[out, in, k, k]`.
@@ -46,7 +47,13 @@ impl Conv2d {
     /// `[N, in, H, W]` to `[N, out, H', W']`.
     pub fn forward(&self, x: Tensor<4>) -> Tensor<4> {
         let bias = self.bias.as_ref().map(|b| b.val());
-        ops::conv2d(x, self.weight.val(), bias, self.stride, self.padding)
+        let weight = self.weight.base();
+        let Some(lora) = LowRank::of(&self.weight) else {
+            return ops::conv2d(x, weight, bias, self.stride, self.padding);
+        };
+        let [_, _, kh, kw] = weight.dims();
+        let y = ops::conv2d(x.clone(), weight, bias, self.stride, self.padding);
+        lora.add_conv(y, x, [kh, kw], self.stride, self.padding)
     }
 }
 
@@ -71,7 +78,11 @@ impl Linear {
 
     /// `[.., in]` to `[.., out]`.
     pub fn forward<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
-        ops::linear(x, self.weight.val(), self.bias.as_ref().map(|b| b.val()))
+        let bias = self.bias.as_ref().map(|b| b.val());
+        let Some(lora) = LowRank::of(&self.weight) else {
+            return ops::linear(x, self.weight.base(), bias);
+        };
+        lora.add_linear(ops::linear(x.clone(), self.weight.base(), bias), x)
     }
 }
 

@@ -39,6 +39,12 @@ impl ResnetBlock2D {
         }
     }
 
+    /// Channels that go in and come out.
+    pub(crate) fn channels(&self) -> [usize; 2] {
+        let [output, input, _, _] = self.conv1.weight.dims();
+        [input, output]
+    }
+
     /// `x` `[N, in, H, W]`; `time` `[N, width]` is the embedding *after* its SiLU.
     pub fn forward(&self, x: Tensor<4>, time: Option<&Tensor<2>>) -> Tensor<4> {
         let mut h = self.conv1.forward(self.norm1.forward_silu(x.clone()));
@@ -71,6 +77,11 @@ impl Downsample2D {
         Self { conv: Conv2d::new(init, [channels, channels], 3, 2, [0, 1, 0, 1], true) }
     }
 
+    /// Number of channels.
+    pub(crate) fn channels(&self) -> usize {
+        self.conv.weight.dims()[0]
+    }
+
     /// `[N, C, H, W]` to `[N, C, H/2, W/2]`.
     pub fn forward(&self, x: Tensor<4>) -> Tensor<4> {
         self.conv.forward(x)
@@ -87,6 +98,11 @@ impl Upsample2D {
     /// Keeps the number of channels.
     pub fn new(init: &mut Init, channels: usize) -> Self {
         Self { conv: Conv2d::same(init, channels, channels, 3) }
+    }
+
+    /// Number of channels.
+    pub(crate) fn channels(&self) -> usize {
+        self.conv.weight.dims()[0]
     }
 
     /// `[N, C, H, W]` to `[N, C, 2H, 2W]`.

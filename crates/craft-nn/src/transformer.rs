@@ -169,6 +169,11 @@ impl Transformer2D {
         }
     }
 
+    /// Channels of the feature map and number of transformer blocks.
+    pub(crate) fn channels_and_layers(&self) -> [usize; 2] {
+        [self.norm.weight.dims()[0], self.transformer_blocks.len()]
+    }
+
     /// `x` `[N, C, H, W]`, `context` `[N, L, context]`.
     pub fn forward(&self, x: Tensor<4>, context: &Tensor<3>) -> Tensor<4> {
         let [_, _, height, width] = x.dims();

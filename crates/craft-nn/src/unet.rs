@@ -10,28 +10,29 @@ use crate::resnet::{Downsample2D, ResnetBlock2D, TimestepEmbedding, Upsample2D};
 use crate::timestep;
 use crate::transformer::{Transformer2D, TransformerShape};
 use crate::unet_config::UNetConfig;
+use crate::weights;
 
 /// One level of the way down.
 #[derive(Module, Debug)]
 pub struct DownBlock {
-    resnets: Vec<ResnetBlock2D>,
-    attentions: Vec<Transformer2D>,
-    downsamplers: Vec<Downsample2D>,
+    pub(crate) resnets: Vec<ResnetBlock2D>,
+    pub(crate) attentions: Vec<Transformer2D>,
+    pub(crate) downsamplers: Vec<Downsample2D>,
 }
 
 /// The middle.
 #[derive(Module, Debug)]
 pub struct MidBlock {
-    resnets: Vec<ResnetBlock2D>,
-    attentions: Vec<Transformer2D>,
+    pub(crate) resnets: Vec<ResnetBlock2D>,
+    pub(crate) attentions: Vec<Transformer2D>,
 }
 
 /// One level of the way up.
 #[derive(Module, Debug)]
 pub struct UpBlock {
-    resnets: Vec<ResnetBlock2D>,
-    attentions: Vec<Transformer2D>,
-    upsamplers: Vec<Upsample2D>,
+    pub(crate) resnets: Vec<ResnetBlock2D>,
+    pub(crate) attentions: Vec<Transformer2D>,
+    pub(crate) upsamplers: Vec<Upsample2D>,
 }
 
 /// SDXL's conditioning on pooled text and image sizes.
@@ -46,14 +47,14 @@ pub struct AddedCondition {
 /// The denoiser.
 #[derive(Module, Debug)]
 pub struct UNet2DConditionModel {
-    conv_in: Conv2d,
+    pub(crate) conv_in: Conv2d,
     time_embedding: TimestepEmbedding,
     add_embedding: Option<TimestepEmbedding>,
-    down_blocks: Vec<DownBlock>,
-    mid_block: Option<MidBlock>,
-    up_blocks: Vec<UpBlock>,
-    conv_norm_out: GroupNorm,
-    conv_out: Conv2d,
+    pub(crate) down_blocks: Vec<DownBlock>,
+    pub(crate) mid_block: Option<MidBlock>,
+    pub(crate) up_blocks: Vec<UpBlock>,
+    pub(crate) conv_norm_out: GroupNorm,
+    pub(crate) conv_out: Conv2d,
     #[module(skip)]
     features: Features,
 }
@@ -159,58 +160,14 @@ impl UNet2DConditionModel {
         }
     }
 
-    /// The model's prediction `[B, out, h, w]` for noisy latents `sample` `[B, in, h, w]` at
-    /// `timesteps` (length B) under text embeddings `[B, L, D]`.
-    pub fn forward(
-        &self,
-        sample: Tensor<4>,
-        timesteps: &[f32],
-        context: &Tensor<3>,
-        added: Option<&AddedCondition>,
-    ) -> Tensor<4> {
-        let time = self.embed_time(timesteps, added, &sample);
-        let mut x = self.conv_in.forward(sample);
-        let mut skips = vec![x.clone()];
-        for block in &self.down_blocks {
-            for (i, resnet) in block.resnets.iter().enumerate() {
-                x = resnet.forward(x, Some(&time));
-                if let Some(attention) = block.attentions.get(i) {
-                    x = attention.forward(x, context);
-                }
-                skips.push(x.clone());
-            }
-            for down in &block.downsamplers {
-                x = down.forward(x);
-                skips.push(x.clone());
-            }
-        }
-        if let Some(mid) = &self.mid_block {
-            for (i, resnet) in mid.resnets.iter().enumerate() {
-                x = resnet.forward(x, Some(&time));
-                if let Some(attention) = mid.attentions.get(i) {
-                    x = attention.forward(x, context);
-                }
-            }
-        }
-        for block in &self.up_blocks {
-            for (i, resnet) in block.resnets.iter().enumerate() {
-                if let Some(skip) = skips.pop() {
-                    x = ops::concat_channels(x, skip);
-                }
-                x = resnet.forward(x, Some(&time));
-                if let Some(attention) = block.attentions.get(i) {
-                    x = attention.forward(x, context);
-                }
-            }
-            for up in &block.upsamplers {
-                x = up.forward(x);
-            }
-        }
-        self.conv_out.forward(self.conv_norm_out.forward_silu(x))
+    /// Whether a parameter of the timestep's path gets a gradient.
+    pub(crate) fn embeds_time_trainably(&self) -> bool {
+        weights::is_trainable(&self.time_embedding)
+            || self.add_embedding.as_ref().is_some_and(weights::is_trainable)
     }
 
     /// The timestep embedding after the SiLU that every residual block applies to it.
-    fn embed_time(
+    pub(crate) fn embed_time(
         &self,
         timesteps: &[f32],
         added: Option<&AddedCondition>,

@@ -7,8 +7,10 @@
 use std::collections::BTreeMap;
 
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
-use burn::tensor::{Tensor, TensorData};
+use burn::tensor::{DType, Tensor, TensorData};
 use thiserror::Error;
+
+use crate::lora;
 
 /// A tensor on the host: row-major f32 values with their shape.
 #[derive(Clone, Debug, PartialEq)]
@@ -219,12 +221,73 @@ fn fill<const D: usize>(param: Param<Tensor<D>>, data: Vec<f32>) -> Param<Tensor
 /// # Panics
 /// When the number of values is not that of the parameter.
 pub fn replace<const D: usize>(param: Param<Tensor<D>>, data: Vec<f32>) -> Param<Tensor<D>> {
-    let device = param.val().device();
+    swap(param, |_| data)
+}
+
+/// Computes a parameter's new values from the old ones, keeping its identity, shape, device, number
+/// format and gradient setting. No copy is made where nothing else holds the tensor.
+///
+/// # Panics
+/// When the number of values is not that of the parameter.
+pub fn edit<const D: usize>(
+    param: Param<Tensor<D>>,
+    f: impl FnOnce(&mut Vec<f32>),
+) -> Param<Tensor<D>> {
+    swap(param, |old| {
+        let mut values = to_vec(old);
+        f(&mut values);
+        values
+    })
+}
+
+fn swap<const D: usize>(
+    param: Param<Tensor<D>>,
+    new: impl FnOnce(Tensor<D>) -> Vec<f32>,
+) -> Param<Tensor<D>> {
     param.map(|old| {
-        let tracked = old.is_require_grad();
-        let value = Tensor::from_data(TensorData::new(data, old.dims()), &device);
+        let (tracked, device) = (old.is_require_grad(), old.device());
+        let (shape, format) = (old.dims(), old.dtype());
+        let value = Tensor::<D>::from_data(TensorData::new(new(old), shape), &device);
+        let value = if format == DType::F32 { value } else { value.cast(format) };
         if tracked { value.require_grad() } else { value }
     })
+}
+
+struct ToBf16;
+
+impl ParamMapper for ToBf16 {
+    fn map<const D: usize>(&mut self, name: &str, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+        if !matches!(D, 2 | 4) || name.ends_with("embedding.weight") || lora::is_factor(name) {
+            return param;
+        }
+        param.map(|old| {
+            let tracked = old.is_require_grad();
+            let value = old.detach().set_require_grad(false).cast(DType::BF16);
+            if tracked { value.require_grad() } else { value }
+        })
+    }
+}
+
+/// Rounds the weights of linear maps and convolutions to bf16, where they take half the memory. They
+/// become f32 again for each use; norms, biases, embeddings and low-rank factors stay f32.
+pub fn to_bf16<M: Module>(module: M) -> M {
+    map(module, &mut ToBf16)
+}
+
+#[derive(Default)]
+struct Trainable(bool);
+
+impl ParamVisitor for Trainable {
+    fn visit<const D: usize>(&mut self, _: &str, param: &Param<Tensor<D>>) {
+        self.0 |= param.val().is_require_grad();
+    }
+}
+
+/// Whether any parameter of a network gets a gradient.
+pub fn is_trainable<M: Module>(module: &M) -> bool {
+    let mut visitor = Trainable::default();
+    visit(module, &mut visitor);
+    visitor.0
 }
 
 /// Compares names and shapes of a network with those of a file.

@@ -101,6 +101,46 @@ fn every_word_of_the_corpus_is_one_token() {
 }
 
 #[test]
+fn merges_alone_or_one_json_give_the_same_ids() {
+    let vocab: Value = serde_json::from_str(&text("vocab.json")).unwrap();
+    let merges = text("merges.txt");
+    let config = text("tokenizer_config.json");
+    let lines: Vec<&str> = merges.lines().skip(1).collect();
+    let pairs: Vec<Vec<&str>> = lines.iter().map(|line| line.split(' ').collect()).collect();
+    let json = |merges: Value| {
+        serde_json::json!({"model": {
+            "type": "BPE", "end_of_word_suffix": "</w>", "vocab": vocab, "merges": merges,
+        }})
+    };
+    let of_json = |value: Value| {
+        ClipTokenizer::from_tokenizer_json(&value.to_string(), Some(&config), None).unwrap()
+    };
+    let tokenizers = [
+        ClipTokenizer::from_merges(&merges, Some(&config), None).unwrap(),
+        of_json(json(serde_json::to_value(&lines).unwrap())),
+        of_json(json(serde_json::to_value(&pairs).unwrap())),
+    ];
+    let rows: Vec<Value> = serde_json::from_str(&text("ids.json")).unwrap();
+    for (row, tokenizer) in rows.iter().flat_map(|row| tokenizers.iter().map(move |t| (row, t))) {
+        let text = row["text"].as_str().unwrap();
+        assert_eq!(tokenizer.encode(text), fixture().encode(text), "{text:?}");
+    }
+    assert!(ClipTokenizer::from_tokenizer_json("{}", None, None).is_err());
+}
+
+#[test]
+fn open_clips_rules_differ_where_they_should() {
+    let tokenizer = fixture().with_open_clip_rules();
+    let ids = |text: &str| tokenizer.encode(text).ids;
+    assert_eq!(ids("a \u{201c}red\u{201d} circle"), ids("a \"red\" circle"));
+    assert_eq!(ids("red &amp; blue"), ids("red & blue"));
+    assert_eq!(ids("a")[3..], [0; 13]);
+    // The name of a special token is a text like others.
+    assert_ne!(ids("<|endoftext|>")[1], tokenizer.eos());
+    assert_eq!(fixture().encode("<|endoftext|>").ids[1], tokenizer.eos());
+}
+
+#[test]
 fn the_limit_holds_and_rare_words_are_cut_into_pieces() {
     let corpus = text("corpus.txt");
     let files = train(corpus.lines(), 530).unwrap();

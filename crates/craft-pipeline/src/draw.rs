@@ -197,7 +197,8 @@ fn denoise(
     Ok(latents)
 }
 
-fn decode(model: &Model, latents: Vec<Vec<f32>>, o: &DrawOptions) -> Vec<Drawn> {
+/// Decodes final latents.
+pub(crate) fn decode(model: &Model, latents: Vec<Vec<f32>>, o: &DrawOptions) -> Vec<Drawn> {
     let [c, h, w] = model.latent_shape(o.height, o.width);
     let data: Vec<f32> = latents.iter().flatten().copied().collect();
     let tensor =

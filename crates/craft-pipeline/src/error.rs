@@ -76,6 +76,38 @@ pub enum PipelineError {
         /// What is wrong.
         source: RewardError,
     },
+    /// A score is missing where the recipe says to stop.
+    #[error(
+        "rewards.{reward}: no score of {image} ({reason}); on_failure = \"stop\" ends the run here: mend the cause and run the same command again, which keeps the scores so far"
+    )]
+    Unscored {
+        /// The reward.
+        reward: String,
+        /// The picture.
+        image: String,
+        /// What the reward says.
+        reason: String,
+    },
+    /// A reward without a single score.
+    #[error(
+        "rewards.{reward}: none of {images} pictures got a score; the first says: {reason}. Mend the cause and run the same command again"
+    )]
+    NoScores {
+        /// The reward.
+        reward: String,
+        /// How many pictures.
+        images: usize,
+        /// What it says of the first.
+        reason: String,
+    },
+    /// A language model that words prompts.
+    #[error(
+        "expand.base_url: {reason}; what was answered so far is kept: run the same command again to go on"
+    )]
+    WordingModel {
+        /// What happened.
+        reason: String,
+    },
     /// Prompts.
     #[error(transparent)]
     Prompts(#[from] PromptsError),
@@ -118,6 +150,7 @@ impl PipelineError {
             Self::Store(error) if error.is_bad_input() => 3,
             Self::Store(_) | Self::Select(_) | Self::Control(_) | Self::Report(_) => 1,
             Self::Expand(_) => 1,
+            Self::Unscored { .. } | Self::NoScores { .. } | Self::WordingModel { .. } => 1,
             Self::Nan(_) => 4,
             Self::Interrupted => 130,
             _ => 3,

@@ -10,17 +10,17 @@ use craft_core::{Key, Prompt};
 use craft_nn::ldm::Family;
 use craft_nn::lora::{Adapter, Component, Pair};
 use craft_nn::weights::{HostTensor, TensorMap};
-use craft_store::hash::sha256_dir;
 use craft_store::image::RgbImage;
 use craft_store::tensors::{self, Dtype, TensorRef};
-use craft_store::weights::{self, DIFFUSERS};
+use craft_store::weights::{self, DIFFUSERS, TRANSFORMERS};
 use craft_store::{atomic, jsonl};
 use serde_json::Value;
 
 use crate::context::Context;
 use crate::draw::{Job, StepNoise, draw};
 use crate::error::{PipelineError, Result};
-use crate::model::{Model, read_tensors};
+use crate::lora::{LORA_FILE, arm_model, base_hash, base_model};
+use crate::model::{Model, copy_model, read_tensors, replace_weights};
 use crate::single_file::{self, About};
 
 /// Formats of [`export`].
@@ -52,8 +52,9 @@ pub struct Exported {
 
 /// Writes the tuned model of a finished run.
 ///
-/// A LoRA file holds the product of `rank` that is nearest to the change of each linear map and
-/// convolution; biases and norms have no place in it.
+/// A LoRA file holds the factors of a run that trained some. Of another run it holds the product of
+/// `rank` that is nearest to the change of each linear map and convolution; biases and norms have no
+/// place in it. A folder of a run that trained factors has them merged in.
 ///
 /// # Errors
 /// When the run has no tuned model yet, `out` exists, or a whole model as it was written draws another
@@ -65,7 +66,7 @@ pub fn export(
     rank: usize,
     context: &Context<'_>,
 ) -> Result<Exported> {
-    let (recipe, base_dir) = crate::run::model_of(run_dir, context)?;
+    let (recipe, base, base_dir) = crate::run::model_of(run_dir, context)?;
     let aligned = run_dir.join("aligned");
     if !aligned.join("stage.json").is_file() {
         return Err(PipelineError::Input {
@@ -83,31 +84,46 @@ pub fn export(
     if let Some(parent) = out.parent().filter(|p| !p.as_os_str().is_empty()) {
         atomic::create_dir(parent)?;
     }
-    let device = Device::flex();
-    let tuned = Model::load(&aligned, &device)?;
+    let factors = aligned.join(LORA_FILE);
+    let tuned = arm_model(&recipe, &base, &base_dir, &aligned)?;
     let prompts: Vec<Prompt> = jsonl::read(&run_dir.join("prompts/prompts.jsonl"))?;
     let prompt = prompts.first().map_or("", |p| p.text.as_str());
     let expected = picture(&recipe, &tuned, prompt)?;
-    drop(tuned);
     if matches!(format, Format::Diffusers | Format::SingleFile) {
-        return whole(format, &aligned, out, context, |model| {
-            Ok(difference(&expected, &picture(&recipe, model, prompt)?))
-        });
+        let compare = |model: &Model| Ok(difference(&expected, &picture(&recipe, model, prompt)?));
+        if !factors.is_file() {
+            drop(tuned);
+            return whole(format, &aligned, out, context, compare);
+        }
+        // A whole model is written from a folder, so the factors are merged into one first.
+        let merged = out.with_extension("merging");
+        atomic::write_dir_atomically(&merged, |to| merge(&base_dir, &tuned, to))?;
+        drop(tuned);
+        let written = whole(format, &merged, out, context, compare);
+        let _ = std::fs::remove_dir_all(&merged);
+        return written;
     }
-    check_base(run_dir, &base_dir)?;
-    let weights = |dir: &Path| read_tensors(&weights::find(&dir.join("unet"), DIFFUSERS)?);
-    let (adapter, captured) = nearest(weights(&base_dir)?, &weights(&aligned)?, rank);
+    drop(tuned);
+    check_base(run_dir, &base_hash(&recipe, &base, &base_dir)?, &base_dir)?;
+    let mut model = base_model(&recipe, &base, &base_dir)?;
+    let (adapter, captured) = if factors.is_file() {
+        (crate::lora::read(&factors, &model)?, 1.0)
+    } else {
+        let tuned = read_tensors(&weights::find(&aligned.join("unet"), DIFFUSERS)?)?;
+        nearest(craft_nn::weights::export(&model.unet), &tuned, rank)
+    };
     let tensors = match format {
         Format::LoraDiffusers => adapter.to_diffusers(),
         _ => adapter.to_kohya(),
     };
-    let header = header(out, rank, &recipe, single_file::about(&base_dir)?);
+    let header = header(out, &adapter, &recipe, single_file::about(&base_dir)?);
     let refs: Vec<TensorRef<'_>> = tensors
         .iter()
         .map(|(name, t)| (name.as_str(), t.shape.as_slice(), t.data.as_slice()))
         .collect();
-    tensors::write(out, &refs, Dtype::F16, &header)?;
-    let mut model = Model::load(&base_dir, &device)?;
+    // Trained factors are written as they are; nearest ones as other tools usually have them.
+    let format = if factors.is_file() { Dtype::F32 } else { Dtype::F16 };
+    tensors::write(out, &refs, format, &header)?;
     let adapted = crate::lora::apply(&mut model, out, 1.0)?;
     let back = picture(&recipe, &model, prompt)?;
     let (mean_difference, max_difference) = difference(&expected, &back);
@@ -147,9 +163,9 @@ fn whole(
 }
 
 /// A LoRA is a difference to the model that the run tuned, so that model must still be as it was.
-fn check_base(run_dir: &Path, base_dir: &Path) -> Result<()> {
+fn check_base(run_dir: &Path, hash: &str, base_dir: &Path) -> Result<()> {
     let trained: Value = craft_store::manifest::read_json(&run_dir.join("aligned/stage.json"))?;
-    if trained["inputs"]["model"] == sha256_dir(base_dir)? {
+    if trained["inputs"]["model"] == hash {
         return Ok(());
     }
     Err(PipelineError::Input {
@@ -214,7 +230,10 @@ fn nearest(base: TensorMap, tuned: &TensorMap, rank: usize) -> (Adapter, f64) {
 }
 
 /// What other tools show about a LoRA file.
-fn header(out: &Path, rank: usize, recipe: &Recipe, base: About) -> BTreeMap<String, String> {
+fn header(out: &Path, adapter: &Adapter, recipe: &Recipe, base: About) -> BTreeMap<String, String> {
+    let pair = adapter.components.values().flat_map(BTreeMap::values).next();
+    let rank = pair.map_or(0, Pair::rank);
+    let alpha = pair.map_or(0.0, |pair| pair.scale * rank as f32);
     let title = out.file_stem().unwrap_or_default().to_string_lossy().into_owned();
     let version = match base.family {
         Family::Sd1 => "sd_v1",
@@ -227,7 +246,7 @@ fn header(out: &Path, rank: usize, recipe: &Recipe, base: About) -> BTreeMap<Str
         ("ss_output_name", title.clone()),
         ("ss_network_module", "networks.lora".to_owned()),
         ("ss_network_dim", rank.to_string()),
-        ("ss_network_alpha", rank.to_string()),
+        ("ss_network_alpha", alpha.to_string()),
         ("ss_learning_rate", recipe.train.learning_rate.to_string()),
         ("ss_max_train_steps", recipe.train.steps.to_string()),
         ("ss_seed", recipe.seed.to_string()),
@@ -236,6 +255,19 @@ fn header(out: &Path, rank: usize, recipe: &Recipe, base: About) -> BTreeMap<Str
     let mut all = base.modelspec(&title, "/lora");
     all.extend(texts.into_iter().map(|(key, value)| (key.to_owned(), value)));
     all
+}
+
+/// Writes the base model's folder with the denoiser and the text encoder of a tuned model.
+fn merge(base_dir: &Path, tuned: &Model, to: &Path) -> Result<()> {
+    copy_model(base_dir, to)?;
+    replace_weights(&to.join("unet"), DIFFUSERS, &craft_nn::weights::export(&tuned.unet))?;
+    let text = craft_nn::weights::export(&tuned.text);
+    replace_weights(&to.join("text_encoder"), TRANSFORMERS, &text)?;
+    if let Some(second) = &tuned.second {
+        let text = craft_nn::weights::export(&second.text);
+        replace_weights(&to.join("text_encoder_2"), TRANSFORMERS, &text)?;
+    }
+    Ok(())
 }
 
 /// Puts a model's files into another folder, as links where the disk can.

@@ -4,14 +4,19 @@
 //! key only; never on batch size, number of threads or order.
 
 mod architecture;
+mod cache;
 pub mod compare;
 pub mod context;
+mod cost;
 pub mod draw;
 pub mod error;
 pub mod export;
+pub mod external;
 pub mod lora;
 pub mod model;
+mod networks;
 pub mod recipes;
+mod reward_files;
 pub mod rewards;
 pub mod run;
 mod single_file;

@@ -1,13 +1,17 @@
-//! LoRA files merged into a loaded model.
+//! LoRA files merged into a loaded model, and the models of a run.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
+use burn::tensor::Device;
+use craft_core::recipe::Recipe;
 use craft_nn::lora::{self, Adapter, Component, Pairs};
 use craft_nn::weights::{self, HostTensor};
+use craft_store::hash::{sha256_bytes, sha256_dir, sha256_file};
 use craft_store::tensors::{self, TensorReader};
 
 use crate::error::{PipelineError, Result};
 use crate::model::Model;
+use crate::networks::Shapes;
 
 /// Reads a LoRA file for a model.
 ///
@@ -20,6 +24,12 @@ pub fn read(path: &Path, model: &Model) -> Result<Adapter> {
         .into_iter()
         .map(|(name, t)| (name, HostTensor { shape: t.shape, data: t.data }))
         .collect();
+    Adapter::from_tensors(tensors, &header, &parts(model))
+        .map_err(|error| PipelineError::Input { path: path.to_owned(), message: error.to_string() })
+}
+
+/// The components of a model that LoRAs change, with the shapes of their parameters.
+pub(crate) fn parts(model: &Model) -> Vec<(Component, Shapes)> {
     let mut parts = vec![
         (Component::Unet, weights::shapes(&model.unet)),
         (Component::TextEncoder, weights::shapes(&model.text)),
@@ -27,8 +37,7 @@ pub fn read(path: &Path, model: &Model) -> Result<Adapter> {
     if let Some(second) = &model.second {
         parts.push((Component::TextEncoder2, weights::shapes(&second.text)));
     }
-    Adapter::from_tensors(tensors, &header, &parts)
-        .map_err(|error| PipelineError::Input { path: path.to_owned(), message: error.to_string() })
+    parts
 }
 
 /// Merges a LoRA file into a model, multiplied by `strength`. Returns how many parameters changed.
@@ -46,4 +55,79 @@ pub fn apply(model: &mut Model, path: &Path, strength: f32) -> Result<usize> {
         second.text = lora::merge(second.text.clone(), pairs, strength);
     }
     Ok(adapter.len())
+}
+
+/// File of the factors that a run trained, in its stage's folder and in kohya's keys.
+pub(crate) const LORA_FILE: &str = "lora.safetensors";
+
+/// File and scale of `FILE` or `FILE:SCALE`; a file whose name has a colon is taken as it is.
+///
+/// # Errors
+/// When the scale is not between -100 and 100; the message says so without naming who asked.
+pub fn parse(text: &str, base: &Path) -> std::result::Result<(PathBuf, f32), String> {
+    let whole = base.join(text);
+    let Some((file, scale)) = text.rsplit_once(':').filter(|_| !whole.is_file()) else {
+        return Ok((whole, 1.0));
+    };
+    match scale.parse::<f32>() {
+        Ok(scale) if scale.is_finite() && scale.abs() <= 100.0 => Ok((base.join(file), scale)),
+        Ok(scale) => Err(format!("the scale is {scale}; expected -100 to 100")),
+        Err(_) => Ok((whole, 1.0)),
+    }
+}
+
+/// The LoRA files of a recipe with their scales.
+fn files(recipe: &Recipe, base: &Path) -> Result<Vec<(PathBuf, f32)>> {
+    let one = |text: &String| {
+        parse(text, base).map_err(|e| PipelineError::Usage(format!("model.lora: {text}: {e}")))
+    };
+    recipe.model.lora.iter().map(one).collect()
+}
+
+/// The model that a run starts from: a folder with the recipe's LoRA files merged in.
+///
+/// # Errors
+/// See [`Model::load`] and [`read`].
+pub(crate) fn base_model(recipe: &Recipe, base: &Path, dir: &Path) -> Result<Model> {
+    let files = files(recipe, base)?;
+    let mut model = Model::load(dir, &Device::flex())?;
+    for (path, strength) in files {
+        apply(&mut model, &path, strength)?;
+    }
+    Ok(model)
+}
+
+/// The model of one arm of a run: the base model itself, a tuned model's folder, or the base model
+/// with the factors of that folder.
+///
+/// # Errors
+/// See [`base_model`].
+pub(crate) fn arm_model(
+    recipe: &Recipe,
+    base: &Path,
+    base_dir: &Path,
+    dir: &Path,
+) -> Result<Model> {
+    let factors = dir.join(LORA_FILE);
+    if dir != base_dir && !factors.is_file() {
+        return Model::load(dir, &Device::flex());
+    }
+    let mut model = base_model(recipe, base, base_dir)?;
+    if dir != base_dir {
+        apply(&mut model, &factors, 1.0)?;
+    }
+    Ok(model)
+}
+
+/// Hash of everything that [`base_model`] depends on; of the folder alone where the recipe names no
+/// LoRA files.
+///
+/// # Errors
+/// When a file cannot be read.
+pub(crate) fn base_hash(recipe: &Recipe, base: &Path, dir: &Path) -> Result<String> {
+    let mut hash = sha256_dir(dir)?;
+    for (path, strength) in files(recipe, base)? {
+        hash = sha256_bytes(format!("{hash} {} {strength}", sha256_file(&path)?));
+    }
+    Ok(hash)
 }

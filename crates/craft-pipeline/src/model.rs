@@ -231,3 +231,43 @@ impl Model {
         latent.unwrap_or(64) as usize * self.vae_config.scale()
     }
 }
+
+/// Copies a model's folder except the denoiser's weights, in whatever layout they are.
+pub(crate) fn copy_model(from: &Path, to: &Path) -> Result<()> {
+    let failed = |path: &Path| {
+        let path = path.to_owned();
+        move |error: std::io::Error| PipelineError::Input {
+            path,
+            message: format!("the model's folder cannot be copied ({error})"),
+        }
+    };
+    craft_store::atomic::create_dir(to)?;
+    for entry in std::fs::read_dir(from).map_err(failed(from))? {
+        let path = entry.map_err(failed(from))?.path();
+        let Some(name) = path.file_name() else { continue };
+        if name.to_string_lossy().starts_with('.') || name == "rewards" {
+            continue;
+        }
+        let target = to.join(name);
+        if path.is_dir() {
+            copy_model(&path, &target)?;
+        } else if !(from.ends_with("unet") && files::DIFFUSERS.owns(name)) {
+            std::fs::copy(&path, &target).map_err(failed(&path))?;
+        }
+    }
+    Ok(())
+}
+
+/// Writes a network into a component's folder in the place of the weights that are there.
+pub(crate) fn replace_weights(dir: &Path, stem: files::Stem, tensors: &TensorMap) -> Result<()> {
+    for entry in std::fs::read_dir(dir).into_iter().flatten().flatten() {
+        let path = entry.path();
+        if stem.owns(&entry.file_name()) {
+            std::fs::remove_file(&path).map_err(|error| PipelineError::Input {
+                path: path.clone(),
+                message: format!("it cannot be replaced ({error}); expected a folder to write to"),
+            })?;
+        }
+    }
+    write_tensors(&dir.join(stem.file()), tensors)
+}

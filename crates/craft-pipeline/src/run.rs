@@ -4,17 +4,18 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use craft_core::Recipe;
-use craft_core::recipe::Method;
-use craft_store::hash::sha256_dir;
+use craft_core::recipe::{ExpandKind, Method, TrainMode};
 use craft_store::{Manifest, RunFolder};
 use serde_json::{Value, json};
 
+use crate::cache::WORDINGS;
 use crate::context::Context;
+use crate::cost::{Cost, Work};
 use crate::error::{PipelineError, Result};
 use crate::rewards::{self, RunReward};
 use crate::source::{self, Found};
 use crate::stages::train::Arm;
-use crate::stages::{Run, evaluate, expand, generate, prompts, score, select, train};
+use crate::stages::{Run, evaluate, expand, generate, prompts, score, select, train, wording};
 
 /// What a finished run says of itself: the contents of `run.json`.
 #[derive(Clone, Debug)]
@@ -43,7 +44,7 @@ pub fn run(
     let recipe = Recipe::parse(recipe_text, overrides)?;
     let base = std::path::absolute(base).unwrap_or_else(|_| base.to_owned());
     let plan = Plan::new(&recipe, &base, commit_of(out).as_deref(), context)?;
-    plan.check(&recipe, &base, context)?;
+    plan.check(&recipe, &base, Some(out), context)?;
     let folder = RunFolder::create_or_open(out, &recipe.to_toml())?;
     let about = json!({ "base": base, "commit": plan.model.commit });
     craft_store::manifest::write_json(&folder.join("base.json"), &about)?;
@@ -64,7 +65,7 @@ pub fn run_stage(run_dir: &Path, stage: &str, context: &Context<'_>) -> Result<(
     let folder = RunFolder::open(run_dir)?;
     let (recipe, base) = recipe_of(&folder, run_dir)?;
     let plan = Plan::new(&recipe, &base, commit_of(run_dir).as_deref(), context)?;
-    plan.check(&recipe, &base, context)?;
+    plan.check(&recipe, &base, Some(run_dir), context)?;
     execute(&folder, &recipe, &base, context, &plan, Some(stage)).map(|_| ())
 }
 
@@ -78,11 +79,14 @@ fn recipe_of(folder: &RunFolder, run_dir: &Path) -> Result<(Recipe, PathBuf)> {
     Ok((recipe, base))
 }
 
-/// The recipe of a run and the folder of its base model.
-pub(crate) fn model_of(run_dir: &Path, context: &Context<'_>) -> Result<(Recipe, PathBuf)> {
+/// The recipe of a run, the folder that its paths are relative to, and the folder of its base model.
+pub(crate) fn model_of(
+    run_dir: &Path,
+    context: &Context<'_>,
+) -> Result<(Recipe, PathBuf, PathBuf)> {
     let (recipe, base) = recipe_of(&RunFolder::open(run_dir)?, run_dir)?;
     let found = model(&recipe, &base, commit_of(run_dir).as_deref(), context)?;
-    Ok((recipe, found.dir))
+    Ok((recipe, base, found.dir))
 }
 
 /// The commit of the hub that a run began with, and keeps whatever its branch does.
@@ -105,7 +109,8 @@ fn model(
     source::resolve(&recipe.model.path, config, base, commit, context.progress)
 }
 
-/// What a run would do, without doing it.
+/// What a run would do, without doing it: the resolved recipe, and as comments what it would cost. One
+/// prediction and one training pass are measured for it.
 ///
 /// # Errors
 /// The same as a run's before its first expensive step.
@@ -117,19 +122,21 @@ pub fn dry_run(
 ) -> Result<String> {
     let recipe = Recipe::parse(recipe_text, overrides)?;
     let plan = Plan::new(&recipe, base, None, context)?;
-    let n = plan.check(&recipe, base, context)?;
-    let candidates = recipe.candidate_count(n.0);
-    let evaluated =
-        n.1 * recipe.evaluate.samples_per_prompt * (2 + usize::from(recipe.control.enabled));
-    Ok(format!(
-        "{}\n# {} training prompts, {} evaluation prompts, {candidates} candidates, {} steps of {} samples, {evaluated} evaluation pictures\n# about {:.0} MiB of disk\n",
-        recipe.to_toml(),
-        n.0,
-        n.1,
-        recipe.train.steps,
-        recipe.train.batch,
-        plan.disk(candidates) as f64 / f64::from(1 << 20)
-    ))
+    let (train, eval) = plan.check(&recipe, base, None, context)?;
+    let model = crate::lora::base_model(&recipe, base, &plan.model.dir)?;
+    let work = Work::of(&recipe, train, eval);
+    let cost = Cost::of(&recipe, &model, &work)?;
+    let warning = cost.warning();
+    if let Some(warning) = &warning {
+        context.progress.note(&format!("warning: {warning}"));
+    }
+    let time = match warning {
+        Some(_) => "not measured, since a training pass does not fit".to_owned(),
+        None => cost.time(&recipe, model, &work)?,
+    };
+    let lines = [work.line(&recipe), cost.lines(plan.disk(work.candidates)), time];
+    let comments: String = lines.join("\n").lines().map(|line| format!("# {line}\n")).collect();
+    Ok(format!("{}\n{comments}", recipe.to_toml()))
 }
 
 /// Folders that a run reads.
@@ -159,19 +166,29 @@ impl Plan {
     }
 
     /// Everything that can be wrong is found here, before the first expensive step.
-    /// Returns the numbers of training and evaluation prompts.
+    /// `folder` is that of the run, if it is known. Returns the numbers of training and evaluation prompts.
     pub(crate) fn check(
         &self,
         recipe: &Recipe,
         base: &Path,
+        folder: Option<&Path>,
         context: &Context<'_>,
     ) -> Result<(usize, usize)> {
+        // A run that asked before can be done again without the server.
+        let asked = folder.is_some_and(|folder| folder.join(WORDINGS).exists());
+        if recipe.expand.kind == ExpandKind::Openai && !asked {
+            wording::model(&recipe.expand)?;
+        }
         let dir = prompts_of(base, recipe, context)?;
         let device = burn::tensor::Device::flex();
-        let model = crate::model::Model::load(&self.model.dir, &device)?;
+        let model = crate::lora::base_model(recipe, base, &self.model.dir)?;
+        if recipe.train.mode == TrainMode::Lora {
+            let parts = crate::lora::parts(&model);
+            crate::networks::fresh_factors(&recipe.train.lora, recipe.seed, &parts)?;
+        }
         generate::options(&recipe.generate, &model)?;
         for reward in &self.rewards {
-            rewards::load_reward(&reward.name, &reward.dir, &device)?;
+            rewards::load_source(&reward.name, &reward.source, &device)?;
         }
         let mut cut = 0;
         for prompt in &dir {
@@ -208,10 +225,10 @@ fn execute(
     last: Option<&str>,
 ) -> Result<Summary> {
     let run = Run { folder, recipe, base, context: *context };
-    let model_hash = sha256_dir(&plan.model.dir)?;
+    let model_hash = crate::lora::base_hash(recipe, base, &plan.model.dir)?;
     let mut hashes = BTreeMap::new();
     for reward in &plan.rewards {
-        hashes.insert(reward.name.clone(), sha256_dir(&reward.dir)?);
+        hashes.insert(reward.name.clone(), reward.hash()?);
     }
     let mut seconds = serde_json::Map::new();
     let nothing = || Summary { json: Value::Null, report: folder.join("report/index.html") };

@@ -1,6 +1,6 @@
 //! Prompts to what the denoiser is conditioned on.
 
-use burn::tensor::{Device, Tensor, TensorData};
+use burn::tensor::{Device, Int, Tensor, TensorData};
 use craft_nn::clip::ClipTextModel;
 use craft_nn::tokenizer::ClipTokenizer;
 use craft_nn::unet::AddedCondition;
@@ -48,16 +48,10 @@ impl Model {
     pub fn encode_texts<S: AsRef<str>>(&self, texts: &[S]) -> Vec<TextEmbedding> {
         let mut out = Vec::with_capacity(texts.len());
         for part in texts.chunks(BATCH) {
-            let first = self.text.forward(self.ids(&self.tokenizer, part));
-            let (states, pooled) = match &self.second {
-                None => (first.last_hidden_state, None),
-                Some(second) => {
-                    let other = second.text.forward(self.ids(&second.tokenizer, part));
-                    let states =
-                        vec![first.penultimate_hidden_state, other.penultimate_hidden_state];
-                    (Tensor::cat(states, 2), Some(other.text_embeds.unwrap_or(other.pooled)))
-                }
-            };
+            let tokens: Vec<Tokens> = part.iter().map(|text| self.tokens(text.as_ref())).collect();
+            let tokens: Vec<&Tokens> = tokens.iter().collect();
+            let second = self.second.as_ref().map(|second| &second.text);
+            let (states, pooled) = encode(&self.text, second, &tokens, &self.device);
             let rows = |data: Vec<f32>| {
                 let n = data.len() / part.len();
                 data.chunks_exact(n).map(<[f32]>::to_vec).collect::<Vec<_>>()
@@ -92,26 +86,19 @@ impl Model {
     pub fn condition(
         &self,
         embeddings: &[&TextEmbedding],
-        [height, width]: [usize; 2],
+        pixels: [usize; 2],
         device: &Device,
     ) -> Condition {
-        let length = self.tokenizer.length();
-        let b = embeddings.len();
-        let states: Vec<f32> = embeddings.iter().flat_map(|e| e.states.iter().copied()).collect();
-        let features = states.len() / (b * length).max(1);
-        let states = Tensor::from_data(TensorData::new(states, [b, length, features]), device);
-        let added = self.second.is_some().then(|| {
-            let pooled: Vec<f32> =
-                embeddings.iter().flat_map(|e| e.pooled.iter().copied()).collect();
-            let features = pooled.len() / b.max(1);
-            let (height, width) = (height as f32, width as f32);
-            AddedCondition {
-                text_embeds: Tensor::from_data(TensorData::new(pooled, [b, features]), device),
-                // Original size, crop, target size: the picture whole.
-                time_ids: vec![vec![height, width, 0.0, 0.0, height, width]; b],
-            }
-        });
-        Condition { states, added }
+        stack(embeddings, self.tokenizer.length(), pixels, device)
+    }
+
+    /// A text as both text encoders read it.
+    pub(crate) fn tokens(&self, text: &str) -> Tokens {
+        let ids = |tokenizer: &ClipTokenizer| {
+            tokenizer.encode(text).ids.into_iter().map(i64::from).collect()
+        };
+        let second = self.second.as_ref().map(|second| ids(&second.tokenizer));
+        Tokens { first: ids(&self.tokenizer), second: second.unwrap_or_default() }
     }
 
     /// How many tokens of a text are cut off, by the tokenizer that cuts most.
@@ -119,17 +106,61 @@ impl Model {
         let second = self.second.as_ref().map_or(0, |s| s.tokenizer.encode(text).tokens_cut);
         self.tokenizer.encode(text).tokens_cut.max(second)
     }
+}
 
-    fn ids<S: AsRef<str>>(
-        &self,
-        tokenizer: &ClipTokenizer,
-        texts: &[S],
-    ) -> Tensor<2, burn::tensor::Int> {
-        let ids: Vec<i64> = texts
-            .iter()
-            .flat_map(|t| tokenizer.encode(t.as_ref()).ids.into_iter().map(i64::from))
-            .collect();
-        let shape = [texts.len(), tokenizer.length()];
-        Tensor::from_data(TensorData::new(ids, shape), &self.device)
+/// Token ids of a text.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct Tokens {
+    /// For the text encoder.
+    pub(crate) first: Vec<i64>,
+    /// For the second text encoder; empty where there is none.
+    pub(crate) second: Vec<i64>,
+}
+
+/// States `[B, L, D]` and, with a second encoder, pooled states `[B, P]` of texts.
+pub(crate) fn encode(
+    first: &ClipTextModel,
+    second: Option<&ClipTextModel>,
+    texts: &[&Tokens],
+    device: &Device,
+) -> (Tensor<3>, Option<Tensor<2>>) {
+    let ids = |of: fn(&Tokens) -> &Vec<i64>| {
+        let ids: Vec<i64> = texts.iter().flat_map(|t| of(t).iter().copied()).collect();
+        let shape = [texts.len(), ids.len() / texts.len().max(1)];
+        Tensor::<2, Int>::from_data(TensorData::new(ids, shape), device)
+    };
+    let one = first.forward(ids(|t| &t.first));
+    let Some(second) = second else { return (one.last_hidden_state, None) };
+    let two = second.forward(ids(|t| &t.second));
+    let states = vec![one.penultimate_hidden_state, two.penultimate_hidden_state];
+    (Tensor::cat(states, 2), Some(two.text_embeds.unwrap_or(two.pooled)))
+}
+
+/// Stacks embeddings of `length` tokens for pictures of a height and width in pixels.
+pub(crate) fn stack(
+    embeddings: &[&TextEmbedding],
+    length: usize,
+    pixels: [usize; 2],
+    device: &Device,
+) -> Condition {
+    let b = embeddings.len();
+    let states: Vec<f32> = embeddings.iter().flat_map(|e| e.states.iter().copied()).collect();
+    let features = states.len() / (b * length).max(1);
+    let states = Tensor::from_data(TensorData::new(states, [b, length, features]), device);
+    let pooled: Vec<f32> = embeddings.iter().flat_map(|e| e.pooled.iter().copied()).collect();
+    let features = pooled.len() / b.max(1);
+    let added = (features > 0)
+        .then(|| beside(Tensor::from_data(TensorData::new(pooled, [b, features]), device), pixels));
+    Condition { states, added }
+}
+
+/// SDXL's condition beside the text: pooled states `[B, P]`, and the sizes of whole pictures.
+pub(crate) fn beside(pooled: Tensor<2>, [height, width]: [usize; 2]) -> AddedCondition {
+    let (height, width) = (height as f32, width as f32);
+    let b = pooled.dims()[0];
+    AddedCondition {
+        text_embeds: pooled,
+        // Original size, crop, target size: the picture whole.
+        time_ids: vec![vec![height, width, 0.0, 0.0, height, width]; b],
     }
 }

@@ -1,28 +1,64 @@
 //! What rewards with a text and an image encoder have in common.
 
-use std::collections::BTreeMap;
+use std::sync::Arc;
 
-use burn::tensor::{Device, Int, Tensor, TensorData};
-use craft_nn::clip::ClipModel;
-use craft_nn::tokenizer::ClipTokenizer;
-use craft_nn::weights::to_vec;
+use burn::tensor::Device;
+use craft_nn::ops::Act;
 
-use crate::preprocess::Preprocess;
+use crate::clip::{ClipSizes, ClipWeights};
+use crate::error::RewardError;
+use crate::files::RewardFiles;
+use crate::preprocess::{Fit, Preprocess};
 use crate::reward::{MissingReason, RgbImageRef, Score};
+use crate::tower::{ImageTower, TextTower, Towers};
 
-/// Pictures or texts that go through a network at once. Bounds memory; changes no score.
-const BATCH: usize = 32;
+/// How a reward reads pictures and texts.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct DualRules {
+    /// How a picture becomes a square.
+    pub(crate) fit: Fit,
+    /// Whether texts are cleaned and padded as open_clip does it, rather than as transformers does.
+    pub(crate) open_clip_text: bool,
+    /// The activation, where no config says it.
+    pub(crate) act: Act,
+}
 
 /// A CLIP model with what leads up to it.
 #[derive(Debug)]
 pub(crate) struct DualEncoder {
-    pub(crate) model: ClipModel,
-    pub(crate) tokenizer: ClipTokenizer,
-    pub(crate) preprocess: Preprocess,
-    pub(crate) device: Device,
+    image: Arc<ImageTower>,
+    text: Arc<TextTower>,
+    /// `exp(logit_scale)`, where the weights have one.
+    pub(crate) scale: Option<f64>,
 }
 
 impl DualEncoder {
+    pub(crate) fn new(
+        name: &str,
+        mut files: RewardFiles,
+        rules: DualRules,
+        device: &Device,
+        towers: &mut Towers,
+    ) -> Result<Self, RewardError> {
+        let device = device.clone().without_autodiff();
+        let weights = ClipWeights::take(name, &mut files)?;
+        let sizes = ClipSizes::of(name, &files, &weights, rules.act)?;
+        let mut preprocess = Preprocess::clip(rules.fit, sizes.vision.image_size);
+        preprocess.mean = sizes.mean.unwrap_or(preprocess.mean);
+        preprocess.std = sizes.std.unwrap_or(preprocess.std);
+        let preprocess = preprocess.configured(name, &files)?;
+        let mut tokenizer = files.tokenizer(name, &sizes.text)?;
+        if rules.open_clip_text {
+            tokenizer = tokenizer.with_open_clip_rules();
+        }
+        let ClipWeights { text, vision, logit_scale } = weights;
+        Ok(Self {
+            image: towers.image(name, &sizes.vision, preprocess, vision, &device)?,
+            text: towers.text(name, &sizes.text, tokenizer, text, &device)?,
+            scale: logit_scale.map(|scale| f64::from(scale).exp()),
+        })
+    }
+
     /// `scale` · cosine of picture and text.
     pub(crate) fn score(
         &self,
@@ -30,72 +66,19 @@ impl DualEncoder {
         prompts: &[&str],
         scale: f64,
     ) -> Vec<Result<Score, MissingReason>> {
-        let texts = self.embed_texts(prompts);
-        let embed = |pixels| self.model.image_features(pixels);
-        score_images(images, &self.preprocess, &self.device, embed, |index, image| {
+        let texts = self.text.embed(prompts);
+        let rows = self.image.embed(images).into_iter().enumerate();
+        rows.map(|(index, row)| {
             let text = prompts.get(index).and_then(|p| texts.get(p));
-            Score::new(scale * cosine(image, text.ok_or(MissingReason::NoPrompt)?))
+            Score::new(scale * cosine(&row?, text.ok_or(MissingReason::NoPrompt)?))
         })
+        .collect()
     }
 
-    /// Each different text once.
-    fn embed_texts<'a>(&self, prompts: &[&'a str]) -> BTreeMap<&'a str, Vec<f32>> {
-        let mut texts: BTreeMap<&str, Vec<f32>> =
-            prompts.iter().map(|p| (*p, Vec::new())).collect();
-        let unique: Vec<&str> = texts.keys().copied().collect();
-        let length = self.tokenizer.length();
-        for batch in unique.chunks(BATCH) {
-            let ids: Vec<i32> = batch
-                .iter()
-                .flat_map(|text| self.tokenizer.encode(text).ids)
-                .map(|id| id as i32)
-                .collect();
-            let ids = TensorData::new(ids, [batch.len(), length]);
-            let ids = Tensor::<2, Int>::from_data(ids, &self.device);
-            let rows = to_vec(self.model.text_features(ids));
-            for (text, row) in batch.iter().zip(rows.chunks_exact(rows.len() / batch.len())) {
-                texts.insert(text, row.to_vec());
-            }
-        }
-        texts
+    /// How many tokens of a prompt do not fit.
+    pub(crate) fn tokens_cut(&self, prompt: &str) -> usize {
+        self.text.tokens_cut(prompt)
     }
-}
-
-/// Embeds pictures in batches and scores each embedding by itself.
-pub(crate) fn score_images(
-    images: &[RgbImageRef<'_>],
-    preprocess: &Preprocess,
-    device: &Device,
-    embed: impl Fn(Tensor<4>) -> Tensor<2>,
-    score: impl Fn(usize, &[f32]) -> Result<Score, MissingReason>,
-) -> Vec<Result<Score, MissingReason>> {
-    let mut scores = Vec::with_capacity(images.len());
-    let size = preprocess.size;
-    for batch in images.chunks(BATCH) {
-        let first = scores.len();
-        let mut good = Vec::new();
-        let mut pixels = Vec::with_capacity(batch.len() * 3 * size * size);
-        for (i, image) in batch.iter().enumerate() {
-            match preprocess.apply(*image) {
-                Ok(planes) => {
-                    good.push(first + i);
-                    pixels.extend(planes);
-                    scores.push(Err(MissingReason::NoPrompt)); // Replaced below.
-                }
-                Err(reason) => scores.push(Err(reason)),
-            }
-        }
-        if good.is_empty() {
-            continue;
-        }
-        let data = TensorData::new(pixels, [good.len(), 3, size, size]);
-        let rows = to_vec(embed(Tensor::from_data(data, device)));
-        let width = rows.len() / good.len();
-        for (index, row) in good.into_iter().zip(rows.chunks_exact(width)) {
-            scores[index] = score(index, row);
-        }
-    }
-    scores
 }
 
 /// Cosine of two vectors in f64; NaN where one has no length.

@@ -10,7 +10,7 @@ use thiserror::Error;
 #[derive(Debug, Error)]
 pub enum RewardError {
     /// No such kind.
-    #[error("`{0}` is not a kind of reward; expected one of hps, pickscore, aesthetic")]
+    #[error("`{0}` is not a kind of reward; expected one of {known}", known = known())]
     Kind(String),
     /// A file is not there.
     #[error("{reward}: {file} is missing; expected it in the folder of the reward's weights")]
@@ -19,6 +19,14 @@ pub enum RewardError {
         reward: String,
         /// The file, or what it holds.
         file: String,
+    },
+    /// A CLIP model without the files of its tokenizer.
+    #[error(
+        "{reward}: there is no tokenizer, and the model's vocabulary is not CLIP's of 49,408 tokens, which is embedded: expected vocab.json and merges.txt beside the weights, or in a folder named after a comma: {reward}=WEIGHTS,FOLDER"
+    )]
+    NoTokenizer {
+        /// The reward's name.
+        reward: String,
     },
     /// `config.json` or `open_clip_config.json`.
     #[error("{reward}: {source}")]
@@ -64,4 +72,8 @@ pub enum RewardError {
         /// What it should say.
         expected: String,
     },
+}
+
+fn known() -> String {
+    crate::registry::RewardKind::ALL.map(crate::registry::RewardKind::as_str).join(", ")
 }

@@ -8,11 +8,15 @@ use craft_nn::weights::TensorMap;
 
 use crate::error::RewardError;
 
+/// The merges of CLIP's vocabulary as OpenAI's CLIP and open_clip ship them, unpacked.
+pub const OPEN_CLIP_MERGES: &str = "bpe_simple_vocab_16e6.txt";
+
 /// The contents of a reward's folder, by file name.
 #[derive(Clone, Debug, Default)]
 pub struct RewardFiles {
     /// Text files: `config.json`, `open_clip_config.json`, `preprocessor_config.json`, `vocab.json`,
-    /// `merges.txt`, `tokenizer_config.json`, `special_tokens_map.json`, those that there are.
+    /// `merges.txt`, `tokenizer_config.json`, `special_tokens_map.json`, `bpe_simple_vocab_16e6.txt`
+    /// (open_clip's merges), `tokenizer.json`, `vocab.txt` (BERT's), `med_config.json` (BLIP's), those that there are.
     pub configs: BTreeMap<String, String>,
     /// Weights: `model.safetensors`, `head.safetensors` and the like.
     pub tensors: BTreeMap<String, TensorMap>,
@@ -21,10 +25,6 @@ pub struct RewardFiles {
 impl RewardFiles {
     pub(crate) fn text(&self, name: &str) -> Option<&str> {
         self.configs.get(name).map(String::as_str)
-    }
-
-    pub(crate) fn required(&self, reward: &str, name: &str) -> Result<&str, RewardError> {
-        self.text(name).ok_or_else(|| missing(reward, name))
     }
 
     /// Takes the first weights that hold a tensor which `is_one` knows.
@@ -46,19 +46,25 @@ impl RewardFiles {
         text: &ClipTextConfig,
     ) -> Result<ClipTokenizer, RewardError> {
         let wrap = |source| RewardError::Tokenizer { reward: reward.to_owned(), source };
-        let tokenizer = ClipTokenizer::from_files(
-            self.required(reward, "vocab.json")?,
-            self.required(reward, "merges.txt")?,
-            self.text("tokenizer_config.json"),
-            self.text("special_tokens_map.json"),
-        )
-        .map_err(wrap)?;
+        let config = self.text("tokenizer_config.json");
+        let map = self.text("special_tokens_map.json");
+        let whole = self.text("tokenizer.json").filter(|json| json.contains("\"merges\""));
+        let tokenizer = match (self.text("vocab.json"), self.text("merges.txt"), whole) {
+            (Some(vocab), Some(merges), _) => ClipTokenizer::from_files(vocab, merges, config, map),
+            (_, _, Some(json)) => ClipTokenizer::from_tokenizer_json(json, config, map),
+            (_, merges, None) => {
+                let merges = merges.or_else(|| self.text(OPEN_CLIP_MERGES));
+                let none = || RewardError::NoTokenizer { reward: reward.to_owned() };
+                ClipTokenizer::from_merges(merges.ok_or_else(none)?, config, map)
+            }
+        };
+        let tokenizer = tokenizer.map_err(wrap)?;
         if tokenizer.vocab_size() > text.vocab_size {
             return Err(RewardError::File {
                 reward: reward.to_owned(),
-                file: "vocab.json".to_owned(),
+                file: "vocab.json or merges.txt".to_owned(),
                 found: format!("{} tokens", tokenizer.vocab_size()),
-                expected: format!("at most vocab_size = {} of the config", text.vocab_size),
+                expected: format!("at most vocab_size = {} of the model", text.vocab_size),
             });
         }
         let length = tokenizer.length().min(text.max_position_embeddings);

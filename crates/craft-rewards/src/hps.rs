@@ -2,19 +2,19 @@
 //! was tuned on human choices.
 
 use burn::tensor::Device;
-use craft_nn::clip::{ClipConfig, ClipModel};
-use craft_nn::open_clip::{OpenClipConfig, to_transformers};
+use craft_nn::ops::Act;
 
-use crate::dual::DualEncoder;
+use crate::dual::{DualEncoder, DualRules};
 use crate::error::RewardError;
 use crate::files::RewardFiles;
-use crate::preprocess::{Fit, Preprocess};
+use crate::preprocess::Fit;
 use crate::reward::{MissingReason, Reward, RgbImageRef, Score};
+use crate::tower::Towers;
 
 /// HPSv2: the cosine of picture and text, in −1..1 (published tables show it times 100).
 ///
-/// Weights have open_clip's names (transformers' are taken too); the model is described by
-/// `open_clip_config.json`, or by a `config.json` of open_clip's or transformers' form. Pictures are
+/// Weights have open_clip's names (transformers' are taken too); sizes follow from the weights, or from
+/// `open_clip_config.json`, or a `config.json` of open_clip's or transformers' form. Pictures are
 /// resized with antialiasing; `"antialias": false` in `preprocessor_config.json` gives the scores of
 /// the time before torchvision 0.17.
 #[derive(Debug)]
@@ -28,39 +28,42 @@ impl HpsV2 {
     ///
     /// # Errors
     /// When a file is missing, malformed, or does not fit the others.
-    pub fn new(name: &str, mut files: RewardFiles, device: &Device) -> Result<Self, RewardError> {
-        let device = device.clone().without_autodiff();
-        let reward = || name.to_owned();
-        let config_error = |source| RewardError::Config { reward: reward(), source };
-        let json = match files.text("open_clip_config.json") {
-            Some(json) => json,
-            None => files.required(name, "config.json")?,
-        };
-        let (config, mean, std) = if json.contains("\"model_cfg\"") {
-            let config = OpenClipConfig::from_json(json).map_err(config_error)?;
-            (config.clip, config.mean, config.std)
-        } else {
-            (ClipConfig::from_json(json).map_err(config_error)?, None, None)
-        };
-        let mut preprocess = Preprocess::clip(Fit::Pad, config.vision_config.image_size);
-        preprocess.mean = mean.unwrap_or(preprocess.mean);
-        preprocess.std = std.unwrap_or(preprocess.std);
-        let preprocess = preprocess.configured(name, &files)?;
-        let tokenizer = files.tokenizer(name, &config.text_config)?.with_pad(0);
-        let weights = files.take_weights(name, "the weights (model.safetensors)", |key| {
-            key.ends_with("logit_scale")
-        })?;
-        let weights = if weights.keys().any(|key| key.starts_with("text_model.")) {
-            weights
-        } else {
-            to_transformers(weights)
-                .map_err(|source| RewardError::OpenClip { reward: reward(), source })?
-        };
-        let model = ClipModel::from_tensors(&config, weights, &device)
-            .map_err(|source| RewardError::Weights { reward: reward(), source })?;
-        let encoder = DualEncoder { model, tokenizer, preprocess, device };
-        Ok(Self { name: reward(), encoder })
+    pub fn new(
+        name: &str,
+        files: RewardFiles,
+        device: &Device,
+        towers: &mut Towers,
+    ) -> Result<Self, RewardError> {
+        check_version(name, &files)?;
+        let rules = DualRules { fit: Fit::Pad, open_clip_text: true, act: Act::Gelu };
+        let encoder = DualEncoder::new(name, files, rules, device, towers)?;
+        Ok(Self { name: name.to_owned(), encoder })
     }
+}
+
+/// The files of v2 and v2.1 have the same tensors, so only their names tell them apart.
+fn check_version(name: &str, files: &RewardFiles) -> Result<(), RewardError> {
+    let is_21 = |file: &str| ["v2.1", "v2_1", "v21"].iter().any(|v| file.contains(v));
+    for file in files.tensors.keys() {
+        let lower = file.to_lowercase();
+        if !lower.contains("hps") {
+            continue;
+        }
+        let (found, expected) = match name {
+            "hpsv2" if is_21(&lower) => ("HPSv2.1", "HPSv2 (HPS_v2_compressed.pt)"),
+            "hpsv2.1" if !is_21(&lower) => ("HPSv2", "HPSv2.1 (HPS_v2.1_compressed.pt)"),
+            _ => continue,
+        };
+        return Err(RewardError::File {
+            reward: name.to_owned(),
+            file: file.clone(),
+            found: format!("by its name these are the weights of {found}"),
+            expected: format!(
+                "those of {expected}: the versions give other scores; use the other weights, or name the reward after what it is"
+            ),
+        });
+    }
+    Ok(())
 }
 
 impl Reward for HpsV2 {
@@ -69,7 +72,15 @@ impl Reward for HpsV2 {
     }
 
     fn version(&self) -> &str {
-        "hps-1"
+        "hps-2"
+    }
+
+    fn range(&self) -> [f64; 2] {
+        [-1.0, 1.0]
+    }
+
+    fn tokens_cut(&self, prompt: &str) -> usize {
+        self.encoder.tokens_cut(prompt)
     }
 
     fn score(

@@ -4,20 +4,32 @@
 //! touches a disk: constructors take the texts and tensors of a reward's folder as [`RewardFiles`].
 
 mod aesthetic;
+mod clip;
+mod clipscore;
 mod dual;
 mod error;
 mod files;
 mod hps;
+mod imagereward;
+mod jpeg;
+mod mps;
 mod pickscore;
 pub mod preprocess;
 pub mod registry;
 mod reward;
+mod simple;
+mod tower;
 pub mod train_dual;
 
-pub use aesthetic::{Aesthetic, AestheticHead};
+pub use aesthetic::{Aesthetic, AestheticHead, AffineHead};
+pub use clipscore::ClipScore;
 pub use error::RewardError;
-pub use files::RewardFiles;
+pub use files::{OPEN_CLIP_MERGES, RewardFiles};
 pub use hps::HpsV2;
+pub use imagereward::ImageReward;
+pub use mps::Mps;
 pub use pickscore::PickScore;
 pub use registry::RewardKind;
 pub use reward::{MissingReason, Reward, RgbImageRef, Score};
+pub use simple::{Colorfulness, JpegSize};
+pub use tower::Towers;

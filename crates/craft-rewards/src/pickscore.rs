@@ -2,18 +2,20 @@
 //! human choices.
 
 use burn::tensor::Device;
-use craft_nn::clip::{ClipConfig, ClipModel};
-use craft_nn::weights::to_vec;
+use craft_nn::ops::Act;
 
-use crate::dual::DualEncoder;
+use crate::dual::{DualEncoder, DualRules};
 use crate::error::RewardError;
 use crate::files::RewardFiles;
-use crate::preprocess::{Fit, Preprocess};
+use crate::preprocess::Fit;
 use crate::reward::{MissingReason, Reward, RgbImageRef, Score};
+use crate::tower::Towers;
 
-/// PickScore: `exp(logit_scale)` times the cosine of picture and text.
+/// PickScore: `exp(logit_scale)` times the cosine of picture and text, about 16 to 26 for the published
+/// weights.
 ///
-/// Weights and config of a transformers `CLIPModel`.
+/// Weights of a transformers `CLIPModel` (open_clip's names are taken too); sizes follow from its
+/// `config.json` or from the weights.
 #[derive(Debug)]
 pub struct PickScore {
     name: String,
@@ -26,21 +28,21 @@ impl PickScore {
     ///
     /// # Errors
     /// When a file is missing, malformed, or does not fit the others.
-    pub fn new(name: &str, mut files: RewardFiles, device: &Device) -> Result<Self, RewardError> {
-        let device = device.clone().without_autodiff();
-        let reward = || name.to_owned();
-        let config = ClipConfig::from_json(files.required(name, "config.json")?)
-            .map_err(|source| RewardError::Config { reward: reward(), source })?;
-        let preprocess = Preprocess::clip(Fit::CentreCrop, config.vision_config.image_size);
-        let preprocess = preprocess.configured(name, &files)?;
-        let tokenizer = files.tokenizer(name, &config.text_config)?;
-        let weights = files
-            .take_weights(name, "the weights (model.safetensors)", |key| key == "logit_scale")?;
-        let model = ClipModel::from_tensors(&config, weights, &device)
-            .map_err(|source| RewardError::Weights { reward: reward(), source })?;
-        let log_scale = to_vec(model.logit_scale.val())[0];
-        let encoder = DualEncoder { model, tokenizer, preprocess, device };
-        Ok(Self { name: reward(), encoder, scale: f64::from(log_scale).exp() })
+    pub fn new(
+        name: &str,
+        files: RewardFiles,
+        device: &Device,
+        towers: &mut Towers,
+    ) -> Result<Self, RewardError> {
+        let rules = DualRules { fit: Fit::CentreCrop, open_clip_text: false, act: Act::Gelu };
+        let encoder = DualEncoder::new(name, files, rules, device, towers)?;
+        let scale = encoder.scale.ok_or_else(|| RewardError::File {
+            reward: name.to_owned(),
+            file: "the weights".to_owned(),
+            found: "no tensor logit_scale".to_owned(),
+            expected: "a whole CLIPModel, text encoder and logit_scale included".to_owned(),
+        })?;
+        Ok(Self { name: name.to_owned(), encoder, scale })
     }
 }
 
@@ -51,6 +53,10 @@ impl Reward for PickScore {
 
     fn version(&self) -> &str {
         "pickscore-1"
+    }
+
+    fn tokens_cut(&self, prompt: &str) -> usize {
+        self.encoder.tokens_cut(prompt)
     }
 
     fn score(

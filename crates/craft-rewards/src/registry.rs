@@ -5,34 +5,134 @@ use std::str::FromStr;
 
 use burn::tensor::Device;
 
-use crate::aesthetic::Aesthetic;
+use crate::aesthetic::{Aesthetic, is_head};
+use crate::clip::is_tower;
+use crate::clipscore::ClipScore;
 use crate::error::RewardError;
 use crate::files::RewardFiles;
 use crate::hps::HpsV2;
+use crate::imagereward::{ImageReward, is_imagereward};
+use crate::mps::{Mps, is_mps};
 use crate::pickscore::PickScore;
 use crate::reward::Reward;
+use crate::simple::{Colorfulness, JpegSize};
+use crate::tower::Towers;
+
+/// The folder of the aesthetic predictor's image encoder, looked for beside a head that comes alone.
+pub const AESTHETIC_TOWER: &str = "clip-vit-large-patch14";
 
 /// The kinds of reward models that can be built.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum RewardKind {
-    /// [`HpsV2`], `hps`.
-    Hps,
+    /// [`HpsV2`], `hpsv2.1` (its weights).
+    HpsV21,
+    /// [`HpsV2`], `hpsv2` (its weights; also of other models built like it).
+    HpsV2,
     /// [`PickScore`], `pickscore`.
     PickScore,
     /// [`Aesthetic`], `aesthetic`.
     Aesthetic,
+    /// [`ClipScore::openai`], `clipscore`.
+    ClipScore,
+    /// [`ClipScore::laion_h`], `clipscore-h`.
+    ClipScoreH,
+    /// [`ImageReward`], `imagereward`.
+    ImageReward,
+    /// [`Mps`], `mps`.
+    Mps,
+    /// [`JpegSize`], `jpeg-size`.
+    JpegSize,
+    /// [`Colorfulness`], `colorfulness`.
+    Colorfulness,
 }
 
 impl RewardKind {
     /// All of them.
-    pub const ALL: [Self; 3] = [Self::Hps, Self::PickScore, Self::Aesthetic];
+    pub const ALL: [Self; 10] = [
+        Self::HpsV21,
+        Self::HpsV2,
+        Self::PickScore,
+        Self::Aesthetic,
+        Self::ClipScore,
+        Self::ClipScoreH,
+        Self::ImageReward,
+        Self::Mps,
+        Self::JpegSize,
+        Self::Colorfulness,
+    ];
 
     /// As recipes spell it.
     pub fn as_str(self) -> &'static str {
         match self {
-            Self::Hps => "hps",
+            Self::HpsV21 => "hpsv2.1",
+            Self::HpsV2 => "hpsv2",
             Self::PickScore => "pickscore",
             Self::Aesthetic => "aesthetic",
+            Self::ClipScore => "clipscore",
+            Self::ClipScoreH => "clipscore-h",
+            Self::ImageReward => "imagereward",
+            Self::Mps => "mps",
+            Self::JpegSize => "jpeg-size",
+            Self::Colorfulness => "colorfulness",
+        }
+    }
+
+    /// Whether it has weights.
+    pub fn has_weights(self) -> bool {
+        !matches!(self, Self::JpegSize | Self::Colorfulness)
+    }
+
+    /// The name of the file under which its weights are published, where it tells them from others: a
+    /// folder that holds it may hold weights of other rewards too.
+    pub fn file_name(self) -> Option<&'static str> {
+        match self {
+            Self::HpsV21 => Some("HPS_v2.1_compressed.pt"),
+            Self::HpsV2 => Some("HPS_v2_compressed.pt"),
+            Self::ImageReward => Some("ImageReward.pt"),
+            Self::Aesthetic => Some("sac+logos+ava1-l14-linearMSE.pth"),
+            _ => None,
+        }
+    }
+
+    /// Whether the files hold a CLIP image encoder.
+    pub fn has_tower(files: &RewardFiles) -> bool {
+        files.tensors.values().any(|map| map.keys().any(|name| is_tower(name)))
+    }
+
+    /// What the files of a reward hold, where they tell: a model with open_clip's names is taken for
+    /// HPSv2, one with transformers' names for PickScore.
+    pub fn of_files(files: &RewardFiles) -> Option<Self> {
+        let has = |is_one: fn(&str) -> bool| {
+            files.tensors.values().any(|map| map.keys().any(|name| is_one(name)))
+        };
+        if has(is_imagereward) {
+            Some(Self::ImageReward)
+        } else if has(is_mps) {
+            Some(Self::Mps)
+        } else if has(is_head) {
+            Some(Self::Aesthetic)
+        } else if has(|name| is_tower(name) && name.ends_with("visual.proj")) {
+            Some(Self::HpsV2)
+        } else if has(is_tower) {
+            Some(Self::PickScore)
+        } else {
+            None
+        }
+    }
+
+    /// Licence of the published weights, and where they are published.
+    pub fn license(self) -> &'static str {
+        match self {
+            Self::HpsV21 | Self::HpsV2 => "Apache-2.0 (xswu/HPSv2)",
+            Self::PickScore => "MIT (yuvalkirstain/PickScore_v1)",
+            Self::Aesthetic => {
+                "head: Apache-2.0 (christophschuhmann/improved-aesthetic-predictor); encoder: MIT (openai/clip-vit-large-patch14)"
+            }
+            Self::ClipScore => "MIT (openai/clip-vit-large-patch14)",
+            Self::ClipScoreH => "MIT (laion/CLIP-ViT-H-14-laion2B-s32B-b79K)",
+            Self::ImageReward => "Apache-2.0 (zai-org/ImageReward)",
+            Self::Mps => "MIT (Kwai-Kolors/MPS)",
+            Self::JpegSize | Self::Colorfulness => "no weights",
         }
     }
 }
@@ -51,7 +151,8 @@ impl FromStr for RewardKind {
     }
 }
 
-/// Builds a reward model from the contents of its folder. `name` is what files and reports call it.
+/// Builds a reward model from the contents of its folder, its networks to itself. `name` is what files
+/// and reports call it.
 ///
 /// # Errors
 /// When a file is missing, malformed, or does not fit the others.
@@ -61,9 +162,31 @@ pub fn build(
     files: RewardFiles,
     device: &Device,
 ) -> Result<Box<dyn Reward>, RewardError> {
+    build_with(kind, name, files, device, &mut Towers::default())
+}
+
+/// [`build`] with networks that rewards may share.
+///
+/// # Errors
+/// The same.
+pub fn build_with(
+    kind: RewardKind,
+    name: &str,
+    files: RewardFiles,
+    device: &Device,
+    towers: &mut Towers,
+) -> Result<Box<dyn Reward>, RewardError> {
     Ok(match kind {
-        RewardKind::Hps => Box::new(HpsV2::new(name, files, device)?),
-        RewardKind::PickScore => Box::new(PickScore::new(name, files, device)?),
-        RewardKind::Aesthetic => Box::new(Aesthetic::new(name, files, device)?),
+        RewardKind::HpsV21 | RewardKind::HpsV2 => {
+            Box::new(HpsV2::new(name, files, device, towers)?)
+        }
+        RewardKind::PickScore => Box::new(PickScore::new(name, files, device, towers)?),
+        RewardKind::Aesthetic => Box::new(Aesthetic::new(name, files, device, towers)?),
+        RewardKind::ClipScore => Box::new(ClipScore::openai(name, files, device, towers)?),
+        RewardKind::ClipScoreH => Box::new(ClipScore::laion_h(name, files, device, towers)?),
+        RewardKind::ImageReward => Box::new(ImageReward::new(name, files, device)?),
+        RewardKind::Mps => Box::new(Mps::new(name, files, device)?),
+        RewardKind::JpegSize => Box::new(JpegSize::new(name)),
+        RewardKind::Colorfulness => Box::new(Colorfulness::new(name)),
     })
 }

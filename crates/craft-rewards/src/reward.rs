@@ -1,6 +1,7 @@
 //! What a reward model is.
 
 use std::fmt::Debug;
+use std::path::Path;
 
 use thiserror::Error;
 
@@ -42,6 +43,9 @@ pub enum MissingReason {
     /// Fewer prompts than images.
     #[error("there is no prompt for the image")]
     NoPrompt,
+    /// What a program or server outside says.
+    #[error("{0}")]
+    External(String),
 }
 
 /// A borrowed picture: 8-bit RGB, row-major, three bytes a pixel.
@@ -82,6 +86,31 @@ pub trait Reward: Send + Sync + Debug {
     /// Whether a larger score is better. True of all that are built in.
     fn higher_is_better(&self) -> bool {
         true
+    }
+
+    /// How many images are best scored at a time. Changes speed, never a score.
+    fn batch(&self) -> usize {
+        64
+    }
+
+    /// [`Reward::score`] of images that were read from files, for rewards that hand the file on.
+    fn score_files(
+        &self,
+        images: &[RgbImageRef<'_>],
+        _files: &[Option<&Path>],
+        prompts: &[&str],
+    ) -> Vec<Result<Score, MissingReason>> {
+        self.score(images, prompts)
+    }
+
+    /// Where scores lie: the least and the largest possible, infinite where there is no bound.
+    fn range(&self) -> [f64; 2] {
+        [f64::NEG_INFINITY, f64::INFINITY]
+    }
+
+    /// How many tokens of a prompt the reward does not see because the prompt is too long for it.
+    fn tokens_cut(&self, _prompt: &str) -> usize {
+        0
     }
 
     /// One entry per image, in their order. `prompts[i]` is the text of `images[i]`.

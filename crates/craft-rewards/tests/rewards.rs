@@ -13,8 +13,8 @@ use craft_nn::open_clip::from_transformers;
 use craft_nn::tokenizer::ClipTokenizer;
 use craft_nn::weights::{self, TensorMap, to_vec};
 use craft_rewards::preprocess::{Fit, Preprocess};
-use craft_rewards::registry::build;
-use craft_rewards::{AestheticHead, MissingReason, Reward, RewardFiles, RewardKind};
+use craft_rewards::registry::{build, build_with};
+use craft_rewards::{AestheticHead, MissingReason, Reward, RewardFiles, RewardKind, Towers};
 
 fn hps(device: &Device) -> RewardFiles {
     let mut files = files();
@@ -50,7 +50,7 @@ fn aesthetic(device: &Device) -> RewardFiles {
 fn all(device: &Device) -> Vec<Box<dyn Reward>> {
     let of = |kind, files| build(kind, "r", files, device).unwrap();
     vec![
-        of(RewardKind::Hps, hps(device)),
+        of(RewardKind::HpsV2, hps(device)),
         of(RewardKind::PickScore, pick(device)),
         of(RewardKind::Aesthetic, aesthetic(device)),
     ]
@@ -113,7 +113,7 @@ fn hps_without_antialiasing_is_another_score() {
             let config = format!("{{\"antialias\": {value}}}");
             files.configs.insert("preprocessor_config.json".to_owned(), config);
         }
-        let reward = build(RewardKind::Hps, "r", files, &device)?;
+        let reward = build(RewardKind::HpsV2, "r", files, &device)?;
         Ok::<_, craft_rewards::RewardError>(
             reward.score(&[image(&pixels, 61, 43)], &["a red circle"])[0].clone().unwrap().get(),
         )
@@ -122,6 +122,80 @@ fn hps_without_antialiasing_is_another_score() {
     assert_eq!(default, score(Some("true")).unwrap());
     assert!((default - score(Some("false")).unwrap()).abs() > 1e-6);
     assert!(score(Some("0")).unwrap_err().to_string().contains("antialias"));
+}
+
+#[test]
+fn hps_weights_of_the_other_version_are_refused_by_their_name() {
+    let device = Device::flex();
+    for (name, file, fits) in [
+        ("hpsv2.1", "HPS_v2.1_compressed.pt", true),
+        ("hpsv2.1", "HPS_v2_compressed.pt", false),
+        ("hpsv2", "HPS_v2_compressed.pt", true),
+        ("hpsv2", "HPS_v2.1_compressed.pt", false),
+        ("hpsv2", "hpsv21.safetensors", false),
+        ("hpsv2.1", "model.safetensors", true),
+        ("mine", "HPS_v2_compressed.pt", true),
+    ] {
+        let mut files = hps(&device);
+        let tensors = files.tensors.pop_first().unwrap().1;
+        files.tensors.insert(file.to_owned(), tensors);
+        let result = build(RewardKind::HpsV2, name, files, &device);
+        assert_eq!(result.is_ok(), fits, "{name} from {file}");
+        if let Err(error) = result {
+            assert!(error.to_string().contains(file), "{error}");
+        }
+    }
+}
+
+#[test]
+fn rewards_share_the_same_encoder_and_what_it_saw() {
+    let device = Device::flex();
+    let mut towers = Towers::shared();
+    let mut with = |kind, files| build_with(kind, "r", files, &device, &mut towers).unwrap();
+    let clip = pick(&device);
+    let rewards = [
+        with(RewardKind::Aesthetic, aesthetic(&device)),
+        with(RewardKind::ClipScore, clip.clone()),
+    ];
+    assert_eq!(towers.image_towers(), 1);
+    let pictures: Vec<Vec<u8>> = (0..5).map(|seed| picture(seed, 20, 16)).collect();
+    let images: Vec<_> = pictures.iter().map(|p| image(p, 20, 16)).collect();
+    let prompts = ["a red circle"; 5];
+    let scores: Vec<Vec<f64>> = rewards
+        .iter()
+        .map(|r| r.score(&images, &prompts).into_iter().map(|s| s.unwrap().get()).collect())
+        .collect();
+    assert_eq!(towers.images_encoded(), 5);
+    // Alone they give the same bits.
+    for (kind, files, scores) in [
+        (RewardKind::Aesthetic, aesthetic(&device), &scores[0]),
+        (RewardKind::ClipScore, clip, &scores[1]),
+    ] {
+        let alone = build(kind, "r", files, &device).unwrap().score(&images, &prompts);
+        assert_eq!(&alone.into_iter().map(|s| s.unwrap().get()).collect::<Vec<_>>(), scores);
+    }
+    // Other weights or another preprocessing are another encoder.
+    let mut other = pick(&device);
+    let weights = other.tensors.get_mut("model.safetensors").unwrap();
+    weights.get_mut("visual_projection.weight").unwrap().data[0] += 1.0;
+    let kept = build_with(RewardKind::ClipScore, "r", other, &device, &mut towers).unwrap();
+    assert_eq!(towers.image_towers(), 2);
+    let padded = build_with(RewardKind::ClipScoreH, "r", pick(&device), &device, &mut towers);
+    assert_eq!(towers.image_towers(), 3);
+    drop((kept, padded, rewards));
+    assert_eq!(towers.image_towers(), 0);
+}
+
+#[test]
+fn long_prompts_are_cut_and_counted() {
+    let device = Device::flex();
+    let reward = &all(&device)[0];
+    assert_eq!(reward.tokens_cut("a red circle"), 0);
+    assert_eq!(reward.tokens_cut("a red circle a red circle a red circle"), 3);
+    let pixels = picture(9, 16, 16);
+    let score = |text: &str| reward.score(&[image(&pixels, 16, 16)], &[text])[0].clone().unwrap();
+    let cut = score("a red circle a red circle a red circle");
+    assert_eq!(cut, score("a red circle a red circle a blue square"));
 }
 
 #[test]
@@ -184,7 +258,7 @@ fn files_that_do_not_fit_are_named() {
     let message = |kind, files| build(kind, "pocket-x", files, &device).unwrap_err().to_string();
     let mut files = hps(&device);
     files.configs.remove("merges.txt");
-    assert!(message(RewardKind::Hps, files).contains("pocket-x: merges.txt is missing"));
+    assert!(message(RewardKind::HpsV2, files).contains("pocket-x: there is no tokenizer"));
     let mut files = pick(&device);
     files.configs.remove("config.json");
     assert!(message(RewardKind::PickScore, files).contains("config.json"));

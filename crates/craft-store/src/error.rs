@@ -128,6 +128,12 @@ fn io_hint(source: &io::Error) -> &'static str {
         io::ErrorKind::PermissionDenied => {
             " (check the permissions, or choose a folder you may write to)"
         }
+        io::ErrorKind::NotADirectory | io::ErrorKind::AlreadyExists => {
+            " (a folder of the path is a file; choose another path)"
+        }
+        io::ErrorKind::FileTooLarge => {
+            " (a limit on the size of files: raise it and run the same command again: it resumes)"
+        }
         io::ErrorKind::ReadOnlyFilesystem => " (choose a folder on a disk that can be written to)",
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
             " (free some space and run the same command again: it resumes)"

@@ -1,10 +1,13 @@
 //! Pictures: 8-bit RGB, read from PNG and JPEG, written as PNG.
+//!
+//! What is not 8-bit RGB becomes it as Pillow's `Image.open(..).convert("RGB")` does, which is what
+//! the reward models were trained and are published with.
 
 use std::fs;
 use std::io::Cursor;
 use std::path::Path;
 
-use image::{ImageFormat, ImageReader, Limits};
+use image::{DynamicImage, ImageFormat, ImageReader, Limits};
 
 use crate::atomic;
 use crate::error::{Result, StoreError};
@@ -57,8 +60,10 @@ impl RgbImage {
     }
 }
 
-/// Reads a PNG or JPEG, told apart by its first bytes, not by its name. Greys become RGB, 16 bits
-/// become 8, transparency is dropped (as PIL's `convert("RGB")` does).
+/// Reads a PNG or JPEG, told apart by its first bytes, not by its name.
+///
+/// As Pillow does: greys and palettes become RGB; transparency is dropped; of 16 bits the upper 8 are
+/// kept, except those of a grey picture without transparency, whose values above 255 become 255.
 pub fn read(path: &Path) -> Result<RgbImage> {
     let length = fs::metadata(path).map_err(StoreError::io("read", path))?.len();
     if length > MAX_BYTES {
@@ -78,8 +83,21 @@ pub fn decode(bytes: &[u8]) -> std::result::Result<RgbImage, String> {
     } else if bytes.starts_with(b"\xff\xd8\xff") {
         ImageFormat::Jpeg
     } else {
-        return Err("it is neither PNG nor JPEG: convert it to one of them".to_owned());
+        let looks = match bytes {
+            [b'G', b'I', b'F', b'8', ..] => " (it is a GIF, which may be animated)",
+            [b'R', b'I', b'F', b'F', _, _, _, _, b'W', b'E', b'B', b'P', ..] => " (it is a WebP)",
+            [] => " (it is empty)",
+            _ => "",
+        };
+        return Err(format!(
+            "it is neither PNG nor JPEG{looks}: convert one picture to one of them"
+        ));
     };
+    if format == ImageFormat::Png && is_animated(bytes) {
+        return Err(
+            "it is an animated PNG: expected one picture; save the frame that you mean".into()
+        );
+    }
     let mut limits = Limits::default();
     limits.max_image_width = Some(MAX_SIDE);
     limits.max_image_height = Some(MAX_SIDE);
@@ -93,9 +111,46 @@ pub fn decode(bytes: &[u8]) -> std::result::Result<RgbImage, String> {
         ),
         _ => format!("the picture is damaged or cut short ({error}): make or download it again"),
     })?;
-    let rgb = picture.into_rgb8();
+    let rgb = to_rgb8(picture, bytes);
     let (width, height) = (rgb.width() as usize, rgb.height() as usize);
     RgbImage::new(width, height, rgb.into_raw()).ok_or_else(|| "the picture is empty".to_owned())
+}
+
+/// Whether a PNG has an animation chunk before its pixels.
+fn is_animated(bytes: &[u8]) -> bool {
+    let mut rest = bytes.get(8..).unwrap_or(&[]);
+    while let [a, b, c, d, kind @ ..] = rest {
+        if kind.starts_with(b"acTL") {
+            return true;
+        }
+        let length = u32::from_be_bytes([*a, *b, *c, *d]) as usize;
+        if kind.starts_with(b"IDAT") {
+            return false;
+        }
+        rest = rest.get(length.saturating_add(12)..).unwrap_or(&[]);
+    }
+    false
+}
+
+/// 8-bit RGB by Pillow's rules; see [`read`].
+fn to_rgb8(picture: DynamicImage, bytes: &[u8]) -> image::RgbImage {
+    // Depth and colour type of the PNG header: Pillow reads 16-bit greys as they are ("I;16").
+    let grey16 = bytes.get(24..26) == Some(&[16, 0]);
+    let upper = |v: u16| (v >> 8) as u8;
+    let grey = |v: u16| if grey16 { v.min(255) as u8 } else { upper(v) };
+    let (width, height) = (picture.width(), picture.height());
+    let data: Vec<u8> = match picture {
+        DynamicImage::ImageLuma16(p) => p.into_raw().iter().flat_map(|v| [grey(*v); 3]).collect(),
+        DynamicImage::ImageLumaA16(p) => {
+            p.into_raw().chunks_exact(2).flat_map(|v| [grey(v[0]); 3]).collect()
+        }
+        DynamicImage::ImageRgb16(p) => p.into_raw().iter().map(|v| upper(*v)).collect(),
+        DynamicImage::ImageRgba16(p) => {
+            p.into_raw().chunks_exact(4).flat_map(|v| [v[0], v[1], v[2]].map(upper)).collect()
+        }
+        other => return other.into_rgb8(),
+    };
+    image::RgbImage::from_raw(width, height, data).unwrap_or_default()
 }
 
 /// Encodes a picture as PNG, with a text chunk `parameters` where given (the place where other
@@ -208,6 +263,41 @@ mod tests {
         }
         fs::write(&path, "GIF89a").unwrap();
         assert!(read(&path).unwrap_err().to_string().contains("neither PNG nor JPEG"));
+    }
+
+    #[test]
+    fn greys_of_16_bits_are_cut_and_colours_halved_as_pillow_does() {
+        let png = |color, values: &[u16]| {
+            let mut bytes = Vec::new();
+            let mut encoder = png::Encoder::new(&mut bytes, 2, 1);
+            encoder.set_color(color);
+            encoder.set_depth(png::BitDepth::Sixteen);
+            let data: Vec<u8> = values.iter().flat_map(|v| v.to_be_bytes()).collect();
+            encoder.write_header().unwrap().write_image_data(&data).unwrap();
+            decode(&bytes).unwrap().data
+        };
+        use png::ColorType::{Grayscale, GrayscaleAlpha, Rgb, Rgba};
+        assert_eq!(png(Grayscale, &[200, 65535]), [200, 200, 200, 255, 255, 255]);
+        assert_eq!(png(GrayscaleAlpha, &[385, 9, 65535, 9]), [1, 1, 1, 255, 255, 255]);
+        assert_eq!(png(Rgb, &[255, 256, 511, 0, 65535, 32767]), [0, 1, 1, 0, 255, 127]);
+        assert_eq!(png(Rgba, &[255, 256, 511, 7, 0, 65535, 32767, 7]), [0, 1, 1, 0, 255, 127]);
+    }
+
+    #[test]
+    fn animations_and_other_formats_are_named() {
+        let message = |bytes: &[u8]| decode(bytes).unwrap_err();
+        assert!(message(b"GIF89a..").contains("a GIF, which may be animated"));
+        assert!(message(b"RIFF1234WEBPVP8 ").contains("a WebP"));
+        assert!(message(b"").contains("empty"));
+        let mut bytes = Vec::new();
+        let mut encoder = png::Encoder::new(&mut bytes, 1, 1);
+        encoder.set_color(png::ColorType::Rgb);
+        encoder.set_animated(2, 0).unwrap();
+        let mut writer = encoder.write_header().unwrap();
+        writer.write_image_data(&[1, 2, 3]).unwrap();
+        writer.write_image_data(&[4, 5, 6]).unwrap();
+        writer.finish().unwrap();
+        assert!(message(&bytes).contains("animated PNG"), "{}", message(&bytes));
     }
 
     #[test]

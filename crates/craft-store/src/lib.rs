@@ -17,6 +17,7 @@ pub mod raw;
 pub mod run;
 pub mod space;
 pub mod tensors;
+pub mod text;
 pub mod torch;
 pub mod weights;
 

@@ -37,6 +37,13 @@ pub fn require_free(path: &Path, needed: u64) -> Result<()> {
     }
 }
 
+/// Memory that can be taken without swapping, in bytes; `None` where the system does not say.
+pub fn available_memory() -> Option<u64> {
+    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
+    let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
+    line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok().map(|kib| kib * 1024)
+}
+
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {

@@ -42,6 +42,11 @@ impl Stem {
         names
     }
 
+    /// The name of one safetensors file.
+    pub fn file(self) -> String {
+        format!("{}.safetensors", self.safetensors)
+    }
+
     /// Of the names of a folder's files those of one layout of the weights: 16 bits before 32, one
     /// file before shards, safetensors before `.bin`. `None` if there are no weights.
     pub fn choose<'a>(self, names: &[&'a str]) -> Option<Vec<&'a str>> {

@@ -30,6 +30,11 @@ pub(crate) struct Global {
     /// Threads to compute with; all cores if not given. Does not change any result
     #[arg(long, global = true, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub(crate) threads: Option<u16>,
+    /// Number format of the factors in convolutions and linear maps; sums and the rest are f32. bf16
+    /// is faster where the processor has AVX-512 BF16, and changes results by its rounding: keep to
+    /// one format in a run
+    #[arg(long, global = true, value_enum, default_value_t, value_name = "FORMAT")]
+    pub(crate) matmul_precision: MatmulPrecision,
     /// Results as JSON, one object a line
     #[arg(long, global = true)]
     pub(crate) json: bool,
@@ -39,6 +44,16 @@ pub(crate) struct Global {
     /// No progress and no messages but warnings and errors
     #[arg(short, long, global = true, conflicts_with = "verbose")]
     pub(crate) quiet: bool,
+}
+
+/// Number formats of `--matmul-precision`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum MatmulPrecision {
+    /// 32 bits
+    #[default]
+    F32,
+    /// bfloat16
+    Bf16,
 }
 
 #[derive(Debug, Subcommand)]
@@ -151,9 +166,19 @@ pub(crate) struct ScoreArgs {
     /// Run folder, or with --reward the images (PNG or JPEG)
     #[arg(value_name = "RUN_DIR | IMAGE", required = true)]
     pub(crate) paths: Vec<PathBuf>,
-    /// Reward model: pocket-hps, pocket-pick, pocket-aes, pocket-ir, or NAME=FOLDER of its weights
-    #[arg(long = "reward", value_name = "NAME[=WEIGHTS]", requires = "prompt")]
+    /// Reward model: jpeg-size, colorfulness, pocket-hps, pocket-pick, pocket-aes, pocket-ir, or
+    /// NAME=WEIGHTS (a folder or file, or several after commas) with hpsv2.1, hpsv2, pickscore,
+    /// aesthetic, clipscore, clipscore-h, imagereward, mps or a name of your own; a program,
+    /// NAME="command:python3 score.py" (words, or a JSON list of them); or a server,
+    /// NAME=http://127.0.0.1:8000/score (docs/external-rewards.md)
+    #[arg(long = "reward", value_name = "NAME[=SOURCE]", requires = "prompt")]
     pub(crate) rewards: Vec<String>,
+    /// Longest time of an answer of a program or server [default: 60; first answer of a program: 600]
+    #[arg(long, value_name = "SECONDS", requires = "rewards")]
+    pub(crate) reward_timeout: Option<f64>,
+    /// A server among the rewards may be another machine
+    #[arg(long, requires = "rewards")]
+    pub(crate) allow_remote: bool,
     /// What the images are to show
     #[arg(long, value_name = "TEXT", requires = "rewards")]
     pub(crate) prompt: Option<String>,
@@ -297,7 +322,8 @@ pub(crate) struct ExportArgs {
     /// New file, or folder for `diffusers`
     #[arg(long, value_name = "PATH")]
     pub(crate) out: PathBuf,
-    /// Rank of the LoRA that comes nearest to the change of the weights
+    /// Rank of the LoRA that comes nearest to the change of the weights; a run that trained a LoRA
+    /// has its own
     #[arg(long, value_name = "N", default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub(crate) rank: u16,
 }
@@ -331,9 +357,15 @@ pub(crate) struct BenchArgs {
     /// Width in pixels [default: the model's]
     #[arg(long, value_name = "W")]
     pub(crate) width: Option<usize>,
-    /// Number format: f32
+    /// Number format of the denoiser's weights: f32, or bf16 for train-step
     #[arg(long, value_name = "FORMAT", default_value = "f32")]
     pub(crate) precision: String,
+    /// train-step: train low-rank factors of the attention's projections instead of all parameters
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub(crate) lora_rank: Option<u16>,
+    /// train-step: compute each block once more in the backward pass instead of keeping what is inside
+    #[arg(long)]
+    pub(crate) gradient_checkpointing: bool,
     /// Steps to measure
     #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub(crate) steps: u32,

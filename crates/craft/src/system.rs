@@ -12,6 +12,17 @@ pub(crate) fn peak_rss_bytes() -> Option<u64> {
     proc_bytes("/proc/self/status", "VmHWM")
 }
 
+/// Seconds that the processors have spent on this process, all threads together: unlike the clock's,
+/// they say little of what else the machine does. `None` where the system does not say.
+pub(crate) fn cpu_seconds() -> Option<f64> {
+    let text = std::fs::read_to_string("/proc/self/stat").ok()?;
+    // The second field is the name of the program in brackets and may hold spaces.
+    let mut fields = text.rsplit_once(')')?.1.split_whitespace().skip(11);
+    let mut ticks = || fields.next()?.parse::<f64>().ok();
+    // The kernel counts in hundredths towards programs.
+    Some((ticks()? + ticks()?) / 100.0)
+}
+
 /// Memory that can be taken without swapping, in bytes.
 pub(crate) fn memory_available_bytes() -> Option<u64> {
     proc_bytes("/proc/meminfo", "MemAvailable")
@@ -37,6 +48,7 @@ pub(crate) fn cpu_features() -> Vec<&'static str> {
             ("avx2", std::arch::is_x86_feature_detected!("avx2")),
             ("fma", std::arch::is_x86_feature_detected!("fma")),
             ("avx512f", std::arch::is_x86_feature_detected!("avx512f")),
+            ("avx512bf16", std::arch::is_x86_feature_detected!("avx512bf16")),
         ];
         all.into_iter().filter(|(_, has)| *has).map(|(name, _)| name).collect()
     }

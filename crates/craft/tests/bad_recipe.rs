@@ -117,6 +117,16 @@ fn run_folders() {
 fn folders_that_cannot_be_written() {
     use std::os::unix::fs::PermissionsExt;
     let tiny = Tiny::new();
+    // Nobody, the superuser neither, makes a folder below a file.
+    tiny.expect(
+        &["run", "recipe.toml", "--out", "train.txt/run"],
+        1,
+        &["train.txt/run", "is a file"],
+    );
+    let below = ["sample", "--model", "model", "--prompt", "x", "--steps", "1", "--output"];
+    let below = [&below[..], &["train.txt/x.png"]].concat();
+    tiny.expect(&below, 1, &["train.txt", "is a file"]);
+    assert!(fs::read_to_string(tiny.path("train.txt")).unwrap().starts_with("a red circle"));
     let locked = tiny.path("locked");
     fs::create_dir(&locked).unwrap();
     fs::set_permissions(&locked, fs::Permissions::from_mode(0o555)).unwrap();

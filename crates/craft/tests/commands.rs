@@ -131,6 +131,24 @@ fn score_prints_one_line_an_image() {
     assert_eq!(lines[0]["image"], "p/00000.png");
     assert_ne!(lines[0]["scores"], lines[1]["scores"]);
 
+    // Published names: without weights, with a file, with what does not exist.
+    let out = tiny.expect(
+        &[
+            &base[..],
+            &["jpeg-size", "--reward", "colorfulness"],
+            &["--reward", "hpsv2.1=model/rewards/pocket-hps,model/tokenizer"],
+        ]
+        .concat(),
+        0,
+        &[],
+    );
+    let line: Value = serde_json::from_str(out.lines().next().unwrap()).unwrap();
+    assert!(line["scores"]["jpeg-size"].as_f64().unwrap() < 0.0, "{line}");
+    assert!(line["scores"]["colorfulness"].is_number() && line["scores"]["hpsv2.1"].is_number());
+    tiny.expect(&[&base[..], &["imagereward"]].concat(), 2, &["give its weights", "docs/rewards"]);
+    let wrong = "imagereward=model/rewards/pocket-hps";
+    tiny.expect(&[&base[..], &[wrong]].concat(), 3, &["imagereward", "ImageReward.pt"]);
+
     tiny.expect(&[&base[..], &["hps"]].concat(), 2, &["hps is not embedded", "pocket-hps"]);
     tiny.expect(&[&base[..], &["x=gone"]].concat(), 3, &["gone"]);
     tiny.expect(&[&base[..], &["pocket-hps", "--reward", "pocket-hps"]].concat(), 2, &["twice"]);

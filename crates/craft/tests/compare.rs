@@ -9,7 +9,8 @@ use std::path::Path;
 use serde_json::Value;
 use support::Tiny;
 
-const METHODS: &str = "craft,random,sft,raft,rwr,dpo-rewards,kto-rewards,mapo-rewards,lair,nft,awm";
+const METHODS: &str =
+    "craft,random,sft,raft,rwr,dpo-rewards,kto-rewards,mapo-rewards,lair,nft,awm,ddpo";
 
 fn json(path: &Path) -> Value {
     serde_json::from_slice(&fs::read(path).unwrap()).unwrap()
@@ -41,7 +42,7 @@ fn all_methods_are_measured_alike_and_a_second_call_does_nothing() {
             assert!(seed["seconds"]["training"].as_f64().unwrap() > 0.0, "{name}");
             let passes = seed["sample_passes"].as_u64().unwrap();
             let reference =
-                !["craft", "random", "sft", "raft", "rwr", "mapo-rewards"].contains(&name);
+                !["craft", "random", "sft", "raft", "rwr", "mapo-rewards", "ddpo"].contains(&name);
             assert_eq!(
                 seed["reference_passes"].as_u64().unwrap(),
                 if reference { passes } else { 0 }
@@ -129,6 +130,7 @@ fn what_cannot_be_compared_is_refused_before_anything_is_done() {
     refused(&["--ablation", "filter"], &["craft-h", "tiny"]);
     refused(&["--methods", "craft", "--pairs", "0"], &["--pairs is 0"]);
     refused(&["--methods", "craft", "--set", "train.stepz=1"], &["train.steps"]);
+    refused(&["--methods", "craft", "--set", "train.mode=lora"], &["train.mode", "all parameters"]);
 }
 
 #[test]

@@ -4,12 +4,12 @@ use toml::{Table, Value};
 
 use super::fields::{keys_of, nearest};
 use super::{
-    ControlSection, EvaluateSection, ExpandSection, GenerateSection, ModelSection, PromptsSection,
-    Recipe, RecipeError, RewardSection, SelectSection, TrainSection,
+    ControlSection, EvaluateSection, ExpandSection, GenerateSection, LoraSection, ModelSection,
+    PromptsSection, Recipe, RecipeError, RewardSection, SelectSection, TrainSection,
 };
 
 /// Keys of each table. Lists of tables are checked element by element.
-fn sections() -> [(&'static str, &'static [&'static str]); 9] {
+fn sections() -> [(&'static str, &'static [&'static str]); 10] {
     [
         ("model", keys_of::<ModelSection>()),
         ("prompts", keys_of::<PromptsSection>()),
@@ -18,6 +18,7 @@ fn sections() -> [(&'static str, &'static [&'static str]); 9] {
         ("rewards", keys_of::<RewardSection>()),
         ("select", keys_of::<SelectSection>()),
         ("train", keys_of::<TrainSection>()),
+        ("train.lora", keys_of::<LoraSection>()),
         ("control", keys_of::<ControlSection>()),
         ("evaluate", keys_of::<EvaluateSection>()),
     ]
@@ -69,39 +70,47 @@ fn type_error(error: serde_path_to_error::Error<toml::de::Error>) -> RecipeError
 
 /// Refuses keys that do not exist, with the nearest that does.
 fn check_keys(table: &Table) -> Result<(), RecipeError> {
-    let top = keys_of::<Recipe>();
-    for (name, value) in table {
-        if !top.contains(&name.as_str()) {
-            return Err(unknown("", name, top));
+    check_table("", "", table, keys_of::<Recipe>())
+}
+
+/// Checks the keys of the table at `path` and of the sections in it. `section` is its name without
+/// the indices of lists.
+fn check_table(
+    section: &str,
+    path: &str,
+    table: &Table,
+    known: &[&'static str],
+) -> Result<(), RecipeError> {
+    for (key, value) in table {
+        if !known.contains(&key.as_str()) {
+            return Err(unknown(path, key, known));
         }
-        let Some((_, keys)) = sections().into_iter().find(|(section, _)| section == name) else {
+        let (section, path) = (full(section, key), full(path, key));
+        let Some((_, keys)) = sections().into_iter().find(|(name, _)| *name == section) else {
             continue;
         };
-        let tables: Vec<(String, &Table)> = match value {
-            Value::Table(inner) => vec![(name.clone(), inner)],
-            Value::Array(items) => items
-                .iter()
-                .enumerate()
-                .filter_map(|(i, item)| Some((format!("{name}[{i}]"), item.as_table()?)))
-                .collect(),
-            _ => Vec::new(),
-        };
-        for (path, inner) in tables {
-            for key in inner.keys() {
-                if !keys.contains(&key.as_str()) {
-                    return Err(unknown(&path, key, keys));
+        match value {
+            Value::Table(inner) => check_table(&section, &path, inner, keys)?,
+            Value::Array(items) => {
+                for (i, item) in items.iter().enumerate() {
+                    if let Some(inner) = item.as_table() {
+                        check_table(&section, &format!("{path}[{i}]"), inner, keys)?;
+                    }
                 }
             }
+            _ => {}
         }
     }
     Ok(())
 }
 
+/// The path of a key.
+fn full(path: &str, key: &str) -> String {
+    if path.is_empty() { key.to_owned() } else { format!("{path}.{key}") }
+}
+
 /// The error of one unknown key; looks in other sections if nothing near is in its own.
 fn unknown(path: &str, key: &str, known: &[&'static str]) -> RecipeError {
-    let full = |path: &str, key: &str| {
-        if path.is_empty() { key.to_owned() } else { format!("{path}.{key}") }
-    };
     let elsewhere = || {
         sections()
             .into_iter()

@@ -6,13 +6,19 @@
 
 mod convert;
 mod document;
+mod expand;
+mod external;
 mod fields;
+mod lora;
 mod validate;
 
 use serde::{Deserialize, Serialize};
 
 pub use document::apply_override;
+pub use expand::{ExpandKind, ExpandSection};
+pub use external::{OnFailure, RewardAnswer, RewardApi, RewardSource};
 pub use fields::nearest;
+pub use lora::{LoraInit, LoraSection};
 
 use crate::reward::RewardName;
 use crate::select::{Indicator, Sign, Statistics, Total};
@@ -106,6 +112,9 @@ pub struct ModelSection {
     /// A model folder whose configs and tokenizers a single-file checkpoint takes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub config: Option<String>,
+    /// LoRA files merged into the model before anything else, `FILE` or `FILE:SCALE`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub lora: Vec<String>,
 }
 
 /// Where prompts come from.
@@ -145,43 +154,6 @@ impl PromptsSection {
     pub const POCKET_TRAIN_COUNT: usize = 200;
     /// Evaluation prompts drawn from the embedded world when `eval_count` is not given.
     pub const POCKET_EVAL_COUNT: usize = 96;
-}
-
-/// Where wordings come from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum ExpandKind {
-    /// Templates.
-    #[default]
-    Template,
-    /// A file of wordings.
-    File,
-}
-
-/// `[expand]`
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct ExpandSection {
-    /// Templates or a file.
-    pub kind: ExpandKind,
-    /// `general`, `pocket`, or the path of a TOML file of templates.
-    pub templates: String,
-    /// JSON lines of wordings, for kind `file`.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub file: Option<String>,
-    /// Wordings per prompt beside the prompt itself, G.
-    pub variants: usize,
-}
-
-impl Default for ExpandSection {
-    fn default() -> Self {
-        Self {
-            kind: ExpandKind::default(),
-            templates: "general".to_owned(),
-            file: None,
-            variants: 4,
-        }
-    }
 }
 
 /// The samplers by the names of the command line.
@@ -285,6 +257,53 @@ pub struct RewardSection {
     /// Whether candidates must beat the original on it.
     #[serde(default = "yes")]
     pub filter: bool,
+    /// What happens when a candidate gets no score from it.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub on_failure: OnFailure,
+    /// A program and its arguments that score instead of weights; started in the recipe's folder.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub command: Option<Vec<String>>,
+    /// Address of a server that scores instead of weights; with `api = "openai"` the base address,
+    /// such as `http://127.0.0.1:8000/v1`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub url: Option<String>,
+    /// What the server speaks.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub api: Option<RewardApi>,
+    /// Model that an OpenAI-compatible server is asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub model: Option<String>,
+    /// Question about a picture; `{prompt}` stands for its prompt.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub question: Option<String>,
+    /// What the question is answered with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub answer: Option<RewardAnswer>,
+    /// Environment variable that holds the server's key.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub api_key_env: Option<String>,
+    /// Whether the server may be another machine.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub allow_remote: bool,
+    /// Seconds that an answer may take; 60 if not given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timeout_seconds: Option<f64>,
+    /// Seconds that the first answer of a started command may take; 600 if not given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub start_timeout_seconds: Option<f64>,
+    /// Times that a busy or failing server is asked again; 3 if not given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retries: Option<usize>,
+    /// Pictures in one request to a server; 8 if not given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub batch: Option<usize>,
+    /// Version of a command or server, "1" if not given; scores of another version are not used again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<String>,
+}
+
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
 }
 
 fn one() -> f64 {
@@ -380,12 +399,43 @@ pub enum Method {
     Kto,
 }
 
+/// What training changes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum TrainMode {
+    /// Every parameter of the denoiser.
+    #[default]
+    Full,
+    /// Low-rank factors beside frozen weights; see [`LoraSection`].
+    Lora,
+}
+
+/// Number format of the weights of the denoiser.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Precision {
+    /// 32 bits.
+    #[default]
+    F32,
+    /// bfloat16 weights, computing and everything else in 32 bits: frozen weights take half the
+    /// memory; trained ones have an f32 master copy beside them.
+    Bf16,
+}
+
 /// `[train]`
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct TrainSection {
     /// The method.
     pub method: Method,
+    /// Every parameter, or low-rank factors.
+    pub mode: TrainMode,
+    /// Number format of the denoiser's weights.
+    pub precision: Precision,
+    /// Whether the backward pass computes each block of the denoiser once more instead of keeping
+    /// what is inside: much less memory for about a third more time. The results are the same up to
+    /// rounding.
+    pub gradient_checkpointing: bool,
     /// Optimiser steps.
     pub steps: usize,
     /// Samples per step.
@@ -428,12 +478,17 @@ pub struct TrainSection {
     pub checkpoint_every: usize,
     /// Consecutive steps with a non-finite loss or gradient that end the run.
     pub max_nonfinite_steps: usize,
+    /// Of `mode = "lora"`.
+    pub lora: LoraSection,
 }
 
 impl Default for TrainSection {
     fn default() -> Self {
         Self {
             method: Method::default(),
+            mode: TrainMode::default(),
+            precision: Precision::default(),
+            gradient_checkpointing: false,
             steps: 120,
             batch: 128,
             micro_batch: None,
@@ -453,6 +508,7 @@ impl Default for TrainSection {
             min_snr_gamma: None,
             checkpoint_every: 20,
             max_nonfinite_steps: 3,
+            lora: LoraSection::default(),
         }
     }
 }

@@ -122,6 +122,10 @@ fn wrong_values_name_key_value_and_what_is_allowed() {
         ("train.micro_batch=129", "train.micro_batch", "129"),
         ("train.warmup_steps=121", "train.warmup_steps", "121"),
         ("train.beta2=1.0", "train.beta2", "1"),
+        ("train.mode=dora", "train.mode", "dora"),
+        ("train.precision=f16", "train.precision", "f16"),
+        ("train.lora.rank=8", "train.mode", "full"),
+        ("model.lora=[\"\"]", "model.lora[0]", "empty"),
         ("train.timestep_max=-3", "train.timestep_max", "-3"),
         ("generate.height=100", "generate.height", "100"),
         ("generate.scheduler=plms", "generate.scheduler", "plms"),
@@ -155,6 +159,32 @@ fn wrong_values_name_key_value_and_what_is_allowed() {
     assert!(message.contains("line 1"), "{message}");
     let message = set(&["select.sign=soft"]).unwrap_err().to_string();
     assert!(message.contains("clip") && message.contains("ones"), "{message}");
+}
+
+#[test]
+fn lora_has_its_own_section() {
+    let lora = |more: &[&str]| set(&[&["train.mode=lora"], more].concat());
+    let section = lora(&[]).unwrap().train.lora;
+    assert_eq!((section.rank, section.scale(), section.text_encoders), (4, 1.0, false));
+    assert_eq!(section.targets, ["to_q", "to_k", "to_v", "to_out.0"]);
+    let recipe = lora(&["train.lora.rank=16", "train.lora.alpha=8", "train.lora.init=kaiming"]);
+    let recipe = recipe.unwrap();
+    assert_eq!(recipe.train.lora.scale(), 0.5);
+    assert_eq!(Recipe::parse(&recipe.to_toml(), &NONE).unwrap(), recipe);
+    for (text, key) in [
+        ("train.lora.alpha=0", "train.lora.alpha"),
+        ("train.lora.rank=0", "train.lora.rank"),
+        ("train.lora.alpha=-1", "train.lora.alpha"),
+        ("train.lora.alpha=nan", "train.lora.alpha"),
+        ("train.lora.rank=1025", "train.lora.rank"),
+        ("train.lora.targets=[]", "train.lora.targets"),
+        ("train.lora.targets=[\"\"]", "train.lora.targets[0]"),
+        ("train.lora.rnk=4", "train.lora.rank"),
+        ("train.lora.init=zeros", "train.lora.init"),
+    ] {
+        let message = lora(&[text]).unwrap_err().to_string();
+        assert!(message.contains(&format!("`{key}`")), "{text}: {message}");
+    }
 }
 
 #[test]

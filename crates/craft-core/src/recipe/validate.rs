@@ -2,14 +2,18 @@
 
 use std::fmt::Display;
 
-use super::{ExpandKind, PromptSource, Recipe, RecipeError, RewardRole};
+use super::{LoraSection, PromptSource, Recipe, RecipeError, RewardRole, TrainMode};
 
-fn range(key: impl Into<String>, value: impl Display, allowed: impl Into<String>) -> RecipeError {
+pub(super) fn range(
+    key: impl Into<String>,
+    value: impl Display,
+    allowed: impl Into<String>,
+) -> RecipeError {
     RecipeError::Range { key: key.into(), value: value.to_string(), allowed: allowed.into() }
 }
 
 /// A whole number within bounds.
-fn whole(key: &str, value: usize, least: usize, most: usize) -> Result<(), RecipeError> {
+pub(super) fn whole(key: &str, value: usize, least: usize, most: usize) -> Result<(), RecipeError> {
     if (least..=most).contains(&value) {
         return Ok(());
     }
@@ -17,7 +21,7 @@ fn whole(key: &str, value: usize, least: usize, most: usize) -> Result<(), Recip
 }
 
 /// A finite number within bounds.
-fn number(key: &str, value: f64, least: f64, most: f64) -> Result<(), RecipeError> {
+pub(super) fn number(key: &str, value: f64, least: f64, most: f64) -> Result<(), RecipeError> {
     if value.is_finite() && (least..=most).contains(&value) {
         return Ok(());
     }
@@ -33,7 +37,7 @@ fn below_one(key: &str, value: f64) -> Result<(), RecipeError> {
 }
 
 /// A text that says something.
-fn text(key: &str, value: &str, expected: &str) -> Result<(), RecipeError> {
+pub(super) fn text(key: &str, value: &str, expected: &str) -> Result<(), RecipeError> {
     if !value.trim().is_empty() {
         return Ok(());
     }
@@ -49,11 +53,14 @@ impl Recipe {
             return Err(range("seed", self.seed, format!("at most {}", i64::MAX)));
         }
         text("model.path", &self.model.path, "the path of a model folder")?;
+        for (i, lora) in self.model.lora.iter().enumerate() {
+            text(&format!("model.lora[{i}]"), lora, "a LoRA file, `FILE` or `FILE:SCALE`")?;
+        }
         if let Some(config) = &self.model.config {
             text("model.config", config, "the path of a model folder")?;
         }
         self.validate_prompts()?;
-        self.validate_expand()?;
+        self.expand.validate()?;
         self.validate_generate()?;
         self.validate_rewards()?;
         self.validate_select()?;
@@ -95,26 +102,6 @@ impl Recipe {
         Ok(())
     }
 
-    fn validate_expand(&self) -> Result<(), RecipeError> {
-        whole("expand.variants", self.expand.variants, 1, 1000)?;
-        match (self.expand.kind, &self.expand.file) {
-            (ExpandKind::File, None) => Err(range(
-                "expand.file",
-                "missing",
-                "a file of wordings with expand.kind = \"file\"",
-            )),
-            (ExpandKind::File, Some(path)) => text("expand.file", path, "a file of wordings"),
-            (ExpandKind::Template, Some(path)) => Err(range(
-                "expand.file",
-                format!("`{path}`"),
-                "no file with expand.kind = \"template\"",
-            )),
-            (ExpandKind::Template, None) => {
-                text("expand.templates", &self.expand.templates, "`general`, `pocket` or a path")
-            }
-        }
-    }
-
     fn validate_generate(&self) -> Result<(), RecipeError> {
         let g = &self.generate;
         whole("generate.steps", g.steps, 1, 1000)?;
@@ -136,6 +123,7 @@ impl Recipe {
             if let Some(path) = &reward.weights {
                 text(&format!("rewards[{i}].weights"), path, "the path of a file of weights")?;
             }
+            reward.validate_source(&format!("rewards[{i}]"))?;
             if self.rewards[..i].iter().any(|other| other.name == reward.name) {
                 let allowed = "each reward once (a held-out reward must not be trained on)";
                 return Err(range(
@@ -224,7 +212,36 @@ impl Recipe {
             let allowed = format!("at least train.timestep_min = {}", t.timestep_min);
             return Err(range("train.timestep_max", max, allowed));
         }
-        whole("train.max_nonfinite_steps", t.max_nonfinite_steps, 1, 1000)
+        whole("train.max_nonfinite_steps", t.max_nonfinite_steps, 1, 1000)?;
+        self.validate_lora()
+    }
+
+    fn validate_lora(&self) -> Result<(), RecipeError> {
+        let lora = &self.train.lora;
+        if self.train.mode == TrainMode::Full && *lora != LoraSection::default() {
+            let allowed = "\"lora\", since train.lora is given";
+            return Err(range("train.mode", "\"full\"", allowed));
+        }
+        whole("train.lora.rank", lora.rank, 1, 1024)?;
+        if let Some(alpha) = lora.alpha
+            && !(alpha > 0.0 && alpha <= 1e6)
+        {
+            return Err(range("train.lora.alpha", alpha, "a number above 0, at most 1000000"));
+        }
+        for (key, targets) in [
+            ("train.lora.targets", &lora.targets),
+            ("train.lora.text_encoder_targets", &lora.text_encoder_targets),
+        ] {
+            let expected =
+                "endings of module names, such as [\"to_q\", \"to_out.0\"], or [\"all\"]";
+            if targets.is_empty() {
+                return Err(range(key, "empty", expected));
+            }
+            for (i, target) in targets.iter().enumerate() {
+                text(&format!("{key}[{i}]"), target, expected)?;
+            }
+        }
+        Ok(())
     }
 
     fn validate_evaluate(&self) -> Result<(), RecipeError> {

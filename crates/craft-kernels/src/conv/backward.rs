@@ -6,6 +6,7 @@ use super::shape::ConvShape;
 use crate::buffer::{Output, Shared, scratch};
 use crate::parallel;
 use crate::reduce::Sum;
+use crate::simd::bf16::Pairs;
 use crate::simd::level;
 
 /// Gradient of [`conv2d`](super::conv2d) with respect to `x`; `dy` has the shape of the output.
@@ -60,6 +61,7 @@ pub fn conv2d_backward_input(dy: &[f32], w: &[f32], s: &ConvShape) -> Vec<f32> {
                 geometry,
                 taps,
                 bias: None,
+                pairs: Pairs::active(level),
             };
             if whole {
                 // SAFETY: the only phase covers the whole of dx.

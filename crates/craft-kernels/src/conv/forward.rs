@@ -6,6 +6,7 @@ use crate::buffer::{Output, Shared, scratch};
 use crate::gemm::micro::MR;
 use crate::gemm::{Block, Init};
 use crate::parallel;
+use crate::simd::bf16::{Pairs, word};
 use crate::simd::{Level, level};
 
 /// Convolution of `x` with `w` plus a bias a channel; shapes as in [`ConvShape`], `bias [out_channels]`.
@@ -45,6 +46,7 @@ pub fn conv2d(x: &[f32], w: &[f32], bias: Option<&[f32]>, s: &ConvShape) -> Vec<
         geometry,
         taps,
         bias,
+        pairs: Pairs::active(level),
     };
     // SAFETY: the pass writes every position of every output channel of the fresh vector.
     unsafe {
@@ -65,7 +67,8 @@ pub(super) struct Taps<'a> {
     pub column: isize,
 }
 
-/// A correlation of `[batch, inputs, ..]` to `[batch, outputs, ..]`.
+/// A correlation of `[batch, inputs, ..]` to `[batch, outputs, ..]`. With `pairs`, two neighbouring channels are read as
+/// one of words.
 pub(super) struct Pass<'a> {
     pub batch: usize,
     pub inputs: usize,
@@ -73,6 +76,7 @@ pub(super) struct Pass<'a> {
     pub geometry: Geometry,
     pub taps: Taps<'a>,
     pub bias: Option<&'a [f32]>,
+    pub pairs: Option<Pairs>,
 }
 
 /// Sum length of one block of channels, and size of its planes (in values), that keep the caches warm.
@@ -80,12 +84,17 @@ const KC: usize = 288;
 const PLANES: usize = 96 << 10;
 
 impl Pass<'_> {
-    /// Input channels of one block: depends on the shape only.
+    /// Channels as the products count them: of values, or of words.
+    fn channels(&self) -> usize {
+        if self.pairs.is_some() { self.inputs.div_ceil(2) } else { self.inputs }
+    }
+
+    /// Those channels of one block: depends on the shape only.
     fn channel_block(&self) -> usize {
         let g = &self.geometry;
         let by_sum = (KC / (g.kernel[0] * g.kernel[1])).max(1);
         let by_size = if g.direct() { by_sum } else { (PLANES / g.channel_len().max(1)).max(8) };
-        by_sum.min(by_size).min(self.inputs.max(1))
+        by_sum.min(by_size).min(self.channels().max(1))
     }
 
     /// # Safety
@@ -106,7 +115,8 @@ impl Pass<'_> {
         let tiles_each = tiles.div_ceil(splits);
         let splits = tiles.div_ceil(tiles_each);
         let table = g.offsets(block);
-        scratch(tiles * MR * self.inputs * taps, |packed| {
+        let inputs = self.channels();
+        scratch(tiles * MR * inputs * taps, |packed| {
             self.pack(block, packed);
             let packed = &*packed;
             parallel::for_each(self.batch * splits, flops, |task| {
@@ -114,13 +124,38 @@ impl Pass<'_> {
                 let o0 = split * tiles_each * MR;
                 let outputs = (self.outputs - o0).min(tiles_each * MR);
                 let to = y.at((n * self.outputs + o0) * positions);
-                let planes_len = if g.direct() { 0 } else { block * g.channel_len() };
-                scratch(planes_len, |planes| {
+                let (planes_len, words_len) = match (self.pairs, g.direct()) {
+                    (None, true) => (0, 0),
+                    (None, false) => (block * g.channel_len(), 0),
+                    (Some(_), true) => (block * image, 0),
+                    (Some(_), false) => (block * g.channel_len(), image),
+                };
+                scratch(planes_len + words_len, |buffer| {
+                    let (planes, words) = buffer.split_at_mut(planes_len);
                     let mut c0 = 0;
                     loop {
-                        let channels = (self.inputs - c0).min(block);
+                        let channels = (inputs - c0).min(block);
                         let first = (n * self.inputs + c0) * image;
-                        let b = if g.direct() {
+                        let b = if let Some(pairs) = self.pairs {
+                            for c in 0..channels {
+                                let c1 = 2 * (c0 + c);
+                                let from = &x[(n * self.inputs + c1) * image..];
+                                let values = (self.inputs - c1).min(2);
+                                let to = if g.direct() {
+                                    &mut planes[c * image..(c + 1) * image]
+                                } else {
+                                    &mut *words
+                                };
+                                let (from, dst) =
+                                    (from[..values * image].as_ptr(), to.as_mut_ptr());
+                                // SAFETY: one or two channels of `image` values, and as many words.
+                                unsafe { pairs.columns(from, image, values, image, dst, image, 0) };
+                                if !g.direct() {
+                                    g.fill(words, &mut planes[c * g.channel_len()..]);
+                                }
+                            }
+                            planes.as_ptr()
+                        } else if g.direct() {
                             x[first..first + channels * image].as_ptr()
                         } else {
                             for c in 0..channels {
@@ -142,9 +177,9 @@ impl Pass<'_> {
                         };
                         // SAFETY: the offsets end `positions` values before the end of the planes; the packed weight
                         // holds k values for each row of each tile; C is this task's own range of `y`.
-                        unsafe { level.run(m.ready()) };
+                        unsafe { m.ready().compute(level, self.pairs) };
                         c0 += channels;
-                        if c0 >= self.inputs {
+                        if c0 >= inputs {
                             break;
                         }
                     }
@@ -160,23 +195,30 @@ impl Pass<'_> {
         let taps = kh * kw;
         let tiles = self.outputs.div_ceil(MR);
         let to = Shared::new(packed.as_mut_ptr());
-        let blocks = self.inputs.div_ceil(block.max(1));
+        let inputs = self.channels();
+        let blocks = inputs.div_ceil(block.max(1));
         let places: Vec<isize> = (0..kh)
             .flat_map(|i| (0..kw).map(move |j| i as isize * t.row + j as isize * t.column))
             .collect();
         parallel::for_each(blocks * tiles, 8 * packed.len(), |task| {
             let (c0, tile) = (task / tiles * block, task % tiles);
-            let channels = (self.inputs - c0).min(block);
+            let channels = (inputs - c0).min(block);
             let start = tiles * MR * c0 * taps + tile * MR * channels * taps;
             for r in 0..MR {
                 let o = tile * MR + r;
                 let mut at = start + r;
                 for c in c0..c0 + channels {
                     for &place in &places {
-                        let v = if o < self.outputs {
-                            t.w[((t.first + o * t.out + c * t.input) as isize + place) as usize]
-                        } else {
-                            0.0
+                        let value = |c| {
+                            if o < self.outputs && c < self.inputs {
+                                t.w[((t.first + o * t.out + c * t.input) as isize + place) as usize]
+                            } else {
+                                0.0
+                            }
+                        };
+                        let v = match self.pairs {
+                            Some(_) => word(value(2 * c), value(2 * c + 1)),
+                            None => value(c),
                         };
                         // SAFETY: each task writes its own tile of the buffer.
                         unsafe { to.at(at).write(v) };

@@ -2,6 +2,9 @@
 //!
 //! For a block of input channels, `dw[(channel, tap), o] += sum over p of plane[tap offset + p] * dy[p, o]`, image after
 //! image: rows of the product are taps, read straight from the planes, and the vectors run over output channels.
+//!
+//! In bf16, words pair neighbouring positions. A tap must then start at an even one, which it does where the output's
+//! width is even; odd widths stay in `f32`.
 
 use super::planes::Geometry;
 use super::shape::ConvShape;
@@ -10,9 +13,10 @@ use crate::gemm::block::panel_vectors;
 use crate::gemm::pack::Transpose;
 use crate::gemm::{Block, Init};
 use crate::parallel;
+use crate::simd::bf16::Pairs;
 use crate::simd::level;
 
-/// Positions of one product.
+/// Positions (or words of two) of one product.
 const KC: usize = 256;
 /// Positions summed in one chain before the sum is added to the total.
 const CHAIN: usize = 4096;
@@ -45,7 +49,12 @@ pub fn conv2d_backward_weight(x: &[f32], dy: &[f32], s: &ConvShape) -> Vec<f32> 
     let panels = co.div_ceil(width);
     let block = (PLANES / g.channel_len()).clamp(4, 32).min(ci.div_ceil(4));
     let tasks = ci.div_ceil(block);
-    let table = g.offsets(block);
+    let pairs = Pairs::active(level).filter(|_| g.out_width.is_multiple_of(2));
+    // From here on, lengths of the sum are in words.
+    let each = if pairs.is_some() { 2 } else { 1 };
+    let (values, positions) = (positions, positions / each);
+    let (channel_values, channel_len) = (g.channel_len(), g.channel_len() / each);
+    let table: Vec<usize> = g.offsets(block).into_iter().map(|at| at / each).collect();
     let mut dw = Output::new(s.weight_len());
     let to = dw.ptr();
     scratch(s.batch * panels * positions * width, |turned| {
@@ -53,39 +62,55 @@ pub fn conv2d_backward_weight(x: &[f32], dy: &[f32], s: &ConvShape) -> Vec<f32> 
         parallel::for_each(s.batch * panels, 8 * dy.len(), |task| {
             let (n, o) = (task / panels, task % panels * width);
             let rows = (co - o).min(width);
-            // SAFETY: channels o..o + rows of image n are inside dy; each task writes its own panel.
-            unsafe {
-                let from = dy.as_ptr().add((n * co + o) * positions);
-                level.run(Transpose::new(
-                    from,
-                    positions,
-                    rows,
-                    positions,
-                    dyt.at(task * positions * width),
-                    width,
-                    width,
-                ));
-            }
+            scratch(if pairs.is_some() { rows * positions } else { 0 }, |words| {
+                // SAFETY: channels o..o + rows of image n are inside dy; each task writes its own panel.
+                unsafe {
+                    let mut from = dy.as_ptr().add((n * co + o) * values);
+                    if let Some(pairs) = pairs {
+                        pairs.rows(from, values, rows, values, words.as_mut_ptr(), positions);
+                        from = words.as_ptr();
+                    }
+                    let dst = dyt.at(task * positions * width);
+                    level.run(Transpose::new(from, positions, rows, positions, dst, width, width));
+                }
+            });
         });
         parallel::for_each(tasks, s.flops(), |task| {
             let c0 = task * block;
             let channels = (ci - c0).min(block);
             let rows = channels * taps;
-            let planes_len = if g.direct() { 0 } else { channels * g.channel_len() };
+            let in_place = g.direct() && pairs.is_none();
+            let planes_len = if in_place { 0 } else { channels * channel_len };
+            let plane_len = if g.direct() || pairs.is_none() { 0 } else { channel_values };
             let size = rows * co;
-            scratch(planes_len + 2 * size, |buffer| {
-                let (planes, sums) = buffer.split_at_mut(planes_len);
+            scratch(planes_len + plane_len + 2 * size, |buffer| {
+                let (planes, rest) = buffer.split_at_mut(planes_len);
+                let (plane, sums) = rest.split_at_mut(plane_len);
                 let (sum, total) = sums.split_at_mut(size);
                 total.fill(0.0);
                 let mut chained = 0;
                 for n in 0..s.batch {
                     let first = (n * ci + c0) * image;
-                    let a = if g.direct() {
+                    let a = if in_place {
                         x[first..first + channels * image].as_ptr()
                     } else {
                         for c in 0..channels {
                             let from = first + c * image;
-                            g.fill(&x[from..from + image], &mut planes[c * g.channel_len()..]);
+                            let x = &x[from..from + image];
+                            let to = &mut planes[c * channel_len..(c + 1) * channel_len];
+                            let Some(pairs) = pairs else {
+                                g.fill(x, to);
+                                continue;
+                            };
+                            let from = if g.direct() {
+                                x
+                            } else {
+                                g.fill(x, plane);
+                                &*plane
+                            };
+                            let (from, dst) = (from.as_ptr(), to.as_mut_ptr());
+                            // SAFETY: both are as long as the planes of one channel.
+                            unsafe { pairs.rows(from, 0, 1, channel_values, dst, 0) };
                         }
                         planes.as_ptr()
                     };
@@ -99,7 +124,7 @@ pub fn conv2d_backward_weight(x: &[f32], dy: &[f32], s: &ConvShape) -> Vec<f32> 
                         m.init = if chained == 0 { Init::Zero } else { Init::Load };
                         // SAFETY: every tap offset leaves `positions` values of its plane; the panels of image n hold
                         // `positions` rows of `width`; `sum` holds rows * co values.
-                        unsafe { level.run(m.ready()) };
+                        unsafe { m.ready().compute(level, pairs) };
                         chained += ps;
                         if chained >= CHAIN {
                             total.iter_mut().zip(&*sum).for_each(|(t, v)| *t += v);

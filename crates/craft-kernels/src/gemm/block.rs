@@ -1,7 +1,8 @@
 //! A whole block of the result, tile by tile, on one thread.
 
 use super::micro::{MR, NV, Tile, tile};
-use crate::simd::{Kernel, Simd};
+use crate::simd::bf16::Pairs;
+use crate::simd::{Kernel, Level, Simd};
 
 /// What the accumulators start from.
 #[derive(Clone, Copy)]
@@ -82,6 +83,17 @@ impl<const PANEL: bool, const TABLE: bool> Block<PANEL, TABLE> {
     /// A, B (and the tables and bias) are readable and C is writable over the block's whole extent; C overlaps nothing.
     pub(crate) unsafe fn ready(self) -> Run<PANEL, TABLE> {
         Run(self)
+    }
+}
+
+impl<const PANEL: bool, const TABLE: bool> Run<PANEL, TABLE> {
+    /// Computes the block; with `pairs`, A and B hold words of two bf16 and k counts words.
+    #[inline]
+    pub(crate) fn compute(self, level: Level, pairs: Option<Pairs>) {
+        match pairs {
+            Some(pairs) => pairs.run(self),
+            None => level.run(self),
+        }
     }
 }
 

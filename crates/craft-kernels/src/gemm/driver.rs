@@ -6,8 +6,9 @@ use super::pack::{Transpose, copy_rows};
 use crate::buffer::{Shared, scratch};
 use crate::parallel;
 use crate::simd::Level;
+use crate::simd::bf16::Pairs;
 
-/// Range of k accumulated in registers before C is touched again.
+/// Range of k (in words, where they hold pairs) accumulated in registers before C is touched again.
 const KC: usize = 256;
 /// Rows of one task.
 const MC: usize = 96;
@@ -40,11 +41,11 @@ pub(crate) struct Product<'a> {
     pub bias: Option<&'a [f32]>,
 }
 
-/// Computes the product; `c` receives `m * n` values.
+/// Computes the product, with factors rounded to bf16 where there are `pairs`; `c` receives `m * n` values.
 ///
 /// # Safety
 /// `c` is writable for `m * n` values and overlaps no operand.
-pub(crate) unsafe fn product(level: Level, p: &Product<'_>, c: Shared) {
+pub(crate) unsafe fn product(level: Level, pairs: Option<Pairs>, p: &Product<'_>, c: Shared) {
     let Product { m, n, k, a, b, bias } = *p;
     match a {
         Left::Rows(a) | Left::Columns(a) => assert_eq!(a.len(), m * k, "left operand"),
@@ -60,32 +61,46 @@ pub(crate) unsafe fn product(level: Level, p: &Product<'_>, c: Shared) {
     }
     let width = panel_vectors(n, level.lanes()) * level.lanes();
     let panels = n.div_ceil(width);
+    let words = words(k, pairs);
     match b {
-        Right::Rows(b) if m < 4 * MR || panels == 1 => {
+        Right::Rows(b) if pairs.is_none() && (m < 4 * MR || panels == 1) => {
             // SAFETY: the lengths were checked above; B is read in place, row by row.
             unsafe {
                 tasks(
                     level,
+                    pairs,
                     p,
                     c,
                     Source { b: Shared::new(b.as_ptr().cast_mut()), ldb: n, panel: 0 },
                 )
             }
         }
-        _ => scratch(panels * k * width, |packed| {
+        _ => scratch(panels * words * width, |packed| {
             let to = Shared::new(packed.as_mut_ptr());
-            let kb = k.div_ceil(KC);
+            let kb = words.div_ceil(KC);
             parallel::for_each(panels * kb, 8 * n * k, |task| {
                 let (j, k0) = (task / kb * width, task % kb * KC);
-                let (columns, ks) = ((n - j).min(width), (k - k0).min(KC));
-                let dst = to.at(task / kb * k * width + k0 * width);
+                let (columns, ks) = ((n - j).min(width), (words - k0).min(KC));
+                let dst = to.at(task / kb * words * width + k0 * width);
                 // SAFETY: panel and range of k are this task's own; source ranges are inside the checked operand.
                 unsafe {
-                    match b {
-                        Right::Rows(b) => {
+                    match (b, pairs) {
+                        (Right::Rows(b), Some(pairs)) => {
+                            let from = b.as_ptr().add(2 * k0 * n + j);
+                            let values = (k - 2 * k0).min(2 * ks);
+                            pairs.columns(from, n, values, columns, dst, width, width);
+                        }
+                        (Right::Columns(b), Some(pairs)) => scratch(columns * ks, |rows| {
+                            let from = b.as_ptr().add(j * k + 2 * k0);
+                            let values = (k - 2 * k0).min(2 * ks);
+                            let rows = rows.as_mut_ptr();
+                            pairs.rows(from, k, columns, values, rows, ks);
+                            level.run(Transpose::new(rows, ks, columns, ks, dst, width, width));
+                        }),
+                        (Right::Rows(b), None) => {
                             copy_rows(b.as_ptr().add(k0 * n + j), n, ks, columns, dst, width, width)
                         }
-                        Right::Columns(b) => {
+                        (Right::Columns(b), None) => {
                             level.run(Transpose::new(
                                 b.as_ptr().add(j * k + k0),
                                 k,
@@ -99,10 +114,16 @@ pub(crate) unsafe fn product(level: Level, p: &Product<'_>, c: Shared) {
                     }
                 }
             });
-            // SAFETY: the packed panels cover k rows of `width` columns each, zero-padded.
-            unsafe { tasks(level, p, c, Source { b: to, ldb: width, panel: k * width }) }
+            let source = Source { b: to, ldb: width, panel: words * width };
+            // SAFETY: the packed panels cover all of k with `width` columns each, zero-padded.
+            unsafe { tasks(level, pairs, p, c, source) }
         }),
     }
+}
+
+/// Length of the sum in the elements that the microkernel reads.
+fn words(k: usize, pairs: Option<Pairs>) -> usize {
+    if pairs.is_some() { k.div_ceil(2) } else { k }
 }
 
 /// The right operand as the tasks read it.
@@ -115,25 +136,54 @@ struct Source {
 
 /// # Safety
 /// As [`product`], and `source` describes all of B.
-unsafe fn tasks(level: Level, p: &Product<'_>, c: Shared, source: Source) {
+unsafe fn tasks(level: Level, pairs: Option<Pairs>, p: &Product<'_>, c: Shared, source: Source) {
     let Product { m, n, k, a, bias, .. } = *p;
     let width = panel_vectors(n, level.lanes()) * level.lanes();
     let panels = n.div_ceil(width);
+    let words = words(k, pairs);
     let row_tasks = m.div_ceil(MC);
     let groups = if row_tasks >= 8 { 1 } else { panels.min(8usize.div_ceil(row_tasks)) };
     let group = panels.div_ceil(groups);
     let groups = panels.div_ceil(group);
     // The columns of A are copied row-adjacent once for several panels.
-    let pack_left = matches!(a, Left::Columns(_)) && group > 2;
+    let pack_left = pairs.is_none() && matches!(a, Left::Columns(_)) && group > 2;
     parallel::for_each(row_tasks * groups, 2 * m * n * k, |task| {
         let (i0, g0) = (task / groups * MC, task % groups * group);
         let rows = (m - i0).min(MC);
         let (j0, j1) = (g0 * width, ((g0 + group) * width).min(n));
         let tiles = rows.div_ceil(MR);
-        scratch(if pack_left { tiles * MR * KC } else { 0 }, |packed| {
+        let room = match pairs {
+            Some(_) => rows * KC,
+            None if pack_left => tiles * MR * KC,
+            None => 0,
+        };
+        scratch(room, |packed| {
             let mut k0 = 0;
             loop {
-                let ks = (k - k0).min(KC);
+                let ks = (words - k0).min(KC);
+                if let Some(pairs) = pairs {
+                    let (values, dst) = ((k - 2 * k0).min(2 * ks), packed.as_mut_ptr());
+                    // SAFETY: the rows of this task and `values` values of k are inside A; the buffer has room for
+                    // rows * ks words.
+                    unsafe {
+                        match a {
+                            Left::Rows(a) => {
+                                pairs.rows(
+                                    a.as_ptr().add(i0 * k + 2 * k0),
+                                    k,
+                                    rows,
+                                    values,
+                                    dst,
+                                    ks,
+                                );
+                            }
+                            Left::Columns(a) => {
+                                let from = a.as_ptr().add(2 * k0 * m + i0);
+                                pairs.columns(from, m, values, rows, dst, rows, 0);
+                            }
+                        }
+                    }
+                }
                 if let (true, Left::Columns(a)) = (pack_left, a) {
                     for t in 0..tiles {
                         let r = (rows - t * MR).min(MR);
@@ -168,27 +218,32 @@ unsafe fn tasks(level: Level, p: &Product<'_>, c: Shared, source: Source) {
                         match a {
                             Left::Rows(a) => {
                                 let mut g = Block::<false, false>::new(rows, columns, ks);
-                                (g.a, g.a_step) = (a.as_ptr().add(i0 * k + k0), k);
+                                (g.a, g.a_step) = match pairs {
+                                    Some(_) => (packed.as_ptr(), ks),
+                                    None => (a.as_ptr().add(i0 * k + k0), k),
+                                };
                                 (g.b, g.ldb, g.b_padded, g.c, g.ldc, g.init) =
                                     (b, source.ldb, source.panel > 0, to, n, init);
-                                level.run(g.ready());
+                                g.ready().compute(level, pairs);
                             }
                             Left::Columns(a) => {
                                 let mut g = Block::<true, false>::new(rows, columns, ks);
-                                (g.a, g.a_step, g.a_tile) = if pack_left {
+                                (g.a, g.a_step, g.a_tile) = if pairs.is_some() {
+                                    (packed.as_ptr(), rows, MR)
+                                } else if pack_left {
                                     (packed.as_ptr(), MR, MR * ks)
                                 } else {
                                     (a.as_ptr().add(k0 * m + i0), m, MR)
                                 };
                                 (g.b, g.ldb, g.b_padded, g.c, g.ldc, g.init) =
                                     (b, source.ldb, source.panel > 0, to, n, init);
-                                level.run(g.ready());
+                                g.ready().compute(level, pairs);
                             }
                         }
                     }
                 }
                 k0 += ks;
-                if k0 >= k {
+                if k0 >= words {
                     break;
                 }
             }

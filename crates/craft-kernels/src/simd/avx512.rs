@@ -1,16 +1,22 @@
-//! AVX-512F: sixteen lanes.
+//! AVX-512F: sixteen lanes; with AVX-512 BF16, multiply-adds of pairs.
 
 use super::{Kernel, Simd};
 use std::arch::x86_64::*;
 
-/// Proof that the CPU has AVX-512F.
+/// Proof that the CPU has AVX-512F, and AVX-512 BF16 where `PAIRS`: then [`Simd::fma`] takes words of two bf16.
 #[derive(Clone, Copy)]
-pub(crate) struct Avx512(());
+pub(crate) struct Avx512<const PAIRS: bool>(());
 
 /// Runs a kernel compiled with AVX-512F.
 #[target_feature(enable = "avx512f,avx2,fma")]
 pub(super) fn run<K: Kernel>(kernel: K) -> K::Output {
-    kernel.run(Avx512(()))
+    kernel.run(Avx512::<false>(()))
+}
+
+/// Runs a kernel whose multiply-adds take words of two bf16.
+#[target_feature(enable = "avx512f,avx512bf16,avx2,fma")]
+pub(super) fn run_pairs<K: Kernel>(kernel: K) -> K::Output {
+    kernel.run(Avx512::<true>(()))
 }
 
 macro_rules! ops {
@@ -29,7 +35,7 @@ fn mask(n: usize) -> __mmask16 {
     ((1u32 << n) - 1) as __mmask16
 }
 
-impl Simd for Avx512 {
+impl<const PAIRS: bool> Simd for Avx512<PAIRS> {
     type V = __m512;
     const LANES: usize = 16;
     const TILE_ROWS: usize = 8;
@@ -64,12 +70,27 @@ impl Simd for Avx512 {
         sub(a, b) = _mm512_sub_ps(a, b);
         mul(a, b) = _mm512_mul_ps(a, b);
         div(a, b) = _mm512_div_ps(a, b);
-        fma(a, b, c) = _mm512_fmadd_ps(a, b, c);
         sqrt(a) = _mm512_sqrt_ps(a);
         min(a, b) = _mm512_min_ps(a, b);
         max(a, b) = _mm512_max_ps(a, b);
         select_lt(a, b, x, y) = _mm512_mask_blend_ps(_mm512_cmp_ps_mask::<_CMP_LT_OQ>(a, b), y, x);
         scale_pow2(x, n) = _mm512_scalef_ps(x, n);
+    }
+    #[inline(always)]
+    fn fma(self, a: __m512, b: __m512, c: __m512) -> __m512 {
+        // SAFETY: the token proves that the CPU has AVX-512F, and AVX-512 BF16 where `PAIRS`. Vectors of f32 and of
+        // bf16 are both 64 plain bytes.
+        unsafe {
+            if PAIRS {
+                _mm512_dpbf16_ps(
+                    c,
+                    std::mem::transmute::<__m512, __m512bh>(a),
+                    std::mem::transmute::<__m512, __m512bh>(b),
+                )
+            } else {
+                _mm512_fmadd_ps(a, b, c)
+            }
+        }
     }
     #[inline(always)]
     fn reduce_add(self, a: __m512) -> f32 {

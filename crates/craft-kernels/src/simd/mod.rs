@@ -8,6 +8,7 @@
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+pub(crate) mod bf16;
 pub(crate) mod map;
 pub(crate) mod math;
 mod portable;
@@ -124,7 +125,8 @@ impl Level {
     }
 }
 
-/// Vectors of `f32`. `fma(a, b, c)` is `a * b + c`, rounded once where the hardware has the instruction.
+/// Vectors of `f32`. `fma(a, b, c)` is `a * b + c`, rounded once where the hardware has the instruction; run by
+/// [`bf16::Pairs`], a and b are words of two bf16 and it adds both products.
 pub(crate) trait Simd: Copy {
     /// One vector.
     type V: Copy;

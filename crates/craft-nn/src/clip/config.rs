@@ -127,7 +127,7 @@ impl ClipTextConfig {
         Ok(config)
     }
 
-    fn check(&self) -> Result<(), ConfigError> {
+    pub(super) fn check(&self) -> Result<(), ConfigError> {
         const NAME: &str = "CLIPTextModel";
         check_tower(NAME, self.hidden_size, self.num_attention_heads, self.hidden_act)?;
         positive(
@@ -199,7 +199,7 @@ impl ClipVisionConfig {
         Ok(config)
     }
 
-    fn check(&self) -> Result<(), ConfigError> {
+    pub(super) fn check(&self) -> Result<(), ConfigError> {
         const NAME: &str = "CLIPVisionModel";
         check_tower(NAME, self.hidden_size, self.num_attention_heads, self.hidden_act)?;
         positive(

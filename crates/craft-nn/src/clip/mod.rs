@@ -7,6 +7,7 @@
 mod config;
 mod dual;
 mod encoder;
+pub(crate) mod infer;
 mod text;
 mod vision;
 

@@ -173,4 +173,9 @@ impl ClipTextModel {
             pooled: states.pooled,
         }
     }
+
+    /// States `[B, L, width]` to embeddings of every token, where the encoder has a projection.
+    pub fn project(&self, states: Tensor<3>) -> Option<Tensor<3>> {
+        self.text_projection.as_ref().map(|projection| projection.forward(states))
+    }
 }

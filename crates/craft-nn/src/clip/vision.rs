@@ -141,4 +141,9 @@ impl ClipVisionModel {
             pooled,
         }
     }
+
+    /// States `[B, L, width]` to embeddings of every token, where the encoder has a projection.
+    pub fn project(&self, states: Tensor<3>) -> Option<Tensor<3>> {
+        self.visual_projection.as_ref().map(|projection| projection.forward(states))
+    }
 }

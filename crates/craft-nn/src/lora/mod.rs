@@ -5,10 +5,12 @@
 //! underscores (`lora_unet_…_to_q.lora_down.weight`, kohya). Underscored names cannot be split back
 //! unambiguously, so both are looked up in a table that is made from the network's own names.
 
+mod attach;
 mod extract;
 mod file;
 mod merge;
 mod names;
+mod targets;
 
 use std::collections::BTreeMap;
 
@@ -16,8 +18,10 @@ use thiserror::Error;
 
 use crate::weights::HostTensor;
 
+pub use attach::{LowRank, attach, detach_merged, is_factor, pairs};
 pub use merge::merge;
 pub use names::{Component, kohya_module};
+pub use targets::{TargetError, Targets};
 
 /// One adapted parameter.
 #[derive(Clone, Debug, PartialEq)]

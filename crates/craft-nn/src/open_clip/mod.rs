@@ -53,9 +53,13 @@ pub(crate) const TEXT_NAMES: [(&str, &str); 5] = [
 ];
 
 /// The same for neither.
-const OTHER_NAMES: [(&str, &str); 2] = [
+const OTHER_NAMES: [(&str, &str); 5] = [
     ("logit_scale", "logit_scale"),
     ("attn_mask", ""), // A buffer of early versions; holds no weights.
+    // Sizes that OpenAI's files carry as numbers.
+    ("input_resolution", ""),
+    ("context_length", ""),
+    ("vocab_size", ""),
 ];
 
 fn names() -> impl Iterator<Item = &'static (&'static str, &'static str)> {
@@ -114,7 +118,7 @@ fn transpose(name: &str, tensor: &HostTensor) -> Result<HostTensor, OpenClipErro
 /// # Errors
 /// When a name or shape is not of such a model.
 pub fn to_transformers(tensors: TensorMap) -> Result<TensorMap, OpenClipError> {
-    let tensors = unwrap_prefix(tensors);
+    let tensors = unwrap_prefix(tensors, &["model.", "module."]);
     let mut out = TensorMap::new();
     'tensors: for (name, tensor) in tensors {
         if let Some((_, new)) = names().find(|(old, _)| *old == name) {
@@ -211,14 +215,16 @@ fn stack(pieces: &[&HostTensor]) -> HostTensor {
     HostTensor { shape, data: pieces.iter().flat_map(|p| p.data.iter().copied()).collect() }
 }
 
-fn unwrap_prefix(tensors: TensorMap) -> TensorMap {
-    for prefix in ["model.", "module."] {
-        if !tensors.is_empty() && tensors.keys().all(|name| name.starts_with(prefix)) {
-            return tensors
-                .into_iter()
-                .map(|(name, tensor)| (name[prefix.len()..].to_owned(), tensor))
-                .collect();
-        }
+/// Drops the prefixes that wrappers put before all names of a file.
+pub fn unwrap_prefix(mut tensors: TensorMap, prefixes: &[&str]) -> TensorMap {
+    while let Some(prefix) = prefixes
+        .iter()
+        .find(|p| !tensors.is_empty() && tensors.keys().all(|name| name.starts_with(**p)))
+    {
+        tensors = tensors
+            .into_iter()
+            .map(|(name, tensor)| (name[prefix.len()..].to_owned(), tensor))
+            .collect();
     }
     tensors
 }

@@ -5,6 +5,7 @@
 //! no glue of its own. The operations are reached on the `flex` backend only; [`super`] falls back to
 //! Burn's own operations elsewhere.
 
+use std::borrow::Cow;
 use std::fmt::Debug;
 use std::sync::Arc;
 
@@ -15,7 +16,7 @@ use burn::backend::autodiff::grads::Gradients;
 use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
 use burn::backend::tensor::FloatTensor;
 use burn::backend::{Autodiff, Backend, Dispatch, Flex, backend_extension};
-use burn::tensor::{Tensor, TensorData};
+use burn::tensor::{DType, Tensor, TensorData, bf16};
 
 use super::profile::{Phase, timed};
 
@@ -87,10 +88,16 @@ pub(crate) trait CpuOps: Backend {
 
 type Host = FloatTensor<Flex>;
 
-fn slice(t: &Host) -> &[f32] {
-    match t.layout().contiguous_offsets() {
-        Some((start, end)) => &t.storage::<f32>()[start..end],
-        None => unreachable!("tensors are made contiguous before they are read"),
+/// The values of a contiguous tensor; bf16 weights become f32 here, for one use.
+fn slice(t: &Host) -> Cow<'_, [f32]> {
+    let Some((start, end)) = t.layout().contiguous_offsets() else {
+        unreachable!("tensors are made contiguous before they are read");
+    };
+    match t.dtype() {
+        DType::BF16 => Cow::Owned(craft_kernels::widen(&t.storage::<bf16>()[start..end], |x| {
+            f32::from_bits(u32::from(x.to_bits()) << 16)
+        })),
+        _ => Cow::Borrowed(&t.storage::<f32>()[start..end]),
     }
 }
 
@@ -100,7 +107,8 @@ fn host(data: Vec<f32>, shape: Vec<usize>) -> Host {
 
 fn run(op: &OpRef, inputs: &[Host]) -> (Host, Vec<Vec<f32>>) {
     let inputs: Vec<Host> = inputs.iter().map(Host::to_contiguous).collect();
-    let slices: Vec<&[f32]> = inputs.iter().map(slice).collect();
+    let values: Vec<Cow<'_, [f32]>> = inputs.iter().map(slice).collect();
+    let slices: Vec<&[f32]> = values.iter().map(AsRef::as_ref).collect();
     let forward = timed(op.phase(), op.flops()[0], || op.forward(&slices));
     (host(forward.output, forward.shape), forward.saved)
 }
@@ -152,14 +160,17 @@ impl<const N: usize> Backward<Flex, N> for CpuBackward {
                 node.map(|id| checkpointer.retrieve_node_output::<Host>(id).to_contiguous())
             })
             .collect();
-        let slices: Vec<&[f32]> =
-            inputs.iter().map(|t| t.as_ref().map_or(&[][..], slice)).collect();
+        let values: Vec<Cow<'_, [f32]>> =
+            inputs.iter().map(|t| t.as_ref().map_or(Cow::Borrowed(&[][..]), slice)).collect();
+        let slices: Vec<&[f32]> = values.iter().map(AsRef::as_ref).collect();
         let wants: Vec<bool> = ops.parents.iter().map(Option::is_some).collect();
+        let output = state.output.as_ref().map_or(Cow::Borrowed(&[][..]), slice);
+        let grad = slice(&grad);
         let saved = Saved {
             inputs: &slices,
-            output: state.output.as_ref().map_or(&[][..], slice),
+            output: &output,
             saved: &state.saved,
-            grad: slice(&grad),
+            grad: &grad,
             wants: &wants,
         };
         let op = &state.op;

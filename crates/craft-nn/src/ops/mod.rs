@@ -17,6 +17,8 @@ pub mod reference;
 
 use extension::{apply1, apply2, apply3};
 
+pub use craft_kernels::{Precision, bf16_supported, precision, set_precision};
+
 /// Elementwise activations that the supported networks use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]

@@ -66,7 +66,7 @@ pub fn stop() -> Profile {
     })
 }
 
-/// f32 multiply-adds in registers on every thread at once, GFLOP/s: the most of a few tries.
+/// Multiply-adds, in the [`precision`](super::precision) chosen, in registers on every thread at once, GFLOP/s: the most of a few tries.
 pub fn peak_gflops() -> f64 {
     let one = || black_box(multiply_add_probe(black_box(400_000), black_box(0.1))).0;
     let once = || {

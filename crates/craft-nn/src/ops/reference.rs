@@ -2,9 +2,14 @@
 
 use burn::tensor::module;
 use burn::tensor::ops::{ConvOptions, InterpolateMode, InterpolateOptions};
-use burn::tensor::{Bool, Tensor, activation as act};
+use burn::tensor::{Bool, DType, Tensor, activation as act};
 
 use super::Act;
+
+/// A weight that is kept in bf16, for computing with f32.
+fn f32_weight<const D: usize>(weight: Tensor<D>) -> Tensor<D> {
+    if weight.dtype() == DType::BF16 { weight.cast(DType::F32) } else { weight }
+}
 
 /// See [`super::conv2d`].
 pub fn conv2d(
@@ -14,6 +19,7 @@ pub fn conv2d(
     stride: usize,
     padding: [usize; 4],
 ) -> Tensor<4> {
+    let weight = f32_weight(weight);
     let [top, bottom, left, right] = padding;
     let (x, padding) = if top == bottom && left == right {
         (x, [top, left])
@@ -34,7 +40,7 @@ pub fn linear<const D: usize>(
     let m: usize = dims[..D - 1].iter().product();
     let mut shape = dims;
     shape[D - 1] = n;
-    let y = x.reshape([m, k]).matmul(weight.transpose());
+    let y = x.reshape([m, k]).matmul(f32_weight(weight).transpose());
     let y = match bias {
         Some(bias) => y + bias.unsqueeze::<2>(),
         None => y,

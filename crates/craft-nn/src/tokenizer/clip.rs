@@ -1,5 +1,6 @@
 //! Text to ids.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use serde::Deserialize;
@@ -16,8 +17,13 @@ use tokenizers::pre_tokenizers::sequence::Sequence as PreTokenizers;
 use tokenizers::pre_tokenizers::split::{Split, SplitPattern};
 use tokenizers::{AddedToken, SplitDelimiterBehavior, Tokenizer};
 
+use super::clean::clean;
+use super::train::{BEGIN, END, WORD_END, byte_symbols};
+
 /// How CLIP cuts text into words.
 pub(super) const WORDS: &str = r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+";
+/// Merges of CLIP's vocabulary of 49,408 tokens; the list it was published with goes on.
+const CLIP_MERGES: usize = 49408 - 512 - 2;
 /// CLIP's longest text.
 const DEFAULT_LENGTH: usize = 77;
 /// transformers writes an absurd number where there is no limit.
@@ -76,6 +82,7 @@ pub struct ClipTokenizer {
     eos: u32,
     pad: u32,
     length: usize,
+    cleaning: bool,
 }
 
 impl ClipTokenizer {
@@ -125,6 +132,33 @@ impl ClipTokenizer {
         Self::new(vocab, merges, tokenizer_config, special_tokens_map)
     }
 
+    /// A tokenizer from its merges alone, as open_clip has them (`bpe_simple_vocab_16e6.txt`; a
+    /// `merges.txt` is the same): ids follow from their order. Of more than CLIP's 48,894 merges the
+    /// rest is left out.
+    ///
+    /// # Errors
+    /// When the text is malformed.
+    pub fn from_merges(
+        merges_txt: &str,
+        tokenizer_config: Option<&str>,
+        special_tokens_map: Option<&str>,
+    ) -> Result<Self, TokenizerError> {
+        let mut merges = parse_merges(merges_txt)?;
+        merges.truncate(CLIP_MERGES);
+        let symbols = byte_symbols().into_iter().map(|(_, symbol)| symbol.to_string());
+        let symbols: Vec<String> = symbols.collect();
+        let ends = symbols.iter().map(|symbol| format!("{symbol}{WORD_END}"));
+        let merged = merges.iter().map(|(a, b)| format!("{a}{b}"));
+        let special = [BEGIN, END].map(str::to_owned);
+        let mut vocab = BTreeMap::new();
+        for (id, token) in
+            symbols.iter().cloned().chain(ends).chain(merged).chain(special).enumerate()
+        {
+            vocab.entry(token).or_insert(id as u32);
+        }
+        Self::new(vocab, merges, tokenizer_config, special_tokens_map)
+    }
+
     fn new(
         vocab: BTreeMap<String, u32>,
         merges: Merges,
@@ -150,9 +184,9 @@ impl ClipTokenizer {
             };
             chosen.unwrap_or_else(|| default.to_owned())
         };
-        let bos = special("bos_token", "<|startoftext|>");
-        let eos = special("eos_token", "<|endoftext|>");
-        let unk = special("unk_token", "<|endoftext|>");
+        let bos = special("bos_token", BEGIN);
+        let eos = special("eos_token", END);
+        let unk = special("unk_token", END);
         let pad = special("pad_token", &eos);
         let id = |role: &'static str, token: &str| match vocab.get(token) {
             Some(id) => Ok(*id),
@@ -167,8 +201,8 @@ impl ClipTokenizer {
         };
         let inner = build(vocab, merges, &unk, [&bos, &eos])
             .map_err(|error| TokenizerError::Library(error.to_string()))?;
-        Self { inner, bos: bos_id, eos: eos_id, pad: pad_id, length: DEFAULT_LENGTH }
-            .with_length(length)
+        let (bos, eos, pad) = (bos_id, eos_id, pad_id);
+        Self { inner, bos, eos, pad, length: DEFAULT_LENGTH, cleaning: false }.with_length(length)
     }
 
     /// The same tokenizer with another length.
@@ -190,6 +224,15 @@ impl ClipTokenizer {
         self
     }
 
+    /// The same tokenizer as open_clip and OpenAI's CLIP have it: texts are cleaned by [`clean`],
+    /// padding is 0, and the names of the special tokens are words like others.
+    #[must_use]
+    pub fn with_open_clip_rules(mut self) -> Self {
+        self.inner.set_encode_special_tokens(true);
+        self.cleaning = true;
+        self.with_pad(0)
+    }
+
     /// How many ids a text has.
     pub fn length(&self) -> usize {
         self.length
@@ -207,6 +250,7 @@ impl ClipTokenizer {
 
     /// The ids of a text.
     pub fn encode(&self, text: &str) -> Encoded {
+        let text = if self.cleaning { Cow::from(clean(text)) } else { Cow::from(text) };
         // Nothing here can fail: the pattern is valid, and every byte has an id or is unknown.
         let tokens = match self.inner.encode_fast(text, false) {
             Ok(encoding) => encoding.get_ids().to_vec(),
@@ -325,7 +369,7 @@ fn parse_vocab(json: &str) -> Result<BTreeMap<String, u32>, TokenizerError> {
 fn parse_merges(text: &str) -> Result<Merges, TokenizerError> {
     let mut merges = Merges::new();
     for (index, line) in text.lines().enumerate() {
-        if line.is_empty() || (index == 0 && line.starts_with("#version")) {
+        if line.is_empty() || (index == 0 && line.contains("#version")) {
             continue;
         }
         match line.split_once(' ') {

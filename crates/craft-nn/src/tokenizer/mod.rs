@@ -1,8 +1,13 @@
-//! The tokenizer of CLIP: byte-level BPE with an end-of-word mark
-//! (`transformers/models/clip/tokenization_clip.py`).
+//! Text to ids: CLIP's byte-level BPE with an end-of-word mark
+//! (`transformers/models/clip/tokenization_clip.py`, `open_clip/tokenizer.py`) and BERT's WordPiece.
 
+mod bert;
+mod clean;
 mod clip;
+mod entities;
 mod train;
 
+pub use bert::BertTokenizer;
+pub use clean::clean;
 pub use clip::{ClipTokenizer, Encoded, TokenizerError};
 pub use train::{TokenizerFiles, train};

@@ -13,9 +13,9 @@ use tokenizers::{
 
 use super::clip::{TokenizerError, WORDS};
 
-const BEGIN: &str = "<|startoftext|>";
-const END: &str = "<|endoftext|>";
-const WORD_END: &str = "</w>";
+pub(super) const BEGIN: &str = "<|startoftext|>";
+pub(super) const END: &str = "<|endoftext|>";
+pub(super) const WORD_END: &str = "</w>";
 
 /// Texts of the files of a tokenizer that transformers' `CLIPTokenizer` loads.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -94,7 +94,7 @@ pub fn train<'a>(
 
 /// GPT-2's printable stand-ins of the bytes, in the order in which vocabularies list them: printable
 /// bytes stand for themselves, the others for characters from 256 on.
-fn byte_symbols() -> Vec<(u8, char)> {
+pub(super) fn byte_symbols() -> Vec<(u8, char)> {
     let printable = |b: u8| matches!(b, b'!'..=b'~' | 0xA1..=0xAC | 0xAE..=0xFF);
     let mut symbols: Vec<(u8, char)> =
         (0..=255).filter(|b| printable(*b)).map(|b| (b, char::from(b))).collect();

@@ -4,13 +4,14 @@ use std::collections::BTreeMap;
 
 use craft_core::select::{group_advantages, random_control, select};
 use craft_core::stats::mean_std;
-use craft_core::{Candidate, CandidateId, Key, Prompt, PromptId, Recipe, ScoreRow};
+use craft_core::{Candidate, CandidateId, Key, Prompt, PromptId, Recipe, ScoreRow, Split};
 use craft_diffusion::lair::centred_weights;
 use craft_diffusion::nft::optimality;
 use craft_store::jsonl;
 
 use super::ablations::Part;
 use super::methods::{Data, Loss};
+use super::online::Term;
 use crate::error::{PipelineError, Result};
 use crate::model::{Model, read_tensors};
 use crate::stages::Run;
@@ -154,6 +155,33 @@ pub(super) fn of_candidates(
     Ok(TrainingSet::new(samples, units, model))
 }
 
+/// The training prompts, for methods that draw as they go.
+pub(super) fn of_prompts(run: &Run<'_>, model: &Model) -> Result<TrainingSet> {
+    let prompts: Vec<Prompt> = jsonl::read(&run.path("prompts/prompts.jsonl"))?;
+    let train = prompts.into_iter().filter(|p| p.split == Split::Train);
+    let samples: Vec<Sample> = train
+        .map(|p| Sample {
+            id: p.id.to_string(),
+            latents: Vec::new(),
+            original: p.text.clone(),
+            expanded: p.text,
+        })
+        .collect();
+    let units = (0..samples.len()).map(|i| Unit { samples: vec![i], values: vec![1.0] }).collect();
+    Ok(TrainingSet::new(samples, units, model))
+}
+
+/// Mean, deviation and weight of each training reward over the candidates.
+pub(super) fn terms(run: &Run<'_>, recipe: &Recipe) -> Result<Vec<Term>> {
+    let rows: Vec<ScoreRow> = jsonl::read(&run.path("rewards/rewards.jsonl"))?;
+    let term = |reward: craft_core::select::RewardUse| {
+        let scores: Vec<f64> = rows.iter().filter_map(|row| row.score(&reward.name)).collect();
+        let (mean, std) = mean_std(&scores);
+        Term { name: reward.name.to_string(), mean, std, weight: reward.weight }
+    };
+    Ok(recipe.select_options().rewards.into_iter().map(term).collect())
+}
+
 /// Weighted sums of z-scores over all rows that have every reward.
 fn totals(rows: &[ScoreRow], recipe: &Recipe) -> BTreeMap<CandidateId, f64> {
     let rewards = recipe.select_options().rewards;
@@ -252,7 +280,7 @@ impl Pool {
                 };
                 single(self.groups(true).into_iter().flat_map(advantages).collect())
             }
-            Data::AnnotatedPairs | Data::AnnotatedLabels => Vec::new(),
+            Data::AnnotatedPairs | Data::AnnotatedLabels | Data::Prompts => Vec::new(),
         })
     }
 }

@@ -7,6 +7,7 @@ use burn::tensor::{Device, Tensor, TensorData};
 use craft_core::recipe::{Conditioning, LrSchedule};
 use craft_core::{Key, Recipe};
 use craft_diffusion::awm::{AwmConfig, awm};
+use craft_diffusion::ddpo::StochasticStep;
 use craft_diffusion::dpo::dpo;
 use craft_diffusion::guard::NanGuard;
 use craft_diffusion::kto::kto;
@@ -21,6 +22,7 @@ use craft_nn::weights::{self, TensorMap};
 
 use super::data::TrainingSet;
 use super::methods::Loss;
+use super::online::{self, Online, Rollout};
 use super::state::{self, Position};
 use crate::error::Result;
 use crate::model::{Model, load_unet};
@@ -41,6 +43,8 @@ pub(super) struct Fit<'a> {
     pub(super) loss: Loss,
     pub(super) learning_rate: f64,
     pub(super) steps: usize,
+    /// For methods that draw as they go.
+    pub(super) online: Option<Online<'a>>,
     /// Where the state is kept while it trains.
     pub(super) state: &'a Path,
 }
@@ -53,6 +57,8 @@ pub(super) struct Cost {
     pub(super) cpu_seconds: f64,
     pub(super) skipped: usize,
     pub(super) sample_passes: usize,
+    /// Pictures that it drew itself.
+    pub(super) images: usize,
 }
 
 /// One micro-batch.
@@ -66,6 +72,13 @@ struct Batch<'a> {
 }
 
 impl Fit<'_> {
+    /// Samples that a step sends through the network.
+    fn passes_a_step(&self) -> usize {
+        // With guidance, and that is how it draws, DDPO asks twice for each.
+        let guided = self.online.is_some() && self.recipe.generate.guidance_scale > 1.0;
+        self.units_a_step() * self.set.unit_length() * if guided { 2 } else { 1 }
+    }
+
     fn units_a_step(&self) -> usize {
         (self.recipe.train.batch / self.set.unit_length()).max(1)
     }
@@ -99,16 +112,29 @@ impl Fit<'_> {
         let mut cost = Cost {
             seconds: position.seconds,
             cpu_seconds: position.cpu_seconds,
+            images: position.images,
             ..Cost::default()
         };
-        let a_step = self.units_a_step() * self.set.unit_length();
+        let a_step = self.passes_a_step();
+        // An iteration of a method that draws as it goes; others have none.
+        let sampler = if self.online.is_some() { online::iteration(self)? } else { Vec::new() };
+        let mut rollout: Option<Rollout> = None;
         for step in position.step..self.steps {
+            let begins = sampler.is_empty() || step.is_multiple_of(sampler.len());
             if let Err(stop) = self.run.context.check() {
-                self.save(step, &cost, &guard, &unet, &adam)?;
+                // Within an iteration there are pictures that the state does not have.
+                if begins {
+                    self.save(step, &cost, &guard, &unet, &adam)?;
+                }
                 return Err(stop);
             }
             let (start, worked) = (Instant::now(), cpu_seconds());
-            self.update(step, &device, &mut unet, &mut adam, &mut guard)?;
+            if let Some(online) = self.online.as_ref().filter(|_| begins || rollout.is_none()) {
+                rollout = Some(online.draw(self, &sampler, step / sampler.len(), &unet)?);
+                cost.images += rollout.as_ref().map_or(0, Rollout::len);
+            }
+            let drawn = rollout.as_ref().map(|r| (r, sampler.as_slice()));
+            self.update(step, &device, drawn, &mut unet, &mut adam, &mut guard)?;
             cost.seconds += start.elapsed().as_secs_f64();
             cost.cpu_seconds += cpu_seconds() - worked;
             cost.skipped = guard.skipped;
@@ -139,6 +165,7 @@ impl Fit<'_> {
             seconds: cost.seconds,
             cpu_seconds: cost.cpu_seconds,
             skipped: guard.skipped,
+            images: cost.images,
             ..Position::default()
         };
         state::save(self.state, position, unet, adam)
@@ -148,23 +175,38 @@ impl Fit<'_> {
         &self,
         step: usize,
         device: &Device,
+        drawn: Option<(&Rollout, &[StochasticStep])>,
         unet: &mut UNet2DConditionModel,
         adam: &mut AdamW,
         guard: &mut NanGuard,
     ) -> Result<()> {
         let section = &self.recipe.train;
-        // All methods see the same draws of timesteps and noise.
-        let key = Key::new(self.run.recipe.seed).stage("train");
-        let units = self.units_a_step();
-        let picks = train::draws(&key, step, units, self.set.units.len());
-        let micro = (self.recipe.micro_batch() / self.set.unit_length()).max(1);
         let mut grads = GradMap::new();
         let mut loss = 0.0;
-        for from in (0..units).step_by(micro) {
-            let batch = self.batch(step, &picks, from..(from + micro).min(units));
-            let value = self.loss(&batch, units, unet, device)?;
+        let mut add = |value: Tensor<1>, unet: &UNet2DConditionModel| {
+            loss += f64::from(weights::to_vec(value.clone())[0]);
             optimizer::collect(unet, value.backward(), &mut grads);
-            loss += f64::from(weights::to_vec(value)[0]);
+        };
+        let mut picks = Vec::new();
+        if let (Some((rollout, sampler)), Loss::Ddpo(clip)) = (drawn, self.loss) {
+            let phase = step % sampler.len();
+            let n = rollout.len();
+            let micro = (self.recipe.micro_batch() / 2).max(1);
+            for from in (0..n).step_by(micro) {
+                let range = from..(from + micro).min(n);
+                let network = (&*unet, device);
+                add(rollout.loss(self, sampler, phase, range, network, clip)?, unet);
+            }
+        } else {
+            // All methods see the same draws of timesteps and noise.
+            let key = Key::new(self.run.recipe.seed).stage("train");
+            let units = self.units_a_step();
+            picks = train::draws(&key, step, units, self.set.units.len());
+            let micro = (self.recipe.micro_batch() / self.set.unit_length()).max(1);
+            for from in (0..units).step_by(micro) {
+                let batch = self.batch(step, &picks, from..(from + micro).min(units));
+                add(self.loss(&batch, units, unet, device)?, unet);
+            }
         }
         let shape = match section.lr_schedule {
             LrSchedule::Constant => LrShape::Constant,
@@ -283,6 +325,8 @@ impl Fit<'_> {
                 let errors = squared_errors(prediction, target);
                 awm(errors, &before(), distances, values, AwmConfig::default(), samples)
             }
+            // Learned from what it draws, in `update`.
+            Loss::Ddpo(_) => squared_errors(prediction, target).sum(),
         })
     }
 }

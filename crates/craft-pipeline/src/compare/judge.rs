@@ -1,6 +1,7 @@
 //! Draws and scores pictures of a denoiser, the same way for all methods.
 
 use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError};
 
 use burn::tensor::Device;
 use craft_core::{Key, Prompt, PromptId, Split};
@@ -11,10 +12,11 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use super::plan::Plan;
+use crate::cache::ScoreCache;
 use crate::draw::{DrawOptions, Job, StepNoise, draw_with};
 use crate::error::{PipelineError, Result};
 use crate::model::Model;
-use crate::rewards::load_reward;
+use crate::rewards::{RunReward, load_all};
 use crate::stages::evaluate::CHECKER;
 use crate::stages::{Run, generate, score};
 use crate::statistics::{ImageStatistics, diversity};
@@ -56,7 +58,8 @@ pub(super) struct Judge<'a> {
     /// The base model, whose other parts all methods share.
     pub(super) model: Model,
     options: DrawOptions,
-    rewards: Vec<(String, Box<dyn Reward>)>,
+    rewards: Vec<(RunReward, Box<dyn Reward>)>,
+    cache: Mutex<ScoreCache>,
     /// Hashes of the rewards' folders.
     pub(super) hashes: &'a BTreeMap<String, String>,
     /// The whole evaluation.
@@ -81,11 +84,8 @@ impl<'a> Judge<'a> {
             guidance_scale: recipe.evaluate_guidance_scale(),
             ..generate::options(&recipe.generate, &model)?
         };
-        let rewards = plan
-            .rewards
-            .iter()
-            .map(|r| Ok((r.name.clone(), load_reward(&r.name, &r.dir, &device)?)))
-            .collect::<Result<Vec<_>>>()?;
+        let named: Vec<_> = plan.rewards.iter().map(|r| (r.name.as_str(), &r.source)).collect();
+        let rewards = plan.rewards.iter().cloned().zip(load_all(&named, &device)?).collect();
         let prompts: Vec<Prompt> = jsonl::read(&run.path("prompts/prompts.jsonl"))?;
         let prompts: Vec<Prompt> = prompts.into_iter().filter(|p| p.split == Split::Eval).collect();
         let few = prompts.iter().take(plan.curve_prompts).cloned().collect();
@@ -102,6 +102,7 @@ impl<'a> Judge<'a> {
             model,
             options,
             rewards,
+            cache: Mutex::new(ScoreCache::open(run.folder, &run.context)?),
             hashes,
             full: Exam { stage: "evaluate", prompts, samples },
             curve: Exam { stage: "evaluate", prompts: few, samples: 1 },
@@ -144,7 +145,7 @@ impl<'a> Judge<'a> {
             let drawn = draw_with(&self.model, unet, part, &self.options, &mut |_| ())?;
             pictures.extend(drawn.into_iter().map(|d| d.image));
         }
-        self.score(exam, &jobs, &pictures, &mut rows);
+        self.score(exam, &jobs, &pictures, &mut rows)?;
         let all: Vec<ImageStatistics> = pictures.par_iter().map(ImageStatistics::of).collect();
         Ok(Measured {
             rows,
@@ -153,19 +154,39 @@ impl<'a> Judge<'a> {
         })
     }
 
-    fn score(&self, exam: &Exam, jobs: &[Job<'_>], pictures: &[RgbImage], rows: &mut [PictureRow]) {
+    /// Scores of pictures under prompts by one reward; `None` where there is none.
+    pub(super) fn scores(
+        &self,
+        reward: &str,
+        pictures: &[RgbImage],
+        texts: &[&str],
+    ) -> Result<Vec<Option<f64>>> {
+        let Some((reward, model)) = self.rewards.iter().find(|(r, _)| r.name == reward) else {
+            return Ok(vec![None; pictures.len()]);
+        };
+        let readable: Vec<score::Picture> = pictures.iter().cloned().map(Ok).collect();
+        let work = score::Work::new(&readable, None, texts);
+        let mut cache = self.cache.lock().unwrap_or_else(PoisonError::into_inner);
+        let scorer = (reward, model.as_ref(), self.hashes[&reward.name].as_str());
+        let scores = work.score(self.run, &mut cache, scorer, |_| ())?;
+        Ok(scores.into_iter().map(std::result::Result::ok).collect())
+    }
+
+    fn score(
+        &self,
+        exam: &Exam,
+        jobs: &[Job<'_>],
+        pictures: &[RgbImage],
+        rows: &mut [PictureRow],
+    ) -> Result<()> {
         let texts: Vec<&str> = jobs.iter().map(|j| j.prompt).collect();
-        let readable: Vec<std::result::Result<RgbImage, String>> =
-            pictures.iter().cloned().map(Ok).collect();
-        for (name, reward) in &self.rewards {
-            let scores = score::score(reward.as_ref(), &readable, &texts, |_| ());
+        for (reward, _) in &self.rewards {
+            let scores = self.scores(&reward.name, pictures, &texts)?;
             for (row, score) in rows.iter_mut().zip(scores) {
-                if let Ok(value) = score {
-                    row.scores.insert(name.clone(), value);
-                }
+                row.scores.extend(score.map(|value| (reward.name.clone(), value)));
             }
         }
-        let Some(world) = self.run.context.world else { return };
+        let Some(world) = self.run.context.world else { return Ok(()) };
         let shares: Vec<Option<f64>> = pictures
             .par_iter()
             .enumerate()
@@ -179,6 +200,7 @@ impl<'a> Judge<'a> {
         for (row, share) in rows.iter_mut().zip(shares) {
             row.scores.extend(share.map(|share| (CHECKER.to_owned(), share)));
         }
+        Ok(())
     }
 }
 

@@ -31,6 +31,8 @@ pub(super) enum Data {
     Groups,
     /// All pictures, each with its advantage in its group.
     Advantages,
+    /// The prompts alone: the method draws as it goes.
+    Prompts,
 }
 
 impl Data {
@@ -39,9 +41,14 @@ impl Data {
         matches!(self, Self::AnnotatedPairs | Self::AnnotatedLabels)
     }
 
+    /// Whether it uses the candidates of the seed.
+    pub(super) fn drawn(self) -> bool {
+        !self.annotated() && self != Self::Prompts
+    }
+
     /// Whether it looks at rewards of candidates.
     pub(super) fn scored(self) -> bool {
-        !self.annotated() && !matches!(self, Self::Random | Self::All)
+        self.drawn() && !matches!(self, Self::Random | Self::All)
     }
 
     /// Whether it picks or weighs among several candidates of one prompt.
@@ -67,12 +74,14 @@ pub(super) enum Loss {
     Nft(f64),
     /// Advantage-weighted matching.
     Awm,
+    /// DDPO with the clip of its ratio.
+    Ddpo(f64),
 }
 
 impl Loss {
     /// Whether the frozen base model predicts beside the tuned one.
     pub(super) fn has_reference(self) -> bool {
-        !matches!(self, Self::Weighted | Self::Mapo)
+        !matches!(self, Self::Weighted | Self::Mapo | Self::Ddpo(_))
     }
 }
 
@@ -155,6 +164,7 @@ pub(super) const METHODS: &[Method] = &[
     method("lair", "listwise weights on implicit rewards", Data::Groups, Loss::Lair(100.0), LONGER),
     method("nft", "DiffusionNFT, offline", Data::Advantages, Loss::Nft(1.0), LONGER),
     method("awm", "advantage-weighted matching, offline", Data::Advantages, Loss::Awm, LONGER),
+    method("ddpo", "DDPO, online", Data::Prompts, Loss::Ddpo(1e-4), LONGER),
 ];
 
 /// The methods of a comparison when none are named.

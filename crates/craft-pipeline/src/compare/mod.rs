@@ -13,6 +13,7 @@ mod data;
 mod fit;
 mod judge;
 mod methods;
+mod online;
 mod pairs;
 mod plan;
 mod search;

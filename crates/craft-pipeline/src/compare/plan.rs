@@ -4,13 +4,12 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use craft_core::Recipe;
-use craft_core::recipe::PromptSource;
+use craft_core::recipe::{Precision, PromptSource, TrainMode};
 use craft_store::Stage;
-use craft_store::hash::sha256_dir;
 
 use super::Options;
 use super::ablations::{self, Part, Variant};
-use super::methods::{self, Method};
+use super::methods::{self, Data, Method};
 use crate::context::Context;
 use crate::error::{PipelineError, Result};
 use crate::rewards::RunReward;
@@ -67,6 +66,24 @@ impl Entry {
     }
 }
 
+/// Methods are compared by full training in f32; what a recipe asks for beside that is refused, not
+/// ignored.
+fn plain_training(recipe: &Recipe) -> Result<()> {
+    let train = &recipe.train;
+    let other = [
+        ("train.mode = \"lora\"", train.mode != TrainMode::Full),
+        ("train.precision = \"bf16\"", train.precision != Precision::F32),
+        ("train.gradient_checkpointing = true", train.gradient_checkpointing),
+        ("model.lora", !recipe.model.lora.is_empty()),
+    ];
+    match other.into_iter().find(|(_, asked)| *asked) {
+        Some((key, _)) => Err(PipelineError::Usage(format!(
+            "{key}: a comparison trains all parameters of the model in f32; expected a recipe without it (--set can change it)"
+        ))),
+        None => Ok(()),
+    }
+}
+
 /// Everything that is decided before the first step.
 pub(super) struct Plan {
     pub(super) recipe: Recipe,
@@ -94,6 +111,7 @@ impl Plan {
         context: &Context<'_>,
     ) -> Result<Self> {
         let recipe = Recipe::parse(recipe_text, overrides)?;
+        plain_training(&recipe)?;
         let pocket = recipe.prompts.source == PromptSource::Pocket;
         let seeds = seeds(options, recipe.seed)?;
         let rate = recipe.train.learning_rate;
@@ -111,7 +129,7 @@ impl Plan {
             return Err(PipelineError::Usage("--pairs is 0: expected at least 1".to_owned()));
         }
         let run = RunPlan::new(&recipe, base, None, context)?;
-        let (train, eval) = run.check(&recipe, base, context)?;
+        let (train, eval) = run.check(&recipe, base, None, context)?;
         let mut entries = Vec::new();
         for variant in variants(options, train, recipe.expand.variants)? {
             variant.method.check(&recipe, pocket)?;
@@ -145,15 +163,22 @@ impl Plan {
     }
 
     pub(super) fn reward_hashes(&self) -> Result<BTreeMap<String, String>> {
-        let hash = |r: &RunReward| Ok((r.name.clone(), sha256_dir(&r.dir)?));
+        let hash = |r: &RunReward| Ok((r.name.clone(), r.hash()?));
         self.rewards.iter().map(hash).collect()
     }
 
     /// Steps at which a method is looked at: early and then ever more rarely.
     pub(super) fn points(&self, entry: &Entry) -> Vec<usize> {
         let steps = entry.steps(&self.recipe);
-        let mut points: Vec<usize> =
-            [12, 6, 3, 2, 1].iter().map(|part| (steps / part).max(1)).collect();
+        // A method that draws as it goes is looked at between its iterations.
+        let whole = match entry.method.data {
+            Data::Prompts => self.recipe.generate.steps,
+            _ => 1,
+        };
+        let mut points: Vec<usize> = [12, 6, 3, 2, 1]
+            .iter()
+            .map(|part| (steps / part).max(1).next_multiple_of(whole))
+            .collect();
         points.dedup();
         points
     }

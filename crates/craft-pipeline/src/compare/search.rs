@@ -12,7 +12,7 @@ use super::Shared;
 use super::fit::Fit;
 use super::judge::{Judge, PictureRow, gains};
 use super::plan::{Entry, Plan};
-use super::tune::{SCORES, training_identity, training_set};
+use super::tune::{SCORES, online, training_identity, training_set};
 use crate::error::{PipelineError, Result};
 use crate::stages::{Outcome, inputs};
 
@@ -101,6 +101,7 @@ pub(super) fn run(
                 loss: entry.method.loss,
                 learning_rate,
                 steps,
+                online: online(shared, entry, &recipe, judge)?,
                 state: &writer.join(format!(".state-{i}")),
             };
             let ended = fit.fit(&points, &mut |step, weights, _| {

@@ -24,6 +24,9 @@ pub(super) struct Position {
     pub(super) cpu_seconds: f64,
     /// Steps skipped by the NaN guard.
     pub(super) skipped: usize,
+    /// Pictures that it drew itself.
+    #[serde(default)]
+    pub(super) images: usize,
     /// Hashes of the files beside it.
     pub(super) hashes: [String; 2],
 }

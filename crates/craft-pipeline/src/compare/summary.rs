@@ -1,6 +1,6 @@
 //! `compare.json`: everything that was measured, by method and seed and over seeds.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use craft_core::stats::{mean, mean_interval, win_rate};
@@ -67,9 +67,11 @@ pub(super) fn write(plan: &Plan, run: &RunFolder) -> Result<Comparison> {
             .insert(row.entry.name.clone(), of_method(plan, folder, row, &rows, &base, &rewards)?);
     }
     let named = |(name, trained_on): &(String, bool)| json!({ "name": name, "trained_on": trained_on, "base": base_mean(&base, name) });
+    let done: BTreeSet<u64> = rows.iter().flat_map(|r| r.seeds.iter().map(|t| t.seed)).collect();
     let json = json!({
         "code_version": env!("CARGO_PKG_VERSION"),
-        "seeds": plan.seeds,
+        "seeds": done,
+        "seeds_planned": plan.seeds,
         "decisive": plan.decisive,
         "rewards": rewards.iter().map(named).collect::<Vec<_>>(),
         "evaluation_prompts": base.values().next().map(|rows| prompts(rows)),

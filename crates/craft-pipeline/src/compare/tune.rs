@@ -12,6 +12,8 @@ use serde_json::{Value, json};
 use super::data::{self, TrainingSet};
 use super::fit::{Cost, Fit};
 use super::judge::{Judge, Measured, PictureRow, gains};
+use super::methods::Data;
+use super::online::Online;
 use super::plan::{Entry, Plan};
 use super::search::Settings;
 use super::{Shared, pairs};
@@ -55,6 +57,9 @@ pub(super) struct Point {
     /// Mean change against base on the curve's prompts, by reward.
     pub(super) gains: BTreeMap<String, f64>,
     pub(super) statistics: ImageStatistics,
+    /// Seconds of this look and those before it.
+    #[serde(default)]
+    pub(super) evaluation_seconds: f64,
 }
 
 /// What a method's training was and cost.
@@ -130,11 +135,26 @@ pub(super) fn training_set(
     judge: &Judge<'_>,
 ) -> Result<TrainingSet> {
     let (data, loss) = (entry.method.data, entry.method.loss);
-    if data.annotated() {
+    if data == Data::Prompts {
+        data::of_prompts(&shared.run, &judge.model)
+    } else if data.annotated() {
         pairs::training_set(&shared.run, data, &judge.model)
     } else {
         data::of_candidates(&shared.run, recipe, entry.part, (data, loss), &judge.model)
     }
+}
+
+/// Who scores a method's own pictures, where it draws any.
+pub(super) fn online<'a>(
+    shared: &Shared<'_>,
+    entry: &Entry,
+    recipe: &Recipe,
+    judge: &'a Judge<'a>,
+) -> Result<Option<Online<'a>>> {
+    if entry.method.data != Data::Prompts {
+        return Ok(None);
+    }
+    Ok(Some(Online { judge, terms: data::terms(&shared.run, recipe)? }))
 }
 
 /// Tunes and evaluates one method.
@@ -189,11 +209,12 @@ impl Tuning<'_> {
             loss,
             learning_rate: self.settings.learning_rate,
             steps: self.settings.steps,
+            online: online(self.shared, self.entry, self.recipe, self.judge)?,
             state: &self.writer.join(".state"),
         };
         let curve_path = self.writer.join(".curve.jsonl");
         let mut curve: Vec<Point> = jsonl::read_resumable(&curve_path)?.rows;
-        let mut measuring = 0.0;
+        let mut measuring = curve.last().map_or(0.0, |p| p.evaluation_seconds);
         let (mut last, mut tensors) = (None, None);
         let steps = self.settings.steps;
         let ends = points.iter().copied().chain([steps]).collect::<Vec<_>>();
@@ -204,7 +225,7 @@ impl Tuning<'_> {
             let measured = self.judge.measure(Some(weights.clone()), exam)?;
             measuring += start.elapsed().as_secs_f64();
             curve.retain(|p| p.step < step);
-            curve.push(self.point(step, cost, &measured));
+            curve.push(self.point(step, cost, &measured, measuring));
             jsonl::write(&curve_path, &curve)?;
             if done {
                 (last, tensors) = (Some(measured), Some(weights));
@@ -237,7 +258,7 @@ impl Tuning<'_> {
     }
 
     /// A look, on the curve's prompts even where more were drawn.
-    fn point(&self, step: usize, cost: &Cost, measured: &Measured) -> Point {
+    fn point(&self, step: usize, cost: &Cost, measured: &Measured, measuring: f64) -> Point {
         let exam = &self.judge.curve;
         let rows: Vec<PictureRow> =
             measured.rows.iter().filter(|row| exam.has(row)).cloned().collect();
@@ -251,6 +272,7 @@ impl Tuning<'_> {
                 &rows,
             ),
             statistics: measured.statistics,
+            evaluation_seconds: measuring,
         }
     }
 
@@ -273,7 +295,7 @@ impl Tuning<'_> {
             evaluation: measuring,
             ..Seconds::default()
         };
-        if !data.annotated() {
+        if data.drawn() {
             seconds.generation = shared.generated.seconds;
             seconds.scoring = if data.scored() { shared.scored.seconds } else { 0.0 };
         }
@@ -281,10 +303,10 @@ impl Tuning<'_> {
         TuneResult {
             samples: set.used(),
             pairs: if set.unit_length() == 2 { set.units.len() } else { 0 },
-            images_generated: if data.annotated() {
-                0
-            } else {
+            images_generated: if data.drawn() {
                 of(&shared.generated, "candidates")
+            } else {
+                cost.images
             },
             images_annotated: annotated.map_or(0, |m| 2 * of(m, "pairs")),
             learning_rate: self.settings.learning_rate,

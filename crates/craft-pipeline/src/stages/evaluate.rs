@@ -6,15 +6,16 @@ use std::path::{Path, PathBuf};
 use burn::tensor::Device;
 use craft_core::stats::{PairedDifference, WinRate, mean, paired_bootstrap, win_rate};
 use craft_core::{Key, Prompt, Split};
-use craft_store::{Manifest, RgbImage, Stage, StageWriter, image, jsonl};
+use craft_store::{DroppedItem, Manifest, RgbImage, Stage, StageWriter, image, jsonl};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+use crate::cache::ScoreCache;
 use crate::draw::{DrawOptions, Job, StepNoise, draw};
 use crate::error::Result;
-use crate::model::Model;
-use crate::rewards::{RunReward, load_reward};
+use crate::lora::arm_model;
+use crate::rewards::{RunReward, for_each};
 use crate::stages::generate::options;
 use crate::stages::{Outcome, Run, inputs, score};
 use crate::statistics::{ImageStatistics, diversity};
@@ -29,6 +30,9 @@ pub(crate) struct SampleRow {
     model: String,
     image: String,
     scores: BTreeMap<String, f64>,
+    /// Why a reward gave no score.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    missing: BTreeMap<String, String>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     facts: Vec<FactRow>,
 }
@@ -59,8 +63,11 @@ pub(crate) fn run(
         run.context.progress.start("evaluate", pictures, "images");
         let mut all = Vec::new();
         let mut statistics: BTreeMap<&str, Value> = BTreeMap::new();
+        // The base model comes first.
+        let base_dir = models.first().map_or(Path::new(""), |(_, dir)| dir);
         for (name, dir) in models {
-            let (rows, numbers) = one_model(run, writer, name, dir, &prompts, rewards)?;
+            let model = (*name, dir.as_path(), base_dir);
+            let (rows, numbers) = one_model(run, writer, model, &prompts, rewards, hashes)?;
             all.extend(rows);
             statistics.insert(name, numbers);
         }
@@ -79,9 +86,25 @@ pub(crate) fn run(
                 )
             })
             .collect();
-        Ok(Outcome::default().count("prompts", prompts.len()).count("images", all.len()).say(
-            format!("{} prompts, {} pictures; {}", prompts.len(), all.len(), held_out.join(", ")),
-        ))
+        let dropped: Vec<DroppedItem> = all
+            .iter()
+            .flat_map(|row| row.missing.iter().map(move |(reward, reason)| (row, reward, reason)))
+            .map(|(row, reward, reason)| DroppedItem {
+                id: format!("{} {}-s{}", row.model, row.prompt_id, row.sample),
+                reason: format!("{reward}: {reason}"),
+            })
+            .collect();
+        let (n, missing) = (all.len(), dropped.len());
+        Ok(Outcome { dropped, ..Outcome::default() }
+            .count("prompts", prompts.len())
+            .count("images", n)
+            .count("missing", missing)
+            .say(format!(
+                "{} prompts, {n} pictures; {}{}",
+                prompts.len(),
+                held_out.join(", "),
+                score::lacking(missing)
+            )))
     })
 }
 
@@ -89,10 +112,10 @@ pub(crate) fn run(
 fn one_model(
     run: &Run<'_>,
     writer: &StageWriter,
-    name: &str,
-    dir: &Path,
+    (name, dir, base_dir): (&str, &Path, &Path),
     prompts: &[Prompt],
     rewards: &[RunReward],
+    hashes: &BTreeMap<String, String>,
 ) -> Result<(Vec<SampleRow>, Value)> {
     let rows_path = writer.join(format!(".rows-{name}.jsonl"));
     let numbers_path = writer.join(format!(".numbers-{name}.json"));
@@ -103,7 +126,7 @@ fn one_model(
     }
     run.context.check()?;
     let recipe = run.recipe;
-    let model = Model::load(dir, &Device::flex())?;
+    let model = arm_model(recipe, run.base, base_dir, dir)?;
     let options = DrawOptions {
         steps: recipe.evaluate_steps(),
         guidance_scale: recipe.evaluate_guidance_scale(),
@@ -130,6 +153,7 @@ fn one_model(
                 model: name.to_owned(),
                 image: format!("images/{name}/{}-s{sample}.png", prompt.id),
                 scores: BTreeMap::new(),
+                missing: BTreeMap::new(),
                 facts: Vec::new(),
             });
         }
@@ -146,17 +170,23 @@ fn one_model(
         .zip(&pictures)
         .try_for_each(|(row, picture)| image::write_png(&writer.join(&row.image), picture, None))?;
     let texts: Vec<&str> = jobs.iter().map(|j| j.prompt).collect();
-    let readable: Vec<std::result::Result<RgbImage, String>> =
-        pictures.iter().cloned().map(Ok).collect();
-    for reward in rewards {
-        let scorer = load_reward(&reward.name, &reward.dir, &Device::flex())?;
-        let scores = score::score(scorer.as_ref(), &readable, &texts, |_| ());
+    let readable: Vec<score::Picture> = pictures.iter().cloned().map(Ok).collect();
+    let files: Vec<PathBuf> = rows.iter().map(|row| writer.join(&row.image)).collect();
+    let work = score::Work::new(&readable, Some(&files), &texts);
+    let mut cache = ScoreCache::open(run.folder, &run.context)?;
+    let named: Vec<_> = rewards.iter().map(|r| (r.name.as_str(), &r.source)).collect();
+    for_each(&named, &Device::flex(), |index, model| {
+        let reward = &rewards[index];
+        let scorer = (reward, model, hashes[&reward.name].as_str());
+        let scores = work.score(run, &mut cache, scorer, |_| ())?;
         for (row, score) in rows.iter_mut().zip(scores) {
-            if let Ok(value) = score {
-                row.scores.insert(reward.name.clone(), value);
+            match score {
+                Ok(value) => drop(row.scores.insert(reward.name.clone(), value)),
+                Err(reason) => drop(row.missing.insert(reward.name.clone(), reason)),
             }
         }
-    }
+        Ok(())
+    })?;
     if let Some(world) = run.context.world {
         let checked: Vec<Option<Vec<FactRow>>> = pictures
             .par_iter()

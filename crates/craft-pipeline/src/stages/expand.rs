@@ -9,7 +9,7 @@ use craft_store::hash::sha256_bytes;
 use craft_store::{Manifest, Stage, jsonl};
 
 use crate::error::{PipelineError, Result};
-use crate::stages::{Outcome, Run, inputs};
+use crate::stages::{Outcome, Run, inputs, wording};
 
 /// Expands every training prompt.
 pub(crate) fn run(run: &Run<'_>, prompts_stage: &Manifest) -> Result<Manifest> {
@@ -18,6 +18,8 @@ pub(crate) fn run(run: &Run<'_>, prompts_stage: &Manifest) -> Result<Manifest> {
     let mut inputs = inputs(&[prompts_stage]);
     inputs.insert("wordings".to_owned(), sha256_bytes(&source.1));
     run.stage(Stage::EXPAND, &(section, run.recipe.seed), inputs, |writer| {
+        let mut dropped = Vec::new();
+        let mut malformed = None;
         let prompts: Vec<Prompt> = jsonl::read(&run.path("prompts/prompts.jsonl"))?;
         let train: Vec<&Prompt> = prompts.iter().filter(|p| p.split == Split::Train).collect();
         let expanded = match section.kind {
@@ -30,6 +32,12 @@ pub(crate) fn run(run: &Run<'_>, prompts_stage: &Manifest) -> Result<Manifest> {
                         templates.expand(&p.text, section.variants, &key.clone().prompt(&p.id))
                     })
                     .collect::<std::result::Result<Vec<_>, _>>()?
+            }
+            ExpandKind::Openai => {
+                let found = wording::run(run, &train)?;
+                dropped = found.dropped;
+                malformed = Some(found.malformed);
+                found.wordings
             }
             ExpandKind::File => ExpansionFile::parse(&source.1)
                 .and_then(|file| file.expand(&train, section.variants))
@@ -49,10 +57,18 @@ pub(crate) fn run(run: &Run<'_>, prompts_stage: &Manifest) -> Result<Manifest> {
         }
         jsonl::write(&writer.join("expanded.jsonl"), &rows)?;
         let n = rows.len() - train.len();
-        Ok(Outcome::default()
+        let unworded = dropped.len();
+        let mut outcome = Outcome { dropped, ..Outcome::default() }
             .count("prompts", train.len())
             .count("wordings", n)
-            .say(format!("{n} wordings of {} prompts", train.len())))
+            .say(format!("{n} wordings of {} prompts", train.len()));
+        if let Some(malformed) = malformed {
+            outcome = outcome.count("malformed_answers", malformed).count("unworded", unworded);
+            outcome.message += &format!(
+                "; {malformed} malformed answers refused, {unworded} prompts without wordings"
+            );
+        }
+        Ok(outcome)
     })
 }
 
@@ -70,6 +86,9 @@ fn source(run: &Run<'_>) -> Result<(std::path::PathBuf, String)> {
             }
             path => run.base.join(path),
         },
+        ExpandKind::Openai => {
+            return Ok(("language model".into(), craft_external::INSTRUCTIONS.to_owned()));
+        }
         ExpandKind::File => match &section.file {
             Some(path) => run.base.join(path),
             None => {

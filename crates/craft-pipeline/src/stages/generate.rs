@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use burn::tensor::Device;
 use craft_core::recipe::GenerateSection;
 use craft_core::{Candidate, CandidateId, Key, PromptId};
 use craft_diffusion::sampler::Scheduler;
@@ -55,7 +54,7 @@ pub(crate) fn run(
     // The batch size does not change a picture.
     let config = (GenerateSection { batch: 1, ..section.clone() }, run.recipe.seed);
     run.stage(Stage::GENERATE, &config, inputs, |writer| {
-        let model = Model::load(model_dir, &Device::flex())?;
+        let model = crate::lora::base_model(run.recipe, run.base, model_dir)?;
         let options = options(section, &model)?;
         let [c, h, w] = model.latent_shape(options.height, options.width);
         let mut candidates = Vec::new();

@@ -7,6 +7,7 @@ pub(crate) mod prompts;
 pub(crate) mod score;
 pub(crate) mod select;
 pub(crate) mod train;
+pub(crate) mod wording;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

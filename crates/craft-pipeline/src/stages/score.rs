@@ -1,7 +1,7 @@
 //! Stage 3: every reward of every candidate, always for the original prompt.
 
-use std::collections::BTreeMap;
-use std::path::Path;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
 
 use burn::tensor::Device;
 use craft_core::{Candidate, Prompt, RewardName, ScoreRow};
@@ -9,50 +9,123 @@ use craft_rewards::{Reward, RgbImageRef};
 use craft_store::{DroppedItem, Manifest, RgbImage, Stage, image, jsonl};
 use rayon::prelude::*;
 
+use crate::cache::ScoreCache;
 use crate::error::{PipelineError, Result};
-use crate::rewards::{RunReward, load_reward};
+use crate::rewards::{RunReward, for_each};
 use crate::stages::{Outcome, Run, inputs};
-
-/// Pictures that are scored at a time. Does not change any score.
-const BATCH: usize = 64;
 
 /// A score, or the reason for its absence.
 pub(crate) type Scored = std::result::Result<f64, String>;
 
-/// Scores pictures under prompts with one reward. A picture that could not be read lacks its score.
-pub(crate) fn score(
-    reward: &dyn Reward,
-    pictures: &[std::result::Result<RgbImage, String>],
-    prompts: &[&str],
-    mut done: impl FnMut(usize),
-) -> Vec<Scored> {
-    let mut out = Vec::with_capacity(pictures.len());
-    for (pictures, prompts) in pictures.chunks(BATCH).zip(prompts.chunks(BATCH)) {
-        let readable: Vec<(usize, &RgbImage)> =
-            pictures.iter().enumerate().filter_map(|(i, p)| Some((i, p.as_ref().ok()?))).collect();
-        let refs: Vec<RgbImageRef<'_>> = readable
-            .iter()
-            .map(|(_, p)| RgbImageRef { pixels: &p.data, width: p.width, height: p.height })
-            .collect();
-        let texts: Vec<&str> = readable.iter().map(|(i, _)| prompts[*i]).collect();
-        let mut rows: Vec<Scored> = pictures
-            .iter()
-            .map(|p| Err(p.as_ref().err().cloned().unwrap_or_else(|| "not scored".to_owned())))
-            .collect();
-        for ((i, _), score) in readable.iter().zip(reward.score(&refs, &texts)) {
-            rows[*i] = score.map(|s| s.get()).map_err(|reason| reason.to_string());
-        }
-        out.extend(rows);
-        done(pictures.len());
+/// A picture that is to be scored, or why it cannot be read.
+pub(crate) type Picture = std::result::Result<RgbImage, String>;
+
+/// Pictures with their prompts and what they are known by in the cache of scores.
+pub(crate) struct Work<'a> {
+    pictures: &'a [Picture],
+    files: Option<&'a [PathBuf]>,
+    prompts: &'a [&'a str],
+    hashes: Vec<String>,
+}
+
+impl<'a> Work<'a> {
+    /// `pictures[i]` is the content of `files[i]`, if there are files, and is to show `prompts[i]`.
+    pub(crate) fn new(
+        pictures: &'a [Picture],
+        files: Option<&'a [PathBuf]>,
+        prompts: &'a [&'a str],
+    ) -> Self {
+        let hash =
+            |picture: &Picture| picture.as_ref().map_or_else(|_| String::new(), ScoreCache::image);
+        Self { pictures, files, prompts, hashes: pictures.par_iter().map(hash).collect() }
     }
-    out
+
+    /// Scores all pictures with one reward, those apart whose score is known. What was scored is kept
+    /// when the run is stopped on the way. A picture that could not be read lacks its score.
+    pub(crate) fn score(
+        &self,
+        run: &Run<'_>,
+        cache: &mut ScoreCache,
+        (reward, model, digest): (&RunReward, &dyn Reward, &str),
+        done: impl Fn(usize),
+    ) -> Result<Vec<Scored>> {
+        let name = reward.name.as_str();
+        let version = format!("{} {}", model.version(), digest.get(..16).unwrap_or(digest));
+        let mut rows: Vec<Scored> = Vec::with_capacity(self.pictures.len());
+        let mut open = Vec::new();
+        for (i, picture) in self.pictures.iter().enumerate() {
+            let known = cache.get(&self.hashes[i], self.prompts[i], name, &version);
+            rows.push(match (picture, known) {
+                (Err(reason), _) => Err(reason.clone()),
+                (Ok(_), Some(score)) => Ok(score),
+                (Ok(_), None) => {
+                    open.push(i);
+                    Err("not scored".to_owned())
+                }
+            });
+        }
+        done(rows.len() - open.len());
+        for part in open.chunks(model.batch().max(1)) {
+            run.context.check()?;
+            let views: Vec<RgbImageRef<'_>> = part
+                .iter()
+                .filter_map(|i| self.pictures[*i].as_ref().ok())
+                .map(|p| RgbImageRef { pixels: &p.data, width: p.width, height: p.height })
+                .collect();
+            let file = |i: &usize| self.files.map(|files| files[*i].as_path());
+            let files: Vec<Option<&Path>> = part.iter().map(file).collect();
+            let texts: Vec<&str> = part.iter().map(|i| self.prompts[*i]).collect();
+            for (i, score) in part.iter().zip(model.score_files(&views, &files, &texts)) {
+                rows[*i] = score.map(|s| s.get()).map_err(|reason| reason.to_string());
+                if let Ok(score) = rows[*i] {
+                    cache.put(&self.hashes[*i], self.prompts[*i], name, &version, score)?;
+                }
+            }
+            done(part.len());
+            if reward.stops {
+                self.stop_at_missing(name, part, &rows)?;
+            }
+        }
+        let failed = rows.iter().filter(|row| row.is_err()).count();
+        if failed == rows.len()
+            && let Some(Err(reason)) = rows.first()
+        {
+            return Err(PipelineError::NoScores {
+                reward: name.to_owned(),
+                images: failed,
+                reason: reason.clone(),
+            });
+        }
+        Ok(rows)
+    }
+
+    /// Stops where the recipe says `on_failure = "stop"`.
+    fn stop_at_missing(&self, reward: &str, part: &[usize], rows: &[Scored]) -> Result<()> {
+        for i in part {
+            if let Err(reason) = &rows[*i] {
+                return Err(PipelineError::Unscored {
+                    reward: reward.to_owned(),
+                    image: match self.files {
+                        Some(files) => files[*i].display().to_string(),
+                        None => format!("a picture of `{}`", self.prompts[*i]),
+                    },
+                    reason: reason.clone(),
+                });
+            }
+        }
+        Ok(())
+    }
+}
+
+/// How many different prompts are too long for a reward.
+fn prompts_cut(reward: &dyn Reward, texts: &[&str]) -> usize {
+    let different: BTreeSet<&str> = texts.iter().copied().collect();
+    different.into_iter().filter(|text| reward.tokens_cut(text) > 0).count()
 }
 
 /// Reads pictures; a torn one is its reason.
-pub(crate) fn read_pictures<P: AsRef<Path> + Sync>(
-    paths: &[P],
-) -> Vec<std::result::Result<RgbImage, String>> {
-    paths.par_iter().map(|path| image::read(path.as_ref()).map_err(|e| e.to_string())).collect()
+pub(crate) fn read_pictures(paths: &[PathBuf]) -> Vec<Picture> {
+    paths.par_iter().map(|path| image::read(path).map_err(|e| e.to_string())).collect()
 }
 
 /// Scores all candidates with the rewards that are trained on.
@@ -72,40 +145,61 @@ pub(crate) fn run(
         let texts: BTreeMap<_, _> = prompts.iter().map(|p| (&p.id, p.text.as_str())).collect();
         let texts: Vec<&str> =
             candidates.iter().map(|c| texts.get(&c.prompt_id).copied().unwrap_or("")).collect();
-        let paths: Vec<_> =
+        let paths: Vec<PathBuf> =
             candidates.iter().map(|c| run.path("candidates").join(&c.image)).collect();
         let pictures = read_pictures(&paths);
+        let work = Work::new(&pictures, Some(&paths), &texts);
+        let mut cache = ScoreCache::open(run.folder, &run.context)?;
         let mut rows: Vec<ScoreRow> =
             candidates.iter().map(|c| ScoreRow::new(c.id.clone())).collect();
         let total = (candidates.len() * used.len()) as u64;
         run.context.progress.start("score", total, "scores");
         let mut missing = 0;
         let mut dropped = Vec::new();
-        for reward in &used {
-            run.context.check()?;
-            let model = load_reward(&reward.name, &reward.dir, &Device::flex())?;
+        let mut cut: BTreeMap<String, usize> = BTreeMap::new();
+        let named: Vec<_> = used.iter().map(|r| (r.name.as_str(), &r.source)).collect();
+        for_each(&named, &Device::flex(), |index, model| {
+            let reward = used[index];
             let name = RewardName::new(reward.name.clone())
                 .map_err(|error| PipelineError::Usage(error.to_string()))?;
+            let too_long = prompts_cut(model, &texts);
+            if too_long > 0 {
+                cut.insert(name.to_string(), too_long);
+            }
             let progress = run.context.progress;
-            let scores = score(model.as_ref(), &pictures, &texts, |n| progress.advance(n as u64));
+            let scorer = (reward, model, hashes[&reward.name].as_str());
+            let scores = work.score(run, &mut cache, scorer, |n| progress.advance(n as u64))?;
             for (row, score) in rows.iter_mut().zip(scores) {
                 match score {
                     Ok(value) => row.set(&name, value),
                     Err(reason) => {
                         missing += 1;
-                        let reason = format!("{}: {reason}", reward.name);
-                        dropped
-                            .push(DroppedItem { id: row.id().to_string(), reason: reason.clone() });
+                        dropped.push(DroppedItem {
+                            id: row.id().to_string(),
+                            reason: format!("{name}: {reason}"),
+                        });
                         row.set_missing(&name, reason);
                     }
                 }
             }
+            Ok(())
+        })?;
+        for (name, n) in &cut {
+            run.context.progress.note(&format!(
+                "{n} prompts are longer than {name} reads; it scores their beginnings"
+            ));
         }
         jsonl::write(&writer.join("rewards.jsonl"), &rows)?;
         let n = rows.len();
         Ok(Outcome { dropped, ..Outcome::default() }
             .count("candidates", n)
             .count("missing", missing)
-            .say(format!("{n} candidates by {}", names.join(", "))))
+            .count("prompts_cut", cut.values().max().copied().unwrap_or(0))
+            .say(format!("{n} candidates by {}{}", names.join(", "), lacking(missing))))
     })
+}
+
+/// How many scores are missing, in words, if any.
+pub(crate) fn lacking(missing: usize) -> String {
+    if missing == 0 { String::new() } else { format!("; {missing} scores are missing") }
 }

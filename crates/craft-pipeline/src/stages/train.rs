@@ -4,24 +4,29 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use burn::module::Module;
 use burn::tensor::{Device, Tensor, TensorData};
-use craft_core::recipe::{Conditioning, LrSchedule, TrainSection};
+use craft_core::recipe::{Conditioning, LrSchedule, Recipe, TrainMode, TrainSection};
+use craft_core::schedule::NoiseSchedule;
 use craft_core::select::{ControlRow, SelectionRow};
 use craft_core::{Candidate, Key, Prompt};
 use craft_diffusion::guard::NanGuard;
 use craft_diffusion::objective::{diffuse, min_snr, weighted_mse};
 use craft_diffusion::optimizer::{self, AdamW, AdamWConfig, GradMap};
 use craft_diffusion::schedule::{LrShape, learning_rate};
-use craft_nn::unet::UNet2DConditionModel;
+use craft_nn::unet_blocks::UNetInputs;
 use craft_nn::weights::{self, TensorMap};
-use craft_store::{Manifest, Stage, jsonl, weights as weight_files};
+use craft_store::weights::TRANSFORMERS;
+use craft_store::{Manifest, Stage, jsonl};
 use serde_json::json;
 
 use crate::error::Result;
-use crate::model::{DIFFUSION_WEIGHTS, Model, load_unet, read_tensors, write_tensors};
+use crate::lora::{LORA_FILE, base_model};
+use crate::model::{
+    DIFFUSION_WEIGHTS, Model, copy_model, read_tensors, replace_weights, write_tensors,
+};
+use crate::networks::{Networks, Trained};
 use crate::stages::{Outcome, Run, inputs};
-use crate::text::{Condition, TextEmbedding};
+use crate::text::{Condition, TextEmbedding, Tokens, beside, encode, stack};
 
 /// Which of the two trainings of a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,12 +53,40 @@ impl Arm {
     }
 }
 
+/// A text for the denoiser.
+#[derive(Default)]
+struct Text {
+    /// For text encoders that are trained.
+    tokens: Tokens,
+    /// By the base model's text encoders.
+    embedding: TextEmbedding,
+}
+
+impl Text {
+    fn of(model: &Model, texts: &[&str]) -> Vec<Self> {
+        let tokens = texts.iter().map(|text| model.tokens(text));
+        let each = tokens.zip(model.encode_texts(texts));
+        each.map(|(tokens, embedding)| Self { tokens, embedding }).collect()
+    }
+
+    /// What stands for no text in training.
+    fn empty(model: &Model) -> Self {
+        let embedding = model.encode_negatives(&[""]).remove(0);
+        Self { tokens: model.tokens(""), embedding }
+    }
+
+    /// Whether the model reads zeros instead of this text.
+    fn is_zero(&self) -> bool {
+        self.embedding.states.iter().all(|v| *v == 0.0)
+    }
+}
+
 /// A candidate that is trained on.
 struct Sample {
     id: String,
     latents: Vec<f32>,
-    original: TextEmbedding,
-    expanded: TextEmbedding,
+    original: Text,
+    expanded: Text,
     weight: f32,
 }
 
@@ -76,12 +109,24 @@ pub(crate) fn run(
             .unwrap_or_default(),
     );
     run.stage(arm.stage(), &(identity, run.recipe.seed), inputs, |writer| {
-        let model = Model::load(model_dir, &Device::flex())?;
+        let model = base_model(run.recipe, run.base, model_dir)?;
         let samples = samples(run, arm, &model)?;
-        let trained = fit(run, arm, &model, model_dir, &samples, &fingerprint)?;
+        let texts = merged_texts(run, &model);
+        let trained = fit(run, arm, model, &samples, &fingerprint)?;
         let out = writer.join(arm.model_folder());
-        copy_model(model_dir, &out)?;
-        write_tensors(&out.join("unet").join(DIFFUSION_WEIGHTS), &trained)?;
+        match trained {
+            Trained::Full(tensors) => {
+                copy_model(model_dir, &out)?;
+                write_tensors(&out.join("unet").join(DIFFUSION_WEIGHTS), &tensors)?;
+                for (folder, tensors) in texts {
+                    replace_weights(&out.join(folder), TRANSFORMERS, &tensors)?;
+                }
+            }
+            Trained::Lora(adapter) => {
+                craft_store::atomic::create_dir(&out)?;
+                write_tensors(&out.join(LORA_FILE), &adapter.to_kohya())?;
+            }
+        }
         let draws = section.steps * section.batch;
         Ok(Outcome::default()
             .count("samples", samples.len())
@@ -89,6 +134,17 @@ pub(crate) fn run(
             .count("draws", draws)
             .say(format!("{} steps on {} samples", section.steps, samples.len())))
     })
+}
+
+/// Text encoders that LoRA files of the recipe may have changed, by folder.
+fn merged_texts(run: &Run<'_>, model: &Model) -> Vec<(&'static str, TensorMap)> {
+    let full = run.recipe.train.mode == TrainMode::Full;
+    if !full || run.recipe.model.lora.is_empty() {
+        return Vec::new();
+    }
+    let mut out = vec![("text_encoder", weights::export(&model.text))];
+    out.extend(model.second.as_ref().map(|s| ("text_encoder_2", weights::export(&s.text))));
+    out
 }
 
 fn samples(run: &Run<'_>, arm: Arm, model: &Model) -> Result<Vec<Sample>> {
@@ -116,9 +172,8 @@ fn samples(run: &Run<'_>, arm: Arm, model: &Model) -> Result<Vec<Sample>> {
         let Some(&place) = places.get(&id) else { continue };
         let candidate = &candidates[place];
         let original = prompts.get(&candidate.prompt_id).copied().unwrap_or("");
-        let mut embedded = model.encode_texts(&[original, &candidate.text]);
-        let expanded = embedded.pop().unwrap_or_default();
-        let original = embedded.pop().unwrap_or_default();
+        let mut texts = Text::of(model, &[original, &candidate.text]);
+        let (Some(expanded), Some(original)) = (texts.pop(), texts.pop()) else { continue };
         let latents = all[place * size..(place + 1) * size].to_vec();
         out.push(Sample { id, latents, original, expanded, weight: weight as f32 });
     }
@@ -142,36 +197,53 @@ pub(crate) fn draws(key: &Key, step: usize, batch: usize, n: usize) -> Vec<usize
 }
 
 /// One micro-batch, ready for the denoiser.
-struct Batch {
+struct Batch<'a> {
     noisy: Tensor<4>,
     target: Tensor<4>,
     times: Vec<f32>,
-    condition: Condition,
+    texts: Vec<&'a Text>,
     weights: Vec<f32>,
 }
 
 struct Trainer<'a> {
-    run: &'a Run<'a>,
-    arm: Arm,
-    model: &'a Model,
+    recipe: &'a Recipe,
+    schedule: NoiseSchedule,
     samples: &'a [Sample],
-    empty: TextEmbedding,
+    empty: Text,
     key: Key,
     device: Device,
+    /// Channels, rows and columns of latents.
     shape: [usize; 3],
-    /// Height and width of the pictures.
+    /// Height and width of pictures.
     pixels: [usize; 2],
 }
 
-impl Trainer<'_> {
+impl<'a> Trainer<'a> {
+    /// # Errors
+    /// When the recipe's pictures do not fit the model.
+    fn new(recipe: &'a Recipe, model: &Model, samples: &'a [Sample]) -> Result<Self> {
+        let options = crate::stages::generate::options(&recipe.generate, model)?;
+        Ok(Self {
+            recipe,
+            schedule: model.schedule.clone(),
+            samples,
+            empty: Text::empty(model),
+            // Both arms see the same draws of timesteps and noise.
+            key: Key::new(recipe.seed).stage("train"),
+            device: Device::flex().autodiff(),
+            shape: model.latent_shape(options.height, options.width),
+            pixels: [options.height, options.width],
+        })
+    }
+
     /// Draws `range` of a step's batch.
-    fn batch(&self, step: usize, picks: &[usize], range: std::ops::Range<usize>) -> Batch {
-        let section = &self.run.recipe.train;
-        let schedule = &self.model.schedule;
+    fn batch(&self, step: usize, picks: &[usize], range: std::ops::Range<usize>) -> Batch<'_> {
+        let section = &self.recipe.train;
+        let schedule = &self.schedule;
         let last = schedule.num_train_timesteps();
         let (low, high) = (section.timestep_min, section.timestep_max.unwrap_or(last).min(last));
         let (mut noisy, mut target) = (Vec::new(), Vec::new());
-        let (mut times, mut rows, mut weights) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut times, mut texts, mut weights) = (Vec::new(), Vec::new(), Vec::new());
         for i in range {
             let sample = &self.samples[picks[i]];
             let key = self.key.clone().stage("draw").step(step as u64).sample(i as u64);
@@ -188,7 +260,7 @@ impl Trainer<'_> {
             let kind = schedule.prediction_type;
             diffuse(kind, alpha, &sample.latents, &noise, &mut noisy, &mut target);
             times.push(t as f32);
-            rows.push(match (drop, expanded) {
+            texts.push(match (drop, expanded) {
                 (true, _) => &self.empty,
                 (false, true) => &sample.expanded,
                 (false, false) => &sample.original,
@@ -198,29 +270,71 @@ impl Trainer<'_> {
         }
         let [c, h, w] = self.shape;
         let tensor = |data: Vec<f32>| {
-            Tensor::<4>::from_data(TensorData::new(data, [rows.len(), c, h, w]), &self.device)
+            Tensor::<4>::from_data(TensorData::new(data, [texts.len(), c, h, w]), &self.device)
         };
-        Batch {
-            noisy: tensor(noisy),
-            target: tensor(target),
-            times,
-            condition: self.model.condition(&rows, self.pixels, &self.device),
-            weights,
+        let (noisy, target) = (tensor(noisy), tensor(target));
+        Batch { noisy, target, times, texts, weights }
+    }
+
+    /// Texts for the denoiser: embeddings of the base model, or by the encoders that are trained.
+    fn condition(&self, networks: &Networks, texts: &[&Text]) -> Condition {
+        let Some(first) = &networks.text_encoder else {
+            let embeddings: Vec<&TextEmbedding> = texts.iter().map(|t| &t.embedding).collect();
+            let length = texts.first().map_or(0, |text| text.tokens.first.len());
+            return stack(&embeddings, length, self.pixels, &self.device);
+        };
+        let tokens: Vec<&Tokens> = texts.iter().map(|text| &text.tokens).collect();
+        let second = networks.text_encoder_2.as_ref();
+        let (states, pooled) = encode(first, second, &tokens, &self.device);
+        if !texts.iter().any(|text| text.is_zero()) {
+            return Condition { states, added: pooled.map(|p| beside(p, self.pixels)) };
         }
+        let mask: Vec<f32> = texts.iter().map(|t| if t.is_zero() { 0.0 } else { 1.0 }).collect();
+        let mask = Tensor::<1>::from_data(TensorData::new(mask, [texts.len()]), &self.device);
+        let states = states * mask.clone().reshape([texts.len(), 1, 1]);
+        let pooled = pooled.map(|pooled| pooled * mask.reshape([texts.len(), 1]));
+        Condition { states, added: pooled.map(|p| beside(p, self.pixels)) }
+    }
+
+    /// Adds the gradients of one micro-batch to `grads` and returns its part of the loss.
+    fn accumulate(&self, networks: &Networks, batch: Batch<'_>, grads: &mut GradMap) -> f64 {
+        let section = &self.recipe.train;
+        let Condition { states, added } = self.condition(networks, &batch.texts);
+        let Batch { noisy, target, times, weights, .. } = batch;
+        let loss = |prediction| weighted_mse(prediction, target, &weights, section.batch);
+        let mut take = |gradients| optimizer::collect(networks, gradients, grads);
+        if !section.gradient_checkpointing {
+            let value = loss(networks.unet.forward(noisy, &times, &states, added.as_ref()));
+            take(value.backward());
+            return f64::from(weights::to_vec(value)[0]);
+        }
+        let wants = networks.text_encoder.is_some();
+        let inputs = UNetInputs {
+            sample: noisy,
+            timesteps: &times,
+            context: &states,
+            added: added.as_ref(),
+        };
+        let back = networks.unet.backward_by_block(inputs, wants, loss, &mut take);
+        if let Some(incoming) = back.context {
+            let mut root = (states * incoming.autodiff()).sum();
+            if let (Some(added), Some(incoming)) = (added, back.pooled) {
+                root = root + (added.text_embeds * incoming.autodiff()).sum();
+            }
+            take(root.backward());
+        }
+        f64::from(back.loss)
     }
 }
 
 fn fit(
     run: &Run<'_>,
     arm: Arm,
-    model: &Model,
-    model_dir: &Path,
+    model: Model,
     samples: &[Sample],
     fingerprint: &str,
-) -> Result<TensorMap> {
+) -> Result<Trained> {
     let section = &run.recipe.train;
-    let device = Device::flex().autodiff();
-    let (mut unet, _) = load_unet(&model_dir.join("unet"), &device)?;
     let config = AdamWConfig {
         beta1: section.beta1,
         beta2: section.beta2,
@@ -229,25 +343,20 @@ fn fit(
     };
     let mut adam = AdamW::new(config, section.ema_decay);
     let mut guard = NanGuard::new(section.max_nonfinite_steps);
-    let mut first = 0;
+    let trainer = Trainer::new(run.recipe, &model, samples)?;
+    let base = Networks::of(model);
     let root = run.path(arm.checkpoints());
-    if let Some((step, saved)) = latest(&root, fingerprint) {
-        unet = restore(&saved, step, unet, &mut adam)?;
-        first = step;
-        run.context.progress.note(&format!("{}: continuing from step {first}", arm.name()));
-    }
-    let options = crate::stages::generate::options(&run.recipe.generate, model)?;
-    let trainer = Trainer {
-        run,
-        arm,
-        model,
-        samples,
-        empty: model.encode_negatives(&[""]).remove(0),
-        // Both arms see the same draws of timesteps and noise.
-        key: Key::new(run.recipe.seed).stage("train"),
-        device,
-        shape: model.latent_shape(options.height, options.width),
-        pixels: [options.height, options.width],
+    let saved = latest(&root, fingerprint, part(run));
+    let first = saved.as_ref().map_or(0, |(step, _)| *step);
+    let mut networks = match &saved {
+        Some((step, dir)) => {
+            run.context.progress.note(&format!("{}: continuing from step {step}", arm.name()));
+            restore(&mut adam, dir, *step)?;
+            let path = dir.join(format!("{}.safetensors", part(run)));
+            let tensors = read_tensors(&path)?;
+            Networks::start(run.recipe, base, Some((&path, tensors)), &mut adam)?
+        }
+        None => Networks::start(run.recipe, base, None, &mut adam)?,
     };
     metrics_from(run, arm, first)?;
     let mut metrics = jsonl::Appender::open(&run.path("metrics.jsonl"))?;
@@ -256,10 +365,12 @@ fn fit(
     let start = Instant::now();
     for step in first..section.steps {
         if let Err(stop) = run.context.check() {
-            save(&root, fingerprint, step, &unet, &adam)?;
+            save(run, &root, fingerprint, step, &networks, &adam)?;
             return Err(stop);
         }
-        let (loss, norm, lr) = update(&trainer, step, &mut unet, &mut adam, &mut guard)?;
+        let (loss, norm, lr);
+        (networks, loss, norm, lr) =
+            update(run, arm, &trainer, step, networks, &mut adam, &mut guard)?;
         metrics.append(&json!({
             "run": arm.name(), "step": step, "loss": loss, "grad_norm": norm, "lr": lr,
             "nimg": (step + 1) * section.batch, "skipped": guard.skipped,
@@ -270,38 +381,30 @@ fn fit(
         let due = section.checkpoint_every > 0 && done % section.checkpoint_every == 0;
         if due || done == section.steps {
             metrics.sync()?;
-            save(&root, fingerprint, done, &unet, &adam)?;
+            save(run, &root, fingerprint, done, &networks, &adam)?;
         }
     }
-    let mut tensors = weights::export(&unet);
-    for (name, average) in adam.ema().into_iter().flatten() {
-        if let Some(tensor) = tensors.get_mut(name) {
-            tensor.data.clone_from(average);
-        }
-    }
-    Ok(tensors)
+    Ok(networks.trained(run.recipe, &adam, true))
 }
 
-/// One update. Returns loss, gradient norm and learning rate.
+/// One update. Returns the networks, loss, gradient norm and learning rate.
 fn update(
+    run: &Run<'_>,
+    arm: Arm,
     trainer: &Trainer<'_>,
     step: usize,
-    unet: &mut UNet2DConditionModel,
+    mut networks: Networks,
     adam: &mut AdamW,
     guard: &mut NanGuard,
-) -> Result<(f64, f64, f64)> {
-    let section = &trainer.run.recipe.train;
+) -> Result<(Networks, f64, f64, f64)> {
+    let section = &run.recipe.train;
     let picks = draws(&trainer.key, step, section.batch, trainer.samples.len());
-    let micro = trainer.run.recipe.micro_batch().max(1);
+    let micro = run.recipe.micro_batch().max(1);
     let mut grads = GradMap::new();
     let mut loss = 0.0;
     for from in (0..section.batch).step_by(micro) {
         let batch = trainer.batch(step, &picks, from..(from + micro).min(section.batch));
-        let Condition { states, added } = &batch.condition;
-        let prediction = unet.forward(batch.noisy, &batch.times, states, added.as_ref());
-        let value = weighted_mse(prediction, batch.target, &batch.weights, section.batch);
-        optimizer::collect(unet, value.backward(), &mut grads);
-        loss += f64::from(weights::to_vec(value)[0]);
+        loss += trainer.accumulate(&networks, batch, &mut grads);
     }
     let shape = match section.lr_schedule {
         LrSchedule::Constant => LrShape::Constant,
@@ -313,14 +416,45 @@ fn update(
     let ids: Vec<String> = picks.iter().map(|&i| trainer.samples[i].id.clone()).collect();
     if guard.admit(step, loss, norm, &ids)? {
         let scale = (section.max_grad_norm / (norm + 1e-6)).min(1.0);
-        *unet = adam.step(unet.clone(), &grads, lr, scale);
+        networks = adam.step(networks, &grads, lr, scale);
     } else {
-        trainer.run.context.progress.note(&format!(
+        run.context.progress.note(&format!(
             "{}: step {step} skipped, its loss or gradient is not finite",
-            trainer.arm.name()
+            arm.name()
         ));
     }
-    Ok((loss, norm, lr))
+    Ok((networks, loss, norm, lr))
+}
+
+/// Seconds of a forward and backward pass for one picture, measured on random latents.
+///
+/// # Errors
+/// See [`Networks::start`].
+pub(crate) fn measure(recipe: &Recipe, model: Model) -> Result<f64> {
+    let options = crate::stages::generate::options(&recipe.generate, &model)?;
+    let shape = model.latent_shape(options.height, options.width);
+    let [_, h, w] = shape;
+    // Large pictures one at a time; small ones in numbers that are worth a measurement.
+    let n = recipe.micro_batch().min((4096 / (h * w).max(1)).max(1));
+    let mut stream = Key::new(recipe.seed).stage("measure").stream();
+    let samples: Vec<Sample> = (0..n)
+        .map(|i| {
+            let mut texts = Text::of(&model, &["", ""]);
+            Sample {
+                id: i.to_string(),
+                latents: stream.standard_normals(shape.iter().product()),
+                original: texts.pop().unwrap_or_default(),
+                expanded: texts.pop().unwrap_or_default(),
+                weight: 1.0,
+            }
+        })
+        .collect();
+    let trainer = Trainer::new(recipe, &model, &samples)?;
+    let networks = Networks::start(recipe, Networks::of(model), None, &mut AdamW::default())?;
+    let picks: Vec<usize> = (0..n).collect();
+    let start = Instant::now();
+    trainer.accumulate(&networks, trainer.batch(0, &picks, 0..n), &mut GradMap::new());
+    Ok(start.elapsed().as_secs_f64() / n as f64)
 }
 
 /// Drops the lines of this arm from a step on, which are about to be written again.
@@ -336,8 +470,16 @@ fn metrics_from(run: &Run<'_>, arm: Arm, first: usize) -> Result<()> {
     Ok(jsonl::write(&path, keep)?)
 }
 
+/// The file of a checkpoint that holds what is trained.
+fn part(run: &Run<'_>) -> &'static str {
+    match run.recipe.train.mode {
+        TrainMode::Full => "unet",
+        TrainMode::Lora => "lora",
+    }
+}
+
 /// The newest checkpoint with this fingerprint.
-fn latest(root: &Path, fingerprint: &str) -> Option<(usize, PathBuf)> {
+fn latest(root: &Path, fingerprint: &str, part: &str) -> Option<(usize, PathBuf)> {
     let mut steps: Vec<(usize, PathBuf)> = std::fs::read_dir(root)
         .ok()?
         .filter_map(|entry| {
@@ -351,7 +493,7 @@ fn latest(root: &Path, fingerprint: &str) -> Option<(usize, PathBuf)> {
         craft_store::manifest::read_json::<serde_json::Value>(&path.join("state.json")).is_ok_and(
             |state| {
                 state["fingerprint"] == fingerprint
-                    && ["unet", "optimizer"].iter().all(|part| {
+                    && [part, "optimizer"].iter().all(|part| {
                         let file = path.join(format!("{part}.safetensors"));
                         craft_store::hash::sha256_file(&file)
                             .is_ok_and(|hash| state[format!("{part}_sha256")] == hash.as_str())
@@ -361,29 +503,24 @@ fn latest(root: &Path, fingerprint: &str) -> Option<(usize, PathBuf)> {
     })
 }
 
-fn restore(
-    dir: &Path,
-    step: usize,
-    unet: UNet2DConditionModel,
-    adam: &mut AdamW,
-) -> Result<UNet2DConditionModel> {
-    let path = dir.join("unet.safetensors");
-    let unet = weights::load(unet, read_tensors(&path)?)
-        .map_err(|source| crate::error::PipelineError::Weights { path, source })?;
+/// Restores the optimizer of a checkpoint.
+fn restore(adam: &mut AdamW, dir: &Path, step: usize) -> Result<()> {
     let state: serde_json::Value = craft_store::manifest::read_json(&dir.join("state.json"))?;
     let updates = state["updates"].as_u64().map_or(step, |n| n as usize);
     adam.restore(updates, read_tensors(&dir.join("optimizer.safetensors"))?);
-    Ok(unet)
+    Ok(())
 }
 
 /// Saves a checkpoint atomically and removes older ones.
-fn save<M: Module>(
+fn save(
+    run: &Run<'_>,
     root: &Path,
     fingerprint: &str,
     step: usize,
-    module: &M,
+    networks: &Networks,
     adam: &AdamW,
 ) -> Result<()> {
+    let part = part(run);
     craft_store::atomic::create_dir(root)?;
     let target = root.join(format!("step-{step}"));
     if target.exists() {
@@ -393,14 +530,15 @@ fn save<M: Module>(
         })?;
     }
     craft_store::atomic::write_dir_atomically(&target, |dir| -> Result<()> {
-        let (unet, optimizer) = (dir.join("unet.safetensors"), dir.join("optimizer.safetensors"));
-        write_tensors(&unet, &weights::export(module))?;
+        let weights = dir.join(format!("{part}.safetensors"));
+        let optimizer = dir.join("optimizer.safetensors");
+        write_tensors(&weights, &networks.trained(run.recipe, adam, false).into_tensors())?;
         write_tensors(&optimizer, &adam.state())?;
-        let state = json!({
+        let mut state = json!({
             "fingerprint": fingerprint, "step": step, "updates": adam.steps,
-            "unet_sha256": craft_store::hash::sha256_file(&unet)?,
             "optimizer_sha256": craft_store::hash::sha256_file(&optimizer)?,
         });
+        state[format!("{part}_sha256")] = craft_store::hash::sha256_file(&weights)?.into();
         Ok(craft_store::manifest::write_json(&dir.join("state.json"), &state)?)
     })?;
     for entry in std::fs::read_dir(root).into_iter().flatten().flatten() {
@@ -408,32 +546,6 @@ fn save<M: Module>(
         let old = path.file_name().and_then(|n| n.to_str()).is_some_and(|n| n.starts_with("step-"));
         if old && path != target {
             let _ = std::fs::remove_dir_all(path);
-        }
-    }
-    Ok(())
-}
-
-/// Copies a model's folder except the denoiser's weights, in whatever layout they are.
-fn copy_model(from: &Path, to: &Path) -> Result<()> {
-    let failed = |path: &Path| {
-        let path = path.to_owned();
-        move |error: std::io::Error| crate::error::PipelineError::Input {
-            path,
-            message: format!("the model's folder cannot be copied ({error})"),
-        }
-    };
-    craft_store::atomic::create_dir(to)?;
-    for entry in std::fs::read_dir(from).map_err(failed(from))? {
-        let path = entry.map_err(failed(from))?.path();
-        let Some(name) = path.file_name() else { continue };
-        if name.to_string_lossy().starts_with('.') || name == "rewards" {
-            continue;
-        }
-        let target = to.join(name);
-        if path.is_dir() {
-            copy_model(&path, &target)?;
-        } else if !(from.ends_with("unet") && weight_files::DIFFUSERS.owns(name)) {
-            std::fs::copy(&path, &target).map_err(failed(&path))?;
         }
     }
     Ok(())

@@ -4,9 +4,11 @@ use burn::module::Module;
 use burn::tensor::Tensor;
 use craft_nn::init::Init;
 use craft_nn::layers::Linear;
+use craft_nn::open_clip::unwrap_prefix;
 use craft_nn::weights::{HostTensor, TensorMap};
 
 use crate::error::RewardError;
+use crate::files::RewardFiles;
 
 /// Indices of the linear maps among the layers of the published network; the others are dropout.
 const LAYERS: [usize; 5] = [0, 2, 4, 6, 7];
@@ -43,8 +45,20 @@ impl AestheticHead {
     }
 }
 
+/// Takes the head out of a reward's files; `mlp.` and the like before its names are dropped.
+pub(crate) fn take_head(reward: &str, files: &mut RewardFiles) -> Result<TensorMap, RewardError> {
+    let what = "the head (head.safetensors, or sac+logos+ava1-l14-linearMSE.pth)";
+    let head = files.take_weights(reward, what, is_head)?;
+    Ok(unwrap_prefix(head, &["mlp.", "model.", "module."]))
+}
+
+/// Whether a name is of a head.
+pub(crate) fn is_head(name: &str) -> bool {
+    name.starts_with("layers.0.") || name.starts_with("mlp.layers.0.")
+}
+
 /// The affine map that a head amounts to: weights for embeddings of a width, and the bias.
-pub(super) fn fold(
+pub(crate) fn fold(
     reward: &str,
     head: &TensorMap,
     width: usize,

@@ -3,30 +3,33 @@
 
 mod head;
 
+use std::sync::Arc;
+
 use burn::tensor::Device;
-use craft_nn::clip::{ClipVisionConfig, ClipVisionModel};
+use craft_nn::ops::Act;
 
 pub use head::AestheticHead;
+pub(crate) use head::{fold, is_head, take_head};
 
-use crate::dual::score_images;
+use crate::clip::{ClipWeights, is_tower, vision_sizes};
 use crate::error::RewardError;
 use crate::files::RewardFiles;
 use crate::preprocess::{Fit, Preprocess};
 use crate::reward::{MissingReason, Reward, RgbImageRef, Score};
+use crate::tower::{ImageTower, Towers};
 
 /// Aesthetic score of a picture, whatever its prompt: an affine map of CLIP's image embedding of
 /// length 1. The published weights give about 4.5 to 7.
 ///
-/// `config.json` and weights of a `CLIPVisionModelWithProjection` or a `CLIPModel`; weights of the head
-/// with names `layers.{0,2,4,6,7}.{weight,bias}`.
+/// Weights of the head with names `layers.{0,2,4,6,7}.{weight,bias}`, and of a CLIP image encoder with
+/// its projection: OpenAI's ViT-L/14 for the published head. The encoder may be part of a whole CLIP
+/// model, with transformers', open_clip's or OpenAI's names; its sizes follow from its `config.json` or
+/// from the weights.
 #[derive(Debug)]
 pub struct Aesthetic {
     name: String,
-    model: ClipVisionModel,
-    preprocess: Preprocess,
-    device: Device,
-    weights: Vec<f64>,
-    bias: f64,
+    tower: Arc<ImageTower>,
+    head: AffineHead,
 }
 
 impl Aesthetic {
@@ -34,21 +37,23 @@ impl Aesthetic {
     ///
     /// # Errors
     /// When a file is missing, malformed, or does not fit the others.
-    pub fn new(name: &str, mut files: RewardFiles, device: &Device) -> Result<Self, RewardError> {
+    pub fn new(
+        name: &str,
+        mut files: RewardFiles,
+        device: &Device,
+        towers: &mut Towers,
+    ) -> Result<Self, RewardError> {
         let device = device.clone().without_autodiff();
-        let reward = || name.to_owned();
-        let config = ClipVisionConfig::from_json(files.required(name, "config.json")?)
-            .map_err(|source| RewardError::Config { reward: reward(), source })?;
+        let head = take_head(name, &mut files)?;
+        let tower = "the image encoder with its projection (model.safetensors of CLIP ViT-L/14), in a folder clip-vit-large-patch14 beside the head or named after a comma, HEAD.pth,FOLDER,";
+        let tower = files.take_weights(name, tower, is_tower)?;
+        let tower = ClipWeights::new(name, tower)?.vision;
+        let config = vision_sizes(name, &files, &tower, Act::QuickGelu)?;
         let preprocess = Preprocess::clip(Fit::CentreCropEven, config.image_size);
         let preprocess = preprocess.configured(name, &files)?;
-        let head = files
-            .take_weights(name, "the head (head.safetensors)", |key| key.starts_with("layers."))?;
-        let tower = "the image encoder with its visual_projection (model.safetensors)";
-        let tower = files.take_weights(name, tower, |key| key == "visual_projection.weight")?;
-        let model = ClipVisionModel::from_tensors(&config, tower, &device)
-            .map_err(|source| RewardError::Weights { reward: reward(), source })?;
-        let (weights, bias) = head::fold(name, &head, config.projection_dim)?;
-        Ok(Self { name: reward(), model, preprocess, device, weights, bias })
+        let head = AffineHead::new(name, &head, config.projection_dim)?;
+        let tower = towers.image(name, &config, preprocess, tower, &device)?;
+        Ok(Self { name: name.to_owned(), tower, head })
     }
 }
 
@@ -62,15 +67,47 @@ impl Reward for Aesthetic {
     }
 
     fn score(&self, images: &[RgbImageRef<'_>], _: &[&str]) -> Vec<Result<Score, MissingReason>> {
-        let embed = |pixels| {
-            let out = self.model.forward(pixels);
-            // The constructor saw to it that there is a projection.
-            out.image_embeds.unwrap_or(out.pooled)
-        };
-        score_images(images, &self.preprocess, &self.device, embed, |_, row| {
-            let length = row.iter().map(|v| f64::from(*v).powi(2)).sum::<f64>().sqrt();
-            let dot: f64 = row.iter().zip(&self.weights).map(|(v, w)| f64::from(*v) * w).sum();
-            Score::new(dot / length + self.bias)
-        })
+        self.tower
+            .embed(images)
+            .into_iter()
+            .map(|row| Score::new(self.head.of_unit(&row?)))
+            .collect()
+    }
+}
+
+/// The head, folded to one affine map.
+#[derive(Debug)]
+pub struct AffineHead {
+    weights: Vec<f64>,
+    bias: f64,
+}
+
+impl AffineHead {
+    /// Folds a head for embeddings of a width.
+    ///
+    /// # Errors
+    /// When a tensor is missing, unknown or misshapen.
+    pub fn new(
+        name: &str,
+        head: &craft_nn::weights::TensorMap,
+        width: usize,
+    ) -> Result<Self, RewardError> {
+        let (weights, bias) = fold(name, head, width)?;
+        Ok(Self { weights, bias })
+    }
+
+    /// The head's value for an embedding as it is.
+    pub fn apply(&self, row: &[f32]) -> f64 {
+        self.dot(row) + self.bias
+    }
+
+    /// The head's value for an embedding brought to length 1.
+    pub(crate) fn of_unit(&self, row: &[f32]) -> f64 {
+        let length = row.iter().map(|v| f64::from(*v).powi(2)).sum::<f64>().sqrt();
+        self.dot(row) / length + self.bias
+    }
+
+    fn dot(&self, row: &[f32]) -> f64 {
+        row.iter().zip(&self.weights).map(|(v, w)| f64::from(*v) * w).sum()
     }
 }

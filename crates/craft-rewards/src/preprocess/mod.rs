@@ -4,6 +4,7 @@ mod resize;
 
 use serde_json::Value;
 
+use resize::{Window, resize_pillow_window};
 pub use resize::{resize_float, resize_float_aliased, resize_pillow};
 
 use crate::error::RewardError;
@@ -133,13 +134,14 @@ impl Preprocess {
         let size = self.size;
         let short = image.width.min(image.height);
         let (width, height) = (size * image.width / short, size * image.height / short);
-        let resized = resize_pillow(image, width, height);
         let (left, top) = (half(width - size), half(height - size));
+        let window = Window { left, top, width: size, height: size };
+        let resized = resize_pillow_window(image, width, height, window);
         let mut planes = vec![0.0; 3 * size * size];
         for y in 0..size {
             for x in 0..size {
                 for c in 0..3 {
-                    let byte = resized[((top + y) * width + left + x) * 3 + c];
+                    let byte = resized[(y * size + x) * 3 + c];
                     planes[(c * size + y) * size + x] = f32::from(byte) / 255.0;
                 }
             }

@@ -2,6 +2,8 @@
 //! shrinking), as Pillow does it on bytes and torchvision on floats; and without (a = −0.75, four
 //! inputs for every output, edges repeated), as torchvision before 0.17 did it on floats.
 
+use std::ops::Range;
+
 use crate::reward::RgbImageRef;
 
 /// Pillow keeps the weights of bytes as integers of this many fractional bits.
@@ -25,11 +27,12 @@ fn kernel(x: f64, a: f64) -> f64 {
     }
 }
 
-fn taps(input: usize, output: usize) -> Vec<Tap> {
+/// The taps of some outputs.
+fn taps_of(input: usize, output: usize, wanted: Range<usize>) -> Vec<Tap> {
     let ratio = input as f64 / output as f64;
     let stretch = ratio.max(1.0);
     let support = 2.0 * stretch;
-    (0..output)
+    wanted
         .map(|i| {
             let centre = (i as f64 + 0.5) * ratio;
             let start = (centre - support + 0.5).max(0.0) as usize;
@@ -40,6 +43,10 @@ fn taps(input: usize, output: usize) -> Vec<Tap> {
             Tap { start, weights: weights.iter().map(|w| w / sum).collect() }
         })
         .collect()
+}
+
+fn taps(input: usize, output: usize) -> Vec<Tap> {
+    taps_of(input, output, 0..output)
 }
 
 /// Taps without antialiasing: the weights of inputs beyond an edge go to the edge.
@@ -63,28 +70,56 @@ fn aliased_taps(input: usize, output: usize) -> Vec<Tap> {
 /// Resizes as `PIL.Image.resize(.., BICUBIC)` does, to the bit: weights in fixed point, bytes between
 /// the horizontal and the vertical pass. Gives `height · width · 3` bytes.
 pub fn resize_pillow(image: RgbImageRef<'_>, width: usize, height: usize) -> Vec<u8> {
-    let rows = if width == image.width {
-        image.pixels.to_vec()
-    } else {
-        let taps = fixed(taps(image.width, width));
-        let mut out = Vec::with_capacity(image.height * width * 3);
-        for row in image.pixels.chunks_exact(image.width * 3) {
-            for (start, weights) in &taps {
-                for c in 0..3 {
-                    let pixels = row[start * 3 + c..].iter().step_by(3);
-                    out.push(weigh(pixels, weights));
-                }
+    let whole = Window { left: 0, top: 0, width, height };
+    resize_pillow_window(image, width, height, whole)
+}
+
+/// A part of a resized picture, in its pixels.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Window {
+    pub(super) left: usize,
+    pub(super) top: usize,
+    pub(super) width: usize,
+    pub(super) height: usize,
+}
+
+/// The bytes of a window of [`resize_pillow`]'s result; the rest is not computed, so that pictures of
+/// extreme proportions take no more memory than others.
+pub(super) fn resize_pillow_window(
+    image: RgbImageRef<'_>,
+    width: usize,
+    height: usize,
+    window: Window,
+) -> Vec<u8> {
+    let Window { left, top, .. } = window;
+    let columns = fixed(taps_of(image.width, width, left..left + window.width));
+    let lines = fixed(taps_of(image.height, height, top..top + window.height));
+    // Only the input rows that the window's lines look at.
+    let first = if height == image.height { top } else { lines[0].0 };
+    let last = match lines.last() {
+        Some((start, weights)) if height != image.height => start + weights.len(),
+        _ => top + window.height,
+    };
+    let mut rows = Vec::with_capacity((last - first) * window.width * 3);
+    for row in image.pixels.chunks_exact(image.width * 3).skip(first).take(last - first) {
+        if width == image.width {
+            rows.extend_from_slice(&row[left * 3..(left + window.width) * 3]);
+            continue;
+        }
+        for (start, weights) in &columns {
+            for c in 0..3 {
+                rows.push(weigh(row[start * 3 + c..].iter().step_by(3), weights));
             }
         }
-        out
-    };
+    }
     if height == image.height {
         return rows;
     }
-    let mut out = Vec::with_capacity(height * width * 3);
-    for (start, weights) in &fixed(taps(image.height, height)) {
-        for x in 0..width * 3 {
-            out.push(weigh(rows[start * width * 3 + x..].iter().step_by(width * 3), weights));
+    let stride = window.width * 3;
+    let mut out = Vec::with_capacity(window.height * stride);
+    for (start, weights) in &lines {
+        for x in 0..stride {
+            out.push(weigh(rows[(start - first) * stride + x..].iter().step_by(stride), weights));
         }
     }
     out

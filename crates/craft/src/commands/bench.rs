@@ -2,17 +2,15 @@
 
 mod flops;
 mod phases;
+mod train;
 
 use std::time::Instant;
 
 use burn::tensor::{Tensor, TensorData};
 use craft_core::rng::Key;
-use craft_diffusion::objective::weighted_mse;
-use craft_diffusion::optimizer::{self, AdamW, AdamWConfig, GradMap};
 use craft_diffusion::sampler::{Sampler, Scheduler, guide};
-use craft_nn::ops::profile;
+use craft_nn::ops::{self, Precision, profile};
 use craft_nn::weights;
-use craft_pipeline::model::load_unet;
 use craft_pipeline::text::{Condition, TextEmbedding};
 use craft_pipeline::{Model, Progress};
 use serde_json::json;
@@ -31,6 +29,8 @@ const WARM_UP: usize = 2;
 struct Measured {
     /// Seconds of each step, sorted.
     seconds: Vec<f64>,
+    /// Seconds of all processors for all steps that count; `None` where the system does not say.
+    cpu: Option<f64>,
     /// Seconds of decoding the batch.
     decode: Option<f64>,
     /// Floating-point operations of a step.
@@ -48,10 +48,14 @@ impl Measured {
 
 /// Measures steps of sampling or training.
 pub(super) fn bench(app: &App, args: &BenchArgs) -> anyhow::Result<()> {
-    match args.precision.as_str() {
-        "f32" => {}
-        "bf16" => return Err(usage("--precision bf16 is not in this version; expected f32")),
-        other => return Err(usage(format!("--precision {other}: expected f32"))),
+    let narrow = match (args.precision.as_str(), args.kind) {
+        ("f32", _) => false,
+        ("bf16", BenchKind::TrainStep) => true,
+        ("bf16", _) => return Err(usage("--precision bf16 goes with train-step only")),
+        (other, _) => return Err(usage(format!("--precision {other}: expected f32 or bf16"))),
+    };
+    if args.kind == BenchKind::Sample && (args.gradient_checkpointing || args.lora_rank.is_some()) {
+        return Err(usage("--lora-rank and --gradient-checkpointing go with train-step only"));
     }
     interrupt::exit_at_once()?;
     let model =
@@ -61,7 +65,7 @@ pub(super) fn bench(app: &App, args: &BenchArgs) -> anyhow::Result<()> {
     progress.start("bench", u64::from(args.steps), "steps");
     let measured = match args.kind {
         BenchKind::Sample => sample(args, &model, (height, width), &progress)?,
-        BenchKind::TrainStep => train_step(app, args, &model, (height, width), &progress)?,
+        BenchKind::TrainStep => train::step(app, args, narrow, model, (height, width), &progress)?,
     };
     progress.finish(&format!("bench: {} steps measured", args.steps));
     print(app, args, (height, width), &measured)
@@ -103,8 +107,10 @@ fn sample(
     let mut latents: Vec<Vec<f32>> =
         (0..b).map(|i| key.clone().sample(i as u64).standard_normals(size)).collect();
     let mut seconds = Vec::with_capacity(steps);
+    let mut cpu = None;
     for step in 0..steps {
         if step == WARM_UP {
+            cpu = system::cpu_seconds();
             profile::start();
         }
         let start = Instant::now();
@@ -124,6 +130,7 @@ fn sample(
             progress.advance(1);
         }
     }
+    let cpu = since(cpu);
     let phases = Phases::new(profile::stop(), 0.0, &seconds);
     let start = Instant::now();
     let data = TensorData::new(latents.concat(), [b, c, h, w]);
@@ -132,59 +139,12 @@ fn sample(
     let decode = Some(start.elapsed().as_secs_f64());
     seconds.sort_by(f64::total_cmp);
     let flops = 2.0 * b as f64 * flops::forward(model, h, w);
-    Ok(Measured { seconds, decode, flops, phases })
+    Ok(Measured { seconds, cpu, decode, flops, phases })
 }
 
-/// Forward, backward and update of all parameters.
-fn train_step(
-    app: &App,
-    args: &BenchArgs,
-    model: &Model,
-    (height, width): (usize, usize),
-    progress: &Reporter,
-) -> anyhow::Result<Measured> {
-    let device = app.device.clone().autodiff();
-    let (mut unet, _) = load_unet(
-        &model_dir(app, &args.model, args.model_config.as_deref())?.join("unet"),
-        &device,
-    )?;
-    let b = args.batch as usize;
-    let [c, h, w] = model.latent_shape(height, width);
-    let text = model.encode_texts(&["a picture"]);
-    let Condition { states, added } = model.condition(&vec![&text[0]; b], [height, width], &device);
-    let key = Key::new(0).stage("bench");
-    let mut optimizer = AdamW::new(AdamWConfig::default(), None);
-    let mut seconds = Vec::with_capacity(args.steps as usize);
-    let last = model.schedule.num_train_timesteps().max(1);
-    let mut optimizing = 0.0;
-    for step in 0..WARM_UP + args.steps as usize {
-        if step == WARM_UP {
-            profile::start();
-        }
-        let mut stream = key.clone().step(step as u64).stream();
-        let times: Vec<f32> = (0..b).map(|_| stream.index(last) as f32).collect();
-        let noisy = stream.standard_normals(b * c * h * w);
-        let target = stream.standard_normals(b * c * h * w);
-        let start = Instant::now();
-        let host = |data| Tensor::<4>::from_data(TensorData::new(data, [b, c, h, w]), &device);
-        let prediction = unet.forward(host(noisy), &times, &states, added.as_ref());
-        let loss = weighted_mse(prediction, host(target), &vec![1.0; b], b);
-        let mut grads = GradMap::new();
-        optimizer::collect(&unet, loss.backward(), &mut grads);
-        let update = Instant::now();
-        let norm = optimizer::norm(&grads);
-        unet = optimizer.step(unet, &grads, 1e-6, (1.0 / (norm + 1e-6)).min(1.0));
-        if step >= WARM_UP {
-            optimizing += update.elapsed().as_secs_f64();
-            seconds.push(start.elapsed().as_secs_f64());
-            progress.advance(1);
-        }
-    }
-    let phases = Phases::new(profile::stop(), optimizing, &seconds);
-    seconds.sort_by(f64::total_cmp);
-    // A backward pass costs two forward passes.
-    let flops = 3.0 * b as f64 * flops::forward(model, h, w);
-    Ok(Measured { seconds, decode: None, flops, phases })
+/// Processor seconds since a reading.
+fn since(before: Option<f64>) -> Option<f64> {
+    Some(system::cpu_seconds()? - before?)
 }
 
 fn print(
@@ -207,15 +167,21 @@ fn print(
     };
     let threads = rayon::current_num_threads();
     let roofline = profile::peak_gflops();
+    let matmul = match ops::precision() {
+        Precision::F32 => "f32",
+        Precision::Bf16 => "bf16",
+    };
     let rss = system::peak_rss_bytes();
     if app.json {
         let line = json!({
             "bench": kind, "model": args.model, "batch": args.batch, "height": height,
-            "width": width, "precision": args.precision, "steps": args.steps, "threads": threads,
+            "width": width, "precision": args.precision, "matmul_precision": matmul, "steps": args.steps, "threads": threads,
             "seconds_per_step": {
                 "median": median, "min": measured.quantile(0.0), "max": measured.quantile(1.0),
                 "p25": measured.quantile(0.25), "p75": measured.quantile(0.75),
             },
+            "cpu_seconds_per_step": measured.cpu.map(|cpu| cpu / steps),
+            "lora_rank": args.lora_rank, "gradient_checkpointing": args.gradient_checkpointing,
             "decode_seconds": measured.decode,
             "images_per_second": per_second,
             "gflop_per_step": measured.flops / 1e9,
@@ -227,7 +193,7 @@ fn print(
         return console::result(&line.to_string());
     }
     console::result(&format!(
-        "{kind}: {} at {height}×{width}, batch {}, {} steps, {threads} threads, {}",
+        "{kind}: {} at {height}×{width}, batch {}, {} steps, {threads} threads, {}, products in {matmul}",
         args.model, args.batch, args.steps, args.precision
     ))?;
     console::result(&format!(

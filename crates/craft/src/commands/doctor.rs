@@ -131,6 +131,7 @@ const TINY_UNET: &str = r#"{
 
 /// Loss and gradients of a small network by the kernels and by the library's own operations.
 fn network(device: &Device) -> anyhow::Result<String> {
+    ops::set_precision(ops::Precision::F32);
     let config = UNetConfig::from_json(TINY_UNET)?;
     let unet = UNet2DConditionModel::new(&mut Init::seeded(1, &device.clone().autodiff()), &config);
     let (loss, grads) = loss_and_grads(&unet, device);

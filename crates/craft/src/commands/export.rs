@@ -38,8 +38,7 @@ pub(super) fn export(app: &App, args: &ExportArgs) -> anyhow::Result<()> {
         Format::Diffusers => "model folder".to_owned(),
         Format::SingleFile => "checkpoint".to_owned(),
         _ => format!(
-            "LoRA of rank {} on {} parameters, {:.1} % of the squared change",
-            args.rank,
+            "LoRA on {} parameters, {:.1} % of the squared change",
             done.adapted,
             100.0 * done.captured
         ),

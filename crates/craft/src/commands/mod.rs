@@ -17,9 +17,10 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use burn::tensor::Device;
+use craft_nn::ops::{Precision, set_precision};
 use craft_pipeline::source;
 
-use crate::cli::{Cli, Command, Global};
+use crate::cli::{Cli, Command, Global, MatmulPrecision};
 use crate::console::Level;
 use crate::exit::usage;
 use crate::progress::Reporter;
@@ -46,6 +47,11 @@ pub(crate) fn dispatch(cli: &Cli, level: Level) -> anyhow::Result<()> {
             .num_threads(usize::from(threads))
             .build_global()
             .context("cannot start the threads")?;
+    }
+    if cli.global.matmul_precision == MatmulPrecision::Bf16 && !set_precision(Precision::Bf16) {
+        return Err(usage(
+            "--matmul-precision bf16: this processor has no bf16 multiply-adds (AVX-512 BF16); expected f32",
+        ));
     }
     match &cli.command {
         Command::Demo(args) => demo::demo(&app, args),

@@ -133,19 +133,10 @@ impl Plan {
     }
 }
 
-/// File and scale of `FILE[:SCALE]`; a file whose name has a colon is taken as it is.
+/// File and scale of `FILE[:SCALE]`.
 fn lora(text: &str) -> anyhow::Result<(PathBuf, f32)> {
-    let whole = PathBuf::from(text);
-    let Some((file, scale)) = text.rsplit_once(':').filter(|_| !whole.is_file()) else {
-        return Ok((whole, 1.0));
-    };
-    match scale.parse::<f32>() {
-        Ok(scale) if scale.is_finite() && scale.abs() <= 100.0 => Ok((file.into(), scale)),
-        Ok(scale) => {
-            Err(usage(format!("--lora {text}: the scale is {scale}; expected -100 to 100")))
-        }
-        Err(_) => Ok((whole, 1.0)),
-    }
+    craft_pipeline::lora::parse(text, Path::new(""))
+        .map_err(|error| usage(format!("--lora {text}: {error}")))
 }
 
 fn scheduler(name: &str) -> anyhow::Result<Scheduler> {

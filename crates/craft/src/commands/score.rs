@@ -2,9 +2,12 @@
 
 use std::path::{Path, PathBuf};
 
-use craft_pipeline::rewards::load_reward;
+use craft_core::RewardName;
+use craft_core::recipe::RewardSection;
+use craft_pipeline::external::external_reward;
+use craft_pipeline::rewards::{RewardSource, RewardWeights, for_each, is_weightless};
 use craft_pipeline::world::World;
-use craft_rewards::{Reward, RgbImageRef};
+use craft_rewards::RgbImageRef;
 use craft_store::image;
 use serde_json::{Map, Value, json};
 
@@ -27,8 +30,8 @@ pub(super) fn score(app: &App, args: &ScoreArgs) -> anyhow::Result<()> {
             )),
         };
     };
-    let wanted: Vec<(String, PathBuf)> =
-        args.rewards.iter().map(|text| resolve(text)).collect::<Result<_, _>>()?;
+    let wanted: Vec<(String, RewardSource)> =
+        args.rewards.iter().map(|text| resolve(text, args)).collect::<Result<_, _>>()?;
     if let Some((name, _)) = wanted
         .iter()
         .enumerate()
@@ -40,70 +43,136 @@ pub(super) fn score(app: &App, args: &ScoreArgs) -> anyhow::Result<()> {
     // All pictures are read before a model is: a wrong path shows at once.
     let pictures =
         args.paths.iter().map(|path| image::read(path)).collect::<Result<Vec<_>, _>>()?;
-    let rewards: Vec<Box<dyn Reward>> = wanted
+    let mut lines: Vec<Line> = pictures.iter().map(|_| Line::new(wanted.len())).collect();
+    let views: Vec<RgbImageRef<'_>> = pictures
         .iter()
-        .map(|(name, dir)| load_reward(name, dir, &app.device))
-        .collect::<Result<_, _>>()?;
-    for (path, picture) in args.paths.iter().zip(&pictures) {
-        let view =
-            RgbImageRef { pixels: &picture.data, width: picture.width, height: picture.height };
-        console::result(&line(path, prompt, &rewards, view).to_string())?;
+        .map(|p| RgbImageRef { pixels: &p.data, width: p.width, height: p.height })
+        .collect();
+    let files: Vec<Option<&Path>> = args.paths.iter().map(|path| Some(path.as_path())).collect();
+    let named: Vec<_> = wanted.iter().map(|(name, source)| (name.as_str(), source)).collect();
+    for_each(&named, &app.device, |index, reward| {
+        let cut = reward.tokens_cut(prompt);
+        if cut > 0 {
+            tracing::warn!("{}: the prompt is cut by {cut} tokens", reward.name());
+        }
+        let prompts = vec![prompt.as_str(); views.len()];
+        let scores = reward.score_files(&views, &files, &prompts);
+        for (line, score) in lines.iter_mut().zip(scores) {
+            line.scores[index] = score.map(|s| s.get()).map_err(|reason| reason.to_string());
+        }
+        Ok(())
+    })?;
+    let names: Vec<&str> = named.iter().map(|(name, _)| *name).collect();
+    for (path, line) in args.paths.iter().zip(lines) {
+        console::result(&line.json(path, prompt, &names).to_string())?;
     }
     Ok(())
 }
 
-fn line(path: &Path, prompt: &str, rewards: &[Box<dyn Reward>], view: RgbImageRef<'_>) -> Value {
-    let (mut scores, mut missing) = (Map::new(), Map::new());
-    for reward in rewards {
-        let name = reward.name().to_owned();
-        match reward.score(&[view], &[prompt]).pop() {
-            Some(Ok(score)) => scores.insert(name, json!(score.get())),
-            Some(Err(reason)) => missing.insert(name, json!(reason.to_string())),
-            None => missing.insert(name, json!("the reward gave no score")),
-        };
-    }
-    let mut line =
-        json!({ "image": path.display().to_string(), "prompt": prompt, "scores": scores });
-    if !missing.is_empty() {
-        tracing::warn!(
-            "{}: {} of {} scores are missing",
-            path.display(),
-            missing.len(),
-            rewards.len()
-        );
-        line["missing"] = Value::Object(missing);
-    }
-    line
+/// What every reward says of one picture.
+struct Line {
+    scores: Vec<Result<f64, String>>,
 }
 
-/// Name and folder of a reward: `NAME=FOLDER`, or the name of an embedded one.
-fn resolve(text: &str) -> anyhow::Result<(String, PathBuf)> {
-    let (name, weights) = match text.split_once('=') {
-        Some((name, weights)) => (name, Some(weights)),
+impl Line {
+    fn new(rewards: usize) -> Self {
+        Self { scores: vec![Err("the reward gave no score".to_owned()); rewards] }
+    }
+
+    fn json(self, path: &Path, prompt: &str, names: &[&str]) -> Value {
+        let (mut scores, mut missing) = (Map::new(), Map::new());
+        for (name, score) in names.iter().zip(self.scores) {
+            match score {
+                Ok(score) => scores.insert((*name).to_owned(), json!(score)),
+                Err(reason) => missing.insert((*name).to_owned(), json!(reason)),
+            };
+        }
+        let mut line =
+            json!({ "image": path.display().to_string(), "prompt": prompt, "scores": scores });
+        if !missing.is_empty() {
+            tracing::warn!(
+                "{}: {} of {} scores are missing",
+                path.display(),
+                missing.len(),
+                names.len()
+            );
+            line["missing"] = Value::Object(missing);
+        }
+        line
+    }
+}
+
+/// Name and source of a reward: `NAME` (embedded, or without weights), `NAME=WEIGHTS`,
+/// `NAME=command:PROGRAM ARGUMENT…` or `NAME=http://…`.
+fn resolve(text: &str, args: &ScoreArgs) -> anyhow::Result<(String, RewardSource)> {
+    let (name, value) = match text.split_once('=') {
+        Some((name, value)) => (name, Some(value)),
         None => (text, None),
     };
-    if name.is_empty() || weights == Some("") {
-        return Err(usage(format!("--reward {text}: expected NAME or NAME=FOLDER")));
+    if name.is_empty() || value == Some("") {
+        return Err(usage(format!(
+            "--reward {text}: expected NAME, NAME=WEIGHTS, NAME=command:PROGRAM or NAME=http://ADDRESS"
+        )));
     }
-    match weights {
-        Some(weights) => {
-            let dir = PathBuf::from(weights);
-            if !dir.is_dir() {
+    let source = match value {
+        Some(value)
+            if value.starts_with(COMMAND)
+                || value.starts_with("http://")
+                || value.starts_with("https://") =>
+        {
+            external(name, value, args)?
+        }
+        Some(value) => {
+            let weights = RewardWeights::parse(value, Path::new(""));
+            if let Some(missing) = weights.missing() {
                 return Err(input(format!(
-                    "{weights}: there is no such folder; expected the folder of the weights and configs of {name}"
+                    "{}: there is no such file or folder; expected the weights of {name}",
+                    missing.display()
                 )));
             }
-            Ok((name.to_owned(), dir))
+            RewardSource::Weights(weights)
         }
+        None if is_weightless(name) => RewardSource::Weights(RewardWeights::default()),
         None => {
             let dir = if EMBEDDED.contains(&name) { PocketWorld.reward_dir(name)? } else { None };
-            let dir = dir.ok_or_else(|| {
+            RewardSource::Weights(RewardWeights::at(dir.ok_or_else(|| {
                 usage(format!(
-                    "--reward {name} is not embedded ({} are); give the folder of its weights: --reward {name}=FOLDER",
+                    "--reward {name} is not embedded ({} are); give its weights: --reward {name}=FOLDER or FILE (docs/rewards.md says which)",
                     EMBEDDED.join(", ")
                 ))
-            })?;
-            Ok((name.to_owned(), dir))
+            })?))
         }
+    };
+    Ok((name.to_owned(), source))
+}
+
+/// A command or server of the command line.
+fn external(name: &str, value: &str, args: &ScoreArgs) -> anyhow::Result<RewardSource> {
+    let checked = RewardName::new(name).map_err(|error| usage(format!("--reward: {error}")))?;
+    let mut section = RewardSection::named(checked);
+    if let Some(line) = value.strip_prefix(COMMAND) {
+        section.command = Some(words(line).map_err(|e| usage(format!("--reward {name}: {e}")))?);
+        section.start_timeout_seconds = args.reward_timeout;
+    } else {
+        section.url = Some(value.to_owned());
+        section.allow_remote = args.allow_remote;
     }
+    section.timeout_seconds = args.reward_timeout;
+    section.validate().map_err(|error| usage(format!("--reward {name}: {error}")))?;
+    // What cannot be used shows before pictures are read and models are loaded.
+    external_reward(&section, Path::new("."))
+        .map_err(|error| usage(format!("--reward {name}: {error}")))?;
+    Ok(RewardSource::External(Box::new(section), PathBuf::from(".")))
+}
+
+/// How a command among the rewards begins.
+const COMMAND: &str = "command:";
+
+/// The words of a command: separated by white space, or a JSON list of texts.
+fn words(line: &str) -> Result<Vec<String>, String> {
+    if !line.trim_start().starts_with('[') {
+        return Ok(line.split_whitespace().map(str::to_owned).collect());
+    }
+    serde_json::from_str(line)
+        .map_err(|e| format!("the command is not a JSON list of texts ({e}): {line}"))
 }

@@ -1,0 +1,76 @@
+//! What makes a command or server unusable before anything is asked of it.
+
+use std::path::PathBuf;
+
+use thiserror::Error;
+
+/// Found when a recipe is checked.
+#[derive(Debug, Error)]
+pub enum ExternalError {
+    /// No such program.
+    #[error(
+        "the program `{program}` is not {place}: install it, or give its path relative to the recipe"
+    )]
+    NoProgram {
+        /// As it was given.
+        program: String,
+        /// Where it was looked for.
+        place: String,
+    },
+    /// A file that cannot be executed.
+    #[error("{} is not an executable file: make it one, or name the program that runs it first", path.display())]
+    NotExecutable {
+        /// The file.
+        path: PathBuf,
+    },
+    /// Not an address.
+    #[error(
+        "`{url}` is not an address ({message}): expected one such as http://127.0.0.1:8000/score"
+    )]
+    Url {
+        /// As it was given.
+        url: String,
+        /// What is wrong.
+        message: String,
+    },
+    /// A key in an address.
+    #[error(
+        "the address of {host} holds a name or password: put the key into an environment variable and name it with api_key_env"
+    )]
+    Credentials {
+        /// The server.
+        host: String,
+    },
+    /// Another machine.
+    #[error(
+        "{host} is another machine, to which prompts and pictures would be sent: allow it with allow_remote = true (--allow-remote) if that is meant"
+    )]
+    Remote {
+        /// The server.
+        host: String,
+    },
+    /// A key without encryption.
+    #[error("the key would be sent to {host} without encryption: use https://")]
+    PlainKey {
+        /// The server.
+        host: String,
+    },
+    /// A build without HTTP.
+    #[error(
+        "{url}: this build asks no servers: build it with `--features http`, or score with a command"
+    )]
+    NoHttp {
+        /// As it was given.
+        url: String,
+    },
+    /// No key.
+    #[error(
+        "the environment variable {name} (api_key_env) is {problem}: set it to the server's key"
+    )]
+    Key {
+        /// Name of the variable.
+        name: String,
+        /// `not set`, or what is wrong with it.
+        problem: &'static str,
+    },
+}

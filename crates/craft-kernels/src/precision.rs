@@ -1,0 +1,41 @@
+//! The number format of the factors in linear maps and convolutions.
+
+use crate::simd::bf16;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// Number format in which linear maps and convolutions multiply. Sums, results and every other operation are `f32`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Precision {
+    /// 32 bits.
+    #[default]
+    F32,
+    /// Both factors rounded to bfloat16 (8 bits of significand), to nearest, ties to even; their products are exact.
+    Bf16,
+}
+
+static NARROW: AtomicBool = AtomicBool::new(false);
+
+/// Whether the running CPU multiplies bf16: AVX-512 BF16.
+#[must_use]
+pub fn bf16_supported() -> bool {
+    bf16::supported()
+}
+
+/// The number format that was asked for.
+#[must_use]
+pub fn precision() -> Precision {
+    if NARROW.load(Ordering::Relaxed) { Precision::Bf16 } else { Precision::F32 }
+}
+
+/// Chooses the number format for the whole process. Each operation reads it once, when it starts.
+///
+/// Returns `false`, and changes nothing, where the CPU does not support it. Below
+/// [`SimdLevel::Avx512`](crate::SimdLevel::Avx512), as tests force it, everything stays in `f32`.
+pub fn set_precision(precision: Precision) -> bool {
+    let narrow = precision == Precision::Bf16;
+    if narrow && !bf16_supported() {
+        return false;
+    }
+    NARROW.store(narrow, Ordering::Relaxed);
+    true
+}

@@ -1,0 +1,213 @@
+//! Pairs of bf16 in one 32-bit word, multiplied two at a time into `f32` sums.
+//!
+//! A product `C = A B` over k takes words that hold two neighbours along k, the even one in the low half; everything
+//! around the multiply-add (tiles, panels, tables) handles a word as if it were one `f32`. Products of bf16 are exact
+//! in `f32`; the sums are rounded in `f32`.
+//!
+//! AMX would enter here: its tiles read the right operand in these very words (`TDPBF16PS`), sixteen words of k by
+//! sixteen columns, and the left operand in rows of words.
+
+use super::{Kernel, Level, SimdLevel};
+use crate::precision::{Precision, precision};
+
+/// Proof that the CPU multiplies pairs of bf16.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Pairs(());
+
+/// Whether the running CPU has the instructions: AVX-512 BF16.
+pub(crate) fn supported() -> bool {
+    #[cfg(target_arch = "x86_64")]
+    {
+        super::simd_supported(SimdLevel::Avx512)
+            && is_x86_feature_detected!("avx512bw")
+            && is_x86_feature_detected!("avx512bf16")
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    {
+        false
+    }
+}
+
+impl Pairs {
+    /// The proof, where products are to be made in bf16 and `level` has the instructions.
+    pub(crate) fn active(level: Level) -> Option<Self> {
+        let wanted = precision() == Precision::Bf16 && level.0 == SimdLevel::Avx512;
+        (wanted && supported()).then_some(Self(()))
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+impl Pairs {
+    /// Runs a kernel whose multiply-adds take words of pairs.
+    #[inline]
+    pub(crate) fn run<K: Kernel>(self, kernel: K) -> K::Output {
+        // SAFETY: `self` proves that the CPU has AVX-512 BF16.
+        unsafe { super::avx512::run_pairs(kernel) }
+    }
+
+    /// Neighbours in a row: `src [rows, values]` to `dst [rows, values / 2 rounded up]`, an odd last value beside zero.
+    ///
+    /// # Safety
+    /// `src + r * ld_src` is readable for `values` values and `dst + r * ld_dst` writable for the words, for every
+    /// `r < rows`; they do not overlap.
+    pub(crate) unsafe fn rows(
+        self,
+        src: *const f32,
+        ld_src: usize,
+        rows: usize,
+        values: usize,
+        dst: *mut f32,
+        ld_dst: usize,
+    ) {
+        for r in 0..rows {
+            // SAFETY: the caller vouches for row r of both, `self` for the instructions.
+            unsafe { x86::row(src.add(r * ld_src), values, dst.add(r * ld_dst)) };
+        }
+    }
+
+    /// Neighbours in a column: `src [values, columns]` to `dst [values / 2 rounded up, columns]`, an odd last row
+    /// beside zeros; where `padded > columns`, the rest of each row of `dst` up to `padded` is set to zero.
+    ///
+    /// # Safety
+    /// `src + r * ld_src` is readable for `columns` values for every `r < values`, and `dst + q * ld_dst` writable for
+    /// `max(columns, padded)` words for every word `q` of a column; they do not overlap.
+    #[allow(clippy::too_many_arguments)]
+    pub(crate) unsafe fn columns(
+        self,
+        src: *const f32,
+        ld_src: usize,
+        values: usize,
+        columns: usize,
+        dst: *mut f32,
+        ld_dst: usize,
+        padded: usize,
+    ) {
+        for q in 0..values.div_ceil(2) {
+            // SAFETY: the caller vouches for rows 2 q and 2 q + 1 of `src` where they exist and for row q of `dst`,
+            // `self` for the instructions.
+            unsafe {
+                let even = src.add(2 * q * ld_src);
+                let odd = (2 * q + 1 < values).then(|| even.add(ld_src));
+                let to = dst.add(q * ld_dst);
+                x86::interleave(even, odd, columns, to);
+                for c in columns..padded {
+                    *to.add(c) = 0.0;
+                }
+            }
+        }
+    }
+}
+
+/// Nothing here: no value of [`Pairs`] is ever made.
+#[cfg(not(target_arch = "x86_64"))]
+impl Pairs {
+    pub(crate) fn run<K: Kernel>(self, _: K) -> K::Output {
+        unreachable!("no bf16 instructions")
+    }
+    pub(crate) unsafe fn rows(
+        self,
+        _: *const f32,
+        _: usize,
+        _: usize,
+        _: usize,
+        _: *mut f32,
+        _: usize,
+    ) {
+        unreachable!("no bf16 instructions")
+    }
+    #[allow(clippy::too_many_arguments)]
+    pub(crate) unsafe fn columns(
+        self,
+        _: *const f32,
+        _: usize,
+        _: usize,
+        _: usize,
+        _: *mut f32,
+        _: usize,
+        _: usize,
+    ) {
+        unreachable!("no bf16 instructions")
+    }
+}
+
+/// One word of two values, each rounded to the nearest bf16, ties to even.
+pub(crate) fn word(even: f32, odd: f32) -> f32 {
+    f32::from_bits(round(even) >> 16 | round(odd) & 0xFFFF_0000)
+}
+
+/// The bits of `x` rounded to bf16, in the upper half.
+fn round(x: f32) -> u32 {
+    let bits = x.to_bits();
+    // A NaN stays one: the carry of the rounding must not reach its exponent.
+    if x.is_nan() { bits | 1 << 22 } else { bits + (0x7FFF + (bits >> 16 & 1)) }
+}
+
+#[cfg(target_arch = "x86_64")]
+mod x86 {
+    use std::arch::x86_64::*;
+
+    /// First `n`, at most 16, values from memory, the others zero.
+    ///
+    /// # Safety
+    /// `p` is readable for `n` values.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
+    unsafe fn read(p: *const f32, n: usize) -> __m512 {
+        // SAFETY: masked lanes are not read; the caller vouches for the others.
+        unsafe { _mm512_maskz_loadu_ps(mask(n), p) }
+    }
+
+    #[inline(always)]
+    fn mask(n: usize) -> __mmask16 {
+        if n >= 16 { 0xFFFF } else { (1 << n) - 1 }
+    }
+
+    /// # Safety
+    /// `src` is readable for `values` values, `dst` writable for half as many words, rounded up.
+    #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
+    pub(super) unsafe fn row(src: *const f32, values: usize, dst: *mut f32) {
+        let mut i = 0;
+        while i < values {
+            let left = values - i;
+            // SAFETY: values i.. and words i / 2.. are inside; the masks keep to what is left.
+            unsafe {
+                let low = read(src.add(i), left);
+                let high =
+                    if left > 16 { read(src.add(i + 16), left - 16) } else { _mm512_setzero_ps() };
+                let words: __m512 = std::mem::transmute(_mm512_cvtne2ps_pbh(high, low));
+                _mm512_mask_storeu_ps(dst.add(i / 2), mask(left.div_ceil(2)), words);
+            }
+            i += 32;
+        }
+    }
+
+    /// Word c is the pair of `even[c]` and `odd[c]`, or zero where there is no odd row.
+    ///
+    /// # Safety
+    /// The rows are readable for `columns` values, `dst` writable for as many words.
+    #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
+    pub(super) unsafe fn interleave(
+        even: *const f32,
+        odd: Option<*const f32>,
+        columns: usize,
+        dst: *mut f32,
+    ) {
+        // Halves 0..16 of the converted vector come from the even row, 16..32 from the odd one.
+        let halves: [u16; 32] = std::array::from_fn(|i| (i / 2 + i % 2 * 16) as u16);
+        // SAFETY: the array is 64 bytes long.
+        let order = unsafe { _mm512_loadu_si512(halves.as_ptr().cast()) };
+        let mut c = 0;
+        while c < columns {
+            let left = columns - c;
+            // SAFETY: columns c.. of the rows and of `dst` are inside; the masks keep to what is left.
+            unsafe {
+                let low = read(even.add(c), left);
+                let high = odd.map_or(_mm512_setzero_ps(), |odd| read(odd.add(c), left));
+                let both: __m512i = std::mem::transmute(_mm512_cvtne2ps_pbh(high, low));
+                let words = _mm512_castsi512_ps(_mm512_permutexvar_epi16(order, both));
+                _mm512_mask_storeu_ps(dst.add(c), mask(left), words);
+            }
+            c += 16;
+        }
+    }
+}

@@ -1,0 +1,237 @@
+//! DDPO: the model draws, its pictures are scored, and it learns from its own steps, again and again.
+
+use burn::tensor::{Device, Tensor, TensorData};
+use craft_core::Key;
+use craft_core::select::group_advantages;
+use craft_diffusion::ddpo::{StochasticStep, ddpo, stochastic_steps};
+use craft_diffusion::objective::{host_errors, squared_errors};
+use craft_nn::unet::UNet2DConditionModel;
+use craft_nn::weights;
+
+use super::fit::Fit;
+use super::judge::Judge;
+use crate::draw::{DrawOptions, decode};
+use crate::error::{PipelineError, Result};
+use crate::stages::train;
+use crate::text::TextEmbedding;
+
+/// Pictures of a prompt that are compared with each other.
+const GROUP: usize = 4;
+/// Advantages count up to this size.
+const ADVANTAGE_LIMIT: f64 = 5.0;
+
+/// Who scores what is drawn: mean, deviation and weight of each training reward.
+pub(super) struct Online<'a> {
+    pub(super) judge: &'a Judge<'a>,
+    pub(super) terms: Vec<Term>,
+}
+
+/// A reward's part in the total.
+pub(super) struct Term {
+    pub(super) name: String,
+    pub(super) mean: f64,
+    pub(super) std: f64,
+    pub(super) weight: f64,
+}
+
+/// A picture's way from noise.
+struct Path {
+    /// Place of its prompt in the training set.
+    prompt: usize,
+    /// Latents before the first step and after each.
+    states: Vec<Vec<f32>>,
+    /// Squared error of each step's output to its target, when it was drawn.
+    before: Vec<f32>,
+    advantage: f32,
+    /// In which order its steps are learned from.
+    order: Vec<usize>,
+}
+
+/// The pictures of an iteration.
+pub(super) struct Rollout {
+    paths: Vec<Path>,
+    negative: TextEmbedding,
+}
+
+/// Steps of the sampler with all the noise of the reverse process. Those that add any are learned from.
+pub(super) fn iteration(fit: &Fit<'_>) -> Result<Vec<StochasticStep>> {
+    let schedule = &fit.model.schedule;
+    let steps = stochastic_steps(schedule, fit.recipe.generate.steps, 1.0)
+        .map_err(|error| PipelineError::Usage(format!("{}: generate.steps: {error}", fit.name)))?;
+    if steps.iter().all(|step| step.std == 0.0) {
+        return Err(PipelineError::Usage(format!(
+            "{}: no step of the sampler has noise with generate.steps = {}; take more steps",
+            fit.name, fit.recipe.generate.steps
+        )));
+    }
+    Ok(steps)
+}
+
+impl Online<'_> {
+    /// Draws and scores the pictures of an iteration with the weights of now.
+    pub(super) fn draw(
+        &self,
+        fit: &Fit<'_>,
+        steps: &[StochasticStep],
+        number: usize,
+        unet: &UNet2DConditionModel,
+    ) -> Result<Rollout> {
+        let model = fit.model;
+        let options = crate::stages::generate::options(&fit.recipe.generate, model)?;
+        let [c, h, w] = model.latent_shape(options.height, options.width);
+        let unet = weights::load(model.unet.clone(), weights::export(unet)).map_err(|source| {
+            PipelineError::Weights { path: "the tuned denoiser".into(), source }
+        })?;
+        let negative = &fit.recipe.generate.negative_prompt;
+        let negative = model.encode_negatives(&[negative]).remove(0);
+        let key = Key::new(fit.run.recipe.seed).stage("online");
+        let groups = (fit.recipe.train.batch / GROUP).max(1);
+        let prompts = train::draws(&key, number, groups, fit.set.units.len());
+        let places: Vec<usize> = prompts.into_iter().flat_map(|p| [p; GROUP]).collect();
+        let mut streams: Vec<_> = (0..places.len())
+            .map(|i| key.clone().stage("rollout").step(number as u64).sample(i as u64).stream())
+            .collect();
+        let mut paths: Vec<Path> = places
+            .iter()
+            .zip(&mut streams)
+            .map(|(&prompt, stream)| {
+                let mut order: Vec<usize> =
+                    (0..steps.len()).filter(|i| steps[*i].std > 0.0).collect();
+                stream.shuffle(&mut order);
+                let first = stream.standard_normals(c * h * w);
+                Path { prompt, states: vec![first], before: Vec::new(), advantage: 0.0, order }
+            })
+            .collect();
+        for (i, step) in steps.iter().enumerate() {
+            for (part, streams) in
+                paths.chunks_mut(options.batch.max(1)).zip(streams.chunks_mut(options.batch.max(1)))
+            {
+                fit.run.context.check()?;
+                let now: Vec<&[f32]> = part.iter().map(|p| p.states[i].as_slice()).collect();
+                let texts: Vec<&TextEmbedding> = part.iter().map(|p| text(fit, p)).collect();
+                let times = vec![step.timestep as f32; part.len()];
+                let output = weights::to_vec(predict(
+                    fit,
+                    &unet,
+                    &model.device,
+                    &options,
+                    &now,
+                    &times,
+                    &texts,
+                    &negative,
+                ));
+                let size = c * h * w;
+                for ((path, stream), output) in
+                    part.iter_mut().zip(streams).zip(output.chunks_exact(size))
+                {
+                    let mut next = step.mean(&path.states[i], output);
+                    if step.std > 0.0 {
+                        let noise = stream.standard_normals(size);
+                        next.iter_mut().zip(noise).for_each(|(x, z)| *x += step.std as f32 * z);
+                    }
+                    let target = step.target(&path.states[i], &next);
+                    path.before.push(host_errors(output, &target, 1)[0]);
+                    path.states.push(next);
+                }
+            }
+        }
+        self.score(fit, &options, &mut paths)?;
+        Ok(Rollout { paths, negative })
+    }
+
+    fn score(&self, fit: &Fit<'_>, options: &DrawOptions, paths: &mut [Path]) -> Result<()> {
+        let latents = paths.iter().filter_map(|p| p.states.last().cloned()).collect();
+        let pictures: Vec<_> =
+            decode(fit.model, latents, options).into_iter().map(|d| d.image).collect();
+        let texts: Vec<&str> =
+            paths.iter().map(|p| fit.set.samples[p.prompt].original.as_str()).collect();
+        let mut totals = vec![0.0; paths.len()];
+        for term in self.terms.iter().filter(|t| t.std > 0.0) {
+            let scores = self.judge.scores(&term.name, &pictures, &texts)?;
+            for (total, score) in totals.iter_mut().zip(scores) {
+                // A picture without a score lies in the middle of none.
+                *total += score.map_or(f64::NAN, |s| term.weight * (s - term.mean) / term.std);
+            }
+        }
+        for (paths, totals) in paths.chunks_mut(GROUP).zip(totals.chunks(GROUP)) {
+            let whole = totals.iter().all(|t| t.is_finite());
+            let found =
+                if whole { group_advantages(totals).unwrap_or_default() } else { Vec::new() };
+            for (path, advantage) in paths.iter_mut().zip(found) {
+                path.advantage = advantage.clamp(-ADVANTAGE_LIMIT, ADVANTAGE_LIMIT) as f32;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Rollout {
+    /// Pictures.
+    pub(super) fn len(&self) -> usize {
+        self.paths.len()
+    }
+
+    /// The loss of the `phase`-th learned step of `range` of the pictures.
+    pub(super) fn loss(
+        &self,
+        fit: &Fit<'_>,
+        steps: &[StochasticStep],
+        phase: usize,
+        range: std::ops::Range<usize>,
+        (unet, device): (&UNet2DConditionModel, &Device),
+        clip: f64,
+    ) -> Result<Tensor<1>> {
+        let options = crate::stages::generate::options(&fit.recipe.generate, fit.model)?;
+        let paths = &self.paths[range];
+        let at = |path: &Path| path.order[phase % path.order.len()];
+        let now: Vec<&[f32]> = paths.iter().map(|p| p.states[at(p)].as_slice()).collect();
+        let texts: Vec<&TextEmbedding> = paths.iter().map(|p| text(fit, p)).collect();
+        let times: Vec<f32> = paths.iter().map(|p| steps[at(p)].timestep as f32).collect();
+        let output = predict(fit, unet, device, &options, &now, &times, &texts, &self.negative);
+        let targets = paths
+            .iter()
+            .flat_map(|p| steps[at(p)].target(&p.states[at(p)], &p.states[at(p) + 1]))
+            .collect::<Vec<f32>>();
+        let targets = Tensor::<4>::from_data(TensorData::new(targets, output.dims()), device);
+        let before: Vec<f32> = paths.iter().map(|p| p.before[at(p)]).collect();
+        let scales: Vec<f32> = paths.iter().map(|p| steps[at(p)].scale() as f32).collect();
+        let advantages: Vec<f32> = paths.iter().map(|p| p.advantage).collect();
+        let errors = squared_errors(output, targets);
+        Ok(ddpo(errors, &before, &scales, &advantages, clip, self.paths.len()))
+    }
+}
+
+fn text<'a>(fit: &'a Fit<'_>, path: &Path) -> &'a TextEmbedding {
+    &fit.set.texts[&fit.set.samples[path.prompt].original]
+}
+
+/// Guided predictions of latents, with the prompts' and the negative prompt's halves in one batch.
+#[allow(clippy::too_many_arguments)]
+fn predict(
+    fit: &Fit<'_>,
+    unet: &UNet2DConditionModel,
+    device: &Device,
+    options: &DrawOptions,
+    latents: &[&[f32]],
+    times: &[f32],
+    texts: &[&TextEmbedding],
+    negative: &TextEmbedding,
+) -> Tensor<4> {
+    let model = fit.model;
+    let [c, h, w] = model.latent_shape(options.height, options.width);
+    let n = latents.len();
+    let guided = options.guidance_scale > 1.0;
+    let halves = if guided { 2 } else { 1 };
+    let data: Vec<f32> = (0..halves).flat_map(|_| latents.concat()).collect();
+    let input = Tensor::<4>::from_data(TensorData::new(data, [halves * n, c, h, w]), device);
+    let mut rows = vec![negative; if guided { n } else { 0 }];
+    rows.extend(texts);
+    let condition = model.condition(&rows, [options.height, options.width], device);
+    let times = times.repeat(halves);
+    let output = unet.forward(input, &times, &condition.states, condition.added.as_ref());
+    if !guided {
+        return output;
+    }
+    let (without, with) = (output.clone().narrow(0, 0, n), output.narrow(0, n, n));
+    without.clone() + (with - without).mul_scalar(options.guidance_scale)
+}

@@ -1,0 +1,214 @@
+//! What a run costs: memory before it is spent, disk, and time from one measured step.
+
+use std::time::Instant;
+
+use burn::tensor::{Tensor, TensorData};
+use craft_core::recipe::{Precision, Recipe, TrainMode};
+use craft_nn::lora::Pair;
+use craft_nn::weights;
+
+use crate::error::Result;
+use crate::model::Model;
+use crate::networks::{Shapes, fresh_factors};
+use crate::stages::{generate, train};
+use crate::text::Condition;
+
+const FLOAT: u64 = 4;
+
+/// How much of what a recipe does.
+pub(crate) struct Work {
+    train_prompts: usize,
+    eval_prompts: usize,
+    /// Pictures drawn to choose from.
+    pub(crate) candidates: usize,
+    /// Pictures drawn to compare models.
+    evaluated: usize,
+    /// Trainings: the recipe's, and the random control.
+    arms: usize,
+}
+
+impl Work {
+    pub(crate) fn of(recipe: &Recipe, train_prompts: usize, eval_prompts: usize) -> Self {
+        let arms = 1 + usize::from(recipe.control.enabled);
+        let evaluated = eval_prompts * recipe.evaluate.samples_per_prompt * (1 + arms);
+        let candidates = recipe.candidate_count(train_prompts);
+        Self { train_prompts, eval_prompts, candidates, evaluated, arms }
+    }
+
+    pub(crate) fn line(&self, recipe: &Recipe) -> String {
+        format!(
+            "{} training prompts, {} evaluation prompts, {} candidates, {} steps of {} samples, {} evaluation pictures",
+            self.train_prompts,
+            self.eval_prompts,
+            self.candidates,
+            recipe.train.steps,
+            recipe.train.batch,
+            self.evaluated
+        )
+    }
+}
+
+/// Memory of a training in bytes, by part.
+pub(crate) struct Cost {
+    /// Parameters of the denoiser, the text encoders and the autoencoder.
+    parameters: [u64; 3],
+    trainable: u64,
+    weights: u64,
+    gradients: u64,
+    optimizer: u64,
+    activations: u64,
+    micro_batch: usize,
+    data: u64,
+    /// What training leaves on the disk.
+    checkpoints: u64,
+    available: Option<u64>,
+}
+
+fn count(shapes: &Shapes) -> u64 {
+    shapes.values().map(|shape| shape.iter().product::<usize>() as u64).sum()
+}
+
+fn gib(bytes: u64) -> String {
+    let gib = bytes as f64 / f64::from(1 << 30);
+    if gib >= 1.0 { format!("{gib:.1} GiB") } else { format!("{:.0} MiB", gib * 1024.0) }
+}
+
+fn million(n: u64) -> String {
+    format!("{:.3} M", n as f64 / 1e6)
+}
+
+/// Seconds for people.
+fn duration(seconds: f64) -> String {
+    match seconds {
+        s if s < 120.0 => format!("{s:.0} s"),
+        s if s < 7200.0 => format!("{:.0} min", s / 60.0),
+        s => format!("{:.1} h", s / 3600.0),
+    }
+}
+
+impl Cost {
+    /// # Errors
+    /// See [`fresh_factors`].
+    pub(crate) fn of(recipe: &Recipe, model: &Model, work: &Work) -> Result<Self> {
+        let section = &recipe.train;
+        let options = generate::options(&recipe.generate, model)?;
+        let [c, h, w] = model.latent_shape(options.height, options.width);
+        let parts = crate::lora::parts(model);
+        let text = parts[1..].iter().map(|(_, shapes)| count(shapes)).sum();
+        let parameters = [count(&parts[0].1), text, count(&weights::shapes(&model.vae))];
+        let full = section.mode == TrainMode::Full;
+        let (trainable, trains_text) = if full {
+            (parameters[0], false)
+        } else {
+            let adapter = fresh_factors(&section.lora, recipe.seed, &parts)?;
+            let pairs = adapter.components.values().flat_map(|pairs| pairs.values());
+            let size = |pair: &Pair| (pair.down.data.len() + pair.up.data.len()) as u64;
+            (pairs.map(size).sum(), section.lora.text_encoders)
+        };
+        let narrow = section.precision == Precision::Bf16;
+        let base = parameters[0] * if narrow { FLOAT / 2 } else { FLOAT };
+        let factors = if full { 0 } else { trainable * FLOAT };
+        let text_weights = if trains_text { parameters[1] * FLOAT } else { 0 };
+        // Two moments; the average and the master copies where there are some.
+        let copies = 2 + u64::from(section.ema_decay.is_some()) + u64::from(full && narrow);
+        let kept = model.unet.kept_values(h, w);
+        let kept = if section.gradient_checkpointing { kept.by_block } else { kept.whole };
+        let micro_batch = recipe.micro_batch();
+        let samples = recipe.select.max_samples.min(work.candidates);
+        let embedding = model.tokenizer.length() * context_width(model);
+        let state = trainable * FLOAT * (1 + copies);
+        Ok(Self {
+            parameters,
+            trainable,
+            weights: base + factors + text_weights,
+            gradients: trainable * FLOAT,
+            optimizer: trainable * FLOAT * copies,
+            activations: (kept * micro_batch) as u64 * FLOAT,
+            micro_batch,
+            data: (samples * (c * h * w + 2 * embedding)) as u64 * FLOAT,
+            checkpoints: work.arms as u64 * (state + if full { base } else { factors }),
+            available: craft_store::space::available_memory(),
+        })
+    }
+
+    fn total(&self) -> u64 {
+        self.weights + self.gradients + self.optimizer + self.activations + self.data
+    }
+
+    /// What is wrong with the plan on this machine.
+    pub(crate) fn warning(&self) -> Option<String> {
+        let available = self.available.filter(|available| self.total() > *available)?;
+        Some(format!(
+            "training needs about {}, and {} are available: lower train.micro_batch, or set train.gradient_checkpointing = true, train.mode = \"lora\" or train.precision = \"bf16\"",
+            gib(self.total()),
+            gib(available)
+        ))
+    }
+
+    pub(crate) fn lines(&self, disk: u64) -> String {
+        let [unet, text, vae] = self.parameters.map(million);
+        let available = self.available.map(gib).unwrap_or_else(|| "an unknown amount".to_owned());
+        format!(
+            "parameters: {unet} in the denoiser, {text} in text encoders, {vae} in the autoencoder; {} are trained\n\
+             memory of training: {} = weights {}, gradients {}, optimizer {}, activations {} ({} pictures at a time), latents and texts {}; {available} available\n\
+             disk: {} of pictures and tables, {} of checkpoints and results",
+            million(self.trainable),
+            gib(self.total()),
+            gib(self.weights),
+            gib(self.gradients),
+            gib(self.optimizer),
+            gib(self.activations),
+            self.micro_batch,
+            gib(self.data),
+            gib(disk),
+            gib(self.checkpoints),
+        )
+    }
+
+    /// Measures one prediction and one training pass and says what they come to.
+    ///
+    /// # Errors
+    /// See [`train::measure`].
+    pub(crate) fn time(&self, recipe: &Recipe, model: Model, work: &Work) -> Result<String> {
+        let prediction = prediction_seconds(recipe, &model)?;
+        let pass = train::measure(recipe, model)?;
+        let rows = |scale: f64| if scale > 1.0 { 2.0 } else { 1.0 };
+        let drawing = |pictures: usize, steps: usize, scale: f64| {
+            (pictures * steps) as f64 * rows(scale) * prediction
+        };
+        let g = &recipe.generate;
+        let candidates = drawing(work.candidates, g.steps, g.guidance_scale);
+        let evaluation =
+            drawing(work.evaluated, recipe.evaluate_steps(), recipe.evaluate_guidance_scale());
+        let training = (work.arms * recipe.train.steps * recipe.train.batch) as f64 * pass;
+        Ok(format!(
+            "time: about {} = candidates {}, training {}, evaluation {}, from one prediction of {prediction:.3} s and one training pass of {pass:.3} s a picture; decoding and scoring come on top",
+            duration(candidates + training + evaluation),
+            duration(candidates),
+            duration(training),
+            duration(evaluation)
+        ))
+    }
+}
+
+/// Width of the denoiser's text embeddings.
+fn context_width(model: &Model) -> usize {
+    (0..model.unet_config.block_out_channels.len())
+        .find_map(|level| model.unet_config.context(level))
+        .unwrap_or(0)
+}
+
+/// Seconds of one prediction for one picture.
+fn prediction_seconds(recipe: &Recipe, model: &Model) -> Result<f64> {
+    let options = generate::options(&recipe.generate, model)?;
+    let [c, h, w] = model.latent_shape(options.height, options.width);
+    let n = options.batch.min((4096 / (h * w).max(1)).max(1));
+    let texts = model.encode_texts(&[""]);
+    let pixels = [options.height, options.width];
+    let Condition { states, added } = model.condition(&vec![&texts[0]; n], pixels, &model.device);
+    let zeros = TensorData::new(vec![0f32; n * c * h * w], [n, c, h, w]);
+    let input = Tensor::<4>::from_data(zeros, &model.device);
+    let start = Instant::now();
+    weights::to_vec(model.unet.forward(input, &vec![500.0; n], &states, added.as_ref()));
+    Ok(start.elapsed().as_secs_f64() / n as f64)
+}

@@ -1,0 +1,41 @@
+//! `--matmul-precision`: products in bf16 where the processor has them, a usage error elsewhere.
+#![allow(clippy::unwrap_used, clippy::print_stderr)]
+
+mod support;
+
+use craft_store::tensors;
+use serde_json::Value;
+use support::Tiny;
+
+#[test]
+fn products_in_bf16_are_close_to_f32_or_refused() {
+    let tiny = Tiny::new();
+    let latent: Vec<f32> =
+        (0..256).map(|i| ((i * 7919 + 13) % 1000) as f32 / 500.0 - 1.0).collect();
+    tiny.tensors("in.safetensors", &[("sample", &[1, 4, 8, 8], &latent)]);
+    let forward = |precision| {
+        let args = "forward --model model --component vae-decode --in in.safetensors \
+                    --out out.safetensors --matmul-precision";
+        args.split_whitespace().chain([precision]).collect::<Vec<_>>()
+    };
+    let decode = |precision| {
+        tiny.expect(&forward(precision), 0, &[]);
+        tensors::read(&tiny.path("out.safetensors")).unwrap().remove("sample").unwrap().data
+    };
+    let bench = ["bench", "sample", "--model", "model", "--steps", "1", "--json"];
+    let bench = |more: &[&str]| -> Value {
+        serde_json::from_str(&tiny.expect(&[&bench, more].concat(), 0, &[])).unwrap()
+    };
+    assert_eq!(bench(&[])["matmul_precision"], "f32");
+    tiny.expect(&["doctor", "--matmul-precision", "f16"], 2, &["f16", "bf16"]);
+    if !craft_nn::ops::bf16_supported() {
+        eprintln!("this processor has no bf16 multiply-adds: only the refusal is tested");
+        tiny.expect(&forward("bf16"), 2, &["--matmul-precision bf16", "expected f32"]);
+        return;
+    }
+    let (full, narrow) = (decode("f32"), decode("bf16"));
+    let top = full.iter().fold(0.0f32, |m, v| m.max(v.abs()));
+    let off = full.iter().zip(&narrow).fold(0.0f32, |m, (a, b)| m.max((a - b).abs())) / top;
+    assert!(off > 1e-5 && off < 0.05, "largest difference {off} of the largest value");
+    assert_eq!(bench(&["--matmul-precision", "bf16"])["matmul_precision"], "bf16");
+}
