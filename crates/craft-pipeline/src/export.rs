@@ -114,7 +114,7 @@ pub fn export(
     };
     let tensors = match format {
         Format::LoraDiffusers => adapter.to_diffusers(),
-        _ => adapter.to_kohya(),
+        _ => adapter.to_kohya_of(model.second.is_some()),
     };
     let header = header(out, &adapter, &recipe, single_file::about(&base_dir)?);
     let refs: Vec<TensorRef<'_>> = tensors
