@@ -117,7 +117,7 @@ pub(crate) struct RunArgs {
     /// Override a key of the recipe, such as train.steps=60 or rewards.pocket-aes.weight=2
     #[arg(long = "set", value_name = "KEY=VALUE")]
     pub(crate) set: Vec<String>,
-    /// Check everything and print the plan, but compute nothing
+    /// Check everything, measure one step, and print the plan with its cost, but begin nothing
     #[arg(long)]
     pub(crate) dry_run: bool,
 }
@@ -202,7 +202,7 @@ pub(crate) struct SampleArgs {
     /// Steps of sampling [default: 25; pocket: 8]
     #[arg(long, value_name = "N")]
     pub(crate) steps: Option<usize>,
-    /// Scale of classifier-free guidance, 1 for none [default: 7.5; pocket: 4]
+    /// Scale of classifier-free guidance, up to 1 for none [default: 7.5; pocket: 4]
     #[arg(long, value_name = "F")]
     pub(crate) guidance_scale: Option<f64>,
     /// ddim, euler, euler-a or dpm++2m

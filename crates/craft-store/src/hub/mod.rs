@@ -4,7 +4,8 @@
 //! `snapshots/<commit>/<path>` links to `blobs/<hash>`, where the hash is the SHA-256 of large files
 //! and git's SHA-1 of small ones. What one program has fetched, the other finds.
 //!
-//! Why not the crate `hf-hub`: it does not compare hashes and brings an asynchronous runtime along.
+//! Why not the crate `hf-hub` (1.0): it compares no hash of what it downloads, begins anew where a
+//! download broke off, and brings an asynchronous runtime along.
 
 #[cfg(feature = "hub")]
 mod fetch;
