@@ -15,6 +15,7 @@ pub mod external;
 pub mod lora;
 pub mod model;
 mod networks;
+mod origin;
 pub mod recipes;
 mod reward_files;
 pub mod rewards;

@@ -12,6 +12,7 @@ use crate::cache::WORDINGS;
 use crate::context::Context;
 use crate::cost::{Cost, Work};
 use crate::error::{PipelineError, Result};
+use crate::origin::{self, Origin};
 use crate::rewards::{self, RunReward};
 use crate::source::{self, Found};
 use crate::stages::train::Arm;
@@ -43,11 +44,11 @@ pub fn run(
 ) -> Result<Summary> {
     let recipe = Recipe::parse(recipe_text, overrides)?;
     let base = std::path::absolute(base).unwrap_or_else(|_| base.to_owned());
+    origin::check_precision(out)?;
     let plan = Plan::new(&recipe, &base, commit_of(out).as_deref(), context)?;
     plan.check(&recipe, &base, Some(out), context)?;
     let folder = RunFolder::create_or_open(out, &recipe.to_toml())?;
-    let about = json!({ "base": base, "commit": plan.model.commit });
-    craft_store::manifest::write_json(&folder.join("base.json"), &about)?;
+    Origin::now(&base, plan.model.commit.as_deref()).write(folder.path())?;
     execute(&folder, &recipe, &base, context, &plan, None)
 }
 
@@ -63,6 +64,7 @@ pub fn run_stage(run_dir: &Path, stage: &str, context: &Context<'_>) -> Result<(
         )));
     }
     let folder = RunFolder::open(run_dir)?;
+    origin::check_precision(run_dir)?;
     let (recipe, base) = recipe_of(&folder, run_dir)?;
     let plan = Plan::new(&recipe, &base, commit_of(run_dir).as_deref(), context)?;
     plan.check(&recipe, &base, Some(run_dir), context)?;
@@ -72,10 +74,7 @@ pub fn run_stage(run_dir: &Path, stage: &str, context: &Context<'_>) -> Result<(
 /// The recipe of a run and the folder that its paths are relative to.
 fn recipe_of(folder: &RunFolder, run_dir: &Path) -> Result<(Recipe, PathBuf)> {
     let recipe = Recipe::parse::<String>(&folder.recipe_text()?, &[])?;
-    let base = craft_store::manifest::read_json::<Value>(&folder.join("base.json"))
-        .ok()
-        .and_then(|v| v["base"].as_str().map(PathBuf::from))
-        .unwrap_or_else(|| run_dir.to_owned());
+    let base = Origin::of(run_dir).map_or_else(|| run_dir.to_owned(), |origin| origin.base);
     Ok((recipe, base))
 }
 
@@ -91,8 +90,7 @@ pub(crate) fn model_of(
 
 /// The commit of the hub that a run began with, and keeps whatever its branch does.
 fn commit_of(run_dir: &Path) -> Option<String> {
-    let about: Value = craft_store::manifest::read_json(&run_dir.join("base.json")).ok()?;
-    about["commit"].as_str().map(str::to_owned)
+    Origin::of(run_dir)?.commit
 }
 
 fn model(
@@ -300,6 +298,7 @@ fn execute(
         "code_version": env!("CARGO_PKG_VERSION"),
         "seed": recipe.seed,
         "model": { "path": recipe.model.path, "commit": plan.model.commit },
+        "matmul_precision": origin::matmul_precision(),
         "seconds": seconds,
         "peak_rss_bytes": peak_rss_bytes(),
         "prompts": count(&prompted, "train"),

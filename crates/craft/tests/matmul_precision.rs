@@ -38,4 +38,14 @@ fn products_in_bf16_are_close_to_f32_or_refused() {
     let off = full.iter().zip(&narrow).fold(0.0f32, |m, (a, b)| m.max((a - b).abs())) / top;
     assert!(off > 1e-5 && off < 0.05, "largest difference {off} of the largest value");
     assert_eq!(bench(&["--matmul-precision", "bf16"])["matmul_precision"], "bf16");
+
+    // A run goes on in the format that it began with.
+    let run = ["run", "recipe.toml", "--out", "run", "--matmul-precision"];
+    tiny.expect(&[&run[..], &["bf16"]].concat(), 0, &[]);
+    let summary = std::fs::read_to_string(tiny.path("run/run.json")).unwrap();
+    assert_eq!(serde_json::from_str::<Value>(&summary).unwrap()["matmul_precision"], "bf16");
+    let began = ["run began with --matmul-precision bf16", "multiplies in f32"];
+    tiny.expect(&[&run[..], &["f32"]].concat(), 2, &began);
+    tiny.expect(&["evaluate", "run"], 2, &began);
+    tiny.expect(&["evaluate", "run", "--matmul-precision", "bf16"], 0, &[]);
 }

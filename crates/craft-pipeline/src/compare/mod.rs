@@ -26,10 +26,11 @@ use std::path::{Path, PathBuf};
 
 use craft_store::hash::sha256_dir;
 use craft_store::{Manifest, RunFolder};
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use crate::context::Context;
 use crate::error::Result;
+use crate::origin::{self, Origin};
 use crate::stages::{Run, expand, generate, prompts, score};
 use judge::Judge;
 use plan::Plan;
@@ -76,8 +77,9 @@ pub fn compare(
 ) -> Result<Comparison> {
     let base = std::path::absolute(base).unwrap_or_else(|_| base.to_owned());
     let plan = Plan::new(recipe_text, overrides, &base, options, context)?;
+    origin::check_precision(out)?;
     let folder = RunFolder::create_or_open(out, &plan.recipe.to_toml())?;
-    craft_store::manifest::write_json(&folder.join("base.json"), &json!({ "base": base }))?;
+    Origin::now(&base, None).write(folder.path())?;
     let mut result = None;
     for seed in plan.seeds.clone() {
         one_seed(&plan, seed, &folder, &base, context)?;

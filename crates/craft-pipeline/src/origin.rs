@@ -1,0 +1,76 @@
+//! `base.json` of a run: what it began with beside its recipe, and keeps.
+
+use std::path::{Path, PathBuf};
+
+use craft_nn::ops::{Precision, precision};
+use craft_store::manifest::{read_json, write_json};
+use serde::{Deserialize, Serialize};
+
+use crate::error::{PipelineError, Result};
+
+const FILE: &str = "base.json";
+const F32: &str = "f32";
+
+/// What a run began with.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Origin {
+    /// Folder that relative paths of the recipe start from.
+    pub(crate) base: PathBuf,
+    /// Commit of the model on the hub.
+    #[serde(default)]
+    pub(crate) commit: Option<String>,
+    /// Number format of products (`--matmul-precision`).
+    #[serde(default = "f32_name")]
+    pub(crate) matmul_precision: String,
+}
+
+fn f32_name() -> String {
+    F32.to_owned()
+}
+
+/// Name of the number format in which this process multiplies.
+pub(crate) fn matmul_precision() -> &'static str {
+    match precision() {
+        Precision::F32 => F32,
+        Precision::Bf16 => "bf16",
+    }
+}
+
+impl Origin {
+    /// Of a run that begins now.
+    pub(crate) fn now(base: &Path, commit: Option<&str>) -> Self {
+        Self {
+            base: base.to_owned(),
+            commit: commit.map(str::to_owned),
+            matmul_precision: matmul_precision().to_owned(),
+        }
+    }
+
+    /// Of a run folder; `None` where it has none that can be read.
+    pub(crate) fn of(run_dir: &Path) -> Option<Self> {
+        read_json(&run_dir.join(FILE)).ok()
+    }
+
+    pub(crate) fn write(&self, run_dir: &Path) -> Result<()> {
+        Ok(write_json(&run_dir.join(FILE), self)?)
+    }
+}
+
+/// Refuses to go on with a run in another number format than it began with: its parts would not belong
+/// together.
+///
+/// # Errors
+/// When the formats differ.
+pub(crate) fn check_precision(run_dir: &Path) -> Result<()> {
+    match Origin::of(run_dir) {
+        Some(origin) if origin.matmul_precision != matmul_precision() => {
+            Err(PipelineError::Usage(format!(
+                "{}: this run began with --matmul-precision {}, and this command multiplies in {}; expected the same format: give it, or begin another run folder",
+                run_dir.display(),
+                origin.matmul_precision,
+                matmul_precision()
+            )))
+        }
+        _ => Ok(()),
+    }
+}
