@@ -1,5 +1,6 @@
 //! The stages: each reads finished folders of the run and writes its own.
 
+mod checkpoint;
 pub(crate) mod evaluate;
 pub(crate) mod expand;
 pub(crate) mod generate;

@@ -1,7 +1,7 @@
 //! Stage 5: weighted supervised fine-tuning of the denoiser on the selected candidates.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Instant;
 
 use burn::tensor::{Device, Tensor, TensorData};
@@ -19,13 +19,14 @@ use craft_store::weights::TRANSFORMERS;
 use craft_store::{Manifest, Stage, jsonl};
 use serde_json::json;
 
+use crate::cost::seconds_of;
 use crate::error::Result;
 use crate::lora::{LORA_FILE, base_model};
 use crate::model::{
     DIFFUSION_WEIGHTS, Model, copy_model, read_tensors, replace_weights, write_tensors,
 };
 use crate::networks::{Networks, Trained};
-use crate::stages::{Outcome, Run, inputs};
+use crate::stages::{Outcome, Run, checkpoint, inputs};
 use crate::text::{Condition, TextEmbedding, Tokens, beside, encode, stack};
 
 /// Which of the two trainings of a run.
@@ -101,9 +102,8 @@ pub(crate) fn run(
     let section = &run.recipe.train;
     let mut inputs = inputs(&[generated, selected]);
     inputs.insert("model".to_owned(), model_hash.to_owned());
-    // How often state is saved and how a batch is split do not belong to the result's identity.
-    let identity =
-        TrainSection { checkpoint_every: 1, micro_batch: section.micro_batch, ..section.clone() };
+    // How often state is saved does not belong to the result's identity.
+    let identity = TrainSection { checkpoint_every: 1, ..section.clone() };
     let fingerprint = craft_store::hash::sha256_bytes(
         serde_json::to_string(&(arm.name(), &identity, run.recipe.seed, &inputs))
             .unwrap_or_default(),
@@ -346,13 +346,13 @@ fn fit(
     let trainer = Trainer::new(run.recipe, &model, samples)?;
     let base = Networks::of(model);
     let root = run.path(arm.checkpoints());
-    let saved = latest(&root, fingerprint, part(run));
+    let saved = checkpoint::latest(&root, fingerprint, checkpoint::part(run));
     let first = saved.as_ref().map_or(0, |(step, _)| *step);
     let mut networks = match &saved {
         Some((step, dir)) => {
             run.context.progress.note(&format!("{}: continuing from step {step}", arm.name()));
-            restore(&mut adam, dir, *step)?;
-            let path = dir.join(format!("{}.safetensors", part(run)));
+            checkpoint::restore(&mut adam, dir, *step)?;
+            let path = dir.join(format!("{}.safetensors", checkpoint::part(run)));
             let tensors = read_tensors(&path)?;
             Networks::start(run.recipe, base, Some((&path, tensors)), &mut adam)?
         }
@@ -365,7 +365,7 @@ fn fit(
     let start = Instant::now();
     for step in first..section.steps {
         if let Err(stop) = run.context.check() {
-            save(run, &root, fingerprint, step, &networks, &adam)?;
+            checkpoint::save(run, &root, fingerprint, step, &networks, &adam)?;
             return Err(stop);
         }
         let (loss, norm, lr);
@@ -381,7 +381,7 @@ fn fit(
         let due = section.checkpoint_every > 0 && done % section.checkpoint_every == 0;
         if due || done == section.steps {
             metrics.sync()?;
-            save(run, &root, fingerprint, done, &networks, &adam)?;
+            checkpoint::save(run, &root, fingerprint, done, &networks, &adam)?;
         }
     }
     Ok(networks.trained(run.recipe, &adam, true))
@@ -452,9 +452,10 @@ pub(crate) fn measure(recipe: &Recipe, model: Model) -> Result<f64> {
     let trainer = Trainer::new(recipe, &model, &samples)?;
     let networks = Networks::start(recipe, Networks::of(model), None, &mut AdamW::default())?;
     let picks: Vec<usize> = (0..n).collect();
-    let start = Instant::now();
-    trainer.accumulate(&networks, trainer.batch(0, &picks, 0..n), &mut GradMap::new());
-    Ok(start.elapsed().as_secs_f64() / n as f64)
+    let seconds = seconds_of(|| {
+        trainer.accumulate(&networks, trainer.batch(0, &picks, 0..n), &mut GradMap::new());
+    });
+    Ok(seconds / n as f64)
 }
 
 /// Drops the lines of this arm from a step on, which are about to be written again.
@@ -468,85 +469,4 @@ fn metrics_from(run: &Run<'_>, arm: Arm, first: usize) -> Result<()> {
         row["run"] != arm.name() || row["step"].as_u64().is_some_and(|s| (s as usize) < first)
     });
     Ok(jsonl::write(&path, keep)?)
-}
-
-/// The file of a checkpoint that holds what is trained.
-fn part(run: &Run<'_>) -> &'static str {
-    match run.recipe.train.mode {
-        TrainMode::Full => "unet",
-        TrainMode::Lora => "lora",
-    }
-}
-
-/// The newest checkpoint with this fingerprint.
-fn latest(root: &Path, fingerprint: &str, part: &str) -> Option<(usize, PathBuf)> {
-    let mut steps: Vec<(usize, PathBuf)> = std::fs::read_dir(root)
-        .ok()?
-        .filter_map(|entry| {
-            let path = entry.ok()?.path();
-            let step = path.file_name()?.to_str()?.strip_prefix("step-")?.parse().ok()?;
-            Some((step, path))
-        })
-        .collect();
-    steps.sort();
-    steps.into_iter().rev().find(|(_, path)| {
-        craft_store::manifest::read_json::<serde_json::Value>(&path.join("state.json")).is_ok_and(
-            |state| {
-                state["fingerprint"] == fingerprint
-                    && [part, "optimizer"].iter().all(|part| {
-                        let file = path.join(format!("{part}.safetensors"));
-                        craft_store::hash::sha256_file(&file)
-                            .is_ok_and(|hash| state[format!("{part}_sha256")] == hash.as_str())
-                    })
-            },
-        )
-    })
-}
-
-/// Restores the optimizer of a checkpoint.
-fn restore(adam: &mut AdamW, dir: &Path, step: usize) -> Result<()> {
-    let state: serde_json::Value = craft_store::manifest::read_json(&dir.join("state.json"))?;
-    let updates = state["updates"].as_u64().map_or(step, |n| n as usize);
-    adam.restore(updates, read_tensors(&dir.join("optimizer.safetensors"))?);
-    Ok(())
-}
-
-/// Saves a checkpoint atomically and removes older ones.
-fn save(
-    run: &Run<'_>,
-    root: &Path,
-    fingerprint: &str,
-    step: usize,
-    networks: &Networks,
-    adam: &AdamW,
-) -> Result<()> {
-    let part = part(run);
-    craft_store::atomic::create_dir(root)?;
-    let target = root.join(format!("step-{step}"));
-    if target.exists() {
-        std::fs::remove_dir_all(&target).map_err(|error| crate::error::PipelineError::Input {
-            path: target.clone(),
-            message: format!("an older checkpoint cannot be removed ({error})"),
-        })?;
-    }
-    craft_store::atomic::write_dir_atomically(&target, |dir| -> Result<()> {
-        let weights = dir.join(format!("{part}.safetensors"));
-        let optimizer = dir.join("optimizer.safetensors");
-        write_tensors(&weights, &networks.trained(run.recipe, adam, false).into_tensors())?;
-        write_tensors(&optimizer, &adam.state())?;
-        let mut state = json!({
-            "fingerprint": fingerprint, "step": step, "updates": adam.steps,
-            "optimizer_sha256": craft_store::hash::sha256_file(&optimizer)?,
-        });
-        state[format!("{part}_sha256")] = craft_store::hash::sha256_file(&weights)?.into();
-        Ok(craft_store::manifest::write_json(&dir.join("state.json"), &state)?)
-    })?;
-    for entry in std::fs::read_dir(root).into_iter().flatten().flatten() {
-        let path = entry.path();
-        let old = path.file_name().and_then(|n| n.to_str()).is_some_and(|n| n.starts_with("step-"));
-        if old && path != target {
-            let _ = std::fs::remove_dir_all(path);
-        }
-    }
-    Ok(())
 }
