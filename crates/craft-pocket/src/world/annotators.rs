@@ -7,8 +7,8 @@
 use serde::{Deserialize, Serialize};
 
 use super::caption::sample_training_example;
-use super::depict::{Depiction, depict, depict_wrongly};
-use super::facts::Fact;
+use super::depict::{Depiction, depict, depict_miscounted, depict_wrongly};
+use super::facts::{Fact, FactKind};
 use super::judge::{fraction_right, judge_scene};
 use super::prompts::{PocketPrompt, fnv};
 use super::quality::Quality;
@@ -41,10 +41,18 @@ impl Population {
 
     fn taste(self) -> Taste {
         match self {
-            Self::Hps => Taste { axes: [0.8, 1.0, 0.6, 0.6], align: 2.2, vivid: 0.6, large: 0.5 },
-            Self::Pick => Taste { axes: [1.5, 0.6, 0.5, 0.5], align: 2.8, vivid: 0.0, large: 0.0 },
-            Self::Aes => Taste { axes: [0.7, 1.3, 1.0, 1.2], align: 0.0, vivid: 0.0, large: 0.0 },
-            Self::Ir => Taste { axes: [0.9, 0.9, 0.9, 0.9], align: 3.0, vivid: 0.0, large: 0.0 },
+            Self::Hps => {
+                Taste { axes: [0.8, 1.0, 0.6, 0.6], align: 2.4, count: 1.2, vivid: 0.6, large: 0.5 }
+            }
+            Self::Pick => {
+                Taste { axes: [1.5, 0.6, 0.5, 0.5], align: 3.0, count: 1.5, vivid: 0.0, large: 0.0 }
+            }
+            Self::Aes => {
+                Taste { axes: [0.7, 1.3, 1.0, 1.2], align: 0.0, count: 0.0, vivid: 0.0, large: 0.0 }
+            }
+            Self::Ir => {
+                Taste { axes: [0.9, 0.9, 0.9, 0.9], align: 3.2, count: 1.5, vivid: 0.0, large: 0.0 }
+            }
         }
     }
 }
@@ -53,7 +61,11 @@ impl Population {
 #[derive(Clone, Copy, Debug, PartialEq)]
 struct Taste {
     axes: [f32; 4],
+    /// On the share of facts that hold.
     align: f32,
+    /// On the right number of objects, over and above its place among the facts: nothing else that is wrong
+    /// with a picture is seen as fast as an object too many.
+    count: f32,
     /// On the square of contrast: the last bit of saturation counts most.
     vivid: f32,
     /// On the share of objects that are large.
@@ -63,11 +75,14 @@ struct Taste {
 impl Taste {
     fn utility(&self, facts: &[Fact], scene: &Scene, quality: &Quality) -> f32 {
         let looks: f32 = self.axes.iter().zip(quality.to_array()).map(|(w, q)| w * q).sum();
-        let right = fraction_right(&judge_scene(scene, facts));
+        let judged = judge_scene(scene, facts);
+        let miscounted =
+            facts.iter().zip(&judged).any(|(fact, ok)| fact.kind() == FactKind::Count && !ok);
         let large = scene.objects.iter().filter(|o| o.look.size == SizeClass::Large).count() as f32
             / scene.objects.len().max(1) as f32;
         looks
-            + self.align * right
+            + self.align * fraction_right(&judged)
+            + if miscounted { 0.0 } else { self.count }
             + self.vivid * quality.contrast * quality.contrast
             + self.large * large
     }
@@ -78,6 +93,7 @@ impl Taste {
         Self {
             axes: self.axes.map(&mut near),
             align: near(self.align),
+            count: near(self.count),
             vivid: near(self.vivid),
             large: near(self.large),
         }
@@ -143,7 +159,7 @@ impl Annotators {
     /// The population's rating, 1 to 10, without noise: linear in utility.
     pub fn rating(&self, prompt_facts: &[Fact], scene: &Scene, quality: &Quality) -> f32 {
         let t = &self.taste;
-        let most = t.axes.iter().sum::<f32>() + t.align + t.vivid + t.large;
+        let most = t.axes.iter().sum::<f32>() + t.align + t.count + t.vivid + t.large;
         1.0 + 9.0 * self.utility(prompt_facts, scene, quality) / most
     }
 
@@ -178,14 +194,52 @@ impl Annotators {
         PreferencePair { prompt, a, b, a_preferred, margin }
     }
 
-    /// One picture with an individual's rating: individuals differ in mean by .5 and in each rating by .5.
-    pub fn sample_rating(&self, rng: &mut WorldRng) -> RatedPicture {
+    /// Two pictures for one prompt, rated by one individual: of ten sittings, four compare pictures drawn
+    /// equally well of which one shows what was asked for (the other half the time differs in the number of
+    /// objects), three the same scene drawn differently, and three any two pictures. Individuals differ in
+    /// mean by .5 and in each rating by .5.
+    pub fn sample_sitting(&self, rng: &mut WorldRng) -> [RatedPicture; 2] {
         let prompt = self.sample_prompt(rng);
-        let picture = sample_depiction(&prompt.facts, rng);
-        let consensus = self.rating(&prompt.facts, &picture.scene, &picture.quality);
-        let rating = (consensus + 0.5 * rng.normal() + 0.5 * rng.normal()).clamp(1.0, 10.0);
-        RatedPicture { prompt, picture, rating, consensus }
+        let facts = &prompt.facts;
+        let mut a = sample_depiction(facts, rng);
+        let mut b = sample_depiction(facts, rng);
+        match rng.weighted(&[0.4, 0.3, 0.3]) {
+            0 => {
+                a.scene = depict(facts, rng);
+                b = Depiction { scene: wrongly(facts, rng), quality: a.quality };
+                if rng.chance(0.5) {
+                    std::mem::swap(&mut a, &mut b);
+                }
+            }
+            1 => b.scene = a.scene.clone(),
+            _ => {}
+        }
+        let lenient = 0.5 * rng.normal();
+        [a, b].map(|picture| {
+            let consensus = self.rating(facts, &picture.scene, &picture.quality);
+            let rating = (consensus + lenient + 0.5 * rng.normal()).clamp(1.0, 10.0);
+            RatedPicture { prompt: prompt.clone(), picture, rating, consensus }
+        })
     }
+
+    /// A prompt that says how many, a picture with that number of objects, and one with another number,
+    /// drawn equally well and otherwise to the same facts.
+    pub fn sample_miscounted(&self, rng: &mut WorldRng) -> (PocketPrompt, Depiction, Depiction) {
+        loop {
+            let prompt = self.sample_prompt(rng);
+            if let Some(scene) = depict_miscounted(&prompt.facts, rng) {
+                let quality = sample_training_example(rng).quality;
+                let right = Depiction { scene: depict(&prompt.facts, rng), quality };
+                return (prompt, right, Depiction { scene, quality });
+            }
+        }
+    }
+}
+
+/// Something else than asked for; half the time, where a number was asked for, another number of it.
+fn wrongly(facts: &[Fact], rng: &mut WorldRng) -> Scene {
+    let miscounted = if rng.chance(0.5) { depict_miscounted(facts, rng) } else { None };
+    miscounted.unwrap_or_else(|| depict_wrongly(facts, rng))
 }
 
 fn sample_depiction(facts: &[Fact], rng: &mut WorldRng) -> Depiction {
@@ -247,7 +301,8 @@ mod tests {
     fn ratings_span_the_scale_and_follow_quality() {
         let people = Annotators::new(Population::Aes);
         let mut rng = WorldRng::new(11);
-        let rated: Vec<RatedPicture> = (0..4000).map(|_| people.sample_rating(&mut rng)).collect();
+        let rated: Vec<RatedPicture> =
+            (0..2000).flat_map(|_| people.sample_sitting(&mut rng)).collect();
         assert!(rated.iter().all(|r| (1.0..=10.0).contains(&r.rating)));
         assert!(rated.iter().any(|r| r.rating < 2.5) && rated.iter().any(|r| r.rating > 9.0));
         let mean = |v: &mut dyn Iterator<Item = f32>| {
@@ -259,6 +314,23 @@ mod tests {
         let poor =
             mean(&mut rated.iter().filter(|r| r.picture.quality.mean() < 0.3).map(|r| r.rating));
         assert!(good - poor > 3.0, "{good} {poor}");
+    }
+
+    #[test]
+    fn readers_mind_a_wrong_number_more_than_a_little_blur() {
+        let mut rng = WorldRng::new(13);
+        for population in [Population::Hps, Population::Pick, Population::Ir] {
+            let people = Annotators::new(population);
+            for _ in 0..500 {
+                let (prompt, right, wrong) = people.sample_miscounted(&mut rng);
+                let judged = judge_scene(&wrong.scene, &prompt.facts);
+                assert_eq!(judged.iter().filter(|ok| !**ok).count(), 1, "{prompt:?}");
+                let mut blurred = right.quality;
+                blurred.sharpness -= 0.3;
+                let worth = |d: &Scene, q: &Quality| people.utility(&prompt.facts, d, q);
+                assert!(worth(&right.scene, &blurred) > worth(&wrong.scene, &right.quality));
+            }
+        }
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::caption::{Example, facts_of, plain_caption};
 use super::facts::{Fact, Subject};
 use super::judge::judge_scene;
 use super::quality::Quality;
@@ -115,6 +116,32 @@ fn depict_otherwise(facts: &[Fact], rng: &mut WorldRng) -> Scene {
         }
     }
     depict(&altered, rng)
+}
+
+/// A scene to the facts of the text but for the number of objects, which is another one from one to three;
+/// none where the text names no number.
+pub fn depict_miscounted(facts: &[Fact], rng: &mut WorldRng) -> Option<Scene> {
+    let at = facts.iter().position(|f| matches!(f, Fact::Count { .. }))?;
+    let mut altered = facts.to_vec();
+    altered[at] = alter(altered[at], rng);
+    Some(depict(&altered, rng))
+}
+
+/// A captioned picture that differs from `example` in one fact, drawn equally well: in the number of objects
+/// for half of those whose caption names one. What its plain caption leaves open is drawn anew.
+pub fn neighbour(example: &Example, rng: &mut WorldRng) -> Example {
+    let facts = facts_of(&example.caption);
+    let miscounted = if rng.chance(0.5) { depict_miscounted(&facts, rng) } else { None };
+    let scene = miscounted.unwrap_or_else(|| {
+        let mut altered = facts.clone();
+        let i = rng.below(altered.len().max(1));
+        if let Some(fact) = altered.get_mut(i) {
+            *fact = alter(*fact, rng);
+        }
+        depict(&altered, rng)
+    });
+    let caption = plain_caption(&scene, rng);
+    Example { scene, quality: example.quality, caption }
 }
 
 /// Another fact of the same kind about the same object.

@@ -31,7 +31,7 @@ pub mod style;
 pub use annotators::{Annotators, Population, PreferencePair, RatedPicture};
 pub use caption::{EXPANSION_TEMPLATES, Example, sample_training_example, vocabulary};
 pub use checker::{FactResult, check, look};
-pub use depict::{Depiction, depict, depict_wrongly};
+pub use depict::{Depiction, depict, depict_miscounted, depict_wrongly, neighbour};
 pub use facts::{Fact, FactKind, Subject};
 pub use judge::{Judged, Seen, View, fraction_right, judge, judge_scene};
 pub use parse::parse_facts;
