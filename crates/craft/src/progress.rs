@@ -1,11 +1,12 @@
 //! Progress of long work: a bar on a terminal, plain lines elsewhere, nothing with `-q`.
 
+use std::fmt::Write;
 use std::io::IsTerminal;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use craft_pipeline::Progress;
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::{ProgressBar, ProgressState, ProgressStyle};
 
 use crate::console::{self, Level};
 
@@ -112,13 +113,16 @@ impl Progress for Reporter {
 
 fn bar(stage: &str, total: u64, unit: &str) -> ProgressBar {
     let (bar, template) = if total > 0 {
-        let template = "{prefix:>9} [{bar:32}] {pos}/{len} {msg}, {per_sec}, {eta} left";
+        let template = "{prefix:>9} [{bar:32}] {pos}/{len} {msg}, {rate}, {eta} left";
         (ProgressBar::new(total), template)
     } else {
         (ProgressBar::new_spinner(), "{prefix:>9} {spinner} {pos} {msg}, {elapsed}")
     };
     let style =
         ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
+    let style = style.with_key("rate", |state: &ProgressState, out: &mut dyn Write| {
+        let _ = write!(out, "{:.1}/s", state.per_sec());
+    });
     let bar = console::bars().add(bar.with_style(style.progress_chars("=> ")));
     bar.set_prefix(stage.to_owned());
     bar.set_message(unit.to_owned());
