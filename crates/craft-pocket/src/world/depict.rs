@@ -167,7 +167,7 @@ fn alter(fact: Fact, rng: &mut WorldRng) -> Fact {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::world::PocketPrompt;
+    use crate::world::{FactKind, PocketPrompt, sample_training_example};
 
     #[test]
     fn depictions_are_true_and_wrong_ones_are_not() {
@@ -179,5 +179,23 @@ mod tests {
             let wrong = judge_scene(&depict_wrongly(&prompt.facts, &mut rng), &prompt.facts);
             assert!(wrong.contains(&false), "{prompt:?}");
         }
+    }
+    #[test]
+    fn neighbours_differ_in_one_fact_and_say_so() {
+        let mut rng = WorldRng::new(14);
+        let mut counted = 0;
+        for _ in 0..5000 {
+            let example = sample_training_example(&mut rng);
+            let facts = facts_of(&example.caption);
+            let other = neighbour(&example, &mut rng);
+            assert_eq!(other.quality, example.quality);
+            let judged = judge_scene(&other.scene, &facts);
+            assert!(judged.contains(&false), "{example:?} {other:?}");
+            let own = judge_scene(&other.scene, &facts_of(&other.caption));
+            assert!(own.iter().all(|ok| *ok), "{other:?}");
+            let wrong = facts.iter().zip(&judged).filter(|(_, ok)| !**ok);
+            counted += usize::from(wrong.map(|(f, _)| f.kind()).eq([FactKind::Count]));
+        }
+        assert!((1500..3000).contains(&counted), "{counted}");
     }
 }
