@@ -24,7 +24,7 @@ use super::data::TrainingSet;
 use super::methods::Loss;
 use super::online::{self, Online, Rollout};
 use super::state::{self, Position};
-use crate::error::Result;
+use crate::error::{PipelineError, Result};
 use crate::model::{Model, load_unet};
 use crate::run::cpu_seconds;
 use crate::stages::{Run, generate, train};
@@ -59,6 +59,8 @@ pub(super) struct Cost {
     pub(super) sample_passes: usize,
     /// Pictures that it drew itself.
     pub(super) images: usize,
+    /// Where it diverged, if it did.
+    pub(super) diverged: Option<String>,
 }
 
 /// One micro-batch.
@@ -84,10 +86,10 @@ impl Fit<'_> {
     }
 
     /// Trains from the base model, or from where it was stopped, and shows the weights after each of
-    /// `points` steps.
+    /// `points` steps. A training that diverges ends there, and its cost says so.
     ///
     /// # Errors
-    /// When it diverges, is interrupted, or `look` fails; the state is kept then.
+    /// When it is interrupted, or `look` fails; the state is kept then.
     pub(super) fn fit(
         &self,
         points: &[usize],
@@ -105,7 +107,7 @@ impl Fit<'_> {
         let mut adam = AdamW::new(config, section.ema_decay);
         let (position, mut unet) = state::restore(self.state, unet, &mut adam)?;
         let mut guard = NanGuard::new(section.max_nonfinite_steps);
-        guard.skipped = position.skipped;
+        (guard.skipped, guard.consecutive) = (position.skipped, position.consecutive);
         let progress = self.run.context.progress;
         progress.start(self.name, self.steps as u64, "steps");
         progress.advance(position.step as u64);
@@ -134,11 +136,18 @@ impl Fit<'_> {
                 cost.images += rollout.as_ref().map_or(0, Rollout::len);
             }
             let drawn = rollout.as_ref().map(|r| (r, sampler.as_slice()));
-            self.update(step, &device, drawn, &mut unet, &mut adam, &mut guard)?;
+            let updated = self.update(step, &device, drawn, &mut unet, &mut adam, &mut guard);
             cost.seconds += start.elapsed().as_secs_f64();
             cost.cpu_seconds += cpu_seconds() - worked;
             cost.skipped = guard.skipped;
             cost.sample_passes = (step + 1) * a_step;
+            if let Err(PipelineError::Nan(stop)) = updated {
+                let why = format!("diverged at step {}", stop.step);
+                progress.note(&format!("{}: {why}; the comparison goes on without it", self.name));
+                cost.diverged = Some(why);
+                return Ok(cost);
+            }
+            updated?;
             progress.advance(1);
             if points.contains(&(step + 1)) {
                 look(step + 1, averaged(&unet, &adam), &cost)?;
@@ -165,6 +174,7 @@ impl Fit<'_> {
             seconds: cost.seconds,
             cpu_seconds: cost.cpu_seconds,
             skipped: guard.skipped,
+            consecutive: guard.consecutive,
             images: cost.images,
             ..Position::default()
         };

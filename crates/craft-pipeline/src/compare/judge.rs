@@ -30,7 +30,7 @@ pub(super) struct PictureRow {
 }
 
 /// A denoiser's pictures, measured.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Measured {
     pub(super) rows: Vec<PictureRow>,
     pub(super) statistics: ImageStatistics,
@@ -220,6 +220,13 @@ pub(super) fn by_prompt(rows: &[PictureRow], reward: &str) -> BTreeMap<String, f
 pub(super) fn paired(a: &[PictureRow], b: &[PictureRow], reward: &str) -> (Vec<f64>, Vec<f64>) {
     let (a, b) = (by_prompt(a, reward), by_prompt(b, reward));
     a.iter().filter_map(|(prompt, a)| Some((*a, *b.get(prompt)?))).unzip()
+}
+
+/// 1, ½ or 0 of each prompt that both have: whether `b` wins over `a`, ties, or loses.
+pub(super) fn wins(a: &[PictureRow], b: &[PictureRow], reward: &str) -> BTreeMap<String, f64> {
+    let (a, b) = (by_prompt(a, reward), by_prompt(b, reward));
+    let outcome = |a: f64, b: f64| f64::from(u8::from(b > a)) + 0.5 * f64::from(u8::from(b == a));
+    a.iter().filter_map(|(p, a)| Some((p.clone(), outcome(*a, *b.get(p)?)))).collect()
 }
 
 /// Mean of `b − a` over their common prompts, by reward.
