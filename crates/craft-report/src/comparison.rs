@@ -163,6 +163,7 @@ fn curves(methods: &Methods<'_>) -> String {
     let points = |method: &Value, x: &str, y: &str| -> Vec<(f64, f64)> {
         let seeds: Vec<&Value> =
             method["seeds"].as_object().into_iter().flat_map(Map::values).collect();
+        let seeds: Vec<&Value> = seeds.into_iter().filter(|s| s["diverged"].is_null()).collect();
         let looks = seeds.iter().filter_map(|s| s["curve"].as_array()).map(Vec::len).min();
         let mean = |i: usize, pick: &dyn Fn(&Value) -> Option<f64>| {
             let all: Vec<f64> = seeds.iter().filter_map(|s| pick(&s["curve"][i])).collect();

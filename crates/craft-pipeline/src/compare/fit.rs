@@ -1,6 +1,8 @@
 //! One trainer for all methods: they differ in their training sets and in their losses only.
 
+use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
 use burn::tensor::{Device, Tensor, TensorData};
@@ -47,6 +49,19 @@ pub(super) struct Fit<'a> {
     pub(super) online: Option<Online<'a>>,
     /// Where the state is kept while it trains.
     pub(super) state: &'a Path,
+    /// What trainings that differ in nothing but the learning rate share.
+    pub(super) reference: Option<&'a References>,
+}
+
+/// Errors of the frozen reference by step and place of the micro-batch: they depend on the draws alone.
+#[derive(Default)]
+pub(super) struct References(Mutex<BTreeMap<(usize, usize), Vec<f32>>>);
+
+impl References {
+    fn get_or(&self, place: (usize, usize), compute: impl FnOnce() -> Vec<f32>) -> Vec<f32> {
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        known.entry(place).or_insert_with(compute).clone()
+    }
 }
 
 /// What a training cost.
@@ -69,6 +84,8 @@ struct Batch<'a> {
     target: Vec<f32>,
     times: Vec<f32>,
     texts: Vec<&'a TextEmbedding>,
+    /// Its step, and its first unit.
+    place: (usize, usize),
     /// The set's number of each sample, times the weight of its timestep for the weighted loss.
     values: Vec<f32>,
 }
@@ -244,6 +261,7 @@ impl Fit<'_> {
         let last = schedule.num_train_timesteps();
         let (low, high) = (section.timestep_min, section.timestep_max.unwrap_or(last).min(last));
         let mut batch = Batch {
+            place: (step, range.start),
             noisy: Vec::new(),
             target: Vec::new(),
             times: Vec::new(),
@@ -304,12 +322,12 @@ impl Fit<'_> {
             let added = condition.added.as_ref();
             unet.forward(latents(&batch.noisy, device), &batch.times, &condition.states, added)
         };
-        let reference = if self.loss.has_reference() {
-            weights::to_vec(predict(&self.model.unet, &self.model.device))
-        } else {
-            Vec::new()
+        let reference = || weights::to_vec(predict(&self.model.unet, &self.model.device));
+        let compute = || host_errors(&reference(), &batch.target, b);
+        let before = || match self.reference {
+            Some(known) => known.get_or(batch.place, compute),
+            None => compute(),
         };
-        let before = || host_errors(&reference, &batch.target, b);
         let prediction = predict(unet, device);
         let target = latents(&batch.target, device);
         let samples = units * self.set.unit_length();
@@ -329,11 +347,13 @@ impl Fit<'_> {
             Loss::Lair(beta) => {
                 lair(squared_errors(prediction, target), &before(), values, beta, samples)
             }
-            Loss::Nft(beta) => nft(prediction, target, &reference, values, beta, samples),
+            Loss::Nft(beta) => nft(prediction, target, &reference(), values, beta, samples),
             Loss::Awm => {
+                let reference = reference();
+                let before = host_errors(&reference, &batch.target, b);
                 let distances = squared_errors(prediction.clone(), latents(&reference, device));
                 let errors = squared_errors(prediction, target);
-                awm(errors, &before(), distances, values, AwmConfig::default(), samples)
+                awm(errors, &before, distances, values, AwmConfig::default(), samples)
             }
             // Learned from what it draws, in `update`.
             Loss::Ddpo(_) => squared_errors(prediction, target).sum(),

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::Shared;
-use super::fit::Fit;
+use super::fit::{Fit, References};
 use super::judge::{Judge, PictureRow, gains};
 use super::plan::{Entry, Plan};
 use super::tune::{SCORES, online, training_identity, training_set};
@@ -81,7 +81,7 @@ pub(super) fn run(
         let start = std::time::Instant::now();
         let set = training_set(shared, entry, &recipe, judge)?;
         let steps = points.last().copied().unwrap_or(1);
-        let mut trials = Vec::new();
+        let (mut trials, known) = (Vec::new(), References::default());
         for (i, &learning_rate) in plan.learning_rates.iter().enumerate() {
             let done = writer.join(format!(".trial-{i}.json"));
             if done.exists() {
@@ -103,6 +103,7 @@ pub(super) fn run(
                 steps,
                 online: online(shared, entry, &recipe, judge)?,
                 state: &writer.join(format!(".state-{i}")),
+                reference: Some(&known),
             };
             let cost = fit.fit(&points, &mut |step, weights, _| {
                 let measured = judge.measure(Some(weights), &judge.search)?;
@@ -115,15 +116,19 @@ pub(super) fn run(
             craft_store::manifest::write_json(&done, &trial)?;
             trials.push(trial);
         }
-        let best = trials
-            .iter()
-            .flat_map(|t| t.gains.iter().map(|(steps, gain)| (t.learning_rate, *steps, *gain)))
+        // A rate that diverged is taken only where all did, and then as far as it went.
+        let looks = |diverged: bool| {
+            let of = trials.iter().filter(move |t| t.stopped.is_some() == diverged);
+            let looks = of
+                .flat_map(|t| t.gains.iter().map(|(steps, gain)| (t.learning_rate, *steps, *gain)));
             // Of equals the first: less training.
-            .fold(None::<(f64, usize, f64)>, |best, new| match best {
+            looks.fold(None::<(f64, usize, f64)>, |best, new| match best {
                 Some(old) if old.2 >= new.2 => Some(old),
                 _ => Some(new),
-            });
-        // Where every rate diverged, the most cautious settings are taken, and what comes of them is told.
+            })
+        };
+        let best = looks(false).or_else(|| looks(true));
+        // Where none came as far as a look, the most cautious settings are tried once more.
         let smallest = plan.learning_rates.iter().copied().fold(f64::INFINITY, f64::min);
         let shortest = points.first().copied().unwrap_or(1);
         let (learning_rate, steps, gain) = best

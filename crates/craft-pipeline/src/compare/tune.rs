@@ -139,11 +139,11 @@ pub(super) fn training_set(
 ) -> Result<TrainingSet> {
     let (data, loss) = (entry.method.data, entry.method.loss);
     if data == Data::Prompts {
-        data::of_prompts(&shared.run, &judge.model)
+        data::of_prompts(&shared.run, judge)
     } else if data.annotated() {
-        pairs::training_set(&shared.run, data, &judge.model)
+        pairs::training_set(&shared.run, data, judge)
     } else {
-        data::of_candidates(&shared.run, recipe, entry.part, (data, loss), &judge.model)
+        data::of_candidates(&shared.run, recipe, entry.part, (data, loss), judge)
     }
 }
 
@@ -214,6 +214,7 @@ impl Tuning<'_> {
             steps: self.settings.steps,
             online: online(self.shared, self.entry, self.recipe, self.judge)?,
             state: &self.writer.join(".state"),
+            reference: None,
         };
         let curve_path = self.writer.join(".curve.jsonl");
         let mut curve: Vec<Point> = jsonl::read_resumable(&curve_path)?.rows;
