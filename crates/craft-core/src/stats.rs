@@ -132,6 +132,41 @@ pub fn win_rate(a: &[f64], b: &[f64]) -> Option<WinRate> {
     Some(WinRate { win_rate: (wins + 0.5 * ties) / n, ties: ties / n })
 }
 
+/// Mean win rate over repetitions of one comparison, and its 95 % percentile bootstrap interval, which lies
+/// in 0..1 like the rate itself.
+///
+/// `wins[r][p]` is 1, ½ or 0: a win, a tie or a loss in repetition `r` (a seed) on prompt `p`. All repetitions
+/// have the same prompts, so a resample draws repetitions and, for all of them, prompts, both with
+/// replacement. `None` of nothing, or of repetitions of unequal length.
+pub fn win_rate_interval(
+    wins: &[Vec<f64>],
+    resamples: usize,
+    stream: &mut Stream,
+) -> Option<MeanInterval> {
+    let (repetitions, prompts) = (wins.len(), wins.first()?.len());
+    if prompts == 0 || wins.iter().any(|row| row.len() != prompts) {
+        return None;
+    }
+    let rate = mean(&wins.iter().map(|row| mean(row)).collect::<Vec<_>>());
+    let mut rates: Vec<f64> = (0..resamples)
+        .map(|_| {
+            let mut times = vec![0.0; repetitions];
+            (0..repetitions).for_each(|_| times[stream.index(repetitions)] += 1.0);
+            let sum: f64 = (0..prompts)
+                .map(|_| {
+                    let prompt = stream.index(prompts);
+                    wins.iter().zip(&times).map(|(row, times)| times * row[prompt]).sum::<f64>()
+                })
+                .sum();
+            sum / (repetitions * prompts) as f64
+        })
+        .collect();
+    rates.sort_by(f64::total_cmp);
+    let ci95 = (!rates.is_empty())
+        .then(|| [quantile_of_sorted(&rates, 0.025), quantile_of_sorted(&rates, 0.975)]);
+    Some(MeanInterval { mean: rate, ci95, n: repetitions })
+}
+
 /// Pearson's correlation; `None` if empty, of unequal length, or one side does not vary.
 pub fn pearson(a: &[f64], b: &[f64]) -> Option<f64> {
     if a.is_empty() || a.len() != b.len() {
@@ -228,6 +263,27 @@ mod tests {
     fn ties_count_half() {
         let rate = win_rate(&[0.0, 0.0, 0.0, 0.0], &[1.0, 0.0, 0.0, -1.0]).unwrap();
         assert_eq!((rate.win_rate, rate.ties), (0.5, 0.5));
+    }
+
+    #[test]
+    fn intervals_of_win_rates_lie_between_none_and_all() {
+        let of = |wins: &[Vec<f64>]| {
+            win_rate_interval(wins, 2000, &mut Key::new(1).stage("bootstrap").stream())
+        };
+        // 97 % and 75 % over two seeds: Student's interval would reach from −54 to 226 %.
+        let seed = |won: usize| (0..100).map(|p| f64::from(p < won)).collect::<Vec<f64>>();
+        let found = of(&[seed(97), seed(75)]).unwrap();
+        let [low, high] = found.ci95.unwrap();
+        close(found.mean, 0.86);
+        assert!((0.6..0.76).contains(&low) && (0.97..=1.0).contains(&high), "{low}, {high}");
+        let all = of(&[seed(100), seed(100)]).unwrap();
+        assert_eq!((all.mean, all.ci95), (1.0, Some([1.0, 1.0])));
+        // One seed: the binomial spread, √(.25 / 100) · 1.96.
+        let [low, high] = of(&[seed(50)]).unwrap().ci95.unwrap();
+        assert!((low - 0.402).abs() < 0.02 && (high - 0.598).abs() < 0.02, "{low}, {high}");
+        assert_eq!(of(&[]), None);
+        assert_eq!(of(&[vec![]]), None);
+        assert_eq!(of(&[vec![1.0], vec![1.0, 0.0]]), None);
     }
 
     #[test]

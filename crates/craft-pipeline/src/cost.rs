@@ -10,6 +10,7 @@ use craft_nn::weights;
 use crate::error::Result;
 use crate::model::Model;
 use crate::networks::{Shapes, fresh_factors};
+use crate::run::cpu_seconds;
 use crate::stages::{generate, train};
 use crate::text::Condition;
 
@@ -78,7 +79,7 @@ fn million(n: u64) -> String {
 }
 
 /// Seconds for people.
-fn duration(seconds: f64) -> String {
+pub(crate) fn duration(seconds: f64) -> String {
     match seconds {
         s if s < 120.0 => format!("{s:.0} s"),
         s if s < 7200.0 => format!("{:.0} min", s / 60.0),
@@ -170,8 +171,8 @@ impl Cost {
     /// # Errors
     /// See [`train::measure`].
     pub(crate) fn time(&self, recipe: &Recipe, model: Model, work: &Work) -> Result<String> {
-        let prediction = prediction_seconds(recipe, &model)?;
-        let pass = train::measure(recipe, model)?;
+        let prediction = prediction_seconds(recipe, &model)?.clock;
+        let pass = train::measure(recipe, model)?.clock;
         let rows = |scale: f64| if scale > 1.0 { 2.0 } else { 1.0 };
         let drawing = |pictures: usize, steps: usize, scale: f64| {
             (pictures * steps) as f64 * rows(scale) * prediction
@@ -198,8 +199,8 @@ fn context_width(model: &Model) -> usize {
         .unwrap_or(0)
 }
 
-/// Seconds of one prediction for one picture.
-fn prediction_seconds(recipe: &Recipe, model: &Model) -> Result<f64> {
+/// What one prediction takes for one picture.
+pub(crate) fn prediction_seconds(recipe: &Recipe, model: &Model) -> Result<Spent> {
     let options = generate::options(&recipe.generate, model)?;
     let [c, h, w] = model.latent_shape(options.height, options.width);
     let n = options.batch.min((4096 / (h * w).max(1)).max(1));
@@ -209,19 +210,53 @@ fn prediction_seconds(recipe: &Recipe, model: &Model) -> Result<f64> {
     let zeros = TensorData::new(vec![0f32; n * c * h * w], [n, c, h, w]);
     let input = Tensor::<4>::from_data(zeros, &model.device);
     let times = vec![500.0; n];
-    let seconds = seconds_of(|| {
+    let spent = Spent::on(|| {
         weights::to_vec(model.unet.forward(input.clone(), &times, &states, added.as_ref()));
-    });
-    Ok(seconds / n as f64)
+        Ok(())
+    })?;
+    Ok(spent.each(n))
 }
 
-/// Seconds of a pass. A short one is done twice and the second counts: the first finds memory cold.
-pub(crate) fn seconds_of(mut pass: impl FnMut()) -> f64 {
-    let mut once = || {
-        let start = Instant::now();
-        pass();
-        start.elapsed().as_secs_f64()
-    };
-    let first = once();
-    if first < 1.0 { once() } else { first }
+/// Time of some work.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Spent {
+    /// Seconds of the clock, which other work on the machine lengthens.
+    pub(crate) clock: f64,
+    /// Seconds of all processors together.
+    pub(crate) processors: f64,
+}
+
+impl Spent {
+    /// Measures a pass. A short one is done twice and the second counts: the first finds memory cold.
+    ///
+    /// # Errors
+    /// Those of the pass.
+    pub(crate) fn on(mut pass: impl FnMut() -> Result<()>) -> Result<Self> {
+        let mut once = || {
+            let (start, worked) = (Instant::now(), cpu_seconds());
+            pass()?;
+            let processors = cpu_seconds() - worked;
+            Ok(Self { clock: start.elapsed().as_secs_f64(), processors })
+        };
+        let first: Self = once()?;
+        if first.clock < 1.0 { once() } else { Ok(first) }
+    }
+
+    /// Its share for one of `n`.
+    pub(crate) fn each(self, n: usize) -> Self {
+        self.times(1.0 / n.max(1) as f64)
+    }
+
+    pub(crate) fn times(self, factor: f64) -> Self {
+        Self { clock: self.clock * factor, processors: self.processors * factor }
+    }
+}
+
+impl std::iter::Sum for Spent {
+    fn sum<I: Iterator<Item = Self>>(all: I) -> Self {
+        all.fold(Self::default(), |a, b| Self {
+            clock: a.clock + b.clock,
+            processors: a.processors + b.processors,
+        })
+    }
 }

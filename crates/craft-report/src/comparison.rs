@@ -79,9 +79,14 @@ fn page(json: &Value) -> String {
     };
     let seeds = json["seeds"].as_array().map_or(0, Vec::len);
     let lead = format!(
-        "{} methods on the same base model, prompts, candidates and evaluation; {seeds} seeds, {} prompts. Changes are against the base model, intervals are 95 % t intervals over seeds.",
+        "{} methods on the same base model, prompts, candidates and evaluation; {seeds} seeds, {} prompts. Changes are against the base model. Intervals of 95 %: Student’s t over seeds for changes, percentile bootstrap over seeds and prompts for win rates.{}",
         methods.all.len(),
-        json["evaluation_prompts"].as_u64().unwrap_or(0)
+        json["evaluation_prompts"].as_u64().unwrap_or(0),
+        if json["matmul_precision"] == "bf16" {
+            " Products in bf16, those of the base model included."
+        } else {
+            ""
+        }
     );
     let parts = [
         ("results", "Results", results(json, &methods)),
@@ -136,8 +141,14 @@ fn results(json: &Value, methods: &Methods<'_>) -> String {
             Some(pairs) => format!("{pairs:.0} pairs"),
             None => mean["samples"].as_f64().map_or("–".to_owned(), |n| format!("{n:.0}")),
         };
-        let mut cells =
-            vec![format!("<b>{}</b><span class=\"ci\">{}</span>", esc(name), esc(about)), trained];
+        let lost: Vec<String> =
+            method["diverged"].as_array().into_iter().flatten().map(Value::to_string).collect();
+        let lost = match lost.is_empty() {
+            true => String::new(),
+            false => format!("<span class=\"ci\">diverged on seed {}</span>", lost.join(", ")),
+        };
+        let name = format!("<b>{}</b><span class=\"ci\">{}</span>{lost}", esc(name), esc(about));
+        let mut cells = vec![name, trained];
         let reward = |reward: &str| &method["rewards"][reward];
         cells.extend(rewards.iter().map(|(r, _)| interval(&reward(r)["change"], signed)));
         let own = reward(methods.decisive);
@@ -152,6 +163,7 @@ fn curves(methods: &Methods<'_>) -> String {
     let points = |method: &Value, x: &str, y: &str| -> Vec<(f64, f64)> {
         let seeds: Vec<&Value> =
             method["seeds"].as_object().into_iter().flat_map(Map::values).collect();
+        let seeds: Vec<&Value> = seeds.into_iter().filter(|s| s["diverged"].is_null()).collect();
         let looks = seeds.iter().filter_map(|s| s["curve"].as_array()).map(Vec::len).min();
         let mean = |i: usize, pick: &dyn Fn(&Value) -> Option<f64>| {
             let all: Vec<f64> = seeds.iter().filter_map(|s| pick(&s["curve"][i])).collect();
@@ -315,12 +327,14 @@ fn search(methods: &Methods<'_>) -> String {
                 .filter_map(|g| Some(format!("{} ({})", signed(g[1].as_f64()?), g[0].as_u64()?)))
                 .collect();
             let rate = &trial["learning_rate"];
+            let stopped =
+                trial["stopped"].as_str().map_or(String::new(), |why| format!(" {}", esc(why)));
             let chosen = *rate == found["chosen"]["learning_rate"];
             let steps = found["chosen"]["steps"].as_u64().unwrap_or(0);
             rows.push(vec![
                 esc(name),
                 rate.as_f64().map_or("–".to_owned(), num),
-                esc(&looks.join(", ")),
+                esc(&looks.join(", ")) + &stopped,
                 if chosen { format!("{steps} steps") } else { String::new() },
             ]);
         }

@@ -152,6 +152,10 @@ pub(crate) struct CompareArgs {
     /// Override a key of the recipe, such as train.steps=60
     #[arg(long = "set", value_name = "KEY=VALUE")]
     pub(crate) set: Vec<String>,
+    /// Check everything, measure one pass of each kind of work, and print the plan with its cost, but
+    /// begin nothing
+    #[arg(long)]
+    pub(crate) dry_run: bool,
 }
 
 #[derive(Debug, Args)]

@@ -4,9 +4,9 @@ use craft_core::stats::mean;
 use serde_json::{Value, json};
 
 use super::plan::Plan;
-use super::summary::Row;
+use super::summary::{Row, Tuned};
 
-/// A mean curve over seeds: steps, passes, seconds and gain, from the base model on.
+/// A mean curve over seeds that did not diverge: passes, seconds and gain, from the base model on.
 struct Curve {
     passes: Vec<f64>,
     seconds: Vec<f64>,
@@ -16,12 +16,12 @@ struct Curve {
 
 impl Curve {
     fn of(row: &Row<'_>, reward: &str) -> Option<Self> {
-        let first = &row.seeds.first()?.result.curve;
+        let whole: Vec<&Tuned> = row.seeds.iter().filter(|t| t.result.diverged.is_none()).collect();
+        let first = &whole.first()?.result.curve;
         let mut curve =
             Self { passes: vec![0.0], seconds: vec![0.0], cpu: vec![0.0], gains: vec![0.0] };
         for (i, point) in first.iter().enumerate() {
-            let same: Vec<_> = row
-                .seeds
+            let same: Vec<_> = whole
                 .iter()
                 .filter_map(|t| t.result.curve.get(i).filter(|p| p.step == point.step))
                 .collect();

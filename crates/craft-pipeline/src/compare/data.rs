@@ -1,6 +1,7 @@
 //! What the methods train on, made from the candidates of a seed.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use craft_core::select::{group_advantages, random_control, select};
 use craft_core::stats::mean_std;
@@ -10,10 +11,11 @@ use craft_diffusion::nft::optimality;
 use craft_store::jsonl;
 
 use super::ablations::Part;
+use super::judge::Judge;
 use super::methods::{Data, Loss};
 use super::online::Term;
 use crate::error::{PipelineError, Result};
-use crate::model::{Model, read_tensors};
+use crate::model::read_tensors;
 use crate::stages::Run;
 use crate::text::TextEmbedding;
 
@@ -46,18 +48,15 @@ pub(super) struct TrainingSet {
     /// All of one length.
     pub(super) units: Vec<Unit>,
     /// Embeddings of all texts, the empty one among them.
-    pub(super) texts: BTreeMap<String, TextEmbedding>,
+    pub(super) texts: BTreeMap<String, Arc<TextEmbedding>>,
 }
 
 impl TrainingSet {
-    pub(super) fn new(samples: Vec<Sample>, units: Vec<Unit>, model: &Model) -> Self {
-        let mut texts: Vec<String> =
-            samples.iter().flat_map(|s| [s.original.clone(), s.expanded.clone()]).collect();
-        texts.sort();
-        texts.dedup();
-        let embedded = model.encode_texts(&texts);
-        let mut texts: BTreeMap<String, TextEmbedding> = texts.into_iter().zip(embedded).collect();
-        texts.extend([String::new()].into_iter().zip(model.encode_negatives(&[""])));
+    pub(super) fn new(samples: Vec<Sample>, units: Vec<Unit>, judge: &Judge<'_>) -> Self {
+        let texts = samples.iter().flat_map(|s| [s.original.as_str(), s.expanded.as_str()]);
+        let mut texts = judge.embeddings(texts);
+        let empty = judge.model.encode_negatives(&[""]).remove(0);
+        texts.insert(String::new(), Arc::new(empty));
         Self { samples, units, texts }
     }
 
@@ -92,7 +91,7 @@ pub(super) fn of_candidates(
     recipe: &Recipe,
     part: Part,
     (data, loss): (Data, Loss),
-    model: &Model,
+    judge: &Judge<'_>,
 ) -> Result<TrainingSet> {
     let candidates: Vec<Candidate> = jsonl::read(&run.path("candidates/candidates.jsonl"))?;
     let rows: Vec<ScoreRow> = jsonl::read(&run.path("rewards/rewards.jsonl"))?;
@@ -152,11 +151,11 @@ pub(super) fn of_candidates(
             }
         })
         .collect();
-    Ok(TrainingSet::new(samples, units, model))
+    Ok(TrainingSet::new(samples, units, judge))
 }
 
 /// The training prompts, for methods that draw as they go.
-pub(super) fn of_prompts(run: &Run<'_>, model: &Model) -> Result<TrainingSet> {
+pub(super) fn of_prompts(run: &Run<'_>, judge: &Judge<'_>) -> Result<TrainingSet> {
     let prompts: Vec<Prompt> = jsonl::read(&run.path("prompts/prompts.jsonl"))?;
     let train = prompts.into_iter().filter(|p| p.split == Split::Train);
     let samples: Vec<Sample> = train
@@ -168,7 +167,7 @@ pub(super) fn of_prompts(run: &Run<'_>, model: &Model) -> Result<TrainingSet> {
         })
         .collect();
     let units = (0..samples.len()).map(|i| Unit { samples: vec![i], values: vec![1.0] }).collect();
-    Ok(TrainingSet::new(samples, units, model))
+    Ok(TrainingSet::new(samples, units, judge))
 }
 
 /// Mean, deviation and weight of each training reward over the candidates.

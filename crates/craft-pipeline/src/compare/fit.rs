@@ -1,6 +1,8 @@
 //! One trainer for all methods: they differ in their training sets and in their losses only.
 
+use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
 use burn::tensor::{Device, Tensor, TensorData};
@@ -24,7 +26,7 @@ use super::data::TrainingSet;
 use super::methods::Loss;
 use super::online::{self, Online, Rollout};
 use super::state::{self, Position};
-use crate::error::Result;
+use crate::error::{PipelineError, Result};
 use crate::model::{Model, load_unet};
 use crate::run::cpu_seconds;
 use crate::stages::{Run, generate, train};
@@ -47,6 +49,19 @@ pub(super) struct Fit<'a> {
     pub(super) online: Option<Online<'a>>,
     /// Where the state is kept while it trains.
     pub(super) state: &'a Path,
+    /// What trainings that differ in nothing but the learning rate share.
+    pub(super) reference: Option<&'a References>,
+}
+
+/// Errors of the frozen reference by step and place of the micro-batch: they depend on the draws alone.
+#[derive(Default)]
+pub(super) struct References(Mutex<BTreeMap<(usize, usize), Vec<f32>>>);
+
+impl References {
+    fn get_or(&self, place: (usize, usize), compute: impl FnOnce() -> Vec<f32>) -> Vec<f32> {
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        known.entry(place).or_insert_with(compute).clone()
+    }
 }
 
 /// What a training cost.
@@ -59,6 +74,8 @@ pub(super) struct Cost {
     pub(super) sample_passes: usize,
     /// Pictures that it drew itself.
     pub(super) images: usize,
+    /// Where it diverged, if it did.
+    pub(super) diverged: Option<String>,
 }
 
 /// One micro-batch.
@@ -67,6 +84,8 @@ struct Batch<'a> {
     target: Vec<f32>,
     times: Vec<f32>,
     texts: Vec<&'a TextEmbedding>,
+    /// Its step, and its first unit.
+    place: (usize, usize),
     /// The set's number of each sample, times the weight of its timestep for the weighted loss.
     values: Vec<f32>,
 }
@@ -84,10 +103,10 @@ impl Fit<'_> {
     }
 
     /// Trains from the base model, or from where it was stopped, and shows the weights after each of
-    /// `points` steps.
+    /// `points` steps. A training that diverges ends there, and its cost says so.
     ///
     /// # Errors
-    /// When it diverges, is interrupted, or `look` fails; the state is kept then.
+    /// When it is interrupted, or `look` fails; the state is kept then.
     pub(super) fn fit(
         &self,
         points: &[usize],
@@ -105,7 +124,7 @@ impl Fit<'_> {
         let mut adam = AdamW::new(config, section.ema_decay);
         let (position, mut unet) = state::restore(self.state, unet, &mut adam)?;
         let mut guard = NanGuard::new(section.max_nonfinite_steps);
-        guard.skipped = position.skipped;
+        (guard.skipped, guard.consecutive) = (position.skipped, position.consecutive);
         let progress = self.run.context.progress;
         progress.start(self.name, self.steps as u64, "steps");
         progress.advance(position.step as u64);
@@ -134,11 +153,18 @@ impl Fit<'_> {
                 cost.images += rollout.as_ref().map_or(0, Rollout::len);
             }
             let drawn = rollout.as_ref().map(|r| (r, sampler.as_slice()));
-            self.update(step, &device, drawn, &mut unet, &mut adam, &mut guard)?;
+            let updated = self.update(step, &device, drawn, &mut unet, &mut adam, &mut guard);
             cost.seconds += start.elapsed().as_secs_f64();
             cost.cpu_seconds += cpu_seconds() - worked;
             cost.skipped = guard.skipped;
             cost.sample_passes = (step + 1) * a_step;
+            if let Err(PipelineError::Nan(stop)) = updated {
+                let why = format!("diverged at step {}", stop.step);
+                progress.note(&format!("{}: {why}; the comparison goes on without it", self.name));
+                cost.diverged = Some(why);
+                return Ok(cost);
+            }
+            updated?;
             progress.advance(1);
             if points.contains(&(step + 1)) {
                 look(step + 1, averaged(&unet, &adam), &cost)?;
@@ -165,6 +191,7 @@ impl Fit<'_> {
             seconds: cost.seconds,
             cpu_seconds: cost.cpu_seconds,
             skipped: guard.skipped,
+            consecutive: guard.consecutive,
             images: cost.images,
             ..Position::default()
         };
@@ -234,6 +261,7 @@ impl Fit<'_> {
         let last = schedule.num_train_timesteps();
         let (low, high) = (section.timestep_min, section.timestep_max.unwrap_or(last).min(last));
         let mut batch = Batch {
+            place: (step, range.start),
             noisy: Vec::new(),
             target: Vec::new(),
             times: Vec::new(),
@@ -294,12 +322,12 @@ impl Fit<'_> {
             let added = condition.added.as_ref();
             unet.forward(latents(&batch.noisy, device), &batch.times, &condition.states, added)
         };
-        let reference = if self.loss.has_reference() {
-            weights::to_vec(predict(&self.model.unet, &self.model.device))
-        } else {
-            Vec::new()
+        let reference = || weights::to_vec(predict(&self.model.unet, &self.model.device));
+        let compute = || host_errors(&reference(), &batch.target, b);
+        let before = || match self.reference {
+            Some(known) => known.get_or(batch.place, compute),
+            None => compute(),
         };
-        let before = || host_errors(&reference, &batch.target, b);
         let prediction = predict(unet, device);
         let target = latents(&batch.target, device);
         let samples = units * self.set.unit_length();
@@ -319,11 +347,13 @@ impl Fit<'_> {
             Loss::Lair(beta) => {
                 lair(squared_errors(prediction, target), &before(), values, beta, samples)
             }
-            Loss::Nft(beta) => nft(prediction, target, &reference, values, beta, samples),
+            Loss::Nft(beta) => nft(prediction, target, &reference(), values, beta, samples),
             Loss::Awm => {
+                let reference = reference();
+                let before = host_errors(&reference, &batch.target, b);
                 let distances = squared_errors(prediction.clone(), latents(&reference, device));
                 let errors = squared_errors(prediction, target);
-                awm(errors, &before(), distances, values, AwmConfig::default(), samples)
+                awm(errors, &before, distances, values, AwmConfig::default(), samples)
             }
             // Learned from what it draws, in `update`.
             Loss::Ddpo(_) => squared_errors(prediction, target).sum(),

@@ -1,7 +1,7 @@
 //! Draws and scores pictures of a denoiser, the same way for all methods.
 
-use std::collections::BTreeMap;
-use std::sync::{Mutex, PoisonError};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use burn::tensor::Device;
 use craft_core::{Key, Prompt, PromptId, Split};
@@ -20,6 +20,7 @@ use crate::rewards::{RunReward, load_all};
 use crate::stages::evaluate::CHECKER;
 use crate::stages::{Run, generate, score};
 use crate::statistics::{ImageStatistics, diversity};
+use crate::text::TextEmbedding;
 
 /// Scores of one picture.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -30,7 +31,7 @@ pub(super) struct PictureRow {
 }
 
 /// A denoiser's pictures, measured.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Measured {
     pub(super) rows: Vec<PictureRow>,
     pub(super) statistics: ImageStatistics,
@@ -60,6 +61,8 @@ pub(super) struct Judge<'a> {
     options: DrawOptions,
     rewards: Vec<(RunReward, Box<dyn Reward>)>,
     cache: Mutex<ScoreCache>,
+    /// Texts that were encoded for a training, which those after it use again.
+    texts: Mutex<BTreeMap<String, Arc<TextEmbedding>>>,
     /// Hashes of the rewards' folders.
     pub(super) hashes: &'a BTreeMap<String, String>,
     /// The whole evaluation.
@@ -103,11 +106,27 @@ impl<'a> Judge<'a> {
             options,
             rewards,
             cache: Mutex::new(ScoreCache::open(run.folder, &run.context)?),
+            texts: Mutex::default(),
             hashes,
             full: Exam { stage: "evaluate", prompts, samples },
             curve: Exam { stage: "evaluate", prompts: few, samples: 1 },
             search: Exam { stage: "search", prompts: others, samples: 1 },
         })
+    }
+
+    /// Embeddings of texts; each is encoded once a seed.
+    pub(super) fn embeddings<'t>(
+        &self,
+        texts: impl Iterator<Item = &'t str>,
+    ) -> BTreeMap<String, Arc<TextEmbedding>> {
+        let mut known = self.texts.lock().unwrap_or_else(PoisonError::into_inner);
+        let wanted: BTreeSet<&str> = texts.collect();
+        let new: Vec<&str> =
+            wanted.iter().copied().filter(|text| !known.contains_key(*text)).collect();
+        for (text, embedding) in new.iter().zip(self.model.encode_texts(&new)) {
+            known.insert((*text).to_owned(), Arc::new(embedding));
+        }
+        wanted.into_iter().map(|text| (text.to_owned(), known[text].clone())).collect()
     }
 
     /// The base model with other denoiser's weights.
@@ -222,10 +241,16 @@ pub(super) fn paired(a: &[PictureRow], b: &[PictureRow], reward: &str) -> (Vec<f
     a.iter().filter_map(|(prompt, a)| Some((*a, *b.get(prompt)?))).unzip()
 }
 
+/// 1, ½ or 0 of each prompt that both have: whether `b` wins over `a`, ties, or loses.
+pub(super) fn wins(a: &[PictureRow], b: &[PictureRow], reward: &str) -> BTreeMap<String, f64> {
+    let (a, b) = (by_prompt(a, reward), by_prompt(b, reward));
+    let outcome = |a: f64, b: f64| f64::from(u8::from(b > a)) + 0.5 * f64::from(u8::from(b == a));
+    a.iter().filter_map(|(p, a)| Some((p.clone(), outcome(*a, *b.get(p)?)))).collect()
+}
+
 /// Mean of `b − a` over their common prompts, by reward.
 pub(super) fn gains(a: &[PictureRow], b: &[PictureRow]) -> BTreeMap<String, f64> {
-    let names: std::collections::BTreeSet<&String> =
-        b.iter().flat_map(|r| r.scores.keys()).collect();
+    let names: BTreeSet<&String> = b.iter().flat_map(|r| r.scores.keys()).collect();
     names
         .into_iter()
         .filter_map(|name| {

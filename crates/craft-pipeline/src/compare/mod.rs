@@ -9,6 +9,7 @@
 
 mod ablations;
 mod convergence;
+mod cost;
 mod data;
 mod fit;
 mod judge;
@@ -87,6 +88,24 @@ pub fn compare(
         result = Some(summary::write(&plan, &folder)?);
     }
     result.map_or_else(|| summary::write(&plan, &folder), Ok)
+}
+
+/// What a comparison would do and cost, without doing it: the resolved recipe, and the rest as comments. One
+/// pass of each kind of work is measured for it.
+///
+/// # Errors
+/// The same as a comparison's before its first expensive step.
+pub fn dry_run(
+    recipe_text: &str,
+    overrides: &[String],
+    base: &Path,
+    options: &Options,
+    context: &Context<'_>,
+) -> Result<String> {
+    let base = std::path::absolute(base).unwrap_or_else(|_| base.to_owned());
+    let plan = Plan::new(recipe_text, overrides, &base, options, context)?;
+    let comments: String = cost::lines(&plan)?.iter().map(|line| format!("# {line}\n")).collect();
+    Ok(format!("{}\n{comments}", plan.recipe.to_toml()))
 }
 
 /// What all methods of a seed share.

@@ -8,6 +8,7 @@ use craft_store::{Manifest, RgbImage, Stage, jsonl};
 use serde::{Deserialize, Serialize};
 
 use super::data::{Sample, TrainingSet, Unit};
+use super::judge::Judge;
 use super::methods::Data;
 use super::plan::Plan;
 use crate::error::{PipelineError, Result};
@@ -78,7 +79,7 @@ pub(super) fn run(
 }
 
 /// The training set of a method over annotated pairs.
-pub(super) fn training_set(run: &Run<'_>, data: Data, model: &Model) -> Result<TrainingSet> {
+pub(super) fn training_set(run: &Run<'_>, data: Data, judge: &Judge<'_>) -> Result<TrainingSet> {
     let rows: Vec<PairRow> = jsonl::read(&run.path("pairs/pairs.jsonl"))?;
     let latents = read_tensors(&run.path("pairs/latents.safetensors"))?;
     let all = latents.get("latents").map(|t| t.data.as_slice()).unwrap_or_default();
@@ -102,5 +103,5 @@ pub(super) fn training_set(run: &Run<'_>, data: Data, model: &Model) -> Result<T
             units.push(Unit { samples: vec![2 * i, 2 * i + 1], values: vec![1.0, 0.0] });
         }
     }
-    Ok(TrainingSet::new(samples, units, model))
+    Ok(TrainingSet::new(samples, units, judge))
 }

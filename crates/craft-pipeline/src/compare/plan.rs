@@ -96,6 +96,8 @@ pub(super) struct Plan {
     /// Whether there are prompts to choose settings on, and time.
     pub(super) search: bool,
     pub(super) pairs: usize,
+    pub(super) train_prompts: usize,
+    pub(super) eval_prompts: usize,
     pub(super) curve_prompts: usize,
     pub(super) search_prompts: usize,
     /// Reward that decides: the first that is held out, else the first.
@@ -148,6 +150,8 @@ impl Plan {
             learning_rates,
             search: pocket && !options.quick && options.ablation.is_none(),
             pairs,
+            train_prompts: train,
+            eval_prompts: eval,
             curve_prompts: CURVE_PROMPTS.min(eval),
             search_prompts: SEARCH_PROMPTS,
             decisive,

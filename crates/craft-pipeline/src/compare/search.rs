@@ -3,17 +3,16 @@
 
 use std::path::Path;
 
-use craft_diffusion::guard::NanStop;
 use craft_store::{Stage, jsonl};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::Shared;
-use super::fit::Fit;
+use super::fit::{Fit, References};
 use super::judge::{Judge, PictureRow, gains};
 use super::plan::{Entry, Plan};
 use super::tune::{SCORES, online, training_identity, training_set};
-use crate::error::{PipelineError, Result};
+use crate::error::Result;
 use crate::stages::{Outcome, inputs};
 
 const BASE: Stage = Stage::new("search base", "search/base");
@@ -48,7 +47,8 @@ pub(super) struct Search {
     pub(super) seed: u64,
     pub(super) trials: Vec<Trial>,
     pub(super) chosen: Settings,
-    pub(super) gain: f64,
+    /// The best change; `None` where training diverged at every rate before its first look.
+    pub(super) gain: Option<f64>,
     pub(super) seconds: f64,
 }
 
@@ -81,7 +81,7 @@ pub(super) fn run(
         let start = std::time::Instant::now();
         let set = training_set(shared, entry, &recipe, judge)?;
         let steps = points.last().copied().unwrap_or(1);
-        let mut trials = Vec::new();
+        let (mut trials, known) = (Vec::new(), References::default());
         for (i, &learning_rate) in plan.learning_rates.iter().enumerate() {
             let done = writer.join(format!(".trial-{i}.json"));
             if done.exists() {
@@ -103,37 +103,36 @@ pub(super) fn run(
                 steps,
                 online: online(shared, entry, &recipe, judge)?,
                 state: &writer.join(format!(".state-{i}")),
+                reference: Some(&known),
             };
-            let ended = fit.fit(&points, &mut |step, weights, _| {
+            let cost = fit.fit(&points, &mut |step, weights, _| {
                 let measured = judge.measure(Some(weights), &judge.search)?;
                 let all = gains(&base, &measured.rows);
                 found.retain(|(before, _)| *before < step);
                 found.extend(all.get(&plan.decisive).map(|gain| (step, *gain)));
                 Ok(jsonl::write(&gains_path, &found)?)
-            });
-            let stopped = match ended {
-                Ok(_) => None,
-                Err(PipelineError::Nan(stop)) => Some(diverged(&stop)),
-                Err(error) => return Err(error),
-            };
-            let trial = Trial { learning_rate, gains: found, stopped };
+            })?;
+            let trial = Trial { learning_rate, gains: found, stopped: cost.diverged };
             craft_store::manifest::write_json(&done, &trial)?;
             trials.push(trial);
         }
-        let best = trials
-            .iter()
-            .flat_map(|t| t.gains.iter().map(|(steps, gain)| (t.learning_rate, *steps, *gain)))
+        // A rate that diverged is taken only where all did, and then as far as it went.
+        let looks = |diverged: bool| {
+            let of = trials.iter().filter(move |t| t.stopped.is_some() == diverged);
+            let looks = of
+                .flat_map(|t| t.gains.iter().map(|(steps, gain)| (t.learning_rate, *steps, *gain)));
             // Of equals the first: less training.
-            .fold(None::<(f64, usize, f64)>, |best, new| match best {
+            looks.fold(None::<(f64, usize, f64)>, |best, new| match best {
                 Some(old) if old.2 >= new.2 => Some(old),
                 _ => Some(new),
-            });
-        let Some((learning_rate, steps, gain)) = best else {
-            return Err(PipelineError::Usage(format!(
-                "{}: training diverged at every learning rate before its first look; lower --learning-rates",
-                entry.name
-            )));
+            })
         };
+        let best = looks(false).or_else(|| looks(true));
+        // Where none came as far as a look, the most cautious settings are tried once more.
+        let smallest = plan.learning_rates.iter().copied().fold(f64::INFINITY, f64::min);
+        let shortest = points.first().copied().unwrap_or(1);
+        let (learning_rate, steps, gain) = best
+            .map_or((smallest, shortest, None), |(rate, steps, gain)| (rate, steps, Some(gain)));
         let search = Search {
             reward: plan.decisive.clone(),
             prompts: plan.search_prompts,
@@ -144,16 +143,13 @@ pub(super) fn run(
             seconds: start.elapsed().as_secs_f64(),
         };
         craft_store::manifest::write_json(&writer.join(FILE), &search)?;
-        Ok(Outcome::default().say(format!(
-            "learning rate {learning_rate:.1e}, {steps} steps ({} {gain:+.3})",
-            plan.decisive
-        )))
+        let found = gain.map_or("diverged at every rate".to_owned(), |gain| {
+            format!("{} {gain:+.3}", plan.decisive)
+        });
+        Ok(Outcome::default()
+            .say(format!("learning rate {learning_rate:.1e}, {steps} steps ({found})")))
     })?;
     settings(plan, run.folder.path().parent().unwrap_or(run.folder.path()), entry)
-}
-
-fn diverged(stop: &NanStop) -> String {
-    format!("diverged at step {}", stop.step)
 }
 
 /// The base model on the search's prompts.

@@ -24,6 +24,9 @@ pub(super) struct Position {
     pub(super) cpu_seconds: f64,
     /// Steps skipped by the NaN guard.
     pub(super) skipped: usize,
+    /// Those of them that came last, in a row.
+    #[serde(default)]
+    pub(super) consecutive: usize,
     /// Pictures that it drew itself.
     #[serde(default)]
     pub(super) images: usize,

@@ -3,16 +3,21 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-use craft_core::stats::{mean, mean_interval, win_rate};
+use craft_core::Key;
+use craft_core::stats::{MeanInterval, mean, mean_interval, win_rate_interval};
 use craft_store::{RunFolder, jsonl};
 use serde_json::{Map, Value, json};
 
-use super::judge::{PictureRow, by_prompt, paired};
+use super::judge::{PictureRow, by_prompt, paired, wins};
 use super::plan::{Entry, Plan};
 use super::tune::{BASE, RESULT, SCORES, TuneResult};
 use super::{Comparison, convergence, search, table};
 use crate::error::Result;
+use crate::origin;
 use crate::stages::evaluate::CHECKER;
+
+/// Resamples of the intervals of win rates.
+const RESAMPLES: usize = 2000;
 
 /// One method on one seed.
 pub(super) struct Tuned {
@@ -72,6 +77,7 @@ pub(super) fn write(plan: &Plan, run: &RunFolder) -> Result<Comparison> {
         "code_version": env!("CARGO_PKG_VERSION"),
         "seeds": done,
         "seeds_planned": plan.seeds,
+        "matmul_precision": origin::matmul_precision(),
         "decisive": plan.decisive,
         "rewards": rewards.iter().map(named).collect::<Vec<_>>(),
         "evaluation_prompts": base.values().next().map(|rows| prompts(rows)),
@@ -102,11 +108,33 @@ fn base_mean(base: &BTreeMap<u64, Vec<PictureRow>>, reward: &str) -> Value {
     json!(mean_interval(&means))
 }
 
-/// Change and wins of `b` over `a` on one reward.
-fn compared(a: &[PictureRow], b: &[PictureRow], reward: &str) -> Option<(f64, f64)> {
-    let (a, b) = paired(a, b, reward);
-    let change: Vec<f64> = a.iter().zip(&b).map(|(a, b)| b - a).collect();
-    Some((mean(&change), win_rate(&a, &b)?.win_rate))
+/// Changes and wins over another model, by seed.
+#[derive(Default)]
+struct Against {
+    changes: Vec<f64>,
+    wins: Vec<BTreeMap<String, f64>>,
+}
+
+impl Against {
+    fn add(&mut self, a: &[PictureRow], b: &[PictureRow], reward: &str) {
+        let (before, after) = paired(a, b, reward);
+        if before.is_empty() {
+            return;
+        }
+        let change: Vec<f64> = before.iter().zip(&after).map(|(a, b)| b - a).collect();
+        self.changes.push(mean(&change));
+        self.wins.push(wins(a, b, reward));
+    }
+
+    /// On the prompts that all seeds have.
+    fn win_rate(&self) -> Option<MeanInterval> {
+        let (first, others) = self.wins.split_first()?;
+        let common = |prompt: &&String| others.iter().all(|wins| wins.contains_key(*prompt));
+        let prompts: Vec<&String> = first.keys().filter(common).collect();
+        let of_seed = |wins: &BTreeMap<String, f64>| prompts.iter().map(|p| wins[*p]).collect();
+        let all: Vec<Vec<f64>> = self.wins.iter().map(of_seed).collect();
+        win_rate_interval(&all, RESAMPLES, &mut Key::new(0).stage("bootstrap").stream())
+    }
 }
 
 fn of_method(
@@ -121,26 +149,21 @@ fn of_method(
     let of_craft = |seed: u64| Some(&craft?.seeds.iter().find(|t| t.seed == seed)?.rows);
     let mut over_seeds = Map::new();
     for (reward, _) in rewards {
-        let mut gain = (Vec::new(), Vec::new());
-        let mut lead = (Vec::new(), Vec::new());
+        let (mut gain, mut lead) = (Against::default(), Against::default());
         for tuned in &row.seeds {
-            let Some(before) = base.get(&tuned.seed) else { continue };
-            if let Some((delta, wins)) = compared(before, &tuned.rows, reward) {
-                gain.0.push(delta);
-                gain.1.push(wins);
+            if let Some(before) = base.get(&tuned.seed) {
+                gain.add(before, &tuned.rows, reward);
             }
-            let against = of_craft(tuned.seed).and_then(|c| compared(c, &tuned.rows, reward));
-            if let Some((delta, wins)) = against {
-                lead.0.push(delta);
-                lead.1.push(wins);
+            if let Some(before) = of_craft(tuned.seed) {
+                lead.add(before, &tuned.rows, reward);
             }
         }
         let entry = json!({
-            "change": mean_interval(&gain.0),
-            "win_rate": mean_interval(&gain.1),
-            "change_against_craft": mean_interval(&lead.0),
-            "win_rate_against_craft": mean_interval(&lead.1),
-            "change_by_seed": gain.0,
+            "change": mean_interval(&gain.changes),
+            "win_rate": gain.win_rate(),
+            "change_against_craft": mean_interval(&lead.changes),
+            "win_rate_against_craft": lead.win_rate(),
+            "change_by_seed": gain.changes,
         });
         over_seeds.insert(reward.clone(), entry);
     }
@@ -151,12 +174,15 @@ fn of_method(
     let by_seed: Map<String, Value> =
         row.seeds.iter().map(|t| (t.seed.to_string(), json!(t.result))).collect();
     let method = row.entry.method;
+    let diverged: Vec<u64> =
+        row.seeds.iter().filter(|t| t.result.diverged.is_some()).map(|t| t.seed).collect();
     Ok(json!({
         "about": method.about,
         "data": method.data,
         "loss": method.loss,
         "settings": row.entry.overrides,
         "part": row.entry.part,
+        "diverged": diverged,
         "search": search::read(plan, folder, row.entry)?,
         "rewards": over_seeds,
         "mean": {

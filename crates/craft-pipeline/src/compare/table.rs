@@ -43,8 +43,12 @@ pub(super) fn markdown(json: &Value) -> String {
     let decisive = json["decisive"].as_str().unwrap_or_default();
     let _ = writeln!(
         out,
-        "Change against the base model over {seeds} seeds, {} prompts; 95 % t intervals over seeds.\n",
-        number(&json["evaluation_prompts"], 0)
+        "Change against the base model over {seeds} seeds, {} prompts; 95 % intervals: Student's t over seeds for changes, percentile bootstrap over seeds and prompts for win rates.{}\n",
+        number(&json["evaluation_prompts"], 0),
+        match json["matmul_precision"].as_str() {
+            Some("bf16") => " Products in bf16 (`--matmul-precision bf16`), base model included.",
+            _ => "",
+        }
     );
     let mut cells = vec!["method".to_owned(), "samples".to_owned()];
     cells.extend(rewards.iter().map(|r| {
@@ -54,7 +58,10 @@ pub(super) fn markdown(json: &Value) -> String {
     cells.extend([format!("wins over base on {decisive}"), "wins over CRAFT".to_owned()]);
     head(&mut out, &cells);
     for (name, method) in methods {
-        let mut cells = vec![name.clone(), samples(method)];
+        let lost = method["diverged"].as_array().map_or(0, Vec::len);
+        let note =
+            if lost > 0 { format!(" (diverged on {lost} of {seeds})") } else { String::new() };
+        let mut cells = vec![format!("{name}{note}"), samples(method)];
         for reward in &rewards {
             let reward = reward["name"].as_str().unwrap_or_default();
             cells.push(interval(&method["rewards"][reward]["change"], false));
@@ -64,6 +71,7 @@ pub(super) fn markdown(json: &Value) -> String {
         cells.push(interval(&own["win_rate_against_craft"], true));
         row(&mut out, cells);
     }
+    diverged(&mut out, methods);
     let _ = writeln!(out, "\nWhat it cost, mean of a seed.\n");
     let names = [
         "method",
@@ -106,6 +114,31 @@ pub(super) fn markdown(json: &Value) -> String {
     }
     convergence(&mut out, &json["convergence"]);
     out
+}
+
+/// One line for each method and learning rate that diverged.
+fn diverged(out: &mut String, methods: &serde_json::Map<String, Value>) {
+    let mut lines = Vec::new();
+    for (name, method) in methods {
+        let mut line = |place: String, result: &Value, why: &str| {
+            let Some(why) = result[why].as_str() else { return };
+            let rate = result["learning_rate"].as_f64().unwrap_or(f64::NAN);
+            lines.push(format!("- {name}, {place}, learning rate {rate:.1e}: {why}"));
+        };
+        for trial in method["search"]["trials"].as_array().into_iter().flatten() {
+            line("search".to_owned(), trial, "stopped");
+        }
+        for (seed, result) in method["seeds"].as_object().into_iter().flatten() {
+            line(format!("seed {seed}"), result, "diverged");
+        }
+    }
+    if !lines.is_empty() {
+        let _ = writeln!(
+            out,
+            "\nTrainings that diverged (stopped by the NaN guard). Seeds among them are not in the means above.\n\n{}",
+            lines.join("\n")
+        );
+    }
 }
 
 /// `100`, or `4000 pairs`.

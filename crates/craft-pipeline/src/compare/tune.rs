@@ -75,6 +75,9 @@ pub(super) struct TuneResult {
     pub(super) images_annotated: usize,
     pub(super) learning_rate: f64,
     pub(super) steps: usize,
+    /// Where it diverged; there are no scores then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) diverged: Option<String>,
     /// Samples that went through the network, forwards and backwards.
     pub(super) sample_passes: usize,
     /// Samples that went through the frozen reference, forwards.
@@ -136,11 +139,11 @@ pub(super) fn training_set(
 ) -> Result<TrainingSet> {
     let (data, loss) = (entry.method.data, entry.method.loss);
     if data == Data::Prompts {
-        data::of_prompts(&shared.run, &judge.model)
+        data::of_prompts(&shared.run, judge)
     } else if data.annotated() {
-        pairs::training_set(&shared.run, data, &judge.model)
+        pairs::training_set(&shared.run, data, judge)
     } else {
-        data::of_candidates(&shared.run, recipe, entry.part, (data, loss), &judge.model)
+        data::of_candidates(&shared.run, recipe, entry.part, (data, loss), judge)
     }
 }
 
@@ -211,6 +214,7 @@ impl Tuning<'_> {
             steps: self.settings.steps,
             online: online(self.shared, self.entry, self.recipe, self.judge)?,
             state: &self.writer.join(".state"),
+            reference: None,
         };
         let curve_path = self.writer.join(".curve.jsonl");
         let mut curve: Vec<Point> = jsonl::read_resumable(&curve_path)?.rows;
@@ -235,26 +239,31 @@ impl Tuning<'_> {
         if let Some(tensors) = tensors {
             write_tensors(&self.writer.join(DIFFUSION_WEIGHTS), &tensors)?;
         }
-        let Some(measured) = last else {
-            return Err(crate::PipelineError::Usage(format!(
-                "{}: nothing to train; expected at least one step",
-                self.entry.name
-            )));
+        let measured = match (last, &cost.diverged) {
+            (Some(measured), _) => measured,
+            (None, Some(_)) => Measured::default(),
+            (None, None) => {
+                return Err(crate::PipelineError::Usage(format!(
+                    "{}: nothing to train; expected at least one step",
+                    self.entry.name
+                )));
+            }
         };
         jsonl::write(&self.writer.join(SCORES), &measured.rows)?;
         let result = self.result(&set, &cost, curve, &measured, made, measuring);
         craft_store::manifest::write_json(&self.writer.join(RESULT), &result)?;
         let gain = gains(self.base, &measured.rows).get(&self.plan.decisive).copied();
+        let found = match (&cost.diverged, gain) {
+            (Some(why), _) => {
+                format!("{why} with learning rate {:.1e}", self.settings.learning_rate)
+            }
+            (None, gain) => format!("{} {:+.3}", self.plan.decisive, gain.unwrap_or(f64::NAN)),
+        };
         Ok(Outcome::default()
             .count("samples", result.samples)
             .count("pairs", result.pairs)
             .count("steps", steps)
-            .say(format!(
-                "{steps} steps on {} samples; {} {:+.3}",
-                result.samples,
-                self.plan.decisive,
-                gain.unwrap_or(f64::NAN)
-            )))
+            .say(format!("{steps} steps on {} samples; {found}", result.samples)))
     }
 
     /// A look, on the curve's prompts even where more were drawn.
@@ -311,6 +320,7 @@ impl Tuning<'_> {
             images_annotated: annotated.map_or(0, |m| 2 * of(m, "pairs")),
             learning_rate: self.settings.learning_rate,
             steps: self.settings.steps,
+            diverged: cost.diverged.clone(),
             sample_passes: cost.sample_passes,
             reference_passes: if reference { cost.sample_passes } else { 0 },
             skipped_steps: cost.skipped,

@@ -19,7 +19,7 @@ use craft_store::weights::TRANSFORMERS;
 use craft_store::{Manifest, Stage, jsonl};
 use serde_json::json;
 
-use crate::cost::seconds_of;
+use crate::cost::Spent;
 use crate::error::Result;
 use crate::lora::{LORA_FILE, base_model};
 use crate::model::{
@@ -426,11 +426,11 @@ fn update(
     Ok((networks, loss, norm, lr))
 }
 
-/// Seconds of a forward and backward pass for one picture, measured on random latents.
+/// What a forward and backward pass takes for one picture, measured on random latents.
 ///
 /// # Errors
 /// See [`Networks::start`].
-pub(crate) fn measure(recipe: &Recipe, model: Model) -> Result<f64> {
+pub(crate) fn measure(recipe: &Recipe, model: Model) -> Result<Spent> {
     let options = crate::stages::generate::options(&recipe.generate, &model)?;
     let shape = model.latent_shape(options.height, options.width);
     let [_, h, w] = shape;
@@ -452,10 +452,11 @@ pub(crate) fn measure(recipe: &Recipe, model: Model) -> Result<f64> {
     let trainer = Trainer::new(recipe, &model, &samples)?;
     let networks = Networks::start(recipe, Networks::of(model), None, &mut AdamW::default())?;
     let picks: Vec<usize> = (0..n).collect();
-    let seconds = seconds_of(|| {
+    let spent = Spent::on(|| {
         trainer.accumulate(&networks, trainer.batch(0, &picks, 0..n), &mut GradMap::new());
-    });
-    Ok(seconds / n as f64)
+        Ok(())
+    })?;
+    Ok(spent.each(n))
 }
 
 /// Drops the lines of this arm from a step on, which are about to be written again.

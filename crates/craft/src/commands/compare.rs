@@ -30,6 +30,10 @@ pub(super) fn compare(app: &App, args: &CompareArgs) -> anyhow::Result<()> {
     let progress = Reporter::new(app.level);
     let context =
         Context { progress: &progress, stop: interrupt::stop_flag()?, world: Some(&PocketWorld) };
+    if args.dry_run {
+        let plan = compare::dry_run(&text, &args.set, &base_dir, &options, &context)?;
+        return console::result(plan.trim_end());
+    }
     let found = compare::compare(&text, &args.set, &base_dir, &out, &options, &context)?;
     if app.json {
         let mut json = found.json;
