@@ -116,7 +116,17 @@ fn imagereward_is_blip_with_its_head() {
 #[test]
 fn mps_looks_with_its_cross_model() {
     let all = expected();
+    // A pickled module, as it is published: in its folder, and where its kind shows in the file.
     compare(load("mps", "mps,tokenizer").as_ref(), &all["mps"], &all);
+    let file = "mps/MPS_overall_checkpoint.pth";
+    compare(load("mine", &format!("{file},tokenizer")).as_ref(), &all["mps"], &all);
+    // Its state dict as safetensors.
+    let dir = tempfile::tempdir().unwrap();
+    let tensors = craft_store::tensors::read(&fixtures().join(file)).unwrap();
+    let path = dir.path().join("model.safetensors");
+    craft_store::tensors::write_map(&path, &tensors, craft_store::tensors::Dtype::F16).unwrap();
+    let weights = format!("{},tokenizer", path.display());
+    compare(load("mps", &weights).as_ref(), &all["mps"], &all);
 }
 
 #[test]

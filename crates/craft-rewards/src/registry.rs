@@ -89,6 +89,7 @@ impl RewardKind {
             Self::HpsV21 => Some("HPS_v2.1_compressed.pt"),
             Self::HpsV2 => Some("HPS_v2_compressed.pt"),
             Self::ImageReward => Some("ImageReward.pt"),
+            Self::Mps => Some("MPS_overall_checkpoint.pth"),
             Self::Aesthetic => Some("sac+logos+ava1-l14-linearMSE.pth"),
             _ => None,
         }

@@ -1,16 +1,22 @@
 //! Tensors in files of `torch.save` (`.bin`, `.pt`, `.pth`, `.ckpt`), without running anything.
 //!
 //! Such a file is a zip archive of a pickle and one raw entry per storage. The pickle is read by an
-//! interpreter that only rebuilds tensors; a file that asks for anything else is refused by name.
-//! Data are checked against the archive's checksums and read tensor by tensor.
+//! interpreter that only rebuilds tensors and keeps everything else as data; names that only harm could
+//! want are refused. Data are checked against the archive's checksums and read tensor by tensor.
 //!
 //! Names: a top-level dict without tensors of its own that has an entry `state_dict`,
 //! `model_state_dict`, `model` or `module` with tensors stands for that entry (the first of these
 //! found); so states of optimizers are left out. Whatever is nested otherwise is joined by dots, the
-//! members of lists by their index from 0. Values that are not tensors are ignored.
+//! members of lists by their index from 0. A pickled module has the names of its state dict. Values that
+//! are not tensors are ignored.
 
 mod archive;
+mod global;
+mod input;
+mod names;
 mod pickle;
+mod rebuild;
+mod view;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
@@ -21,20 +27,12 @@ use std::rc::Rc;
 use crate::error::{Result, StoreError};
 use crate::tensors::{Tensor, to_f32};
 use archive::{Entry, Fault};
-use pickle::{Id, Pickle, Value, View};
+use names::names;
+use pickle::Pickle;
+use view::View;
 
 /// Largest pickle accepted; that of a large checkpoint has less than 1 MiB.
 const MAX_PICKLE_BYTES: u64 = 1 << 24;
-/// Most tensors of a file.
-const MAX_TENSORS: usize = 100_000;
-/// Longest part of a name, in bytes.
-const MAX_NAME_BYTES: usize = 512;
-/// Deepest nesting of dicts and lists.
-const MAX_DEPTH: usize = 8;
-/// Most values visited while names are made.
-const MAX_VISITS: usize = 4_000_000;
-/// Entries that stand for the whole file.
-const WRAPPERS: [&str; 4] = ["state_dict", "model_state_dict", "model", "module"];
 
 /// An open file of `torch.save`, its pickle read and every view checked against its storage.
 #[derive(Debug)]
@@ -64,7 +62,7 @@ impl TorchReader {
     ///
     /// # Errors
     /// When it is not a zip file of `torch.save`, is truncated or damaged, or its pickle asks for
-    /// something else than tensors.
+    /// something harmful.
     pub fn open(path: &Path) -> Result<Self> {
         let mut file = File::open(path).map_err(StoreError::io("read", path))?;
         let length = file.metadata().map_err(StoreError::io("read", path))?.len();
@@ -92,7 +90,7 @@ impl TorchReader {
         let prefix = name.trim_end_matches("data.pkl").to_owned();
         if entries.contains_key(&format!("{prefix}constants.pkl")) {
             return Err(bad(
-                "it is a TorchScript program, not weights: save the state_dict instead".to_owned(),
+                "it is a TorchScript program (torch.jit.save), which is not read: load it with torch.jit.load and save its state_dict(), best as safetensors, or take the same model's safetensors".to_owned(),
             ));
         }
         let mut whole = |name: &str, most: u64| -> Result<Option<Vec<u8>>> {
@@ -204,85 +202,6 @@ fn about(path: &Path, fault: Fault) -> StoreError {
     match fault {
         Fault::Io(error) => StoreError::io("read", path)(error),
         Fault::Content(message) => StoreError::bad(path, message),
-    }
-}
-
-/// Tensors by name.
-fn names(pickle: &Pickle, top: Id) -> std::result::Result<BTreeMap<String, Rc<View>>, String> {
-    let mut top = top;
-    for _ in 0..MAX_DEPTH {
-        let Value::Dict(items) = pickle.get(top) else { break };
-        if items.iter().any(|(_, value)| matches!(pickle.get(*value), Value::Tensor(_))) {
-            break;
-        }
-        let inner = WRAPPERS.iter().find_map(|wrapper| {
-            items.iter().find_map(|(key, value)| {
-                let named = matches!(pickle.get(*key), Value::Text(key) if **key == **wrapper);
-                (named && matches!(pickle.get(*value), Value::Dict(d) if !d.is_empty()))
-                    .then_some(*value)
-            })
-        });
-        let Some(inner) = inner else { break };
-        top = inner;
-    }
-    if !matches!(pickle.get(top), Value::Dict(_)) {
-        return Err("it holds no dict of tensors: save a state_dict".to_owned());
-    }
-    let mut walk = Walk { pickle, found: BTreeMap::new(), visits: 0 };
-    walk.visit("", top, 0)?;
-    if walk.found.is_empty() {
-        return Err("it holds no tensors".to_owned());
-    }
-    Ok(walk.found)
-}
-
-struct Walk<'a> {
-    pickle: &'a Pickle,
-    found: BTreeMap<String, Rc<View>>,
-    visits: usize,
-}
-
-impl Walk<'_> {
-    fn visit(&mut self, name: &str, id: Id, depth: usize) -> std::result::Result<(), String> {
-        self.visits += 1;
-        if self.visits > MAX_VISITS || self.found.len() > MAX_TENSORS {
-            return Err(format!("it holds more than {MAX_TENSORS} tensors"));
-        }
-        let pickle = self.pickle;
-        let join = |part: &str| {
-            if name.is_empty() { part.to_owned() } else { format!("{name}.{part}") }
-        };
-        match pickle.get(id) {
-            Value::Tensor(view) => {
-                let twin = self.found.insert(name.to_owned(), view.clone());
-                if twin.is_some() {
-                    return Err(format!("two tensors have the name `{name}`"));
-                }
-            }
-            Value::Dict(_) | Value::List(_) if depth >= MAX_DEPTH => {
-                return Err(format!("it nests dicts deeper than {MAX_DEPTH}, at `{name}`"));
-            }
-            Value::Dict(items) => {
-                for (key, value) in items {
-                    let part = match pickle.get(*key) {
-                        Value::Text(text) if text.len() <= MAX_NAME_BYTES => join(text),
-                        Value::Text(_) => {
-                            return Err(format!("a name has more than {MAX_NAME_BYTES} bytes"));
-                        }
-                        Value::Int(number) => join(&number.to_string()),
-                        _ => continue,
-                    };
-                    self.visit(&part, *value, depth + 1)?;
-                }
-            }
-            Value::List(items) => {
-                for (index, value) in items.iter().enumerate() {
-                    self.visit(&join(&index.to_string()), *value, depth + 1)?;
-                }
-            }
-            _ => {}
-        }
-        Ok(())
     }
 }
 

@@ -111,6 +111,32 @@ fn what_cannot_be_loaded_says_why() {
     assert_eq!(copies(&tiny), 0);
 }
 
+/// A checkpoint with objects of a training framework beside its weights (fixtures/single_file) draws what
+/// the weights alone draw; TorchScript programs and pickles that ask for harm say what they are.
+#[test]
+fn a_training_checkpoint_is_its_state_dict() {
+    let tiny = Tiny::new();
+    let fixtures = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures");
+    let fixture = |name: &str| fs::read(fixtures.join(name)).unwrap();
+    tiny.write("old.ckpt", fixture("single_file/lightning.ckpt"));
+    let weights = tensors::read(&tiny.path("old.ckpt")).unwrap();
+    assert!(weights.keys().all(|name| name.contains("model.")), "{:?}", weights.keys());
+    tensors::write_map(&tiny.path("new.safetensors"), &weights, Dtype::F16).unwrap();
+    let with = ["--model-config", "model"];
+    let old = drawn(&tiny, &[&["old.ckpt"], &with[..]].concat());
+    assert_eq!(old, drawn(&tiny, &[&["new.safetensors"], &with[..]].concat()));
+    for (file, words) in [
+        ("hostile.pt", &["hostile.pt", "posix.system`", "nothing was run"][..]),
+        ("torchscript.pt", &["torchscript.pt", "TorchScript program", "state_dict"]),
+        ("object.pt", &["object.pt", "DictConfig", "no module of PyTorch"]),
+    ] {
+        tiny.write(file, fixture(&format!("torch/{file}")));
+        let base = ["sample", "--prompt", "x", "--steps", "1", "--model", file];
+        tiny.expect(&[&base[..], &with].concat(), 3, words);
+    }
+    assert!(!tiny.path("hostile.txt").exists());
+}
+
 #[test]
 fn number_formats_stay_as_they_are() {
     let tiny = Tiny::new();

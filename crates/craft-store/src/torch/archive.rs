@@ -1,4 +1,5 @@
-//! The zip container of `torch.save`: stored entries only.
+//! The zip container of `torch.save`. Only entries that are stored as they are can be read; TorchScript
+//! programs hold compressed ones too.
 //!
 //! Source: PKWARE APPNOTE 6.3, sections 4.3.7, 4.3.12, 4.3.14, 4.3.16 and 4.5.3 (zip64).
 
@@ -32,9 +33,11 @@ fn wrong<T>(message: impl Into<String>) -> Result<T, Fault> {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Entry {
     header: u64,
-    /// Bytes of its content.
+    /// Bytes that it takes.
     pub(super) size: u64,
     crc: u32,
+    /// Whether it is there as it is, neither compressed nor encrypted.
+    stored: bool,
 }
 
 /// Little-endian number of `N` bytes at `at`, 0 where the bytes end (lengths are checked before).
@@ -111,11 +114,6 @@ pub(super) fn directory(file: &mut File, length: u64) -> Result<BTreeMap<String,
 /// An entry from its record in the directory.
 fn entry(record: &[u8], mut extra: &[u8], title: &str) -> Result<Entry, Fault> {
     let [flags, method] = [8, 10].map(|at| number::<2>(record, at));
-    if method != 0 || flags & 1 != 0 {
-        return wrong(format!(
-            "entry `{title}` is compressed or encrypted: torch.save stores entries as they are; load and save the file with PyTorch"
-        ));
-    }
     let crc = number::<4>(record, 16) as u32;
     let mut packed = number::<4>(record, 20);
     let mut size = number::<4>(record, 24);
@@ -134,10 +132,11 @@ fn entry(record: &[u8], mut extra: &[u8], title: &str) -> Result<Entry, Fault> {
         }
         extra = &extra[4 + bytes..];
     }
-    if packed != size {
+    let stored = method == 0 && flags & 1 == 0;
+    if stored && packed != size {
         return wrong(format!("entry `{title}` has two sizes, {packed} and {size}: it is damaged"));
     }
-    Ok(Entry { header, size, crc })
+    Ok(Entry { header, size: packed, crc, stored })
 }
 
 /// Where the content of an entry starts.
@@ -147,6 +146,11 @@ pub(super) fn start(
     entry: &Entry,
     title: &str,
 ) -> Result<u64, Fault> {
+    if !entry.stored {
+        return wrong(format!(
+            "entry `{title}` is compressed or encrypted: torch.save stores entries as they are; load and save the file with PyTorch"
+        ));
+    }
     let damaged = || format!("entry `{title}` is damaged: its header does not fit the directory");
     if entry.header.checked_add(30).is_none_or(|e| e > length) {
         return wrong(damaged());

@@ -1,45 +1,27 @@
-//! A pickle interpreter that can only build data: numbers, texts, lists, dicts and tensor views.
+//! A pickle interpreter that can only build data: numbers, texts, lists, dicts, tensor views, and records
+//! of whatever else was made.
 //!
 //! A pickle is a program for a stack machine whose `GLOBAL` and `REDUCE` operations call any Python
-//! function. Here a global is a word of the list in [`known`], and calling one either describes a
-//! tensor or makes an inert value; everything else is refused by name. Nothing is executed.
-//! Source: operations of CPython's `pickletools`, protocols 2 to 4.
+//! function. Here a global is a name (see [`super::global`]), and calling one describes a tensor or keeps
+//! the name with its arguments; what is set on such a record is kept beside them. Nothing is executed.
+//! Source: operations of CPython's `pickletools`, protocols 2 to 5.
 
 use std::collections::HashMap;
 use std::rc::Rc;
 
 use safetensors::Dtype;
 
-type Result<T> = std::result::Result<T, String>;
+use super::global::{Global, known};
+use super::input::Input;
+use super::view::View;
+
+pub(super) type Result<T> = std::result::Result<T, String>;
 
 /// Most values of a pickle; a large checkpoint has a few hundred thousand.
 const MAX_VALUES: usize = 2_000_000;
 
 /// Place of a value in the arena.
 pub(super) type Id = usize;
-
-/// A view into a storage, in elements.
-#[derive(Debug, Clone, PartialEq)]
-pub(super) struct View {
-    pub(super) storage: Rc<str>,
-    pub(super) dtype: Dtype,
-    /// Elements of the storage.
-    pub(super) stored: u64,
-    pub(super) offset: u64,
-    pub(super) shape: Vec<usize>,
-    pub(super) strides: Vec<usize>,
-}
-
-/// What may be called.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) enum Global {
-    OrderedDict,
-    RebuildTensor,
-    RebuildParameter,
-    Storage(Dtype),
-    /// Has no meaning here: calling it gives a value without content.
-    Inert,
-}
 
 /// A value.
 #[derive(Debug, Clone)]
@@ -51,40 +33,29 @@ pub(super) enum Value {
     List(Vec<Id>),
     Dict(Vec<(Id, Id)>),
     Tensor(Rc<View>),
-    /// A number with a fraction, bytes, an object of a training program.
+    /// A number with a fraction, or bytes.
     Other,
+    Object(Box<Object>),
     Global(Global),
     Storage(Rc<str>, Dtype, u64),
 }
 
-fn known(module: &str, name: &str) -> Result<Global> {
-    let storage = |name: &str| {
-        Some(match name {
-            "DoubleStorage" => Dtype::F64,
-            "FloatStorage" => Dtype::F32,
-            "HalfStorage" => Dtype::F16,
-            "BFloat16Storage" => Dtype::BF16,
-            "LongStorage" => Dtype::I64,
-            "IntStorage" => Dtype::I32,
-            "ShortStorage" => Dtype::I16,
-            "CharStorage" => Dtype::I8,
-            "ByteStorage" => Dtype::U8,
-            "BoolStorage" => Dtype::BOOL,
-            _ => return None,
-        })
-    };
-    match (module, name) {
-        ("collections", "OrderedDict") => Ok(Global::OrderedDict),
-        ("torch._utils", "_rebuild_tensor_v2") => Ok(Global::RebuildTensor),
-        ("torch._utils", "_rebuild_parameter") => Ok(Global::RebuildParameter),
-        ("torch", "Size") | ("numpy", "dtype") | ("_codecs", "encode") => Ok(Global::Inert),
-        ("numpy.core.multiarray" | "numpy._core.multiarray", "scalar") => Ok(Global::Inert),
-        // Lightning's checkpoints of Stable Diffusion name it as a key.
-        ("pytorch_lightning.callbacks.model_checkpoint", "ModelCheckpoint") => Ok(Global::Inert),
-        ("torch", name) if let Some(dtype) = storage(name) => Ok(Global::Storage(dtype)),
-        _ => Err(format!(
-            "its pickle asks for `{module}.{name}`, which is not needed to rebuild tensors: it was refused and nothing was run; if you trust the file, load it with PyTorch and save its state_dict, best as safetensors"
-        )),
+/// An object of a class that means nothing here.
+#[derive(Debug, Clone)]
+pub(super) struct Object {
+    /// Module and name of the class, or of the function that made it.
+    pub(super) class: Rc<str>,
+    /// The list of arguments of the call.
+    pub(super) arguments: Id,
+    /// What was set on it, mostly the dict of its attributes.
+    pub(super) state: Option<Id>,
+    /// Items, where it is some kind of dict. Those of lists are dropped.
+    pub(super) items: Vec<(Id, Id)>,
+}
+
+impl Object {
+    pub(super) fn new(class: &Rc<str>, arguments: Id) -> Self {
+        Self { class: class.clone(), arguments, state: None, items: Vec::new() }
     }
 }
 
@@ -95,34 +66,6 @@ pub(super) struct Pickle {
     stack: Vec<Id>,
     marks: Vec<usize>,
     memo: HashMap<u64, Id>,
-}
-
-struct Input<'a>(&'a [u8]);
-
-impl<'a> Input<'a> {
-    fn take(&mut self, count: u64) -> Result<&'a [u8]> {
-        let cut = "its pickle ends in the middle: the file is damaged";
-        let (head, rest) =
-            usize::try_from(count).ok().and_then(|n| self.0.split_at_checked(n)).ok_or(cut)?;
-        self.0 = rest;
-        Ok(head)
-    }
-
-    fn number(&mut self, bytes: u64) -> Result<u64> {
-        Ok(self.take(bytes)?.iter().rev().fold(0, |value, byte| value << 8 | u64::from(*byte)))
-    }
-
-    fn line(&mut self) -> Result<&'a str> {
-        let end = self.0.iter().position(|b| *b == b'\n').unwrap_or(self.0.len());
-        let line = self.take(end as u64)?;
-        self.take(1)?;
-        std::str::from_utf8(line).map_err(|_| "its pickle holds a name that is not UTF-8".into())
-    }
-
-    fn text(&mut self, bytes: u64) -> Result<Value> {
-        let text = std::str::from_utf8(self.take(bytes)?);
-        Ok(Value::Text(text.map_err(|_| "its pickle holds a text that is not UTF-8")?.into()))
-    }
 }
 
 impl Pickle {
@@ -184,7 +127,7 @@ impl Pickle {
         let top = self.top()?;
         match &mut self.values[top] {
             Value::List(list) => list.extend(items),
-            Value::Other => {}
+            Value::Object(_) => {}
             _ => return Err("its pickle appends to what is no list".into()),
         }
         Ok(())
@@ -193,11 +136,15 @@ impl Pickle {
     fn set(&mut self, items: Vec<Id>) -> Result<()> {
         let top = self.top()?;
         let (pairs, rest) = items.as_chunks::<2>();
-        match &mut self.values[top] {
-            Value::Dict(dict) if rest.is_empty() => dict.extend(pairs.iter().map(|p| (p[0], p[1]))),
-            Value::Other => {}
+        let dict = match &mut self.values[top] {
+            Value::Dict(dict) => dict,
+            Value::Object(object) => &mut object.items,
             _ => return Err("its pickle sets an item of what is no dict".into()),
+        };
+        if !rest.is_empty() {
+            return Err("its pickle sets an item without a value".into());
         }
+        dict.extend(pairs.iter().map(|p| (p[0], p[1])));
         Ok(())
     }
 
@@ -211,14 +158,15 @@ impl Pickle {
             }
             0x95 => drop(input.number(8)?),
             b'}' => self.push(Value::Dict(Vec::new()))?,
-            b']' | b')' => self.push(Value::List(Vec::new()))?,
+            // Sets are lists here.
+            b']' | b')' | 0x8f => self.push(Value::List(Vec::new()))?,
             b'(' => {
                 if self.marks.len() >= MAX_VALUES {
                     return Err("its pickle sets too many marks".into());
                 }
                 self.marks.push(self.stack.len());
             }
-            b't' | b'l' => {
+            b't' | b'l' | 0x91 => {
                 let items = self.since_mark()?;
                 self.push(Value::List(items))?;
             }
@@ -231,8 +179,8 @@ impl Pickle {
             }
             b'K' => self.integer(input, 1)?,
             b'M' => self.integer(input, 2)?,
-            0x8a => {
-                let bytes = input.number(1)?;
+            0x8a | 0x8b => {
+                let bytes = input.number(if op == 0x8a { 1 } else { 4 })?;
                 if bytes > 8 {
                     input.take(bytes)?;
                     return self.push(Value::Other);
@@ -247,8 +195,14 @@ impl Pickle {
             }
             b'X' | b'T' => self.string(op, input, 4)?,
             0x8c | b'U' => self.string(op, input, 1)?,
-            b'B' | b'C' => {
-                let bytes = input.number(if op == b'B' { 4 } else { 1 })?;
+            0x8d => self.string(op, input, 8)?,
+            b'B' | b'C' | 0x8e | 0x96 => {
+                let size = match op {
+                    b'C' => 1,
+                    b'B' => 4,
+                    _ => 8,
+                };
+                let bytes = input.number(size)?;
                 input.take(bytes)?;
                 self.push(Value::Other)?;
             }
@@ -271,7 +225,7 @@ impl Pickle {
                 let item = self.pop()?;
                 self.append(vec![item])?;
             }
-            b'e' => {
+            b'e' | 0x90 => {
                 let items = self.since_mark()?;
                 self.append(items)?;
             }
@@ -302,12 +256,20 @@ impl Pickle {
                 let value = self.call(callee, arguments)?;
                 self.push(value)?;
             }
-            // Attributes of an OrderedDict (`_metadata` of a state_dict) carry no tensors.
+            // With arguments by name.
+            0x92 => {
+                let (_, arguments, callee) = (self.pop()?, self.pop()?, self.pop()?);
+                let value = self.call(callee, arguments)?;
+                self.push(value)?;
+            }
             b'b' => {
-                self.pop()?;
+                let state = self.pop()?;
                 let top = self.top()?;
-                if !matches!(self.get(top), Value::Dict(_) | Value::Other) {
-                    return Err("its pickle sets attributes of what is no dict".into());
+                match &mut self.values[top] {
+                    Value::Object(object) => object.state = Some(state),
+                    // Attributes of an OrderedDict (`_metadata` of a state_dict) carry no tensors.
+                    Value::Dict(_) => {}
+                    _ => return Err("its pickle sets attributes of what is no object".into()),
                 }
             }
             b'Q' => {
@@ -317,7 +279,7 @@ impl Pickle {
             }
             other => {
                 return Err(format!(
-                    "its pickle has operation 0x{other:02x}, which torch.save does not use to write tensors; the file is damaged or of another program"
+                    "its pickle has operation 0x{other:02x}, which torch.save does not use; the file is damaged or of another program"
                 ));
             }
         }
@@ -336,7 +298,7 @@ impl Pickle {
             let text = std::str::from_utf8(input.take(size)?).ok();
             text.map_or(Value::Other, |text| Value::Text(text.into()))
         } else {
-            input.text(size)?
+            Value::Text(input.text(size)?.into())
         };
         self.push(value)
     }
@@ -348,135 +310,5 @@ impl Pickle {
         }
         self.memo.insert(place, top);
         Ok(())
-    }
-
-    fn list(&self, id: Id) -> Result<&[Id]> {
-        match self.get(id) {
-            Value::List(items) => Ok(items),
-            _ => Err("its pickle has another value where a tuple should be".into()),
-        }
-    }
-
-    fn sizes(&self, id: Id) -> Result<Vec<usize>> {
-        let one = |id: &Id| match self.get(*id) {
-            Value::Int(n) => usize::try_from(*n).ok(),
-            _ => None,
-        };
-        let sizes: Option<Vec<usize>> = self.list(id)?.iter().map(one).collect();
-        sizes.ok_or_else(|| "its pickle has a tensor whose sizes are no whole numbers".into())
-    }
-
-    /// `('storage', type, key, device, elements)`.
-    fn storage(&self, id: Id) -> Result<Value> {
-        let wrong = || "its pickle describes a storage in an unknown way".to_owned();
-        let &[word, kind, key, _, count] = self.list(id)? else { return Err(wrong()) };
-        match (self.get(word), self.get(kind), self.get(key), self.get(count)) {
-            (
-                Value::Text(word),
-                Value::Global(Global::Storage(dtype)),
-                Value::Text(key),
-                Value::Int(count),
-            ) if &**word == "storage" => {
-                let count = u64::try_from(*count).map_err(|_| wrong())?;
-                Ok(Value::Storage(key.clone(), *dtype, count))
-            }
-            _ => Err(wrong()),
-        }
-    }
-
-    fn call(&self, callee: Id, arguments: Id) -> Result<Value> {
-        let Value::Global(global) = self.get(callee) else {
-            return Err("its pickle calls what is no function".into());
-        };
-        let list = self.list(arguments)?;
-        match global {
-            Global::OrderedDict if list.is_empty() => Ok(Value::Dict(Vec::new())),
-            Global::OrderedDict => {
-                Err("its pickle fills an OrderedDict in a way of Python 2: save it again".into())
-            }
-            Global::RebuildTensor => self.tensor(list),
-            Global::RebuildParameter => match list.first().map(|id| self.get(*id)) {
-                Some(Value::Tensor(view)) => Ok(Value::Tensor(view.clone())),
-                _ => Err("its pickle makes a parameter of what is no tensor".into()),
-            },
-            Global::Inert => Ok(Value::Other),
-            Global::Storage(_) => Err("its pickle calls a storage type".into()),
-        }
-    }
-
-    /// `_rebuild_tensor_v2(storage, offset, shape, strides, …)`.
-    fn tensor(&self, list: &[Id]) -> Result<Value> {
-        let wrong = "its pickle describes a tensor in an unknown way";
-        let [storage, offset, shape, strides, ..] = list else { return Err(wrong.into()) };
-        let (Value::Storage(key, dtype, stored), Value::Int(offset)) =
-            (self.get(*storage), self.get(*offset))
-        else {
-            return Err(wrong.into());
-        };
-        let (shape, strides) = (self.sizes(*shape)?, self.sizes(*strides)?);
-        let offset = u64::try_from(*offset).map_err(|_| wrong)?;
-        let view =
-            View { storage: key.clone(), dtype: *dtype, stored: *stored, offset, shape, strides };
-        view.span()?;
-        Ok(Value::Tensor(Rc::new(view)))
-    }
-}
-
-impl View {
-    /// Number of elements.
-    pub(super) fn count(&self) -> Option<u64> {
-        self.shape.iter().try_fold(1u64, |n, s| n.checked_mul(*s as u64))
-    }
-
-    /// First element and the one after the last, checked against the storage. A view never has more
-    /// elements than its storage, so that a small file cannot ask for much memory.
-    pub(super) fn span(&self) -> Result<(u64, u64)> {
-        let out = || {
-            format!(
-                "a tensor of shape {:?}, strides {:?} and offset {} does not fit its storage of {} elements",
-                self.shape, self.strides, self.offset, self.stored
-            )
-        };
-        let count = self.count().ok_or_else(out)?;
-        if self.shape.len() != self.strides.len() || count > self.stored || self.shape.len() > 16 {
-            return Err(out());
-        }
-        if count == 0 {
-            return Ok((0, 0));
-        }
-        let mut last = self.offset;
-        for (size, stride) in self.shape.iter().zip(&self.strides) {
-            let step = (*size as u64 - 1).checked_mul(*stride as u64).ok_or_else(out)?;
-            last = last.checked_add(step).ok_or_else(out)?;
-        }
-        if last >= self.stored { Err(out()) } else { Ok((self.offset, last + 1)) }
-    }
-
-    /// Copies the view's elements of `size` bytes in row-major order out of the bytes of its span.
-    pub(super) fn gather(&self, span: Vec<u8>, size: usize) -> Vec<u8> {
-        let plain: usize = self.shape.iter().product();
-        let mut next = 1;
-        let dense = self.shape.iter().zip(&self.strides).rev().all(|(n, stride)| {
-            let fits = *n == 1 || *stride == next;
-            next *= n;
-            fits
-        });
-        if dense || span.is_empty() {
-            return span;
-        }
-        let mut out = Vec::with_capacity(plain * size);
-        let mut index = vec![0usize; self.shape.len()];
-        for _ in 0..plain {
-            let at: usize = index.iter().zip(&self.strides).map(|(i, s)| i * s).sum();
-            out.extend_from_slice(&span[at * size..(at + 1) * size]);
-            for axis in (0..index.len()).rev() {
-                index[axis] += 1;
-                if index[axis] < self.shape[axis] {
-                    break;
-                }
-                index[axis] = 0;
-            }
-        }
-        out
     }
 }

@@ -45,7 +45,10 @@ fn tensors_of_every_kind_are_those_of_torch() {
 fn hostile_and_foreign_files_are_refused_by_name() {
     for (file, reason) in [
         ("hostile.pt", ".system`"),
-        ("whole_module.pt", "`torch.nn.modules.container.Sequential`"),
+        ("torchscript.pt", "TorchScript program"),
+        ("sparse.pt", "`torch._utils._rebuild_sparse_tensor`"),
+        ("object.pt", "`omegaconf.dictconfig.DictConfig`, which is no module"),
+        ("no_tensors.pt", "no tensors"),
         ("legacy.pt", "before 1.6"),
         ("hostile_compressed.pt", "compressed"),
         ("expected.json", "not a zip file"),
@@ -54,6 +57,20 @@ fn hostile_and_foreign_files_are_refused_by_name() {
         assert!(message.contains(reason) && message.contains(file), "{message}");
     }
     assert!(!Path::new("hostile.txt").exists());
+}
+
+#[test]
+fn objects_are_records_and_modules_their_state_dict() {
+    // `tensors_of_every_kind_are_those_of_torch` compares values.
+    let names = |file: &str| TorchReader::open(&fixture(file)).unwrap().names();
+    let found = names("modules.pt");
+    for name in ["attention.table", "attention.tied.weight", "attention.extra.gate"] {
+        assert!(found.iter().any(|n| n == name), "{name} of {found:?}");
+    }
+    // Not persistent, and a tensor in the settings of the module.
+    assert!(!found.iter().any(|n| n.contains("passing") || n.contains("config")), "{found:?}");
+    assert_eq!(found, names("modules4.pt"));
+    assert_eq!(names("lightning.ckpt"), names("kinds.pt"));
 }
 
 #[test]
@@ -91,6 +108,19 @@ fn hostile_pickles_end_without_much_memory() {
     let run = |bytes: &[u8]| Pickle::run(bytes).map(|(p, top)| names(&p, top));
     let endless = vec![b'}'; MAX_PICKLE_BYTES as usize];
     assert!(run(&endless).unwrap_err().contains("more than"));
+    // Thousands of records, none of which is a module.
+    let mut records = b"\x80\x02}(".to_vec();
+    for key in 0..4000u16 {
+        records.push(b'M');
+        records.extend(key.to_le_bytes());
+        records.extend(b"ca.b\nC\n)\x81}b");
+    }
+    records.extend(b"u.");
+    assert!(run(&records).unwrap().unwrap_err().contains("no tensors"));
+    // A module that is its own child.
+    let module = b"\x80\x02ca\nC\n)\x81q\x00}(X\x0b\x00\x00\x00_parameters}X\x08\x00\x00\x00_buffers}X\x08\x00\x00\x00_modules}X\x01\x00\x00\x00ah\x00sub.";
+    let inside = run(module).unwrap().unwrap_err();
+    assert!(inside.contains("nests deeper"), "{inside}");
     // A dict inside itself.
     let inside = run(b"\x80\x02}q\x00X\x01\x00\x00\x00ah\x00s.").unwrap().unwrap_err();
     assert!(inside.contains("deeper"), "{inside}");
@@ -103,6 +133,11 @@ fn hostile_pickles_end_without_much_memory() {
         (b"\x80\x02R", "empty stack"),
         (b"\x80\x02\x7f", "operation 0x7f"),
         (b"\x80\x02t", "mark"),
+        (b"\x80\x02K\x01)R", "calls what is no function"),
+        (b"\x80\x02ca\nC\nK\x01R", "where a tuple should be"),
+        (b"\x80\x02K\x01}b", "sets attributes"),
+        (b"\x80\x04\x8c\x02os\x8c\x06system\x93", "`os.system`"),
+        (b"\x80\x04\x8c\x07pathlib\x8c\x09os.system\x93", "`pathlib.os.system`"),
     ] {
         let message = run(bytes).unwrap_err();
         assert!(message.contains(reason), "{message}");
