@@ -6,6 +6,7 @@ use craft_core::schedule::{NoiseSchedule, PredictionType, SamplerKind, ScheduleE
 
 use crate::awm::surrogate;
 use crate::objective::beside;
+use crate::sampler::split;
 
 /// One step of stochastic DDIM: `x' ~ N(a x + b output, σ²)` (Song et al. 2021, equations 12 and 16).
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -18,6 +19,9 @@ pub struct StochasticStep {
     pub output: f64,
     /// σ; 0 where the step has no noise.
     pub std: f64,
+    /// ᾱ at the timestep.
+    alpha: f64,
+    prediction: PredictionType,
 }
 
 impl StochasticStep {
@@ -25,6 +29,14 @@ impl StochasticStep {
     pub fn mean(&self, latents: &[f32], output: &[f32]) -> Vec<f32> {
         let (a, b) = (self.state as f32, self.output as f32);
         latents.iter().zip(output).map(|(x, o)| a * x + b * o).collect()
+    }
+
+    /// The clean latents that an output predicts.
+    pub fn clean(&self, latents: &[f32], output: &[f32]) -> Vec<f32> {
+        let clean = |x: &f32, o: &f32| {
+            split(self.prediction, self.alpha, f64::from(*x), f64::from(*o)).0 as f32
+        };
+        latents.iter().zip(output).map(|(x, o)| clean(x, o)).collect()
     }
 
     /// What the denoiser would have had to say for `next` to be the mean.
@@ -61,7 +73,14 @@ pub fn stochastic_steps(
             PredictionType::Epsilon => (clean / a, noise - clean * s / a),
             PredictionType::VPrediction => (clean * a + noise * s, noise * a - clean * s),
         };
-        StochasticStep { timestep, state, output, std }
+        StochasticStep {
+            timestep,
+            state,
+            output,
+            std,
+            alpha: now,
+            prediction: schedule.prediction_type,
+        }
     };
     Ok(timesteps.into_iter().map(step).collect())
 }

@@ -15,3 +15,4 @@ pub mod objective;
 pub mod optimizer;
 pub mod sampler;
 pub mod schedule;
+pub mod spo;

@@ -13,6 +13,7 @@ use craft_diffusion::mapo::{MapoConfig, mapo};
 use craft_diffusion::nft::{nft, optimality};
 use craft_diffusion::objective::{host_errors, squared_errors};
 use craft_diffusion::sampler::Sampler;
+use craft_diffusion::spo::{SpoConfig, clear_pair, spo};
 use craft_nn::weights::to_vec;
 
 const ERRORS: [f32; 6] = [0.30, 0.42, 0.55, 0.20, 0.11, 0.61];
@@ -204,6 +205,16 @@ fn stochastic_steps_are_ddim_s() {
             sampler.step(i, &out, &mut next, &[]);
             close("mean", &step.mean(&x, &out), &next.map(f64::from));
             close("target", &step.target(&x, &next), &out.map(f64::from));
+            // All noise taken away leads to the clean latents.
+            let t = step.timestep as i64;
+            let alpha = schedule.alpha_cumprod(t);
+            let (a, s) = (alpha.sqrt(), (1.0 - alpha).sqrt());
+            let clean = |x: f32, o: f32| match prediction {
+                "epsilon" => (f64::from(x) - s * f64::from(o)) / a,
+                _ => a * f64::from(x) - s * f64::from(o),
+            };
+            let expected: Vec<f64> = x.iter().zip(&out).map(|(x, o)| clean(*x, *o)).collect();
+            close("clean", &step.clean(&x, &out), &expected);
             assert_eq!((step.std, step.timestep), (0.0, sampler.timesteps()[i]));
         }
         // With noise, the variance of the next latents stays that of the forward process.
@@ -231,4 +242,40 @@ fn ddpo_is_policy_gradient_where_nothing_has_changed() {
     let loss = ddpo(errors.clone(), &[0.5, 0.2], &[3.0, 2.0], &[1.5, -0.5], 1e-2, 2);
     let mut grads = loss.backward();
     close("clipped", &to_vec(errors.grad_remove(&mut grads).unwrap()), &[0.0, 0.0]);
+}
+
+#[test]
+fn spo_is_the_reference_s() {
+    let scales = [1.0, 2.0, 0.5];
+    check(
+        "spo",
+        |m| spo(m, &REFERENCE, &scales, SpoConfig::default(), 3),
+        0.939_723_105,
+        [
+            1.418_524_944,
+            -1.418_524_944,
+            5.347_892_590,
+            -5.347_892_590,
+            0.791_701_354,
+            -0.791_701_354,
+        ],
+    );
+    // Where a ratio has gone far enough, on either side, nothing moves it further.
+    let errors: Vec<f32> =
+        REFERENCE.iter().zip([-0.3, 0.01, 0.02, 0.3, -0.2, 0.4]).map(|(r, d)| r + d).collect();
+    let errors = leaf(&errors, [6]);
+    let loss = spo(errors.clone(), &REFERENCE, &scales, SpoConfig::default(), 3);
+    close("spo, clipped", &to_vec(loss.clone()), &[0.281_402_163]);
+    let mut grads = loss.backward();
+    let found = to_vec(errors.grad_remove(&mut grads).unwrap());
+    close("spo, clipped", &found, &[0.0, -0.862_099_718, 2.281_183_893, 0.0, 0.0, 0.0]);
+}
+
+#[test]
+fn a_pair_is_the_best_and_the_worst_where_they_differ_clearly() {
+    // Shares of .72 and .28, and of .62 and .38.
+    assert_eq!(clear_pair(&[0.1, 0.95, 0.0, 0.3], 0.3), Some([1, 2]));
+    assert_eq!(clear_pair(&[0.1, 0.5, 0.0, 0.3], 0.3), None);
+    assert_eq!(clear_pair(&[f64::NAN, 5.0, 0.0], 0.3), Some([1, 2]));
+    assert_eq!(clear_pair(&[f64::NAN], 0.3), None);
 }

@@ -10,7 +10,7 @@ use serde_json::Value;
 use support::Tiny;
 
 const METHODS: &str =
-    "craft,random,sft,raft,rwr,dpo-rewards,kto-rewards,mapo-rewards,lair,nft,awm,ddpo";
+    "craft,random,sft,raft,rwr,dpo-rewards,kto-rewards,mapo-rewards,lair,nft,awm,ddpo,spo";
 
 fn json(path: &Path) -> Value {
     serde_json::from_slice(&fs::read(path).unwrap()).unwrap()

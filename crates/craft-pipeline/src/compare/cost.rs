@@ -4,8 +4,9 @@ use burn::tensor::{Tensor, TensorData};
 use craft_nn::weights;
 use craft_rewards::RgbImageRef;
 
-use super::methods::Data;
+use super::methods::{Data, Loss};
 use super::plan::Plan;
+use super::step_aware;
 use crate::cost::{Spent, duration, prediction_seconds};
 use crate::draw::{DrawOptions, Job, StepNoise, draw};
 use crate::error::Result;
@@ -69,9 +70,14 @@ fn parts(plan: &Plan) -> Vec<(&'static str, Counts)> {
         let steps = points.last().copied().unwrap_or(0);
         let online = entry.method.data == Data::Prompts;
         let guided = online && recipe.generate.guidance_scale > 1.0;
-        let passes = steps * batch * if guided { 2 } else { 1 };
-        // Those that draw as they go do so once an iteration of the sampler's length.
-        let drawn = if online { steps.div_ceil(recipe.generate.steps.max(1)) * batch } else { 0 };
+        let spo = entry.method.loss == Loss::Spo;
+        let rows = if spo { step_aware::pairs_a_step(batch) } else { batch };
+        let passes = steps * rows * if guided { 2 } else { 1 };
+        // Those that draw as they go do so once an iteration of the sampler's length. What SPO draws is
+        // counted as whole pictures, though each continuation costs one prediction.
+        let length = recipe.generate.steps.max(1);
+        let iteration = if spo { step_aware::images(batch, length) } else { batch };
+        let drawn = if online { steps.div_ceil(length) * iteration } else { 0 };
         let references = if entry.method.loss.has_reference() { passes } else { 0 };
         if plan.search {
             let rates = plan.learning_rates.len();

@@ -24,8 +24,9 @@ use craft_nn::weights::{self, TensorMap};
 
 use super::data::TrainingSet;
 use super::methods::Loss;
-use super::online::{self, Online, Rollout};
+use super::online::{self, Drawn, Online};
 use super::state::{self, Position};
+use super::step_aware;
 use crate::error::{PipelineError, Result};
 use crate::model::{Model, load_unet};
 use crate::run::cpu_seconds;
@@ -93,9 +94,14 @@ struct Batch<'a> {
 impl Fit<'_> {
     /// Samples that a step sends through the network.
     fn passes_a_step(&self) -> usize {
-        // With guidance, and that is how it draws, DDPO asks twice for each.
+        // With guidance, and that is how they draw, DDPO and SPO ask twice for each.
         let guided = self.online.is_some() && self.recipe.generate.guidance_scale > 1.0;
-        self.units_a_step() * self.set.unit_length() * if guided { 2 } else { 1 }
+        let rows = match self.loss {
+            // One prediction for both of a pair.
+            Loss::Spo => step_aware::pairs_a_step(self.recipe.train.batch),
+            _ => self.units_a_step() * self.set.unit_length(),
+        };
+        rows * if guided { 2 } else { 1 }
     }
 
     fn units_a_step(&self) -> usize {
@@ -137,7 +143,7 @@ impl Fit<'_> {
         let a_step = self.passes_a_step();
         // An iteration of a method that draws as it goes; others have none.
         let sampler = if self.online.is_some() { online::iteration(self)? } else { Vec::new() };
-        let mut rollout: Option<Rollout> = None;
+        let mut rollout: Option<Drawn> = None;
         for step in position.step..self.steps {
             let begins = sampler.is_empty() || step.is_multiple_of(sampler.len());
             if let Err(stop) = self.run.context.check() {
@@ -150,9 +156,10 @@ impl Fit<'_> {
             let (start, worked) = (Instant::now(), cpu_seconds());
             if let Some(online) = self.online.as_ref().filter(|_| begins || rollout.is_none()) {
                 rollout = Some(online.draw(self, &sampler, step / sampler.len(), &unet)?);
-                cost.images += rollout.as_ref().map_or(0, Rollout::len);
+                cost.images += rollout.as_ref().map_or(0, Drawn::images);
             }
-            let drawn = rollout.as_ref().map(|r| (r, sampler.as_slice()));
+            let drawn = self.online.as_ref().zip(rollout.as_ref());
+            let drawn = drawn.map(|(online, drawn)| (online, drawn, sampler.as_slice()));
             let updated = self.update(step, &device, drawn, &mut unet, &mut adam, &mut guard);
             cost.seconds += start.elapsed().as_secs_f64();
             cost.cpu_seconds += cpu_seconds() - worked;
@@ -202,7 +209,7 @@ impl Fit<'_> {
         &self,
         step: usize,
         device: &Device,
-        drawn: Option<(&Rollout, &[StochasticStep])>,
+        drawn: Option<(&Online<'_>, &Drawn, &[StochasticStep])>,
         unet: &mut UNet2DConditionModel,
         adam: &mut AdamW,
         guard: &mut NanGuard,
@@ -215,14 +222,14 @@ impl Fit<'_> {
             optimizer::collect(unet, value.backward(), &mut grads);
         };
         let mut picks = Vec::new();
-        if let (Some((rollout, sampler)), Loss::Ddpo(clip)) = (drawn, self.loss) {
+        if let Some((online, drawn, sampler)) = drawn {
             let phase = step % sampler.len();
-            let n = rollout.len();
+            let n = drawn.rows(section.batch);
             let micro = (self.recipe.micro_batch() / 2).max(1);
             for from in (0..n).step_by(micro) {
                 let range = from..(from + micro).min(n);
                 let network = (&*unet, device);
-                add(rollout.loss(self, sampler, phase, range, network, clip)?, unet);
+                add(drawn.loss(online, self, sampler, phase, range, network)?, unet);
             }
         } else {
             // All methods see the same draws of timesteps and noise.
@@ -356,7 +363,7 @@ impl Fit<'_> {
                 awm(errors, &before, distances, values, AwmConfig::default(), samples)
             }
             // Learned from what it draws, in `update`.
-            Loss::Ddpo(_) => squared_errors(prediction, target).sum(),
+            Loss::Ddpo | Loss::Spo => squared_errors(prediction, target).sum(),
         })
     }
 }

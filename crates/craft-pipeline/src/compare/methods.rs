@@ -74,14 +74,16 @@ pub(super) enum Loss {
     Nft(f64),
     /// Advantage-weighted matching.
     Awm,
-    /// DDPO with the clip of its ratio.
-    Ddpo(f64),
+    /// DDPO.
+    Ddpo,
+    /// SPO.
+    Spo,
 }
 
 impl Loss {
     /// Whether the frozen base model predicts beside the tuned one.
     pub(super) fn has_reference(self) -> bool {
-        !matches!(self, Self::Weighted | Self::Mapo | Self::Ddpo(_))
+        !matches!(self, Self::Weighted | Self::Mapo | Self::Ddpo)
     }
 }
 
@@ -164,7 +166,8 @@ pub(super) const METHODS: &[Method] = &[
     method("lair", "listwise weights on implicit rewards", Data::Groups, Loss::Lair(100.0), LONGER),
     method("nft", "DiffusionNFT, offline", Data::Advantages, Loss::Nft(1.0), LONGER),
     method("awm", "advantage-weighted matching, offline", Data::Advantages, Loss::Awm, LONGER),
-    method("ddpo", "DDPO, online", Data::Prompts, Loss::Ddpo(1e-4), LONGER),
+    method("ddpo", "DDPO, online", Data::Prompts, Loss::Ddpo, LONGER),
+    method("spo", "SPO, online, step-aware pairs", Data::Prompts, Loss::Spo, LONGER),
 ];
 
 /// The methods of a comparison when none are named.

@@ -19,6 +19,7 @@ mod pairs;
 mod plan;
 mod search;
 mod state;
+mod step_aware;
 mod summary;
 mod table;
 mod tune;

@@ -1,4 +1,7 @@
-//! DDPO: the model draws, its pictures are scored, and it learns from its own steps, again and again.
+//! Methods that draw as they go: the model draws, its pictures are scored, and it learns from its own steps,
+//! again and again. DDPO is here, SPO in `step_aware`.
+
+use std::ops::Range;
 
 use burn::tensor::{Device, Tensor, TensorData};
 use craft_core::Key;
@@ -10,6 +13,8 @@ use craft_nn::weights;
 
 use super::fit::Fit;
 use super::judge::Judge;
+use super::methods::Loss;
+use super::step_aware::Pairs;
 use crate::draw::{DrawOptions, decode};
 use crate::error::{PipelineError, Result};
 use crate::stages::train;
@@ -17,13 +22,65 @@ use crate::text::TextEmbedding;
 
 /// Pictures of a prompt that are compared with each other.
 const GROUP: usize = 4;
+/// How far DDPO's ratio counts on either side of 1.
+const DDPO_CLIP: f64 = 1e-4;
 /// Advantages count up to this size.
 const ADVANTAGE_LIMIT: f64 = 5.0;
 
 /// Who scores what is drawn: mean, deviation and weight of each training reward.
 pub(super) struct Online<'a> {
-    pub(super) judge: &'a Judge<'a>,
-    pub(super) terms: Vec<Term>,
+    judge: &'a Judge<'a>,
+    terms: Vec<Term>,
+    negative: TextEmbedding,
+}
+
+/// What a denoiser is asked about: latents, timestep and text of each row.
+pub(super) struct Asked<'a> {
+    pub(super) latents: Vec<&'a [f32]>,
+    pub(super) times: Vec<f32>,
+    pub(super) texts: Vec<&'a TextEmbedding>,
+}
+
+/// What was drawn in an iteration.
+pub(super) enum Drawn {
+    /// For DDPO.
+    Paths(Rollout),
+    /// For SPO.
+    Pairs(Pairs),
+}
+
+impl Drawn {
+    /// Pictures that were scored.
+    pub(super) fn images(&self) -> usize {
+        match self {
+            Self::Paths(rollout) => rollout.paths.len(),
+            Self::Pairs(pairs) => pairs.images(),
+        }
+    }
+
+    /// Rows that a training step of `batch` samples learns from.
+    pub(super) fn rows(&self, batch: usize) -> usize {
+        match self {
+            Self::Paths(rollout) => rollout.paths.len(),
+            Self::Pairs(pairs) => pairs.rows(batch),
+        }
+    }
+
+    /// The loss of `range` of the rows of the iteration's `phase`-th training step.
+    pub(super) fn loss(
+        &self,
+        online: &Online<'_>,
+        fit: &Fit<'_>,
+        steps: &[StochasticStep],
+        phase: usize,
+        range: Range<usize>,
+        network: (&UNet2DConditionModel, &Device),
+    ) -> Result<Tensor<1>> {
+        match self {
+            Self::Paths(rollout) => rollout.loss(online, fit, steps, phase, range, network),
+            Self::Pairs(pairs) => pairs.loss(online, fit, steps, phase, range, network),
+        }
+    }
 }
 
 /// A reward's part in the total.
@@ -50,7 +107,6 @@ struct Path {
 /// The pictures of an iteration.
 pub(super) struct Rollout {
     paths: Vec<Path>,
-    negative: TextEmbedding,
 }
 
 /// Steps of the sampler with all the noise of the reverse process. Those that add any are learned from.
@@ -67,9 +123,27 @@ pub(super) fn iteration(fit: &Fit<'_>) -> Result<Vec<StochasticStep>> {
     Ok(steps)
 }
 
-impl Online<'_> {
+impl<'a> Online<'a> {
+    /// `negative`: what the recipe steers away from.
+    pub(super) fn new(judge: &'a Judge<'a>, terms: Vec<Term>, negative: &str) -> Self {
+        Self { judge, terms, negative: judge.model.encode_negatives(&[negative]).remove(0) }
+    }
+
     /// Draws and scores the pictures of an iteration with the weights of now.
     pub(super) fn draw(
+        &self,
+        fit: &Fit<'_>,
+        steps: &[StochasticStep],
+        number: usize,
+        unet: &UNet2DConditionModel,
+    ) -> Result<Drawn> {
+        Ok(match fit.loss {
+            Loss::Spo => Drawn::Pairs(Pairs::draw(self, fit, steps, number, unet)?),
+            _ => Drawn::Paths(self.rollout(fit, steps, number, unet)?),
+        })
+    }
+
+    fn rollout(
         &self,
         fit: &Fit<'_>,
         steps: &[StochasticStep],
@@ -82,8 +156,6 @@ impl Online<'_> {
         let unet = weights::load(model.unet.clone(), weights::export(unet)).map_err(|source| {
             PipelineError::Weights { path: "the tuned denoiser".into(), source }
         })?;
-        let negative = &fit.recipe.generate.negative_prompt;
-        let negative = model.encode_negatives(&[negative]).remove(0);
         let key = Key::new(fit.run.recipe.seed).stage("online");
         let groups = (fit.recipe.train.batch / GROUP).max(1);
         let prompts = train::draws(&key, number, groups, fit.set.units.len());
@@ -107,19 +179,12 @@ impl Online<'_> {
                 paths.chunks_mut(options.batch.max(1)).zip(streams.chunks_mut(options.batch.max(1)))
             {
                 fit.run.context.check()?;
-                let now: Vec<&[f32]> = part.iter().map(|p| p.states[i].as_slice()).collect();
-                let texts: Vec<&TextEmbedding> = part.iter().map(|p| text(fit, p)).collect();
-                let times = vec![step.timestep as f32; part.len()];
-                let output = weights::to_vec(predict(
-                    fit,
-                    &unet,
-                    &model.device,
-                    &options,
-                    &now,
-                    &times,
-                    &texts,
-                    &negative,
-                ));
+                let asked = Asked {
+                    latents: part.iter().map(|p| p.states[i].as_slice()).collect(),
+                    times: vec![step.timestep as f32; part.len()],
+                    texts: part.iter().map(|p| self.text(fit, p.prompt)).collect(),
+                };
+                let output = weights::to_vec(self.predict(fit, (&unet, &model.device), &asked)?);
                 let size = c * h * w;
                 for ((path, stream), output) in
                     part.iter_mut().zip(streams).zip(output.chunks_exact(size))
@@ -136,16 +201,24 @@ impl Online<'_> {
             }
         }
         self.score(fit, &options, &mut paths)?;
-        Ok(Rollout { paths, negative })
+        Ok(Rollout { paths })
     }
 
-    fn score(&self, fit: &Fit<'_>, options: &DrawOptions, paths: &mut [Path]) -> Result<()> {
-        let latents = paths.iter().filter_map(|p| p.states.last().cloned()).collect();
-        let pictures: Vec<_> =
-            decode(fit.model, latents, options).into_iter().map(|d| d.image).collect();
+    /// r_total of final latents under the prompts at these places; NaN where a score is missing.
+    pub(super) fn totals(
+        &self,
+        fit: &Fit<'_>,
+        options: &DrawOptions,
+        latents: Vec<Vec<f32>>,
+        prompts: &[usize],
+    ) -> Result<Vec<f64>> {
+        let mut pictures = Vec::with_capacity(latents.len());
+        for part in latents.chunks(options.batch.max(1)) {
+            pictures.extend(decode(fit.model, part.to_vec(), options).into_iter().map(|d| d.image));
+        }
         let texts: Vec<&str> =
-            paths.iter().map(|p| fit.set.samples[p.prompt].original.as_str()).collect();
-        let mut totals = vec![0.0; paths.len()];
+            prompts.iter().map(|p| fit.set.samples[*p].original.as_str()).collect();
+        let mut totals = vec![0.0; pictures.len()];
         for term in self.terms.iter().filter(|t| t.std > 0.0) {
             let scores = self.judge.scores(&term.name, &pictures, &texts)?;
             for (total, score) in totals.iter_mut().zip(scores) {
@@ -153,6 +226,13 @@ impl Online<'_> {
                 *total += score.map_or(f64::NAN, |s| term.weight * (s - term.mean) / term.std);
             }
         }
+        Ok(totals)
+    }
+
+    fn score(&self, fit: &Fit<'_>, options: &DrawOptions, paths: &mut [Path]) -> Result<()> {
+        let latents = paths.iter().filter_map(|p| p.states.last().cloned()).collect();
+        let prompts: Vec<usize> = paths.iter().map(|p| p.prompt).collect();
+        let totals = self.totals(fit, options, latents, &prompts)?;
         for (paths, totals) in paths.chunks_mut(GROUP).zip(totals.chunks(GROUP)) {
             let whole = totals.iter().all(|t| t.is_finite());
             let found =
@@ -163,31 +243,58 @@ impl Online<'_> {
         }
         Ok(())
     }
+
+    /// The text of a prompt of the training set.
+    pub(super) fn text<'f>(&self, fit: &'f Fit<'_>, prompt: usize) -> &'f TextEmbedding {
+        &fit.set.texts[&fit.set.samples[prompt].original]
+    }
+
+    /// Guided predictions, with the prompts' and the negative prompt's halves in one batch.
+    pub(super) fn predict(
+        &self,
+        fit: &Fit<'_>,
+        (unet, device): (&UNet2DConditionModel, &Device),
+        asked: &Asked<'_>,
+    ) -> Result<Tensor<4>> {
+        let model = fit.model;
+        let options = crate::stages::generate::options(&fit.recipe.generate, model)?;
+        let [c, h, w] = model.latent_shape(options.height, options.width);
+        let n = asked.latents.len();
+        let guided = options.guidance_scale > 1.0;
+        let halves = if guided { 2 } else { 1 };
+        let data: Vec<f32> = (0..halves).flat_map(|_| asked.latents.concat()).collect();
+        let input = Tensor::<4>::from_data(TensorData::new(data, [halves * n, c, h, w]), device);
+        let mut rows = vec![&self.negative; if guided { n } else { 0 }];
+        rows.extend(&asked.texts);
+        let condition = model.condition(&rows, [options.height, options.width], device);
+        let times = asked.times.repeat(halves);
+        let output = unet.forward(input, &times, &condition.states, condition.added.as_ref());
+        if !guided {
+            return Ok(output);
+        }
+        let (without, with) = (output.clone().narrow(0, 0, n), output.narrow(0, n, n));
+        Ok(without.clone() + (with - without).mul_scalar(options.guidance_scale))
+    }
 }
 
 impl Rollout {
-    /// Pictures.
-    pub(super) fn len(&self) -> usize {
-        self.paths.len()
-    }
-
-    /// The loss of the `phase`-th learned step of `range` of the pictures.
-    pub(super) fn loss(
+    fn loss(
         &self,
+        online: &Online<'_>,
         fit: &Fit<'_>,
         steps: &[StochasticStep],
         phase: usize,
-        range: std::ops::Range<usize>,
+        range: Range<usize>,
         (unet, device): (&UNet2DConditionModel, &Device),
-        clip: f64,
     ) -> Result<Tensor<1>> {
-        let options = crate::stages::generate::options(&fit.recipe.generate, fit.model)?;
         let paths = &self.paths[range];
         let at = |path: &Path| path.order[phase % path.order.len()];
-        let now: Vec<&[f32]> = paths.iter().map(|p| p.states[at(p)].as_slice()).collect();
-        let texts: Vec<&TextEmbedding> = paths.iter().map(|p| text(fit, p)).collect();
-        let times: Vec<f32> = paths.iter().map(|p| steps[at(p)].timestep as f32).collect();
-        let output = predict(fit, unet, device, &options, &now, &times, &texts, &self.negative);
+        let asked = Asked {
+            latents: paths.iter().map(|p| p.states[at(p)].as_slice()).collect(),
+            times: paths.iter().map(|p| steps[at(p)].timestep as f32).collect(),
+            texts: paths.iter().map(|p| online.text(fit, p.prompt)).collect(),
+        };
+        let output = online.predict(fit, (unet, device), &asked)?;
         let targets = paths
             .iter()
             .flat_map(|p| steps[at(p)].target(&p.states[at(p)], &p.states[at(p) + 1]))
@@ -197,41 +304,6 @@ impl Rollout {
         let scales: Vec<f32> = paths.iter().map(|p| steps[at(p)].scale() as f32).collect();
         let advantages: Vec<f32> = paths.iter().map(|p| p.advantage).collect();
         let errors = squared_errors(output, targets);
-        Ok(ddpo(errors, &before, &scales, &advantages, clip, self.paths.len()))
+        Ok(ddpo(errors, &before, &scales, &advantages, DDPO_CLIP, self.paths.len()))
     }
-}
-
-fn text<'a>(fit: &'a Fit<'_>, path: &Path) -> &'a TextEmbedding {
-    &fit.set.texts[&fit.set.samples[path.prompt].original]
-}
-
-/// Guided predictions of latents, with the prompts' and the negative prompt's halves in one batch.
-#[allow(clippy::too_many_arguments)]
-fn predict(
-    fit: &Fit<'_>,
-    unet: &UNet2DConditionModel,
-    device: &Device,
-    options: &DrawOptions,
-    latents: &[&[f32]],
-    times: &[f32],
-    texts: &[&TextEmbedding],
-    negative: &TextEmbedding,
-) -> Tensor<4> {
-    let model = fit.model;
-    let [c, h, w] = model.latent_shape(options.height, options.width);
-    let n = latents.len();
-    let guided = options.guidance_scale > 1.0;
-    let halves = if guided { 2 } else { 1 };
-    let data: Vec<f32> = (0..halves).flat_map(|_| latents.concat()).collect();
-    let input = Tensor::<4>::from_data(TensorData::new(data, [halves * n, c, h, w]), device);
-    let mut rows = vec![negative; if guided { n } else { 0 }];
-    rows.extend(texts);
-    let condition = model.condition(&rows, [options.height, options.width], device);
-    let times = times.repeat(halves);
-    let output = unet.forward(input, &times, &condition.states, condition.added.as_ref());
-    if !guided {
-        return output;
-    }
-    let (without, with) = (output.clone().narrow(0, 0, n), output.narrow(0, n, n));
-    without.clone() + (with - without).mul_scalar(options.guidance_scale)
 }

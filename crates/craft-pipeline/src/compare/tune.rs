@@ -157,7 +157,8 @@ pub(super) fn online<'a>(
     if entry.method.data != Data::Prompts {
         return Ok(None);
     }
-    Ok(Some(Online { judge, terms: data::terms(&shared.run, recipe)? }))
+    let terms = data::terms(&shared.run, recipe)?;
+    Ok(Some(Online::new(judge, terms, &recipe.generate.negative_prompt)))
 }
 
 /// Tunes and evaluates one method.
