@@ -25,6 +25,7 @@ impl Recipe {
             indicator: self.select.indicator,
             total: self.select.total,
             statistics: self.select.statistics,
+            scale: self.select.advantage_scale,
             sign: self.select.sign,
             shift: self.select.shift,
             max_samples: self.select.max_samples,

@@ -21,7 +21,7 @@ pub use fields::nearest;
 pub use lora::{LoraInit, LoraSection};
 
 use crate::reward::RewardName;
-use crate::select::{Indicator, Sign, Statistics, Total};
+use crate::select::{AdvantageScale, Indicator, Sign, Statistics, Total};
 
 /// A recipe that cannot be used. Messages name the key, its value and what is allowed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -329,6 +329,8 @@ pub struct SelectSection {
     pub total: Total,
     /// Whole group or survivors.
     pub statistics: Statistics,
+    /// In deviations of the group or as it is.
+    pub advantage_scale: AdvantageScale,
     /// How advantages become weights.
     pub sign: Sign,
     /// The b of `sign = "shifted"`.
@@ -348,6 +350,7 @@ impl Default for SelectSection {
             indicator: Indicator::default(),
             total: Total::default(),
             statistics: Statistics::default(),
+            advantage_scale: AdvantageScale::default(),
             sign: Sign::default(),
             shift: 0.5,
             max_samples: 100,

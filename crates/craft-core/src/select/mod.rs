@@ -74,6 +74,18 @@ pub enum Statistics {
     Survivors,
 }
 
+/// What the distance of a total from its group's mean is measured in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum AdvantageScale {
+    /// Deviations of the group (GRPO; the paper). A small gain in a group of equals counts as much as a
+    /// large one elsewhere.
+    #[default]
+    Group,
+    /// The total's own scale, which all groups share (Dr. GRPO, arXiv 2503.20783): large gains count more.
+    None,
+}
+
 /// How an advantage becomes a weight, before weights are normalised.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -122,6 +134,8 @@ pub struct SelectOptions {
     pub total: Total,
     /// Statistics of a group.
     pub statistics: Statistics,
+    /// The unit of advantages.
+    pub scale: AdvantageScale,
     /// How advantages become weights.
     pub sign: Sign,
     /// The b of [`Sign::Shifted`].
@@ -143,6 +157,7 @@ impl SelectOptions {
             indicator: Indicator::default(),
             total: Total::default(),
             statistics: Statistics::default(),
+            scale: AdvantageScale::default(),
             sign: Sign::default(),
             shift: 0.0,
             max_samples: 100,

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use super::advantage::{GroupFault, advantage, group_statistics};
 use super::explain::{hint, selection_row};
 use super::{
-    DropReason, Funnel, Indicator, NotSelected, SelectError, SelectOptions, Selection,
-    SelectionRow, Sign, Statistics, Total,
+    AdvantageScale, DropReason, Funnel, Indicator, NotSelected, SelectError, SelectOptions,
+    Selection, SelectionRow, Sign, Statistics, Total,
 };
 use crate::prompt::{CandidateId, PromptId};
 use crate::reward::{NON_FINITE, ScoreRow};
@@ -296,7 +296,13 @@ fn judge_group(
         // Without a survivor there are no statistics of survivors, and nothing is lost by it.
         let judged_by_statistics = options.statistics == Statistics::Group || passes;
         let (advantage, dropped) = match statistics {
-            Ok((mean, std)) => (Some(advantage(row.total, mean, std)), None),
+            Ok((mean, std)) => {
+                let advantage = match options.scale {
+                    AdvantageScale::Group => advantage(row.total, mean, std),
+                    AdvantageScale::None => row.total - mean,
+                };
+                (Some(advantage), None)
+            }
             Err(_) if !judged_by_statistics => (None, None),
             Err(GroupFault::TooSmall) => (
                 None,

@@ -186,6 +186,36 @@ fn gdpo_and_survivor_statistics() {
 }
 
 #[test]
+fn unscaled_advantages_rank_large_gains_of_other_groups_first() {
+    let rows = [
+        row(0, 0, 0, &[0.0]),
+        row(0, 1, 0, &[0.1]),
+        row(1, 0, 0, &[0.0]),
+        row(1, 1, 0, &[1.0]),
+        row(1, 2, 0, &[0.5]),
+    ];
+    let first = |scale| {
+        let options = SelectOptions { scale, max_samples: 1, ..raw(&["a"]) };
+        let selection = select(&rows, &options).unwrap();
+        let row = selection.selected().next().unwrap();
+        (row.id.to_string(), row.advantage.unwrap())
+    };
+    let (id, advantage) = first(AdvantageScale::None);
+    assert_eq!(id, "p00001-v01-s0");
+    assert!((advantage - 0.5).abs() < 1e-12);
+    // The larger gain is 1.22 deviations of its group of three, and so is the smaller one 1 of two.
+    assert_eq!(first(AdvantageScale::Group).0, "p00001-v01-s0");
+    let tied = [rows[0].clone(), rows[1].clone(), rows[2].clone(), row(1, 1, 0, &[1.0])];
+    let count = |scale| {
+        let options = SelectOptions { scale, ..raw(&["a"]) };
+        let selection = select(&tied, &options).unwrap();
+        selection.selected().map(|r| r.weight).collect::<Vec<f64>>()
+    };
+    assert!((count(AdvantageScale::Group)[0] - count(AdvantageScale::Group)[1]).abs() < 1e-6);
+    assert!((count(AdvantageScale::None)[1] / count(AdvantageScale::None)[0] - 10.0).abs() < 1e-9);
+}
+
+#[test]
 fn nothing_selected_says_what_happened_and_what_to_loosen() {
     let rows = [
         row(0, 0, 0, &[1.0, 1.0]),
