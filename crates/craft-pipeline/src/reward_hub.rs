@@ -121,6 +121,8 @@ fn wanted(id: &RepoId, published: Option<&str>, paths: &[&str]) -> Result<Vec<St
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
+    use craft_rewards::{RewardKind, license_of};
+
     use super::*;
 
     #[test]
@@ -151,6 +153,18 @@ mod tests {
         assert!(error.contains("a/b/FILE") && error.contains(hps[1]), "{error}");
         let error = of("a/b/c.pt", None, &hps).unwrap_err();
         assert!(error.contains("no such file") && error.contains(hps[1]), "{error}");
+    }
+
+    #[test]
+    fn published_weights_are_named_by_commit() {
+        for kind in RewardKind::ALL {
+            let parts: Vec<&str> = kind.hub().split(',').filter(|part| !part.is_empty()).collect();
+            assert_eq!(kind.has_weights(), !parts.is_empty(), "{kind}");
+            for part in parts {
+                assert!(id(part).unwrap().is_commit() || kind == RewardKind::Mps, "{part}");
+            }
+            assert!(!license_of(kind.as_str()).contains("not known"), "{kind}");
+        }
     }
 
     #[test]
