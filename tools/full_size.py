@@ -52,7 +52,7 @@ def make(args):
     out = pathlib.Path(args.out)
     xl = args.family == "sdxl"
     torch.set_default_dtype(DTYPES[args.dtype])
-    UNet2DConditionModel(**UNETS[args.family]).save_pretrained(out / "unet", max_shard_size="100GB")
+    UNet2DConditionModel(**UNETS[args.family]).save_pretrained(out / "unet", max_shard_size=args.shard_size)
     levels = 4
     AutoencoderKL(
         block_out_channels=(128, 256, 512, 512), latent_channels=4, sample_size=512, layers_per_block=2,
@@ -171,6 +171,7 @@ def main():
     sub.add_argument("--family", choices=UNETS, default="sd15")
     sub.add_argument("--dtype", choices=DTYPES, default="f32")
     sub.add_argument("--out", required=True)
+    sub.add_argument("--shard-size", default="100GB", help="largest file of the denoiser's weights, such as 2GB")
     sub = commands.add_parser("forward")
     sub.add_argument("--model", required=True)
     sub.add_argument("--craft", required=True)

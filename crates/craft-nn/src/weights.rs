@@ -186,6 +186,7 @@ pub fn export<M: Module>(module: &M) -> TensorMap {
 
 struct Load<R, E> {
     read: R,
+    narrow: bool,
     error: Option<E>,
 }
 
@@ -195,6 +196,7 @@ impl<R: FnMut(&str) -> Result<Vec<f32>, E>, E> ParamMapper for Load<R, E> {
             return param;
         }
         match (self.read)(name) {
+            Ok(data) if self.narrow && is_narrow::<D>(name) => round(fill(param, data)),
             Ok(data) => fill(param, data),
             Err(error) => {
                 self.error = Some(error);
@@ -253,18 +255,24 @@ fn swap<const D: usize>(
     })
 }
 
+/// Whether [`to_bf16`] rounds a parameter.
+fn is_narrow<const D: usize>(name: &str) -> bool {
+    matches!(D, 2 | 4) && !name.ends_with("embedding.weight") && !lora::is_factor(name)
+}
+
+fn round<const D: usize>(param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+    param.map(|old| {
+        let tracked = old.is_require_grad();
+        let value = old.detach().set_require_grad(false).cast(DType::BF16);
+        if tracked { value.require_grad() } else { value }
+    })
+}
+
 struct ToBf16;
 
 impl ParamMapper for ToBf16 {
     fn map<const D: usize>(&mut self, name: &str, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
-        if !matches!(D, 2 | 4) || name.ends_with("embedding.weight") || lora::is_factor(name) {
-            return param;
-        }
-        param.map(|old| {
-            let tracked = old.is_require_grad();
-            let value = old.detach().set_require_grad(false).cast(DType::BF16);
-            if tracked { value.require_grad() } else { value }
-        })
+        if is_narrow::<D>(name) { round(param) } else { param }
     }
 }
 
@@ -344,8 +352,24 @@ pub fn load_with<M: Module, E: From<WeightError>>(
     found: &BTreeMap<String, Vec<usize>>,
     read: impl FnMut(&str) -> Result<Vec<f32>, E>,
 ) -> Result<M, E> {
+    load_as(module, found, false, read)
+}
+
+/// [`load_with`]; with `narrow` followed by [`to_bf16`], without all values ever being in memory as f32.
+///
+/// # Errors
+/// The same.
+///
+/// # Panics
+/// The same.
+pub fn load_as<M: Module, E: From<WeightError>>(
+    module: M,
+    found: &BTreeMap<String, Vec<usize>>,
+    narrow: bool,
+    read: impl FnMut(&str) -> Result<Vec<f32>, E>,
+) -> Result<M, E> {
     check(&shapes(&module), found)?;
-    let mut loader = Load { read, error: None };
+    let mut loader = Load { read, narrow, error: None };
     let module = map(module, &mut loader);
     match loader.error {
         None => Ok(module),

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use burn::tensor::{Tensor, TensorData};
 use craft_core::Key;
+use craft_core::schedule::{NoiseSchedule, ScheduleError, SigmaSpacing};
 use craft_diffusion::sampler::{Sampler, Scheduler, guide};
 use craft_nn::unet::UNet2DConditionModel;
 use craft_nn::weights;
@@ -22,12 +23,32 @@ pub struct DrawOptions {
     pub guidance_scale: f64,
     /// Sampler.
     pub scheduler: Scheduler,
+    /// Whether its steps are placed as Karras et al. have it, whatever the model's schedule says.
+    pub karras: bool,
     /// Height in pixels.
     pub height: usize,
     /// Width in pixels.
     pub width: usize,
     /// Pictures at a time. Does not change any picture.
     pub batch: usize,
+}
+
+impl DrawOptions {
+    /// A sampler over a model's schedule.
+    ///
+    /// # Errors
+    /// When the schedule has no such number of steps, or asks for what this sampler cannot do.
+    pub fn sampler(
+        &self,
+        schedule: &NoiseSchedule,
+    ) -> std::result::Result<Box<dyn Sampler>, ScheduleError> {
+        if !self.karras {
+            return self.scheduler.sampler(schedule, self.steps);
+        }
+        let mut schedule = schedule.clone();
+        schedule.sampling.sigma_spacing = SigmaSpacing::Karras;
+        self.scheduler.sampler(&schedule, self.steps)
+    }
 }
 
 /// One picture to draw.
@@ -143,8 +164,7 @@ fn denoise(
     let mut samplers: Vec<Box<dyn Sampler>> = Vec::with_capacity(n);
     for _ in 0..n {
         let sampler = o
-            .scheduler
-            .sampler(&model.schedule, o.steps)
+            .sampler(&model.schedule)
             .map_err(|error| PipelineError::Usage(format!("{} steps: {error}", o.steps)))?;
         samplers.push(sampler);
     }
@@ -215,4 +235,32 @@ pub(crate) fn decode(model: &Model, latents: Vec<Vec<f32>>, o: &DrawOptions) -> 
             Some(Drawn { latents, image })
         })
         .collect()
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn karras_is_the_spacing_of_the_scheduler_file() {
+        let plain = NoiseSchedule::stable_diffusion();
+        let mut karras = plain.clone();
+        karras.sampling.sigma_spacing = SigmaSpacing::Karras;
+        for scheduler in [Scheduler::Euler, Scheduler::DpmPlusPlus2M] {
+            let options = |karras| DrawOptions {
+                steps: 7,
+                guidance_scale: 1.0,
+                scheduler,
+                karras,
+                height: 64,
+                width: 64,
+                batch: 1,
+            };
+            let steps =
+                |karras, schedule| options(karras).sampler(schedule).unwrap().timesteps().to_vec();
+            assert_eq!(steps(true, &plain), steps(false, &karras));
+            assert_ne!(steps(true, &plain), steps(false, &plain));
+        }
+    }
 }

@@ -31,6 +31,9 @@ struct ExternalReward {
     scorer: Mutex<Scorer>,
 }
 
+/// What is known of the licence of a program or server.
+pub(crate) const LICENSE: &str = "that of the program or server";
+
 impl Reward for ExternalReward {
     fn name(&self) -> &str {
         &self.name
@@ -38,6 +41,10 @@ impl Reward for ExternalReward {
 
     fn version(&self) -> &str {
         &self.version
+    }
+
+    fn license(&self) -> &str {
+        LICENSE
     }
 
     fn batch(&self) -> usize {

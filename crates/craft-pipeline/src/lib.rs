@@ -18,6 +18,7 @@ mod networks;
 mod origin;
 pub mod recipes;
 mod reward_files;
+pub mod reward_hub;
 pub mod rewards;
 pub mod run;
 mod single_file;

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use burn::tensor::Device;
-use craft_core::recipe::Recipe;
+use craft_core::recipe::{Recipe, TrainMode};
 use craft_nn::lora::{self, Adapter, Component, Pairs};
 use craft_nn::weights::{self, HostTensor};
 use craft_store::hash::{sha256_bytes, sha256_dir, sha256_file};
@@ -95,6 +95,18 @@ pub(crate) fn base_model(recipe: &Recipe, base: &Path, dir: &Path) -> Result<Mod
         apply(&mut model, &path, strength)?;
     }
     Ok(model)
+}
+
+/// The model that a training starts from. Frozen weights that training rounds to bf16 are rounded as they
+/// are read, unless LoRA files are merged into them first.
+///
+/// # Errors
+/// As [`base_model`].
+pub(crate) fn training_model(recipe: &Recipe, base: &Path, dir: &Path) -> Result<Model> {
+    if recipe.train.mode == TrainMode::Full || !recipe.model.lora.is_empty() {
+        return base_model(recipe, base, dir);
+    }
+    Model::load_as(dir, &Device::flex(), recipe.train.precision)
 }
 
 /// The model of one arm of a run: the base model itself, a tuned model's folder, or the base model

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use burn::module::Module;
 use burn::tensor::Device;
+use craft_core::recipe::Precision;
 use craft_core::schedule::NoiseSchedule;
 use craft_nn::clip::{ClipTextConfig, ClipTextModel};
 use craft_nn::init::Init;
@@ -99,12 +100,13 @@ impl Fault {
     }
 }
 
-/// Reads a network's weights, one tensor at a time.
-fn fill<M: Module>(net: M, dir: &Path) -> Result<M> {
+/// Reads a network's weights, one tensor at a time, and rounds them to bf16 where that is asked for.
+fn fill<M: Module>(net: M, dir: &Path, precision: Precision) -> Result<M> {
     let (path, mut reader) = open_weights(dir, files::DIFFUSERS)?;
     let found = reader.shapes();
     let read = |name: &str| reader.read_finite(name).map(|t| t.data).map_err(Fault::Store);
-    weights::load_with(net, &found, read).map_err(|fault| fault.at(path))
+    let narrow = precision == Precision::Bf16;
+    weights::load_as(net, &found, narrow, read).map_err(|fault| fault.at(path))
 }
 
 /// Writes a safetensors file with 32-bit values, atomically.
@@ -138,11 +140,19 @@ pub(crate) fn tokenizer(dir: &Path) -> Result<ClipTokenizer> {
 
 /// Loads a UNet from a component folder.
 pub fn load_unet(dir: &Path, device: &Device) -> Result<(UNet2DConditionModel, UNetConfig)> {
+    load_unet_as(dir, device, Precision::F32)
+}
+
+fn load_unet_as(
+    dir: &Path,
+    device: &Device,
+    precision: Precision,
+) -> Result<(UNet2DConditionModel, UNetConfig)> {
     let path = dir.join("config.json");
     let config = UNetConfig::from_json(&read_text(&path)?)
         .map_err(|source| PipelineError::Config { path, source })?;
     let net = UNet2DConditionModel::new(&mut Init::zeros(device), &config);
-    Ok((fill(net, dir)?, config))
+    Ok((fill(net, dir, precision)?, config))
 }
 
 /// Loads an autoencoder from a component folder.
@@ -151,7 +161,7 @@ pub fn load_vae(dir: &Path, device: &Device) -> Result<(AutoencoderKL, VaeConfig
     let config = VaeConfig::from_json(&read_text(&path)?)
         .map_err(|source| PipelineError::Config { path, source })?;
     let net = AutoencoderKL::new(&mut Init::zeros(device), &config);
-    Ok((fill(net, dir)?, config))
+    Ok((fill(net, dir, Precision::F32)?, config))
 }
 
 /// Loads a text encoder from a component folder.
@@ -172,12 +182,21 @@ impl Model {
     /// When a file is missing or torn, a config asks for something that is not supported, or weights
     /// are missing, unused or wrongly shaped.
     pub fn load(dir: &Path, device: &Device) -> Result<Self> {
+        Self::load_as(dir, device, Precision::F32)
+    }
+
+    /// [`Self::load`] with the denoiser's weights in a number format. Rounded ones are never all in
+    /// memory as f32.
+    ///
+    /// # Errors
+    /// The same.
+    pub fn load_as(dir: &Path, device: &Device, precision: Precision) -> Result<Self> {
         let architecture = architecture::of_folder(dir)?;
         let schedule_path = dir.join("scheduler/scheduler_config.json");
         let schedule = NoiseSchedule::from_json(&read_text(&schedule_path)?)
             .map_err(|source| PipelineError::Schedule { path: schedule_path, source })?;
         let tokenizer = tokenizer(&dir.join("tokenizer"))?;
-        let (unet, unet_config) = load_unet(&dir.join("unet"), device)?;
+        let (unet, unet_config) = load_unet_as(&dir.join("unet"), device, precision)?;
         let (vae, vae_config) = load_vae(&dir.join("vae"), device)?;
         let text = load_text_encoder(&dir.join("text_encoder"), device)?;
         let second = match architecture {

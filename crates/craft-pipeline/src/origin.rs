@@ -1,5 +1,6 @@
 //! `base.json` of a run: what it began with beside its recipe, and keeps.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use craft_nn::ops::{Precision, precision};
@@ -19,6 +20,9 @@ pub(crate) struct Origin {
     /// Commit of the model on the hub.
     #[serde(default)]
     pub(crate) commit: Option<String>,
+    /// Commits of the rewards' repositories on the hub, by `owner/name@revision` as the recipe has it.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub(crate) rewards: BTreeMap<String, String>,
     /// Number format of products (`--matmul-precision`).
     #[serde(default = "f32_name")]
     pub(crate) matmul_precision: String,
@@ -42,6 +46,7 @@ impl Origin {
         Self {
             base: base.to_owned(),
             commit: commit.map(str::to_owned),
+            rewards: BTreeMap::new(),
             matmul_precision: matmul_precision().to_owned(),
         }
     }

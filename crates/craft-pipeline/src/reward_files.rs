@@ -6,15 +6,17 @@ use craft_rewards::{OPEN_CLIP_MERGES, RewardFiles};
 use craft_store::hash::{sha256_bytes, sha256_dir, sha256_file};
 use craft_store::{text, weights};
 
+use crate::context::Progress;
 use crate::error::{PipelineError, Result};
 use crate::model::{read_tensors, read_text};
+use crate::reward_hub::{self, Pins};
 
 /// Files that describe one model, so that they are read beside a single weight file only where it is
 /// the folder's only one.
-const OF_ONE_MODEL: [&str; 3] =
+pub(crate) const OF_ONE_MODEL: [&str; 3] =
     ["config.json", "open_clip_config.json", "preprocessor_config.json"];
 /// Files that several models share.
-const SHARED: [&str; 7] = [
+pub(crate) const SHARED: [&str; 7] = [
     "vocab.json",
     "merges.txt",
     "tokenizer_config.json",
@@ -28,6 +30,9 @@ const SHARED: [&str; 7] = [
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RewardWeights {
     paths: Vec<PathBuf>,
+    /// Files from the hub, read as they are: nothing else of their folders belongs to them.
+    fetched: Vec<PathBuf>,
+    commits: Pins,
 }
 
 impl RewardWeights {
@@ -40,17 +45,55 @@ impl RewardWeights {
         } else {
             text.split(',').map(|part| base.join(part.trim())).collect()
         };
-        Self { paths }
+        Self { paths, ..Self::default() }
+    }
+
+    /// [`Self::parse`] of what may also name repositories of the hub, `owner/name`,
+    /// `owner/name/file` or either with `@revision`, which are fetched. A folder or file of that name
+    /// wins. `published` is the name under which the weights are published, `pins` are the commits that
+    /// an earlier start was given for branches.
+    ///
+    /// # Errors
+    /// When the hub refuses, cannot be reached and nothing whole is in the cache, or has no weights.
+    pub fn resolve(
+        text: &str,
+        published: Option<&str>,
+        base: &Path,
+        pins: &Pins,
+        progress: &dyn Progress,
+    ) -> Result<Self> {
+        let mut found = Self::parse(text, base);
+        if found.missing().is_none() {
+            return Ok(found);
+        }
+        found.paths.clear();
+        for part in text.split(',').map(str::trim) {
+            let path = base.join(part);
+            match reward_hub::id(part).filter(|_| !path.exists()) {
+                Some(id) => {
+                    let fetched = reward_hub::fetch(id, published, &path, pins, progress)?;
+                    found.fetched.extend(fetched.files);
+                    found.commits.insert(fetched.asked, fetched.commit);
+                }
+                None => found.paths.push(path),
+            }
+        }
+        Ok(found)
     }
 
     /// One folder or file.
     pub fn at(path: impl Into<PathBuf>) -> Self {
-        Self { paths: vec![path.into()] }
+        Self { paths: vec![path.into()], ..Self::default() }
     }
 
     /// The first path, or an empty one.
     pub fn path(&self) -> &Path {
-        self.paths.first().map_or(Path::new(""), PathBuf::as_path)
+        self.paths.first().or(self.fetched.first()).map_or(Path::new(""), PathBuf::as_path)
+    }
+
+    /// The commits of what came from the hub.
+    pub fn commits(&self) -> &Pins {
+        &self.commits
     }
 
     /// The first path that does not exist.
@@ -60,7 +103,7 @@ impl RewardWeights {
 
     /// SHA-256 of everything that is read.
     pub fn hash(&self, published: Option<&str>) -> Result<String> {
-        if let [dir] = &self.paths[..]
+        if let ([dir], []) = (&self.paths[..], &self.fetched[..])
             && dir.is_dir()
         {
             return Ok(sha256_dir(dir)?);
@@ -129,6 +172,7 @@ impl RewardWeights {
                 });
             }
         }
+        all.extend(self.fetched.iter().cloned());
         Ok(all)
     }
 }
@@ -212,7 +256,7 @@ fn is_index(path: &Path) -> bool {
 }
 
 /// `…-00001-of-00002.…`
-fn is_shard(path: &Path) -> bool {
+pub(crate) fn is_shard(path: &Path) -> bool {
     let stem = path.file_stem().and_then(|s| s.to_str()).unwrap_or("");
     let Some((head, count)) = stem.rsplit_once("-of-") else { return false };
     let number = |text: &str| text.len() == 5 && text.bytes().all(|b| b.is_ascii_digit());

@@ -4,22 +4,50 @@ use std::path::{Path, PathBuf};
 
 use burn::tensor::Device;
 use craft_core::recipe::{OnFailure, RewardRole, RewardSection};
-use craft_rewards::{Reward, RewardKind, Towers, registry};
+use craft_rewards::{Reward, RewardKind, Towers, license_of, registry};
+use craft_store::StoreError;
 use craft_store::hash::sha256_file;
 
-use crate::context::Context;
+use crate::context::{Context, Progress};
 use crate::error::{PipelineError, Result};
 use crate::external::{self, external_reward};
 pub use crate::reward_files::RewardWeights;
+pub use crate::reward_hub::Pins;
 
 /// The kind of reward that a recipe's name stands for; any other name says nothing of the kind.
 pub fn kind_of(name: &str) -> Option<RewardKind> {
     name.parse().ok()
 }
 
-/// Whether a reward of this name needs no weights.
-pub fn is_weightless(name: &str) -> bool {
-    kind_of(name).is_some_and(|kind| !kind.has_weights())
+/// The weights of a reward by the text of a recipe or of the command line; without one those that its
+/// name is published with. `None` if they are neither given nor known.
+///
+/// # Errors
+/// See [`RewardWeights::resolve`].
+pub fn weights_of(
+    name: &str,
+    text: Option<&str>,
+    base: &Path,
+    pins: &Pins,
+    progress: &dyn Progress,
+) -> Result<Option<RewardWeights>> {
+    let kind = kind_of(name);
+    let published = kind.and_then(RewardKind::file_name);
+    let text = match (text, kind) {
+        (Some(text), _) => text,
+        (None, Some(kind)) if !kind.has_weights() => return Ok(Some(RewardWeights::default())),
+        (None, Some(kind)) => kind.hub(),
+        (None, None) => return Ok(None),
+    };
+    RewardWeights::resolve(text, published, base, pins, progress).map(Some).map_err(|error| {
+        match error {
+            PipelineError::Store(StoreError::Hub { id, message, unreachable }) => {
+                let message = format!("reward {name}: {message}");
+                PipelineError::Store(StoreError::Hub { id, message, unreachable })
+            }
+            other => other,
+        }
+    })
 }
 
 /// Loads one reward model. Its kind follows from its name, or else from what its files hold.
@@ -198,12 +226,23 @@ impl RunReward {
             kind => weights.hash(kind.and_then(RewardKind::file_name)),
         }
     }
+
+    /// Where it comes from: the commits of its repositories by what was asked for, and the licence of
+    /// the weights that its name stands for.
+    pub(crate) fn origin(&self) -> serde_json::Value {
+        let (commits, license) = match &self.source {
+            RewardSource::Weights(weights) => (weights.commits().clone(), license_of(&self.name)),
+            RewardSource::External(..) => (Pins::new(), external::LICENSE),
+        };
+        serde_json::json!({ "commits": commits, "license": license })
+    }
 }
 
 /// The rewards of a recipe.
 pub(crate) fn of_recipe(
     sections: &[RewardSection],
     base: &Path,
+    pins: &Pins,
     context: &Context<'_>,
 ) -> Result<Vec<RunReward>> {
     let mut out = Vec::new();
@@ -216,19 +255,19 @@ pub(crate) fn of_recipe(
             out.push(RunReward { name, trained_on, stops, source });
             continue;
         }
-        let weights = match &section.weights {
-            Some(text) => RewardWeights::parse(text, base),
-            None if is_weightless(&name) => RewardWeights::default(),
+        let embedded = match (&section.weights, context.world) {
+            (None, Some(world)) => world.reward_dir(&name)?,
+            _ => None,
+        };
+        let weights = match embedded {
+            Some(dir) => RewardWeights::at(dir),
             None => {
-                let embedded = match context.world {
-                    Some(world) => world.reward_dir(&name)?,
-                    None => None,
-                };
-                RewardWeights::at(embedded.ok_or_else(|| {
+                let text = section.weights.as_deref();
+                weights_of(&name, text, base, pins, context.progress)?.ok_or_else(|| {
                     PipelineError::Usage(format!(
-                        "rewards.{name}: no embedded reward has this name; give its folder or file with `weights = \"…\"` (docs/rewards.md says which), or a `command` or `url` that scores"
+                        "rewards.{name}: no embedded or published reward has this name; give its folder, file or repository with `weights = \"…\"` (docs/rewards.md says which), or a `command` or `url` that scores"
                     ))
-                })?)
+                })?
             }
         };
         out.push(RunReward { name, trained_on, stops, source: RewardSource::Weights(weights) });

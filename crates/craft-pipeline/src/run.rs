@@ -13,7 +13,7 @@ use crate::context::Context;
 use crate::cost::{Cost, Work};
 use crate::error::{PipelineError, Result};
 use crate::origin::{self, Origin};
-use crate::rewards::{self, RunReward};
+use crate::rewards::{self, Pins, RewardSource, RunReward};
 use crate::source::{self, Found};
 use crate::stages::train::Arm;
 use crate::stages::{Run, evaluate, expand, generate, prompts, score, select, train, wording};
@@ -45,10 +45,11 @@ pub fn run(
     let recipe = Recipe::parse(recipe_text, overrides)?;
     let base = std::path::absolute(base).unwrap_or_else(|_| base.to_owned());
     origin::check_precision(out)?;
-    let plan = Plan::new(&recipe, &base, commit_of(out).as_deref(), context)?;
+    let plan = Plan::again(&recipe, &base, out, context)?;
     plan.check(&recipe, &base, Some(out), context)?;
     let folder = RunFolder::create_or_open(out, &recipe.to_toml())?;
-    Origin::now(&base, plan.model.commit.as_deref()).write(folder.path())?;
+    let origin = Origin::now(&base, plan.model.commit.as_deref());
+    Origin { rewards: plan.pins(), ..origin }.write(folder.path())?;
     execute(&folder, &recipe, &base, context, &plan, None)
 }
 
@@ -66,7 +67,7 @@ pub fn run_stage(run_dir: &Path, stage: &str, context: &Context<'_>) -> Result<(
     let folder = RunFolder::open(run_dir)?;
     origin::check_precision(run_dir)?;
     let (recipe, base) = recipe_of(&folder, run_dir)?;
-    let plan = Plan::new(&recipe, &base, commit_of(run_dir).as_deref(), context)?;
+    let plan = Plan::again(&recipe, &base, run_dir, context)?;
     plan.check(&recipe, &base, Some(run_dir), context)?;
     execute(&folder, &recipe, &base, context, &plan, Some(stage)).map(|_| ())
 }
@@ -121,7 +122,7 @@ pub fn dry_run(
     let recipe = Recipe::parse(recipe_text, overrides)?;
     let plan = Plan::new(&recipe, base, None, context)?;
     let (train, eval) = plan.check(&recipe, base, None, context)?;
-    let model = crate::lora::base_model(&recipe, base, &plan.model.dir)?;
+    let model = crate::lora::training_model(&recipe, base, &plan.model.dir)?;
     let work = Work::of(&recipe, train, eval);
     let cost = Cost::of(&recipe, &model, &work)?;
     let warning = cost.warning();
@@ -150,13 +151,41 @@ impl Plan {
         commit: Option<&str>,
         context: &Context<'_>,
     ) -> Result<Self> {
+        Self::pinned(recipe, base, commit, &Pins::new(), context)
+    }
+
+    /// With the commits that a run began with, if it began before.
+    fn again(recipe: &Recipe, base: &Path, run_dir: &Path, context: &Context<'_>) -> Result<Self> {
+        let origin = Origin::of(run_dir);
+        let commit = origin.as_ref().and_then(|origin| origin.commit.as_deref());
+        let none = Pins::new();
+        let pins = origin.as_ref().map_or(&none, |origin| &origin.rewards);
+        Self::pinned(recipe, base, commit, pins, context)
+    }
+
+    fn pinned(
+        recipe: &Recipe,
+        base: &Path,
+        commit: Option<&str>,
+        pins: &Pins,
+        context: &Context<'_>,
+    ) -> Result<Self> {
         if recipe.train.method != Method::Craft {
             return Err(PipelineError::Usage(
                 "train.method: this version trains \"craft\" only".to_owned(),
             ));
         }
         let model = model(recipe, base, commit, context)?;
-        Ok(Self { model, rewards: rewards::of_recipe(&recipe.rewards, base, context)? })
+        Ok(Self { model, rewards: rewards::of_recipe(&recipe.rewards, base, pins, context)? })
+    }
+
+    /// Commits of the rewards' repositories.
+    fn pins(&self) -> Pins {
+        let commits = self.rewards.iter().filter_map(|reward| match &reward.source {
+            RewardSource::Weights(weights) => Some(weights.commits().clone()),
+            RewardSource::External(..) => None,
+        });
+        commits.flatten().collect()
     }
 
     fn disk(&self, candidates: usize) -> u64 {
@@ -179,7 +208,7 @@ impl Plan {
         }
         let dir = prompts_of(base, recipe, context)?;
         let device = burn::tensor::Device::flex();
-        let model = crate::lora::base_model(recipe, base, &self.model.dir)?;
+        let model = crate::lora::training_model(recipe, base, &self.model.dir)?;
         if recipe.train.mode == TrainMode::Lora {
             let parts = crate::lora::parts(&model);
             crate::networks::fresh_factors(&recipe.train.lora, recipe.seed, &parts)?;
@@ -294,10 +323,13 @@ fn execute(
         .iter()
         .filter_map(|(name, n)| Some((name.strip_prefix("passed.")?.to_owned(), json!(n))))
         .collect();
+    let origins: BTreeMap<&str, Value> =
+        plan.rewards.iter().map(|reward| (reward.name.as_str(), reward.origin())).collect();
     let json = json!({
         "code_version": env!("CARGO_PKG_VERSION"),
         "seed": recipe.seed,
         "model": { "path": recipe.model.path, "commit": plan.model.commit },
+        "reward_origins": origins,
         "matmul_precision": origin::matmul_precision(),
         "seconds": seconds,
         "peak_rss_bytes": peak_rss_bytes(),

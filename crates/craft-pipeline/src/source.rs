@@ -51,18 +51,23 @@ pub fn resolve(
         id.revision = commit.to_owned();
     }
     let wanted = |repo: &Repo| wanted(&id, &repo.files);
-    let nor_here = |error| match error {
+    let dir = snapshot(&Settings::from_env(), &id, &wanted, progress)
+        .map_err(|error| nor_local(error, &path))?;
+    let commit = provenance(&dir).map(|(_, commit)| commit);
+    let path = id.file.as_ref().map_or_else(|| dir.clone(), |file| dir.join(file));
+    Ok(Found { dir: local(&path, config, base, progress)?, commit })
+}
+
+/// An error of the hub that also says which local path was looked for first.
+pub(crate) fn nor_local(error: PipelineError, path: &Path) -> PipelineError {
+    match error {
         PipelineError::Store(StoreError::Hub { id, message, unreachable }) => {
             let message =
                 format!("{message} (there is no local file or folder {} either)", path.display());
             PipelineError::Store(StoreError::Hub { id, message, unreachable })
         }
         other => other,
-    };
-    let dir = snapshot(&Settings::from_env(), &id, &wanted, progress).map_err(nor_here)?;
-    let commit = provenance(&dir).map(|(_, commit)| commit);
-    let path = id.file.as_ref().map_or_else(|| dir.clone(), |file| dir.join(file));
-    Ok(Found { dir: local(&path, config, base, progress)?, commit })
+    }
 }
 
 fn local(
@@ -108,7 +113,7 @@ pub(crate) fn clip_tokenizer(progress: &dyn Progress) -> Result<PathBuf> {
 
 /// The folder of a repository's revision with the files that are wanted. The hub is not asked for a
 /// commit that is complete in the cache, and a cached copy does where the hub does not answer.
-fn snapshot(
+pub(crate) fn snapshot(
     settings: &Settings,
     id: &RepoId,
     wanted: &dyn Fn(&Repo) -> Result<Vec<String>>,
@@ -159,7 +164,7 @@ fn snapshot(
     Ok(repo.dir)
 }
 
-fn hub_error(id: &RepoId, message: String) -> PipelineError {
+pub(crate) fn hub_error(id: &RepoId, message: String) -> PipelineError {
     StoreError::Hub { id: id.to_string(), message, unreachable: false }.into()
 }
 
@@ -248,7 +253,7 @@ fn wanted(id: &RepoId, files: &[RepoFile]) -> Result<Vec<String>> {
     Ok(chosen)
 }
 
-fn shown(paths: &[&str]) -> String {
+pub(crate) fn shown(paths: &[&str]) -> String {
     let mut text = paths.iter().take(8).copied().collect::<Vec<_>>().join(", ");
     match paths.len() {
         0 => text.push_str("nothing"),

@@ -29,7 +29,7 @@ pub use hps::HpsV2;
 pub use imagereward::ImageReward;
 pub use mps::Mps;
 pub use pickscore::PickScore;
-pub use registry::RewardKind;
+pub use registry::{RewardKind, license_of};
 pub use reward::{MissingReason, Reward, RgbImageRef, Score};
 pub use simple::{Colorfulness, JpegSize};
 pub use tower::Towers;

@@ -121,6 +121,38 @@ impl RewardKind {
         }
     }
 
+    /// Where its weights are published on the hub: what `weights` of a recipe stands for when it is left
+    /// out. Commits are those that programs of others record for these repositories, so that scores do
+    /// not change when a branch does; where none was found recorded, the branch decides, and a run
+    /// keeps the commit that it began with.
+    pub fn hub(self) -> &'static str {
+        match self {
+            Self::HpsV21 => {
+                "xswu/HPSv2/HPS_v2.1_compressed.pt@697403c78157020a1ae59d23f111aa58ced35b0a"
+            }
+            Self::HpsV2 => {
+                "xswu/HPSv2/HPS_v2_compressed.pt@697403c78157020a1ae59d23f111aa58ced35b0a"
+            }
+            Self::PickScore => {
+                "yuvalkirstain/PickScore_v1@a4e4367c6dfa7288a00c550414478f865b875800"
+            }
+            Self::Aesthetic => {
+                "trl-lib/ddpo-aesthetic-predictor/aesthetic-model.pth@7f639699bec8126062148a47ecb1a4312d8e6688,openai/clip-vit-large-patch14@32bd64288804d66eefd0ccbe215aa642df71cc41"
+            }
+            Self::ClipScore => {
+                "openai/clip-vit-large-patch14@32bd64288804d66eefd0ccbe215aa642df71cc41"
+            }
+            Self::ClipScoreH => {
+                "laion/CLIP-ViT-H-14-laion2B-s32B-b79K/open_clip_model.safetensors@1c2b8495b28150b8a4922ee1c8edee224c284c0c"
+            }
+            Self::ImageReward => {
+                "zai-org/ImageReward/ImageReward.pt@5736be03b2652728fb87788c9797b0570450ab72,google-bert/bert-base-uncased/vocab.txt@86b5e0934494bd15c9632b12f734a8a67f723594"
+            }
+            Self::Mps => "RE-N-Y/mpsv1",
+            Self::JpegSize | Self::Colorfulness => "",
+        }
+    }
+
     /// Licence of the published weights, and where they are published.
     pub fn license(self) -> &'static str {
         match self {
@@ -150,6 +182,11 @@ impl FromStr for RewardKind {
         let found = Self::ALL.into_iter().find(|kind| kind.as_str() == text);
         found.ok_or_else(|| RewardError::Kind(text.to_owned()))
     }
+}
+
+/// Licence of the weights that a reward's name stands for.
+pub fn license_of(name: &str) -> &'static str {
+    name.parse().map_or("not known: that of its weights", RewardKind::license)
 }
 
 /// Builds a reward model from the contents of its folder, its networks to itself. `name` is what files

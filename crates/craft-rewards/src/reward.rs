@@ -5,6 +5,8 @@ use std::path::Path;
 
 use thiserror::Error;
 
+use crate::registry::license_of;
+
 /// A finite score.
 #[derive(Clone, Copy, Debug, PartialEq, PartialOrd)]
 pub struct Score(f64);
@@ -82,6 +84,11 @@ pub trait Reward: Send + Sync + Debug {
 
     /// Changes when the same weights, image and prompt may give another score.
     fn version(&self) -> &str;
+
+    /// Licence of its weights, and where they are published. Only a name of the registry tells.
+    fn license(&self) -> &str {
+        license_of(self.name())
+    }
 
     /// Whether a larger score is better. True of all that are built in.
     fn higher_is_better(&self) -> bool {

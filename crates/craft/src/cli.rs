@@ -170,9 +170,10 @@ pub(crate) struct ScoreArgs {
     /// Run folder, or with --reward the images (PNG or JPEG)
     #[arg(value_name = "RUN_DIR | IMAGE", required = true)]
     pub(crate) paths: Vec<PathBuf>,
-    /// Reward model: jpeg-size, colorfulness, pocket-hps, pocket-pick, pocket-aes, pocket-ir, or
-    /// NAME=WEIGHTS (a folder or file, or several after commas) with hpsv2.1, hpsv2, pickscore,
-    /// aesthetic, clipscore, clipscore-h, imagereward, mps or a name of your own; a program,
+    /// Reward model: jpeg-size, colorfulness, pocket-hps, pocket-pick, pocket-aes, pocket-ir;
+    /// hpsv2.1, hpsv2, pickscore, aesthetic, clipscore, clipscore-h, imagereward, mps with their
+    /// published weights from the hub; NAME=WEIGHTS (a folder, a file or OWNER/REPOSITORY, or several
+    /// after commas) with one of these names or your own; a program,
     /// NAME="command:python3 score.py" (words, or a JSON list of them); or a server,
     /// NAME=http://127.0.0.1:8000/score (docs/external-rewards.md)
     #[arg(long = "reward", value_name = "NAME[=SOURCE]", requires = "prompt")]

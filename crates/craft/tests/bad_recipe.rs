@@ -53,6 +53,11 @@ fn recipe_keys_types_and_ranges() {
         2,
         &["`generate.width` is 25"],
     );
+    recipe_fails(
+        ("steps = 2", "steps = 2\nkarras = true"),
+        2,
+        &["`generate.karras` is true", "\"euler\" or \"dpm++2m\""],
+    );
     recipe_fails(("path = \"model\"", "path = \"nothing\""), 3, &["nothing"]);
     recipe_fails(("model/rewards/pocket-ir", "model/rewards/none"), 3, &["other", "none"]);
 }

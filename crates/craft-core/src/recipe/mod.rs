@@ -196,6 +196,10 @@ pub struct GenerateSection {
     pub guidance_scale: f64,
     /// The sampler.
     pub scheduler: SchedulerName,
+    /// Whether Euler and DPM++ 2M place their steps as Karras et al. 2022, equation 5, whatever the
+    /// model's scheduler says (`use_karras_sigmas`).
+    #[serde(skip_serializing_if = "is_default")]
+    pub karras: bool,
     /// Pixels; `None`: the size of the model.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub height: Option<usize>,
@@ -218,6 +222,7 @@ impl Default for GenerateSection {
             steps: 25,
             guidance_scale: 7.5,
             scheduler: SchedulerName::default(),
+            karras: false,
             height: None,
             width: None,
             batch: 8,
@@ -245,7 +250,9 @@ pub enum RewardRole {
 pub struct RewardSection {
     /// Which reward model.
     pub name: RewardName,
-    /// Its weights, if it has any outside the binary.
+    /// Its weights, if it has any outside the binary: folders, files, or repositories of the Hugging
+    /// Face hub (`owner/name`, `owner/name/file`, either with `@revision`), several after commas.
+    /// `None`: embedded, or the published ones of its name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub weights: Option<String>,
     /// Its weight in r_total.

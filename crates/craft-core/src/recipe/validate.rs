@@ -2,7 +2,7 @@
 
 use std::fmt::Display;
 
-use super::{LoraSection, PromptSource, Recipe, RecipeError, RewardRole, TrainMode};
+use super::{LoraSection, PromptSource, Recipe, RecipeError, RewardRole, SchedulerName, TrainMode};
 
 pub(super) fn range(
     key: impl Into<String>,
@@ -108,6 +108,10 @@ impl Recipe {
         number("generate.guidance_scale", g.guidance_scale, 0.0, 100.0)?;
         whole("generate.batch", g.batch, 1, 4096)?;
         whole("generate.samples", g.samples, 1, 1000)?;
+        if g.karras && !matches!(g.scheduler, SchedulerName::Euler | SchedulerName::DpmPp2M) {
+            let allowed = "false, or generate.scheduler = \"euler\" or \"dpm++2m\", which can place their steps so";
+            return Err(range("generate.karras", "true", allowed));
+        }
         for (key, size) in [("generate.height", g.height), ("generate.width", g.width)] {
             let Some(size) = size else { continue };
             if size == 0 || size % 8 != 0 || size > 8192 {
@@ -121,7 +125,11 @@ impl Recipe {
         for (i, reward) in self.rewards.iter().enumerate() {
             number(&format!("rewards[{i}].weight"), reward.weight, 0.0, 1e6)?;
             if let Some(path) = &reward.weights {
-                text(&format!("rewards[{i}].weights"), path, "the path of a file of weights")?;
+                text(
+                    &format!("rewards[{i}].weights"),
+                    path,
+                    "a folder, a file or a repository of weights",
+                )?;
             }
             reward.validate_source(&format!("rewards[{i}]"))?;
             if self.rewards[..i].iter().any(|other| other.name == reward.name) {

@@ -20,19 +20,20 @@ const PART: usize = 64;
 
 /// Drawing options of a recipe for a model.
 pub(crate) fn options(section: &GenerateSection, model: &Model) -> Result<DrawOptions> {
-    let scheduler = Scheduler::from(section.scheduler);
-    // Refuses what the scheduler's configuration asks for and the sampler cannot do.
-    scheduler
-        .sampler(&model.schedule, section.steps)
-        .map_err(|error| PipelineError::Usage(format!("generate.scheduler: {error}")))?;
-    Ok(DrawOptions {
+    let options = DrawOptions {
         steps: section.steps,
         guidance_scale: section.guidance_scale,
-        scheduler,
+        scheduler: Scheduler::from(section.scheduler),
+        karras: section.karras,
         height: section.height.unwrap_or(model.default_size()),
         width: section.width.unwrap_or(model.default_size()),
         batch: section.batch,
-    })
+    };
+    // Refuses what the scheduler's configuration asks for and the sampler cannot do.
+    options
+        .sampler(&model.schedule)
+        .map_err(|error| PipelineError::Usage(format!("generate.scheduler: {error}")))?;
+    Ok(options)
 }
 
 /// What the noise of a candidate is drawn from: prompt and sample, and wording unless noise is shared.

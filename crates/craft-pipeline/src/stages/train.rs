@@ -21,7 +21,7 @@ use serde_json::json;
 
 use crate::cost::Spent;
 use crate::error::Result;
-use crate::lora::{LORA_FILE, base_model};
+use crate::lora::{LORA_FILE, training_model};
 use crate::model::{
     DIFFUSION_WEIGHTS, Model, copy_model, read_tensors, replace_weights, write_tensors,
 };
@@ -109,7 +109,7 @@ pub(crate) fn run(
             .unwrap_or_default(),
     );
     run.stage(arm.stage(), &(identity, run.recipe.seed), inputs, |writer| {
-        let model = base_model(run.recipe, run.base, model_dir)?;
+        let model = training_model(run.recipe, run.base, model_dir)?;
         let samples = samples(run, arm, &model)?;
         let texts = merged_texts(run, &model);
         let trained = fit(run, arm, model, &samples, &fingerprint)?;

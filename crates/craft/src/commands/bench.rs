@@ -7,6 +7,7 @@ mod train;
 use std::time::Instant;
 
 use burn::tensor::{Tensor, TensorData};
+use craft_core::recipe::Precision as WeightFormat;
 use craft_core::rng::Key;
 use craft_diffusion::sampler::{Sampler, Scheduler, guide};
 use craft_nn::ops::{self, Precision, profile};
@@ -58,8 +59,11 @@ pub(super) fn bench(app: &App, args: &BenchArgs) -> anyhow::Result<()> {
         return Err(usage("--lora-rank and --gradient-checkpointing go with train-step only"));
     }
     interrupt::exit_at_once()?;
-    let model =
-        Model::load(&model_dir(app, &args.model, args.model_config.as_deref())?, &app.device)?;
+    let dir = model_dir(app, &args.model, args.model_config.as_deref())?;
+    // Frozen weights are rounded as they are read; trained ones have copies in full precision.
+    let frozen = args.lora_rank.is_some();
+    let precision = if narrow && frozen { WeightFormat::Bf16 } else { WeightFormat::F32 };
+    let model = Model::load_as(&dir, &app.device, precision)?;
     let (height, width) = size(args, &model)?;
     let progress = Reporter::new(app.level);
     progress.start("bench", u64::from(args.steps), "steps");

@@ -185,6 +185,7 @@ fn picture(device: &Device) -> anyhow::Result<String> {
         steps: 8,
         guidance_scale: 4.0,
         scheduler: Scheduler::Ddim,
+        karras: false,
         height: size,
         width: size,
         batch: 2,

@@ -5,7 +5,6 @@ use std::path::{Path, PathBuf};
 
 use craft_core::TorchRng;
 use craft_core::rng::Key;
-use craft_core::schedule::SigmaSpacing;
 use craft_diffusion::sampler::Scheduler;
 use craft_nn::vae_tiles::Tiles;
 use craft_pipeline::draw::{DrawOptions, Job, StepNoise, draw};
@@ -38,12 +37,6 @@ pub(super) fn sample(app: &App, args: &SampleArgs) -> anyhow::Result<()> {
         let changed = craft_pipeline::lora::apply(&mut model, path, *strength)?;
         tracing::info!("{}: {changed} parameters changed, scale {strength}", path.display());
     }
-    if args.karras {
-        model.schedule.sampling.sigma_spacing = SigmaSpacing::Karras;
-    }
-    plan.scheduler
-        .sampler(&model.schedule, plan.steps)
-        .map_err(|error| usage(format!("--scheduler {}: {error}", plan.scheduler.name())))?;
     model.vae_parts.slicing = args.vae_slicing;
     model.vae_parts.tiles = args.vae_tiling.then(|| Tiles::of(&model.vae_config));
     let (height, width) = size(args, &model, noise.as_ref())?;
@@ -57,6 +50,18 @@ pub(super) fn sample(app: &App, args: &SampleArgs) -> anyhow::Result<()> {
             noise.shape
         )));
     }
+    let options = DrawOptions {
+        steps: plan.steps,
+        guidance_scale: plan.guidance_scale,
+        scheduler: plan.scheduler,
+        karras: args.karras,
+        height,
+        width,
+        batch: (LATENT_PIXELS_AT_ONCE / (h * w).max(1)).clamp(1, 16),
+    };
+    options
+        .sampler(&model.schedule)
+        .map_err(|error| usage(format!("--scheduler {}: {error}", plan.scheduler.name())))?;
     warn_of_cut_prompts(args, &model);
 
     let given = noise.as_ref();
@@ -69,14 +74,6 @@ pub(super) fn sample(app: &App, args: &SampleArgs) -> anyhow::Result<()> {
             step_noise: source.steps(i),
         })
         .collect();
-    let options = DrawOptions {
-        steps: plan.steps,
-        guidance_scale: plan.guidance_scale,
-        scheduler: plan.scheduler,
-        height,
-        width,
-        batch: (LATENT_PIXELS_AT_ONCE / (h * w).max(1)).clamp(1, 16),
-    };
     let progress = Reporter::new(app.level);
     progress.start("sample", count as u64, "images");
     let drawn = draw(&model, &jobs, &options, &mut |n| progress.advance(n as u64))?;

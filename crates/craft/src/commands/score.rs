@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use craft_core::RewardName;
 use craft_core::recipe::RewardSection;
 use craft_pipeline::external::external_reward;
-use craft_pipeline::rewards::{RewardSource, RewardWeights, for_each, is_weightless};
+use craft_pipeline::rewards::{Pins, RewardSource, RewardWeights, for_each, weights_of};
 use craft_pipeline::world::World;
 use craft_rewards::RgbImageRef;
 use craft_store::image;
@@ -15,6 +15,7 @@ use super::{App, stage};
 use crate::cli::ScoreArgs;
 use crate::exit::{input, usage};
 use crate::pocket_world::PocketWorld;
+use crate::progress::Reporter;
 use crate::{console, interrupt};
 
 /// Reward models that are embedded.
@@ -31,7 +32,7 @@ pub(super) fn score(app: &App, args: &ScoreArgs) -> anyhow::Result<()> {
         };
     };
     let wanted: Vec<(String, RewardSource)> =
-        args.rewards.iter().map(|text| resolve(text, args)).collect::<Result<_, _>>()?;
+        args.rewards.iter().map(|text| resolve(app, text, args)).collect::<Result<_, _>>()?;
     if let Some((name, _)) = wanted
         .iter()
         .enumerate()
@@ -102,9 +103,9 @@ impl Line {
     }
 }
 
-/// Name and source of a reward: `NAME` (embedded, or without weights), `NAME=WEIGHTS`,
-/// `NAME=command:PROGRAM ARGUMENT…` or `NAME=http://…`.
-fn resolve(text: &str, args: &ScoreArgs) -> anyhow::Result<(String, RewardSource)> {
+/// Name and source of a reward: `NAME` (embedded, published, or without weights), `NAME=WEIGHTS` (folders,
+/// files, repositories), `NAME=command:PROGRAM ARGUMENT…` or `NAME=http://…`.
+fn resolve(app: &App, text: &str, args: &ScoreArgs) -> anyhow::Result<(String, RewardSource)> {
     let (name, value) = match text.split_once('=') {
         Some((name, value)) => (name, Some(value)),
         None => (text, None),
@@ -122,8 +123,20 @@ fn resolve(text: &str, args: &ScoreArgs) -> anyhow::Result<(String, RewardSource
         {
             external(name, value, args)?
         }
-        Some(value) => {
-            let weights = RewardWeights::parse(value, Path::new(""));
+        _ => {
+            let embedded = value.is_none() && EMBEDDED.contains(&name);
+            let dir = if embedded { PocketWorld.reward_dir(name)? } else { None };
+            let progress = Reporter::new(app.level);
+            let weights = match dir {
+                Some(dir) => Some(RewardWeights::at(dir)),
+                None => weights_of(name, value, Path::new(""), &Pins::new(), &progress)?,
+            };
+            let weights = weights.ok_or_else(|| {
+                usage(format!(
+                    "--reward {name} is not embedded ({} are) and has no published weights; give its weights: --reward {name}=FOLDER, FILE or OWNER/REPOSITORY (docs/rewards.md says which)",
+                    EMBEDDED.join(", ")
+                ))
+            })?;
             if let Some(missing) = weights.missing() {
                 return Err(input(format!(
                     "{}: there is no such file or folder; expected the weights of {name}",
@@ -131,16 +144,6 @@ fn resolve(text: &str, args: &ScoreArgs) -> anyhow::Result<(String, RewardSource
                 )));
             }
             RewardSource::Weights(weights)
-        }
-        None if is_weightless(name) => RewardSource::Weights(RewardWeights::default()),
-        None => {
-            let dir = if EMBEDDED.contains(&name) { PocketWorld.reward_dir(name)? } else { None };
-            RewardSource::Weights(RewardWeights::at(dir.ok_or_else(|| {
-                usage(format!(
-                    "--reward {name} is not embedded ({} are); give its weights: --reward {name}=FOLDER or FILE (docs/rewards.md says which)",
-                    EMBEDDED.join(", ")
-                ))
-            })?))
         }
     };
     Ok((name.to_owned(), source))

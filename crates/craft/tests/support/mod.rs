@@ -94,6 +94,12 @@ impl Tiny {
             .current_dir(self.dir.path())
             .env("CRAFT_POCKET_DIR", self.path("model"))
             .env("XDG_CACHE_HOME", self.path("cache"))
+            // No test reaches the network; those of the hub ask servers of their own.
+            .env("HF_HOME", self.path("hf"))
+            .env("HF_HUB_OFFLINE", "1")
+            .env_remove("HF_TOKEN")
+            .env_remove("HF_HUB_CACHE")
+            .env_remove("HUGGINGFACE_HUB_CACHE")
             .env_remove("RUST_LOG");
         command
     }
