@@ -19,6 +19,7 @@ mod origin;
 pub mod recipes;
 mod reward_files;
 pub mod rewards;
+mod rounds;
 pub mod run;
 mod single_file;
 pub mod source;
