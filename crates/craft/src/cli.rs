@@ -148,6 +148,10 @@ pub(crate) struct CompareArgs {
     /// Pairs from the embedded world's annotators, for each seed [default: 4000]
     #[arg(long, value_name = "N")]
     pub(crate) pairs: Option<usize>,
+    /// Compare also CRAFT in so many rounds, each drawing from the model of the one before, within
+    /// the budget of one round
+    #[arg(long, value_name = "N")]
+    pub(crate) rounds: Option<usize>,
     /// Two seeds, four methods and no search of learning rates, for a first look
     #[arg(long)]
     pub(crate) quick: bool,

@@ -45,7 +45,8 @@ impl Default for SweepSection {
 pub struct StopSection {
     /// Steps between looks at the model in training; 0: none.
     pub every: usize,
-    /// The first so many prompts of the evaluation, one picture each.
+    /// So many prompts, one picture each: of the embedded world those for choosing settings, else the
+    /// first of the evaluation.
     pub prompts: usize,
     /// Training ends when the first held-out reward lies this much below its best look.
     #[serde(skip_serializing_if = "Option::is_none")]

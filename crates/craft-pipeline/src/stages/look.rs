@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use burn::tensor::Device;
-use craft_core::recipe::{StopSection, TrainMode};
-use craft_core::{Key, Prompt, Split};
+use craft_core::recipe::{PromptSource, StopSection, TrainMode};
+use craft_core::{Key, Prompt, PromptId, Split};
 use craft_nn::weights::{self, TensorMap};
 use craft_rewards::Reward;
 use craft_store::{RgbImage, jsonl};
@@ -73,9 +73,7 @@ impl<'a> Watch<'a> {
             guidance_scale: recipe.evaluate_guidance_scale(),
             ..generate::options(&recipe.generate, &model)?
         };
-        let prompts: Vec<Prompt> = jsonl::read(&run.path("prompts/prompts.jsonl"))?;
-        let eval = prompts.into_iter().filter(|p| p.split == Split::Eval);
-        let prompts = eval.take(recipe.stop.prompts).collect();
+        let prompts = prompts(run)?;
         let held_out = match rewards.iter().find(|r| !r.trained_on) {
             Some(reward) => {
                 let loaded = load_source(&reward.name, &reward.source, &Device::flex())?;
@@ -140,7 +138,7 @@ impl<'a> Watch<'a> {
         }
         let recipe = self.run.recipe;
         let [c, h, w] = self.model.latent_shape(self.options.height, self.options.width);
-        let key = Key::new(recipe.seed).stage("evaluate");
+        let key = Key::new(recipe.seed).stage("look");
         let mut pictures: Vec<RgbImage> = Vec::with_capacity(self.prompts.len());
         for part in self.prompts.chunks(64) {
             self.run.context.check()?;
@@ -173,6 +171,22 @@ impl<'a> Watch<'a> {
         }
         Ok(Look { step, held_out, statistics: ImageStatistics::mean(&all) })
     }
+}
+
+/// What is drawn at a look: the embedded world's prompts for choosing settings, which nothing is reported on, or
+/// else the first of the evaluation.
+fn prompts(run: &Run<'_>) -> Result<Vec<Prompt>> {
+    let n = run.recipe.stop.prompts;
+    let pocket = run.recipe.prompts.source == PromptSource::Pocket;
+    let apart = run.context.world.filter(|_| pocket);
+    if let Some(mut found) = apart.and_then(|world| world.prompts(0, "select", n)) {
+        for (i, prompt) in found.iter_mut().enumerate() {
+            prompt.id = PromptId::from_index(i);
+        }
+        return Ok(found);
+    }
+    let all: Vec<Prompt> = jsonl::read(&run.path("prompts/prompts.jsonl"))?;
+    Ok(all.into_iter().filter(|p| p.split == Split::Eval).take(n).collect())
 }
 
 /// Refuses looks at what cannot be looked at.

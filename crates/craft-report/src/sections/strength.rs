@@ -55,15 +55,18 @@ fn cell(at: &Value) -> String {
     }
 }
 
+/// A reward's name, whether it was trained on, and its points.
+type Line<'a> = (&'a str, bool, Vec<(f64, f64)>);
+
 fn chart(rewards: &Map<String, Value>, factors: &[f64]) -> String {
-    let lines: Vec<(&str, &Value, Vec<(f64, f64)>)> = rewards
+    let lines: Vec<Line<'_>> = rewards
         .iter()
         .map(|(name, reward)| {
             let points = factors.iter().enumerate();
             let points = points.filter_map(|(i, f)| Some((*f, reward["at"][i]["delta"].as_f64()?)));
             let mut points: Vec<(f64, f64)> = points.collect();
             points.sort_by(|a, b| a.0.total_cmp(&b.0));
-            (name.as_str(), &reward["trained_on"], points)
+            (name.as_str(), reward["trained_on"].as_bool() == Some(true), points)
         })
         .collect();
     let ys: Vec<f64> = lines.iter().flat_map(|l| l.2.iter().map(|p| p.1)).collect();
@@ -79,7 +82,7 @@ fn chart(rewards: &Map<String, Value>, factors: &[f64]) -> String {
         + &f.axes(&x, &y, "strength of the tuning", "change");
     let mut names = Vec::new();
     for (i, (name, trained_on, points)) in lines.iter().enumerate() {
-        let held = trained_on.as_bool() != Some(true);
+        let held = !trained_on;
         let dash = if held { ";stroke-dasharray:5 3" } else { "" };
         let colour = COLOURS[i % COLOURS.len()];
         let path: Vec<String> =
