@@ -24,15 +24,19 @@ pub(crate) struct Work {
     pub(crate) candidates: usize,
     /// Pictures drawn to compare models.
     evaluated: usize,
-    /// Trainings: the recipe's, and the random control.
+    /// Trainings: the recipe's in each round, and the random control.
     arms: usize,
 }
 
 impl Work {
     pub(crate) fn of(recipe: &Recipe, train_prompts: usize, eval_prompts: usize) -> Self {
-        let arms = 1 + usize::from(recipe.control.enabled);
-        let evaluated = eval_prompts * recipe.evaluate.samples_per_prompt * (1 + arms);
-        let candidates = recipe.candidate_count(train_prompts);
+        let models = 2 + usize::from(recipe.control.enabled);
+        let swept = recipe.sweep.factors.len() * recipe.sweep.prompts.min(eval_prompts);
+        let swept = if recipe.sweep.enabled { swept } else { 0 };
+        let evaluated = eval_prompts * recipe.evaluate.samples_per_prompt * models + swept;
+        let rounds = if recipe.rounds.same_budget { 1 } else { recipe.rounds.count };
+        let candidates = rounds * recipe.candidate_count(train_prompts);
+        let arms = rounds + models - 2;
         Self { train_prompts, eval_prompts, candidates, evaluated, arms }
     }
 

@@ -164,7 +164,10 @@ fn whole(
 
 /// A LoRA is a difference to the model that the run tuned, so that model must still be as it was.
 fn check_base(run_dir: &Path, hash: &str, base_dir: &Path) -> Result<()> {
-    let trained: Value = craft_store::manifest::read_json(&run_dir.join("aligned/stage.json"))?;
+    // Of several rounds the first began with it.
+    let first = run_dir.join("rounds/1/aligned/stage.json");
+    let first = if first.exists() { first } else { run_dir.join("aligned/stage.json") };
+    let trained: Value = craft_store::manifest::read_json(&first)?;
     if trained["inputs"]["model"] == hash {
         return Ok(());
     }

@@ -20,6 +20,7 @@ pub mod recipes;
 mod reward_files;
 pub mod reward_hub;
 pub mod rewards;
+mod rounds;
 pub mod run;
 mod single_file;
 pub mod source;

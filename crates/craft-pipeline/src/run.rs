@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use craft_core::Recipe;
 use craft_core::recipe::{ExpandKind, Method, TrainMode};
+use craft_store::hash::sha256_dir;
 use craft_store::{Manifest, RunFolder};
 use serde_json::{Value, json};
 
@@ -14,9 +15,12 @@ use crate::cost::{Cost, Work};
 use crate::error::{PipelineError, Result};
 use crate::origin::{self, Origin};
 use crate::rewards::{self, Pins, RewardSource, RunReward};
+use crate::rounds;
 use crate::source::{self, Found};
 use crate::stages::train::Arm;
-use crate::stages::{Run, evaluate, expand, generate, prompts, score, select, train, wording};
+use crate::stages::{
+    Run, evaluate, expand, generate, look, prompts, score, select, sweep, train, wording,
+};
 
 /// What a finished run says of itself: the contents of `run.json`.
 #[derive(Clone, Debug)]
@@ -175,6 +179,8 @@ impl Plan {
                 "train.method: this version trains \"craft\" only".to_owned(),
             ));
         }
+        rounds::check(recipe)?;
+        look::check(recipe)?;
         let model = model(recipe, base, commit, context)?;
         Ok(Self { model, rewards: rewards::of_recipe(&recipe.rewards, base, pins, context)? })
     }
@@ -251,13 +257,28 @@ fn execute(
     plan: &Plan,
     last: Option<&str>,
 ) -> Result<Summary> {
+    // Rounds before the last have folders of their own; the last is the run.
+    let earlier = match last {
+        Some("prompts" | "expand") => None,
+        _ => rounds::earlier(folder, recipe, base, context, (&plan.model.dir, &plan.rewards))?,
+    };
+    let recipe = &rounds::share(recipe);
     let run = Run { folder, recipe, base, context: *context };
-    let model_hash = crate::lora::base_hash(recipe, base, &plan.model.dir)?;
+    let (model_dir, model_hash) = match &earlier {
+        Some(earlier) => (earlier.model.as_path(), sha256_dir(&earlier.model)?),
+        None => {
+            let dir = plan.model.dir.as_path();
+            (dir, crate::lora::base_hash(recipe, base, dir)?)
+        }
+    };
     let mut hashes = BTreeMap::new();
     for reward in &plan.rewards {
         hashes.insert(reward.name.clone(), reward.hash()?);
     }
     let mut seconds = serde_json::Map::new();
+    if let Some(earlier) = &earlier {
+        seconds.insert("rounds".to_owned(), json!(earlier.seconds));
+    }
     let nothing = || Summary { json: Value::Null, report: folder.join("report/index.html") };
     let until = |stage: &str| last == Some(stage);
     let note = |seconds: &mut serde_json::Map<String, Value>, m: &Manifest| {
@@ -275,7 +296,7 @@ fn execute(
     }
     let train = prompted.counts.get("train").map_or(1, |n| *n as usize);
     craft_store::space::require_free(folder.path(), plan.disk(recipe.candidate_count(train)))?;
-    let generated = generate::run(&run, &plan.model.dir, &model_hash, &expanded)?;
+    let generated = generate::run(&run, model_dir, &model_hash, &expanded)?;
     note(&mut seconds, &generated);
     if until("generate") {
         return Ok(nothing());
@@ -291,12 +312,13 @@ fn execute(
         return Ok(nothing());
     }
     let inputs = [&generated, &selected];
-    let trained = train::run(&run, Arm::Craft, &plan.model.dir, &model_hash, inputs)?;
+    let (from, watchers) = ((model_dir, model_hash.as_str()), (plan.rewards.as_slice(), &hashes));
+    let trained = train::run(&run, Arm::Craft, from, inputs, watchers)?;
     note(&mut seconds, &trained);
     let mut models = vec![("base", plan.model.dir.clone()), ("tuned", folder.join("aligned"))];
     let mut stages = vec![&prompted, &trained];
     let control = if recipe.control.enabled {
-        Some(train::run(&run, Arm::Control, &plan.model.dir, &model_hash, inputs)?)
+        Some(train::run(&run, Arm::Control, from, inputs, watchers)?)
     } else {
         None
     };
@@ -312,6 +334,11 @@ fn execute(
     note(&mut seconds, &evaluated);
     if until("evaluate") {
         return Ok(nothing());
+    }
+    if recipe.sweep.enabled {
+        let models = [plan.model.dir.as_path(), &folder.join("aligned")];
+        let stages = [&prompted, &trained];
+        note(&mut seconds, &sweep::run(&run, models, &plan.rewards, &hashes, &stages)?);
     }
     let total: f64 = seconds.values().filter_map(Value::as_f64).sum();
     seconds.insert("total".to_owned(), json!(total));
@@ -331,6 +358,7 @@ fn execute(
         "model": { "path": recipe.model.path, "commit": plan.model.commit },
         "reward_origins": origins,
         "matmul_precision": origin::matmul_precision(),
+        "rounds": recipe.rounds.count,
         "seconds": seconds,
         "peak_rss_bytes": peak_rss_bytes(),
         "prompts": count(&prompted, "train"),

@@ -23,6 +23,13 @@ impl ImageStatistics {
     pub const NAMES: [&str; 5] =
         ["saturation", "brightness", "contrast", "sharpness", "high_frequency"];
 
+    /// The fields with their names.
+    pub fn named(&self) -> [(&'static str, f64); 5] {
+        let values =
+            [self.saturation, self.brightness, self.contrast, self.sharpness, self.high_frequency];
+        std::array::from_fn(|i| (Self::NAMES[i], values[i]))
+    }
+
     /// Measures a picture.
     pub fn of(picture: &RgbImage) -> Self {
         let (w, h) = (picture.width, picture.height);

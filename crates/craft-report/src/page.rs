@@ -22,7 +22,7 @@ pub(crate) fn render(run: &Run, pictures: &mut Pictures) -> Result<String, Repor
     let mut notes = run.notes.clone();
     notes.extend(pictures.notes());
     notes.extend(sections::checks::disagreements(&ctx));
-    let parts: Vec<Section> = vec![
+    let mut parts: Vec<Section> = vec![
         ("verdict", "Verdict", "", sections::verdict::render(&ctx, &funnel)),
         (
             "gallery",
@@ -62,6 +62,11 @@ pub(crate) fn render(run: &Run, pictures: &mut Pictures) -> Result<String, Repor
             sections::provenance::render(&ctx),
         ),
     ];
+    if let Some(sweep) = &run.sweep {
+        let place = parts.iter().position(|(id, ..)| *id == "funnel").unwrap_or(parts.len());
+        let lead = "Weights on the way from the base model (0) to the tuned one (1), and beyond: whether less or more of the tuning would have been better.";
+        parts.insert(place, ("strength", "Strength", lead, sections::strength::render(sweep)));
+    }
     let mut nav = String::new();
     let mut body = String::new();
     for (id, title, lead, content) in &parts {

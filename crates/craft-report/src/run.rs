@@ -227,6 +227,10 @@ pub(crate) struct Run {
     pub(crate) control: Option<BTreeSet<String>>,
     pub(crate) samples: Option<Vec<Sample>>,
     pub(crate) evaluation: Option<Evaluation>,
+    /// Strengths between base and tuned weights.
+    pub(crate) sweep: Option<Value>,
+    /// Looks at the model in training.
+    pub(crate) looks: Option<Vec<Value>>,
     /// Things that are odd but did not stop the report.
     pub(crate) notes: Vec<String>,
 }
@@ -268,6 +272,8 @@ impl Run {
             control: control.map(|lines| lines.into_iter().map(|l| l.id).collect()),
             samples: read::json_lines(&dir.join("evaluation/samples.jsonl"))?,
             evaluation: read::json(&dir.join("evaluation/evaluation.json"))?,
+            sweep: read::json(&dir.join("sweep/sweep.json"))?,
+            looks: read::json_lines(&dir.join("aligned/looks.jsonl"))?,
             notes,
         };
         if run.candidates.is_none()
@@ -314,7 +320,7 @@ fn folder_name(dir: &Path) -> String {
     full.file_name().map_or_else(|| "run".to_owned(), |n| n.to_string_lossy().into_owned())
 }
 
-const ORDER: [&str; 10] = [
+const ORDER: [&str; 11] = [
     "prompts",
     "expanded",
     "candidates",
@@ -324,6 +330,7 @@ const ORDER: [&str; 10] = [
     "aligned",
     "control",
     "evaluation",
+    "sweep",
     "report",
 ];
 

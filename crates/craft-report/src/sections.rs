@@ -5,5 +5,6 @@ pub(crate) mod distributions;
 pub(crate) mod funnel;
 pub(crate) mod gallery;
 pub(crate) mod provenance;
+pub(crate) mod strength;
 pub(crate) mod training;
 pub(crate) mod verdict;

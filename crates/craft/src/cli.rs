@@ -117,6 +117,10 @@ pub(crate) struct RunArgs {
     /// Override a key of the recipe, such as train.steps=60 or rewards.pocket-aes.weight=2
     #[arg(long = "set", value_name = "KEY=VALUE")]
     pub(crate) set: Vec<String>,
+    /// How often to draw, filter and tune, each time from the model of the round before; the same as
+    /// --set rounds.count=N
+    #[arg(long, value_name = "N")]
+    pub(crate) rounds: Option<usize>,
     /// Check everything, measure one step, and print the plan with its cost, but begin nothing
     #[arg(long)]
     pub(crate) dry_run: bool,
@@ -130,8 +134,9 @@ pub(crate) struct CompareArgs {
     /// Methods, separated by commas [default: craft,random,sft,raft,rwr,dpo,kto]
     #[arg(long, value_name = "LIST", value_delimiter = ',')]
     pub(crate) methods: Vec<String>,
-    /// Variants of CRAFT in the place of methods: samples, per-prompt, margin, total, sign,
-    /// conditioning, statistics, learning-rate, steps, timesteps, dropout, filter, group-size, pressure
+    /// Variants of CRAFT in the place of methods: samples, per-prompt, margin, min-passes, total, sign,
+    /// conditioning, statistics, learning-rate, steps, timesteps, dropout, filter, group-size, spread,
+    /// pressure, pressure-100
     #[arg(long, value_name = "NAME", conflicts_with = "methods")]
     pub(crate) ablation: Option<String>,
     /// Number of seeds, counted from the recipe's, or the seeds themselves as 1,2,3 [default: 5]
@@ -143,6 +148,10 @@ pub(crate) struct CompareArgs {
     /// Pairs from the embedded world's annotators, for each seed [default: 4000]
     #[arg(long, value_name = "N")]
     pub(crate) pairs: Option<usize>,
+    /// Compare also CRAFT in so many rounds, each drawing from the model of the one before, within
+    /// the budget of one round
+    #[arg(long, value_name = "N")]
+    pub(crate) rounds: Option<usize>,
     /// Two seeds, four methods and no search of learning rates, for a first look
     #[arg(long)]
     pub(crate) quick: bool,

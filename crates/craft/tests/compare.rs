@@ -129,6 +129,9 @@ fn what_cannot_be_compared_is_refused_before_anything_is_done() {
     refused(&["--ablation", "hat"], &["no ablation `hat`", "pressure"]);
     refused(&["--ablation", "filter"], &["craft-h", "tiny"]);
     refused(&["--methods", "craft", "--pairs", "0"], &["--pairs is 0"]);
+    refused(&["--methods", "craft", "--rounds", "1"], &["--rounds 1", "2 to 20"]);
+    refused(&["--methods", "craft", "--set", "rounds.count=2"], &["rounds.count", "--rounds"]);
+    refused(&["--methods", "craft", "--set", "stop.every=2"], &["stop.every", "to the end"]);
     refused(&["--methods", "craft", "--set", "train.stepz=1"], &["train.steps"]);
     refused(&["--methods", "craft", "--set", "train.mode=lora"], &["train.mode", "all parameters"]);
 }
@@ -145,6 +148,40 @@ fn an_ablation_shares_the_candidates() {
     assert!(samples("group-size-1") <= 8 && samples("group-size-2") <= 6);
     assert!(found["methods"]["group-size-4"].is_null(), "there are three wordings only");
     assert!(tiny.path("out/seed-1/methods/samples-10/scores.jsonl").exists());
+}
+
+#[test]
+fn several_rounds_are_compared_within_the_budget_of_one() {
+    let tiny = Tiny::new();
+    let args = [
+        "compare",
+        "recipe.toml",
+        "--methods",
+        "craft",
+        "--seeds",
+        "2",
+        "--rounds",
+        "2",
+        "--out",
+        "out",
+    ];
+    tiny.expect(&args, 0, &["round 1 of 2", "round 2 of 2"]);
+    let found = json(&tiny.path("out/compare.json"));
+    let rounds = &found["methods"]["craft-2-rounds"];
+    let craft = &found["methods"]["craft"];
+    for seed in ["1", "2"] {
+        let (rounds, craft) = (&rounds["seeds"][seed], &craft["seeds"][seed]);
+        assert_eq!(rounds["sample_passes"], craft["sample_passes"]);
+        assert_eq!(rounds["steps"], craft["steps"]);
+        assert!(rounds["samples"].as_u64().unwrap() <= 3, "half of six samples in each round");
+        // Half of the steps were done before the last round begins.
+        assert_eq!(rounds["curve"][0]["sample_passes"], 2 * 4 + 4);
+        // The prompts of a file are drawn again in each round.
+        assert_eq!(rounds["images_generated"], 64);
+    }
+    assert_eq!(rounds["rewards"]["other"]["change"]["n"], 2);
+    assert_ne!(rounds["rewards"]["other"]["change"], craft["rewards"]["other"]["change"]);
+    tiny.expect(&args, 0, &["tune craft-2-rounds: already done"]);
 }
 
 #[test]

@@ -5,11 +5,12 @@ use toml::{Table, Value};
 use super::fields::{keys_of, nearest};
 use super::{
     ControlSection, EvaluateSection, ExpandSection, GenerateSection, LoraSection, ModelSection,
-    PromptsSection, Recipe, RecipeError, RewardSection, SelectSection, TrainSection,
+    PromptsSection, Recipe, RecipeError, RewardSection, RoundsSection, SelectSection, StopSection,
+    SweepSection, TrainSection,
 };
 
 /// Keys of each table. Lists of tables are checked element by element.
-fn sections() -> [(&'static str, &'static [&'static str]); 10] {
+fn sections() -> [(&'static str, &'static [&'static str]); 13] {
     [
         ("model", keys_of::<ModelSection>()),
         ("prompts", keys_of::<PromptsSection>()),
@@ -21,6 +22,9 @@ fn sections() -> [(&'static str, &'static [&'static str]); 10] {
         ("train.lora", keys_of::<LoraSection>()),
         ("control", keys_of::<ControlSection>()),
         ("evaluate", keys_of::<EvaluateSection>()),
+        ("rounds", keys_of::<RoundsSection>()),
+        ("sweep", keys_of::<SweepSection>()),
+        ("stop", keys_of::<StopSection>()),
     ]
 }
 

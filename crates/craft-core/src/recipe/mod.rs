@@ -10,6 +10,7 @@ mod expand;
 mod external;
 mod fields;
 mod lora;
+mod rounds;
 mod validate;
 
 use serde::{Deserialize, Serialize};
@@ -19,6 +20,7 @@ pub use expand::{ExpandKind, ExpandSection};
 pub use external::{OnFailure, RewardAnswer, RewardApi, RewardSource};
 pub use fields::nearest;
 pub use lora::{LoraInit, LoraSection};
+pub use rounds::{RoundsSection, StopSection, SweepSection};
 
 use crate::reward::RewardName;
 use crate::select::{AdvantageScale, Indicator, Sign, Statistics, Total};
@@ -100,6 +102,15 @@ pub struct Recipe {
     /// How base and tuned model are compared.
     #[serde(default)]
     pub evaluate: EvaluateSection,
+    /// Drawing again from the tuned model.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub rounds: RoundsSection,
+    /// Weights between base and tuned model.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub sweep: SweepSection,
+    /// When training ends early.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub stop: StopSection,
 }
 
 /// `[model]`

@@ -65,6 +65,7 @@ impl Recipe {
         self.validate_rewards()?;
         self.validate_select()?;
         self.validate_train()?;
+        self.validate_rounds()?;
         self.validate_evaluate()
     }
 

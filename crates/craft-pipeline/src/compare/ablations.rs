@@ -1,5 +1,7 @@
 //! Ablations of CRAFT: variants that differ from the recipe in one thing.
 
+use std::collections::BTreeSet;
+
 use super::methods::{self, Method};
 use crate::error::{PipelineError, Result};
 
@@ -10,6 +12,50 @@ pub(super) struct Part {
     pub(super) prompts: Option<usize>,
     /// The first so many wordings of each prompt only, beside the prompt itself.
     pub(super) wordings: Option<usize>,
+    /// Half of each prompt's wordings, by how far they depart from it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) spread: Option<Spread>,
+}
+
+/// Which half of a prompt's wordings.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+pub(super) enum Spread {
+    /// Those that share most words with the prompt.
+    Near,
+    /// The others.
+    Far,
+    /// Every other one.
+    Mixed,
+}
+
+impl Spread {
+    /// Places of the wordings that are kept, of all wordings of a prompt. Closeness is the number of different
+    /// words that wording and prompt share over the number that either has.
+    pub(super) fn kept(self, prompt: &str, wordings: &[&str]) -> Vec<usize> {
+        let words = |text: &str| -> BTreeSet<String> {
+            let parts = text.split(|c: char| !c.is_alphanumeric()).filter(|w| !w.is_empty());
+            parts.map(str::to_lowercase).collect()
+        };
+        let own = words(prompt);
+        let closeness = |text: &str| {
+            let other = words(text);
+            let all = own.union(&other).count().max(1);
+            own.intersection(&other).count() as f64 / all as f64
+        };
+        let mut places: Vec<usize> = (0..wordings.len()).collect();
+        if self != Self::Mixed {
+            // Stable: of equals the first.
+            places.sort_by(|a, b| closeness(wordings[*b]).total_cmp(&closeness(wordings[*a])));
+        }
+        let half = wordings.len().div_ceil(2);
+        let mut kept: Vec<usize> = match self {
+            Self::Near => places.into_iter().take(half).collect(),
+            Self::Far => places.into_iter().rev().take(half).collect(),
+            Self::Mixed => places.into_iter().step_by(2).collect(),
+        };
+        kept.sort_unstable();
+        kept
+    }
 }
 
 /// A method under another name, with changes of the recipe.
@@ -45,6 +91,15 @@ const KEYS: &[Ablation] = &[
             ("0", &["select.margin=0.0"]),
             ("0.25", &["select.margin=0.25"]),
             ("0.5", &["select.margin=0.5"]),
+        ],
+    ),
+    (
+        "min-passes",
+        &[
+            ("0", &["select.min_passes=0"]),
+            ("1", &["select.min_passes=1"]),
+            ("2", &["select.min_passes=2"]),
+            ("all", &[]),
         ],
     ),
     (
@@ -115,12 +170,18 @@ const KEYS: &[Ablation] = &[
 
 /// Wordings a prompt that `group-size` tries.
 const GROUP_SIZES: [usize; 4] = [1, 2, 4, 8];
-/// Samples that `pressure` keeps, and the share of candidates that each variant keeps, one in so many.
+/// Shares of candidates that the variants of `pressure` keep, one in so many; the last says how many samples
+/// all of them keep.
 const PRESSURES: [usize; 5] = [1, 2, 5, 10, 20];
+/// The same of `pressure-100`, with fewer samples.
+const STRONG_PRESSURES: [usize; 5] = [1, 5, 20, 50, 100];
 
 /// Names of all ablations.
 pub(super) fn names() -> Vec<&'static str> {
-    KEYS.iter().map(|a| a.0).chain(["filter", "group-size", "pressure"]).collect()
+    KEYS.iter()
+        .map(|a| a.0)
+        .chain(["filter", "group-size", "spread", "pressure", "pressure-100"])
+        .collect()
 }
 
 /// The variants of an ablation for a recipe with so many training prompts and wordings of each.
@@ -152,15 +213,22 @@ pub(super) fn variants(name: &str, prompts: usize, wordings: usize) -> Result<Ve
                 variant(&n.to_string(), &[], part)
             })
             .collect()),
-        "pressure" => {
+        "spread" => Ok([("near", Spread::Near), ("far", Spread::Far), ("mixed", Spread::Mixed)]
+            .map(|(label, spread)| {
+                variant(label, &[], Part { spread: Some(spread), ..Part::default() })
+            })
+            .into()),
+        "pressure" | "pressure-100" => {
+            let shares = if name == "pressure" { PRESSURES } else { STRONG_PRESSURES };
+            let strongest = shares[shares.len() - 1];
             // The same number of samples, from ever more candidates.
-            let keep = (prompts * wordings / PRESSURES[PRESSURES.len() - 1]).max(1);
+            let keep = (prompts * wordings / strongest).max(1);
             let keep = format!("select.max_samples={keep}");
-            let all: Vec<Variant> = PRESSURES
+            let all: Vec<Variant> = shares
                 .iter()
                 .map(|one_in| {
-                    let share = PRESSURES[PRESSURES.len() - 1] / one_in;
-                    let part = Part { prompts: Some((prompts / share).max(1)), ..Part::default() };
+                    let seen = (prompts * one_in / strongest).max(1);
+                    let part = Part { prompts: Some(seen), ..Part::default() };
                     // Where all are kept no filter can be.
                     let filter = if *one_in == 1 {
                         &["select.min_passes=0", "select.sign=ones"][..]
@@ -210,6 +278,17 @@ mod tests {
             }
         }
         assert_eq!(variants("pressure", 240, 4).unwrap()[0].part.prompts, Some(12));
+        assert_eq!(variants("pressure-100", 240, 4).unwrap()[4].part.prompts, Some(240));
         assert!(variants("hat", 1, 1).is_err());
+    }
+
+    #[test]
+    fn spread_is_by_words_in_common() {
+        let wordings = ["a red circle, crisp", "a circle in the fog", "a red circle", "two ships"];
+        let kept = |spread: Spread| spread.kept("A red circle", &wordings);
+        assert_eq!(kept(Spread::Near), [0, 2]);
+        assert_eq!(kept(Spread::Far), [1, 3]);
+        assert_eq!(kept(Spread::Mixed), [0, 2]);
+        assert_eq!(Spread::Far.kept("x", &["y"]), [0]);
     }
 }

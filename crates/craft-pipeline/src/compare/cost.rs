@@ -79,7 +79,10 @@ fn parts(plan: &Plan) -> Vec<(&'static str, Counts)> {
         let iteration = if spo { step_aware::images(batch, length) } else { batch };
         let drawn = if online { steps.div_ceil(length) * iteration } else { 0 };
         let references = if entry.method.loss.has_reference() { passes } else { 0 };
-        if plan.search {
+        if entry.takes_from_craft() {
+            // No search, and candidates of its own, as many as one round has.
+            training.pictures += seeds * recipe.candidate_count(plan.train_prompts);
+        } else if plan.search {
             let rates = plan.learning_rates.len();
             search.passes += rates * passes;
             search.pictures += rates * (drawn + points.len() * plan.search_prompts);

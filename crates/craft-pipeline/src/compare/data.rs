@@ -1,6 +1,6 @@
 //! What the methods train on, made from the candidates of a seed.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use craft_core::select::{group_advantages, random_control, select};
@@ -10,7 +10,7 @@ use craft_diffusion::lair::centred_weights;
 use craft_diffusion::nft::optimality;
 use craft_store::jsonl;
 
-use super::ablations::Part;
+use super::ablations::{Part, Spread};
 use super::judge::Judge;
 use super::methods::{Data, Loss};
 use super::online::Term;
@@ -104,8 +104,10 @@ pub(super) fn of_candidates(
         ids.dedup();
         ids.into_iter().take(n).collect::<Vec<_>>()
     });
+    let kept = part.spread.map(|spread| kept_wordings(&candidates, spread));
     let sees = |id: &CandidateId| {
         part.wordings.is_none_or(|n| id.variant as usize <= n)
+            && kept.as_ref().is_none_or(|kept| kept.contains(&(id.prompt.clone(), id.variant)))
             && prompts_seen.as_ref().is_none_or(|seen| seen.contains(&id.prompt))
     };
     let all_candidates = candidates.len();
@@ -152,6 +154,23 @@ pub(super) fn of_candidates(
         })
         .collect();
     Ok(TrainingSet::new(samples, units, judge))
+}
+
+/// The wordings of each prompt that a spread keeps, and the prompt itself.
+fn kept_wordings(candidates: &[Candidate], spread: Spread) -> BTreeSet<(PromptId, u32)> {
+    let mut texts: BTreeMap<&PromptId, BTreeMap<u32, &str>> = BTreeMap::new();
+    for candidate in candidates {
+        texts.entry(&candidate.prompt_id).or_default().insert(candidate.variant, &candidate.text);
+    }
+    let mut kept = BTreeSet::new();
+    for (prompt, mut wordings) in texts {
+        let own = wordings.remove(&0).unwrap_or_default();
+        let (variants, all): (Vec<u32>, Vec<&str>) = wordings.into_iter().unzip();
+        let places = spread.kept(own, &all);
+        let variants = places.into_iter().map(|place| variants[place]).chain([0]);
+        kept.extend(variants.map(|variant| (prompt.clone(), variant)));
+    }
+    kept
 }
 
 /// The training prompts, for methods that draw as they go.

@@ -17,6 +17,7 @@ mod methods;
 mod online;
 mod pairs;
 mod plan;
+mod rounds;
 mod search;
 mod state;
 mod step_aware;
@@ -52,6 +53,8 @@ pub struct Options {
     pub pairs: Option<usize>,
     /// Fewer seeds and methods, and no search.
     pub quick: bool,
+    /// CRAFT in so many rounds, within the budget of one, as a method more.
+    pub rounds: Option<usize>,
 }
 
 /// A finished comparison.
@@ -147,7 +150,10 @@ fn one_seed(
     let base_scores = tune::base(&shared, plan, &judge)?;
     let searches_here = plan.search && plan.seeds.first() == Some(&seed);
     for entry in &plan.entries {
-        let settings = if searches_here {
+        let settings = if entry.takes_from_craft() {
+            let craft = plan.entries.iter().find(|e| e.name == "craft").unwrap_or(entry);
+            search::settings(plan, folder.path(), craft)?
+        } else if searches_here {
             search::run(&shared, plan, &judge, entry)?
         } else {
             search::settings(plan, folder.path(), entry)?

@@ -54,6 +54,11 @@ impl Entry {
         Ok(entry)
     }
 
+    /// Whether it trains with what the search chose for `craft`: several rounds are the same method.
+    pub(super) fn takes_from_craft(&self) -> bool {
+        self.overrides.iter().any(|o| o.starts_with("rounds.count="))
+    }
+
     /// Its longest training, in steps.
     fn steps(&self, recipe: &Recipe) -> usize {
         let own = self.recipe(recipe).map_or(recipe.train.steps, |recipe| recipe.train.steps);
@@ -75,10 +80,12 @@ fn plain_training(recipe: &Recipe) -> Result<()> {
         ("train.precision = \"bf16\"", train.precision != Precision::F32),
         ("train.gradient_checkpointing = true", train.gradient_checkpointing),
         ("model.lora", !recipe.model.lora.is_empty()),
+        ("rounds.count (give --rounds)", recipe.rounds.count > 1),
+        ("stop.every", recipe.stop.every > 0),
     ];
     match other.into_iter().find(|(_, asked)| *asked) {
         Some((key, _)) => Err(PipelineError::Usage(format!(
-            "{key}: a comparison trains all parameters of the model in f32; expected a recipe without it (--set can change it)"
+            "{key}: a comparison trains all parameters of the model in f32, once and to the end; expected a recipe without it (--set can change it)"
         ))),
         None => Ok(()),
     }
@@ -136,6 +143,18 @@ impl Plan {
         for variant in variants(options, train, recipe.expand.variants)? {
             variant.method.check(&recipe, pocket)?;
             entries.push(Entry::new(variant, &recipe)?);
+        }
+        if let Some(count) = options.rounds {
+            if !(2..=20).contains(&count) {
+                return Err(PipelineError::Usage(format!(
+                    "--rounds {count}: expected 2 to 20 rounds, which are compared with the one of `craft`"
+                )));
+            }
+            let overrides =
+                vec![format!("rounds.count={count}"), "rounds.same_budget=true".to_owned()];
+            let craft = Variant::of(methods::of_names(&["craft".to_owned()])?[0]);
+            let name = format!("craft-{count}-rounds");
+            entries.push(Entry::new(Variant { name, overrides, ..craft }, &recipe)?);
         }
         let held_out = run.rewards.iter().find(|r| !r.trained_on);
         let decisive = held_out.or(run.rewards.first()).map_or(String::new(), |r| r.name.clone());

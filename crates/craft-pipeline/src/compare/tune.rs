@@ -16,8 +16,8 @@ use super::methods::Data;
 use super::online::Online;
 use super::plan::{Entry, Plan};
 use super::search::Settings;
-use super::{Shared, pairs};
-use crate::error::Result;
+use super::{Shared, pairs, rounds};
+use crate::error::{PipelineError, Result};
 use crate::model::{DIFFUSION_WEIGHTS, write_tensors};
 use crate::run::{forget_peak_rss, peak_rss_bytes};
 use crate::stages::{Outcome, inputs};
@@ -63,7 +63,7 @@ pub(super) struct Point {
 }
 
 /// What a method's training was and cost.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(super) struct TuneResult {
     /// Different pictures trained on.
     pub(super) samples: usize,
@@ -127,7 +127,8 @@ fn judged_inputs(shared: &Shared<'_>, judge: &Judge<'_>) -> BTreeMap<String, Str
 pub(super) fn training_identity(entry: &Entry, recipe: &Recipe) -> Value {
     let train = TrainSection { checkpoint_every: 1, ..recipe.train.clone() };
     let method = (entry.method.data, entry.method.loss, entry.part);
-    json!([entry.name, method, train, recipe.select, recipe.rewards])
+    let own = json!([entry.name, method, train, recipe.select, recipe.rewards]);
+    if recipe.rounds.count < 2 { own } else { json!([own, recipe.rounds]) }
 }
 
 /// The training set of a method.
@@ -200,19 +201,31 @@ struct Tuning<'a> {
 impl Tuning<'_> {
     fn all(&self, points: Vec<usize>) -> Result<Outcome> {
         let start = Instant::now();
-        let set = training_set(self.shared, self.entry, self.recipe, self.judge)?;
-        let made = start.elapsed().as_secs_f64();
+        let (shared, plan, judge) = (self.shared, self.plan, self.judge);
+        let last = match rounds::last(shared, plan, judge, self.entry, self.recipe, self.settings) {
+            Err(PipelineError::Nan(stop)) => return self.diverged_before(stop.step),
+            other => other?,
+        };
+        let own;
+        let (set, recipe, model_dir, steps) = match &last {
+            Some(last) => (&last.set, &last.recipe, &last.model, last.recipe.train.steps),
+            None => {
+                own = training_set(shared, self.entry, self.recipe, judge)?;
+                (&own, self.recipe, &plan.model_dir, self.settings.steps)
+            }
+        };
+        let made = if last.is_some() { 0.0 } else { start.elapsed().as_secs_f64() };
         let loss = self.entry.method.loss;
         let fit = Fit {
             run: &self.shared.run,
             name: &self.entry.name,
-            recipe: self.recipe,
-            model: &self.judge.model,
-            model_dir: &self.plan.model_dir,
-            set: &set,
+            recipe,
+            model: &judge.model,
+            model_dir,
+            set,
             loss,
             learning_rate: self.settings.learning_rate,
-            steps: self.settings.steps,
+            steps,
             online: online(self.shared, self.entry, self.recipe, self.judge)?,
             state: &self.writer.join(".state"),
             reference: None,
@@ -220,9 +233,10 @@ impl Tuning<'_> {
         let curve_path = self.writer.join(".curve.jsonl");
         let mut curve: Vec<Point> = jsonl::read_resumable(&curve_path)?.rows;
         let mut measuring = curve.last().map_or(0.0, |p| p.evaluation_seconds);
-        let (mut last, mut tensors) = (None, None);
-        let steps = self.settings.steps;
-        let ends = points.iter().copied().chain([steps]).collect::<Vec<_>>();
+        let (mut whole, mut tensors) = (None, None);
+        let points = points.iter().copied().filter(|p| *p < steps);
+        let ends = points.chain([steps]).collect::<Vec<_>>();
+        let before = last.as_ref().map_or(0, |last| last.passes);
         let cost = fit.fit(&ends, &mut |step, weights, cost| {
             let start = Instant::now();
             let done = step == steps;
@@ -230,28 +244,39 @@ impl Tuning<'_> {
             let measured = self.judge.measure(Some(weights.clone()), exam)?;
             measuring += start.elapsed().as_secs_f64();
             curve.retain(|p| p.step < step);
-            curve.push(self.point(step, cost, &measured, measuring));
+            let mut point = self.point(step, cost, &measured, measuring);
+            point.sample_passes += before;
+            curve.push(point);
             jsonl::write(&curve_path, &curve)?;
             if done {
-                (last, tensors) = (Some(measured), Some(weights));
+                (whole, tensors) = (Some(measured), Some(weights));
             }
             Ok(())
         })?;
         if let Some(tensors) = tensors {
             write_tensors(&self.writer.join(DIFFUSION_WEIGHTS), &tensors)?;
         }
-        let measured = match (last, &cost.diverged) {
+        let measured = match (whole, &cost.diverged) {
             (Some(measured), _) => measured,
             (None, Some(_)) => Measured::default(),
             (None, None) => {
-                return Err(crate::PipelineError::Usage(format!(
+                return Err(PipelineError::Usage(format!(
                     "{}: nothing to train; expected at least one step",
                     self.entry.name
                 )));
             }
         };
         jsonl::write(&self.writer.join(SCORES), &measured.rows)?;
-        let result = self.result(&set, &cost, curve, &measured, made, measuring);
+        let mut result = self.result(set, &cost, curve, &measured, made, measuring);
+        if let Some(last) = &last {
+            let [earlier, generation, scoring] = last.seconds;
+            result.steps = steps * self.recipe.rounds.count;
+            result.sample_passes += last.passes;
+            result.images_generated = last.images;
+            // Rounds are drawn, scored and trained one after the other, so all of it stands before the last.
+            result.seconds.data = earlier;
+            (result.seconds.generation, result.seconds.scoring) = (generation, scoring);
+        }
         craft_store::manifest::write_json(&self.writer.join(RESULT), &result)?;
         let gain = gains(self.base, &measured.rows).get(&self.plan.decisive).copied();
         let found = match (&cost.diverged, gain) {
@@ -265,6 +290,19 @@ impl Tuning<'_> {
             .count("pairs", result.pairs)
             .count("steps", steps)
             .say(format!("{steps} steps on {} samples; {found}", result.samples)))
+    }
+
+    /// The result of a method that diverged in a round before the last.
+    fn diverged_before(&self, step: usize) -> Result<Outcome> {
+        let why = format!("diverged at step {step} of an earlier round");
+        jsonl::write(&self.writer.join(SCORES), Vec::<PictureRow>::new())?;
+        let result = TuneResult {
+            learning_rate: self.settings.learning_rate,
+            diverged: Some(why.clone()),
+            ..TuneResult::default()
+        };
+        craft_store::manifest::write_json(&self.writer.join(RESULT), &result)?;
+        Ok(Outcome::default().say(why))
     }
 
     /// A look, on the curve's prompts even where more were drawn.

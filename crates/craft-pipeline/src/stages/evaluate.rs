@@ -15,6 +15,7 @@ use crate::cache::ScoreCache;
 use crate::draw::{DrawOptions, Job, StepNoise, draw};
 use crate::error::Result;
 use crate::lora::arm_model;
+use crate::model::Model;
 use crate::rewards::{RunReward, for_each};
 use crate::stages::generate::options;
 use crate::stages::{Outcome, Run, inputs, score};
@@ -66,8 +67,9 @@ pub(crate) fn run(
         // The base model comes first.
         let base_dir = models.first().map_or(Path::new(""), |(_, dir)| dir);
         for (name, dir) in models {
-            let model = (*name, dir.as_path(), base_dir);
-            let (rows, numbers) = one_model(run, writer, model, &prompts, rewards, hashes)?;
+            let load = || arm_model(recipe, run.base, base_dir, dir);
+            let subject = Subject { name, load: &load, samples };
+            let (rows, numbers) = one_model(run, writer, &subject, &prompts, rewards, hashes)?;
             all.extend(rows);
             statistics.insert(name, numbers);
         }
@@ -108,11 +110,19 @@ pub(crate) fn run(
     })
 }
 
+/// A model to measure.
+pub(crate) struct Subject<'a> {
+    pub(crate) name: &'a str,
+    pub(crate) load: &'a dyn Fn() -> Result<Model>,
+    /// Pictures of each prompt.
+    pub(crate) samples: usize,
+}
+
 /// Pictures and scores of one model; kept in hidden files, so that a stopped stage continues.
-fn one_model(
+pub(crate) fn one_model(
     run: &Run<'_>,
     writer: &StageWriter,
-    (name, dir, base_dir): (&str, &Path, &Path),
+    &Subject { name, load, samples }: &Subject<'_>,
     prompts: &[Prompt],
     rewards: &[RunReward],
     hashes: &BTreeMap<String, String>,
@@ -126,14 +136,13 @@ fn one_model(
     }
     run.context.check()?;
     let recipe = run.recipe;
-    let model = arm_model(recipe, run.base, base_dir, dir)?;
+    let model = load()?;
     let options = DrawOptions {
         steps: recipe.evaluate_steps(),
         guidance_scale: recipe.evaluate_guidance_scale(),
         ..options(&recipe.generate, &model)?
     };
     let [c, h, w] = model.latent_shape(options.height, options.width);
-    let samples = recipe.evaluate.samples_per_prompt;
     let key = Key::new(recipe.seed).stage("evaluate");
     let mut rows = Vec::new();
     let mut jobs = Vec::new();
@@ -212,7 +221,7 @@ fn one_model(
 }
 
 /// Mean score by prompt, over prompts of which every model has one.
-fn by_prompt(rows: &[SampleRow], model: &str, reward: &str) -> BTreeMap<String, f64> {
+pub(crate) fn by_prompt(rows: &[SampleRow], model: &str, reward: &str) -> BTreeMap<String, f64> {
     let mut sums: BTreeMap<String, (f64, usize)> = BTreeMap::new();
     for row in rows.iter().filter(|r| r.model == model) {
         if let Some(score) = row.scores.get(reward) {
@@ -224,7 +233,7 @@ fn by_prompt(rows: &[SampleRow], model: &str, reward: &str) -> BTreeMap<String, 
 }
 
 /// Paired values of two models over the prompts that both have.
-fn pair(a: &BTreeMap<String, f64>, b: &BTreeMap<String, f64>) -> (Vec<f64>, Vec<f64>) {
+pub(crate) fn pair(a: &BTreeMap<String, f64>, b: &BTreeMap<String, f64>) -> (Vec<f64>, Vec<f64>) {
     a.iter().filter_map(|(prompt, a)| Some((*a, *b.get(prompt)?))).unzip()
 }
 

@@ -4,9 +4,11 @@ mod checkpoint;
 pub(crate) mod evaluate;
 pub(crate) mod expand;
 pub(crate) mod generate;
+pub(crate) mod look;
 pub(crate) mod prompts;
 pub(crate) mod score;
 pub(crate) mod select;
+pub(crate) mod sweep;
 pub(crate) mod train;
 pub(crate) mod wording;
 

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::Instant;
 
 use burn::tensor::{Device, Tensor, TensorData};
-use craft_core::recipe::{Conditioning, LrSchedule, Recipe, TrainMode, TrainSection};
+use craft_core::recipe::{Conditioning, LrSchedule, Recipe, StopSection, TrainMode, TrainSection};
 use craft_core::schedule::NoiseSchedule;
 use craft_core::select::{ControlRow, SelectionRow};
 use craft_core::{Candidate, Key, Prompt};
@@ -26,6 +26,8 @@ use crate::model::{
     DIFFUSION_WEIGHTS, Model, copy_model, read_tensors, replace_weights, write_tensors,
 };
 use crate::networks::{Networks, Trained};
+use crate::rewards::RunReward;
+use crate::stages::look::{Look, Stop, Watch};
 use crate::stages::{Outcome, Run, checkpoint, inputs};
 use crate::text::{Condition, TextEmbedding, Tokens, beside, encode, stack};
 
@@ -95,24 +97,30 @@ struct Sample {
 pub(crate) fn run(
     run: &Run<'_>,
     arm: Arm,
-    model_dir: &Path,
-    model_hash: &str,
+    (model_dir, model_hash): (&Path, &str),
     [generated, selected]: [&Manifest; 2],
+    watchers: (&[RunReward], &BTreeMap<String, String>),
 ) -> Result<Manifest> {
     let section = &run.recipe.train;
+    let stop = &run.recipe.stop;
     let mut inputs = inputs(&[generated, selected]);
     inputs.insert("model".to_owned(), model_hash.to_owned());
     // How often state is saved does not belong to the result's identity.
     let identity = TrainSection { checkpoint_every: 1, ..section.clone() };
-    let fingerprint = craft_store::hash::sha256_bytes(
-        serde_json::to_string(&(arm.name(), &identity, run.recipe.seed, &inputs))
-            .unwrap_or_default(),
-    );
-    run.stage(arm.stage(), &(identity, run.recipe.seed), inputs, |writer| {
+    let mut identity = json!([identity, run.recipe.seed]);
+    if *stop != StopSection::default() {
+        identity = json!([identity, stop, run.recipe.evaluate]);
+    }
+    let fingerprint =
+        craft_store::hash::sha256_bytes(json!([arm.name(), &identity, &inputs]).to_string());
+    run.stage(arm.stage(), &identity, inputs, |writer| {
         let model = training_model(run.recipe, run.base, model_dir)?;
         let samples = samples(run, arm, &model)?;
         let texts = merged_texts(run, &model);
-        let trained = fit(run, arm, model, &samples, &fingerprint)?;
+        let dir = run.path(&format!("{}/looks-{}", arm.checkpoints(), &fingerprint[..12]));
+        let watch = Watch::new(run, model_dir, dir, watchers)?;
+        let Fitted { trained, stopped, looks } =
+            fit(run, arm, model, &samples, &fingerprint, watch)?;
         let out = writer.join(arm.model_folder());
         match trained {
             Trained::Full(tensors) => {
@@ -127,12 +135,21 @@ pub(crate) fn run(
                 write_tensors(&out.join(LORA_FILE), &adapter.to_kohya())?;
             }
         }
-        let draws = section.steps * section.batch;
+        if !looks.is_empty() {
+            jsonl::write(&out.join("looks.jsonl"), &looks)?;
+        }
+        let steps = stopped.as_ref().map_or(section.steps, |(step, _)| *step);
+        let ended = stopped.map_or(String::new(), |(_, stop)| {
+            format!(
+                "; stopped there, since {}: the weights of step {} are kept",
+                stop.reason, stop.best
+            )
+        });
         Ok(Outcome::default()
             .count("samples", samples.len())
-            .count("steps", section.steps)
-            .count("draws", draws)
-            .say(format!("{} steps on {} samples", section.steps, samples.len())))
+            .count("steps", steps)
+            .count("draws", steps * section.batch)
+            .say(format!("{steps} steps on {} samples{ended}", samples.len())))
     })
 }
 
@@ -327,13 +344,22 @@ impl<'a> Trainer<'a> {
     }
 }
 
+/// A finished training.
+struct Fitted {
+    trained: Trained,
+    /// Where it ended early, and why.
+    stopped: Option<(usize, Stop)>,
+    looks: Vec<Look>,
+}
+
 fn fit(
     run: &Run<'_>,
     arm: Arm,
     model: Model,
     samples: &[Sample],
     fingerprint: &str,
-) -> Result<Trained> {
+    mut watch: Option<Watch<'_>>,
+) -> Result<Fitted> {
     let section = &run.recipe.train;
     let config = AdamWConfig {
         beta1: section.beta1,
@@ -378,13 +404,25 @@ fn fit(
         }))?;
         run.context.progress.advance(1);
         let done = step + 1;
+        if let Some(watch) = watch.as_mut().filter(|watch| watch.due(done))
+            && let Trained::Full(tensors) = networks.trained(run.recipe, &adam, true)
+            && let Some(stop) = watch.look(done, &tensors)?
+        {
+            metrics.sync()?;
+            let note = format!("{}: {}; training ends at step {done}", arm.name(), stop.reason);
+            run.context.progress.note(&note);
+            let trained = Trained::Full(watch.weights(stop.best)?);
+            let looks = watch.looks().to_vec();
+            return Ok(Fitted { trained, stopped: Some((done, stop)), looks });
+        }
         let due = section.checkpoint_every > 0 && done % section.checkpoint_every == 0;
         if due || done == section.steps {
             metrics.sync()?;
             checkpoint::save(run, &root, fingerprint, done, &networks, &adam)?;
         }
     }
-    Ok(networks.trained(run.recipe, &adam, true))
+    let looks = watch.map_or(Vec::new(), |watch| watch.looks().to_vec());
+    Ok(Fitted { trained: networks.trained(run.recipe, &adam, true), stopped: None, looks })
 }
 
 /// One update. Returns the networks, loss, gradient norm and learning rate.

@@ -1,7 +1,9 @@
 //! Training curves of CRAFT and the control.
 
+use serde_json::Value;
+
 use crate::charts;
-use crate::html::{absent, count, duration};
+use crate::html::{absent, count, duration, num};
 use crate::rewards::Context;
 use crate::run::Metric;
 
@@ -43,7 +45,9 @@ pub(crate) fn render(ctx: &Context<'_>) -> String {
     if !ctx.run.metrics.contains_key("control") {
         out += "<li>random control: not in this run</li>";
     }
-    out += "</ul>\n<div class=\"charts three\">\n";
+    out += "</ul>\n";
+    out += &looks(ctx.run.looks.as_deref().unwrap_or_default());
+    out += "<div class=\"charts three\">\n";
     out += &charts::curves(
         "Loss (smoothed over about 10 steps)",
         "loss",
@@ -60,4 +64,33 @@ pub(crate) fn render(ctx: &Context<'_>) -> String {
     out += "</div>\n";
     out + "<p class=\"fine\">The loss of a diffusion model says little about its pictures: it is the error of noise prediction on the \
            samples picked, weighted, at random noise levels. Look for spikes and for a run that never settles.</p>\n"
+}
+
+/// Looks at the model in training, where the recipe asked for some.
+fn looks(looks: &[Value]) -> String {
+    const STATISTICS: [&str; 5] =
+        ["saturation", "brightness", "contrast", "sharpness", "high_frequency"];
+    if looks.is_empty() {
+        return String::new();
+    }
+    let mut out = String::from(
+        "<div class=\"scroll card\"><table><thead><tr><th>looked at after step</th><th class=\"n\">held-out reward</th>",
+    );
+    for name in STATISTICS {
+        out += &format!("<th class=\"n\">{}</th>", name.replace('_', " "));
+    }
+    out += "</tr></thead><tbody>";
+    let show = |value: &Value| value.as_f64().map_or("–".to_owned(), num);
+    for look in looks {
+        out += &format!(
+            "<tr><td>{}</td><td class=\"n\">{}</td>",
+            show(&look["step"]),
+            show(&look["held_out"])
+        );
+        for name in STATISTICS {
+            out += &format!("<td class=\"n\">{}</td>", show(&look["statistics"][name]));
+        }
+        out += "</tr>";
+    }
+    out + "</tbody></table></div>\n"
 }

@@ -26,6 +26,7 @@ pub(super) fn compare(app: &App, args: &CompareArgs) -> anyhow::Result<()> {
         learning_rates: args.learning_rates.clone(),
         pairs: args.pairs,
         quick: args.quick,
+        rounds: args.rounds,
     };
     let progress = Reporter::new(app.level);
     let context =

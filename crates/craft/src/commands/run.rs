@@ -15,6 +15,8 @@ use crate::{console, interrupt};
 pub(super) fn run(app: &App, args: &RunArgs) -> anyhow::Result<()> {
     let text = read_recipe(&args.recipe)?;
     let base_dir = base_dir(&args.recipe);
+    let rounds = args.rounds.map(|n| format!("rounds.count={n}"));
+    let set: Vec<String> = args.set.iter().cloned().chain(rounds).collect();
     if args.dry_run {
         let progress = Reporter::new(app.level);
         let context = Context {
@@ -22,13 +24,13 @@ pub(super) fn run(app: &App, args: &RunArgs) -> anyhow::Result<()> {
             stop: interrupt::stop_flag()?,
             world: Some(&PocketWorld),
         };
-        let plan = craft_pipeline::run::dry_run(&text, &args.set, &base_dir, &context)?;
+        let plan = craft_pipeline::run::dry_run(&text, &set, &base_dir, &context)?;
         return console::result(plan.trim_end());
     }
     let out = args.out.clone().unwrap_or_else(|| {
         Path::new("runs").join(args.recipe.file_stem().unwrap_or("run".as_ref()))
     });
-    execute(app, &text, &args.set, &out, &base_dir)
+    execute(app, &text, &set, &out, &base_dir)
 }
 
 /// Runs or resumes a recipe in a folder and prints how it ended.

@@ -1,0 +1,78 @@
+//! CRAFT in several rounds: a method that draws again from what it tuned, within the budget of one round.
+
+use std::path::PathBuf;
+
+use craft_core::Recipe;
+use craft_store::hash::{sha256_bytes, sha256_dir};
+use craft_store::{Manifest, RunFolder};
+
+use super::Shared;
+use super::data::{self, TrainingSet};
+use super::judge::Judge;
+use super::plan::{Entry, Plan};
+use super::search::Settings;
+use crate::error::Result;
+use crate::rounds::{earlier, share};
+use crate::stages::{Run, expand, generate, prompts, score};
+
+/// A last round, ready to be trained.
+pub(super) struct Last {
+    /// What it is trained on.
+    pub(super) set: TrainingSet,
+    /// Folder of the model that it begins with.
+    pub(super) model: PathBuf,
+    /// Its recipe: its part of the budget.
+    pub(super) recipe: Recipe,
+    /// Candidates of all rounds.
+    pub(super) images: usize,
+    /// Samples that went through the network in earlier rounds.
+    pub(super) passes: usize,
+    /// Seconds of earlier rounds, drawing and scoring included, and of drawing and scoring in the last.
+    pub(super) seconds: [f64; 3],
+}
+
+/// Does the rounds before the last, and draws and scores for that; `None` for a method of one round.
+///
+/// # Errors
+/// Those of the stages; a training that diverges among them.
+pub(super) fn last(
+    shared: &Shared<'_>,
+    plan: &Plan,
+    judge: &Judge<'_>,
+    entry: &Entry,
+    recipe: &Recipe,
+    settings: &Settings,
+) -> Result<Option<Last>> {
+    if recipe.rounds.count < 2 {
+        return Ok(None);
+    }
+    let mut recipe = recipe.clone();
+    recipe.train.learning_rate = settings.learning_rate;
+    recipe.train.steps = settings.steps;
+    recipe.train.warmup_steps = recipe.train.warmup_steps.min(settings.steps);
+    let text = recipe.to_toml();
+    // Other settings are other rounds.
+    let name = format!("rounds/{}-{}", entry.name, &sha256_bytes(&text)[..8]);
+    let folder = RunFolder::create_or_open(&shared.run.path(&name), &text)?;
+    let (base, context) = (shared.run.base, shared.run.context);
+    let from = (plan.model_dir.as_path(), plan.rewards.as_slice());
+    let Some(before) = earlier(&folder, &recipe, base, &context, from)? else { return Ok(None) };
+    let own = share(&recipe);
+    let run = Run { folder: &folder, recipe: &own, base, context };
+    let prompted = prompts::run(&run)?;
+    let expanded = expand::run(&run, &prompted)?;
+    let generated = generate::run(&run, &before.model, &sha256_dir(&before.model)?, &expanded)?;
+    let scored = score::run(&run, &plan.rewards, judge.hashes, &generated)?;
+    let what = (entry.method.data, entry.method.loss);
+    let set = data::of_candidates(&run, &own, entry.part, what, judge)?;
+    let count = |m: &Manifest| m.counts.get("candidates").map_or(0, |n| *n as usize);
+    let rounds = recipe.rounds.count;
+    Ok(Some(Last {
+        set,
+        model: before.model,
+        images: rounds * count(&generated),
+        passes: (rounds - 1) * own.train.steps * own.train.batch,
+        seconds: [before.seconds, generated.seconds, scored.seconds],
+        recipe: own,
+    }))
+}

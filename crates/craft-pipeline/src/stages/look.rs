@@ -1,0 +1,269 @@
+//! Looks at a model in training: its weights are kept, its pictures measured, and training ends when they
+//! get worse or drift.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use burn::tensor::Device;
+use craft_core::recipe::{PromptSource, StopSection, TrainMode};
+use craft_core::{Key, Prompt, PromptId, Split};
+use craft_nn::weights::{self, TensorMap};
+use craft_rewards::Reward;
+use craft_store::{RgbImage, jsonl};
+use serde::{Deserialize, Serialize};
+
+use crate::cache::ScoreCache;
+use crate::draw::{DrawOptions, Job, StepNoise, draw_with};
+use crate::error::{PipelineError, Result};
+use crate::lora::base_model;
+use crate::model::{Model, read_tensors, write_tensors};
+use crate::rewards::{RunReward, load_source};
+use crate::stages::{Run, generate, score};
+use crate::statistics::ImageStatistics;
+
+/// A look.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(super) struct Look {
+    /// Steps done; 0 is the base model.
+    pub(super) step: usize,
+    /// Mean of the first held-out reward.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) held_out: Option<f64>,
+    pub(super) statistics: ImageStatistics,
+}
+
+/// Why training ended, and at which look it had been best.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Stop {
+    pub(super) reason: String,
+    pub(super) best: usize,
+}
+
+/// Who looks.
+pub(super) struct Watch<'a> {
+    run: &'a Run<'a>,
+    model: Model,
+    options: DrawOptions,
+    prompts: Vec<Prompt>,
+    held_out: Option<(&'a RunReward, Box<dyn Reward>, &'a str)>,
+    /// Where looks and weights are kept.
+    dir: PathBuf,
+    looks: Vec<Look>,
+}
+
+impl<'a> Watch<'a> {
+    /// `None` where the recipe asks for no looks. Looks that an interrupted training had are kept.
+    ///
+    /// # Errors
+    /// When LoRA is trained, whose looks are not built, and those of loading.
+    pub(super) fn new(
+        run: &'a Run<'a>,
+        model_dir: &Path,
+        dir: PathBuf,
+        (rewards, hashes): (&'a [RunReward], &'a BTreeMap<String, String>),
+    ) -> Result<Option<Self>> {
+        let recipe = run.recipe;
+        if recipe.stop.every == 0 {
+            return Ok(None);
+        }
+        check(recipe)?;
+        let model = base_model(recipe, run.base, model_dir)?;
+        let options = DrawOptions {
+            steps: recipe.evaluate_steps(),
+            guidance_scale: recipe.evaluate_guidance_scale(),
+            ..generate::options(&recipe.generate, &model)?
+        };
+        let prompts = prompts(run)?;
+        let held_out = match rewards.iter().find(|r| !r.trained_on) {
+            Some(reward) => {
+                let loaded = load_source(&reward.name, &reward.source, &Device::flex())?;
+                Some((reward, loaded, hashes[&reward.name].as_str()))
+            }
+            None => None,
+        };
+        craft_store::atomic::create_dir(&dir)?;
+        let looks = jsonl::read_resumable(&dir.join("looks.jsonl"))?.rows;
+        Ok(Some(Self { run, model, options, prompts, held_out, dir, looks }))
+    }
+
+    /// Whether a step is looked at.
+    pub(super) fn due(&self, step: usize) -> bool {
+        step.is_multiple_of(self.run.recipe.stop.every)
+    }
+
+    /// All looks so far.
+    pub(super) fn looks(&self) -> &[Look] {
+        &self.looks
+    }
+
+    /// The weights of a look.
+    pub(super) fn weights(&self, step: usize) -> Result<TensorMap> {
+        if step == 0 {
+            return Ok(weights::export(&self.model.unet));
+        }
+        read_tensors(&self.file(step))
+    }
+
+    fn file(&self, step: usize) -> PathBuf {
+        self.dir.join(format!("step-{step}.safetensors"))
+    }
+
+    /// Measures the denoiser after `step` steps, and says whether training is to end. The base model is looked
+    /// at first.
+    ///
+    /// # Errors
+    /// Those of drawing and scoring.
+    pub(super) fn look(&mut self, step: usize, tensors: &TensorMap) -> Result<Option<Stop>> {
+        if !self.looks.iter().any(|look| look.step == 0) {
+            let base = self.measure(0, None)?;
+            self.looks.insert(0, base);
+        }
+        if !self.looks.iter().any(|look| look.step == step) {
+            write_tensors(&self.file(step), tensors)?;
+            let look = self.measure(step, Some(tensors.clone()))?;
+            self.looks.retain(|before| before.step < step);
+            self.looks.push(look);
+            jsonl::write(&self.dir.join("looks.jsonl"), &self.looks)?;
+        }
+        Ok(verdict(&self.run.recipe.stop, &self.looks))
+    }
+
+    fn measure(&self, step: usize, tensors: Option<TensorMap>) -> Result<Look> {
+        let mut unet = self.model.unet.clone();
+        if let Some(tensors) = tensors {
+            unet = weights::load(unet, tensors).map_err(|source| PipelineError::Weights {
+                path: "the denoiser in training".into(),
+                source,
+            })?;
+        }
+        let recipe = self.run.recipe;
+        let [c, h, w] = self.model.latent_shape(self.options.height, self.options.width);
+        let key = Key::new(recipe.seed).stage("look");
+        let mut pictures: Vec<RgbImage> = Vec::with_capacity(self.prompts.len());
+        for part in self.prompts.chunks(64) {
+            self.run.context.check()?;
+            let jobs: Vec<Job<'_>> = part
+                .iter()
+                .map(|prompt| {
+                    let key = key.clone().prompt(&prompt.id).sample(0);
+                    Job {
+                        prompt: &prompt.text,
+                        negative: &recipe.generate.negative_prompt,
+                        noise: key.standard_normals(c * h * w),
+                        step_noise: StepNoise::Key(key),
+                    }
+                })
+                .collect();
+            let drawn = draw_with(&self.model, &unet, &jobs, &self.options, &mut |_| ())?;
+            pictures.extend(drawn.into_iter().map(|d| d.image));
+        }
+        let all: Vec<ImageStatistics> = pictures.iter().map(ImageStatistics::of).collect();
+        let mut held_out = None;
+        if let Some((reward, model, hash)) = &self.held_out {
+            let texts: Vec<&str> = self.prompts.iter().map(|p| p.text.as_str()).collect();
+            let readable: Vec<score::Picture> = pictures.into_iter().map(Ok).collect();
+            let mut cache = ScoreCache::open(self.run.folder, &self.run.context)?;
+            let work = score::Work::new(&readable, None, &texts);
+            let scores =
+                work.score(self.run, &mut cache, (reward, model.as_ref(), hash), |_| ())?;
+            let found: Vec<f64> = scores.into_iter().filter_map(std::result::Result::ok).collect();
+            held_out = Some(craft_core::stats::mean(&found));
+        }
+        Ok(Look { step, held_out, statistics: ImageStatistics::mean(&all) })
+    }
+}
+
+/// What is drawn at a look: the embedded world's prompts for choosing settings, which nothing is reported on, or
+/// else the first of the evaluation.
+fn prompts(run: &Run<'_>) -> Result<Vec<Prompt>> {
+    let n = run.recipe.stop.prompts;
+    let pocket = run.recipe.prompts.source == PromptSource::Pocket;
+    let apart = run.context.world.filter(|_| pocket);
+    if let Some(mut found) = apart.and_then(|world| world.prompts(0, "select", n)) {
+        for (i, prompt) in found.iter_mut().enumerate() {
+            prompt.id = PromptId::from_index(i);
+        }
+        return Ok(found);
+    }
+    let all: Vec<Prompt> = jsonl::read(&run.path("prompts/prompts.jsonl"))?;
+    Ok(all.into_iter().filter(|p| p.split == Split::Eval).take(n).collect())
+}
+
+/// Refuses looks at what cannot be looked at.
+///
+/// # Errors
+/// When LoRA is trained.
+pub(crate) fn check(recipe: &craft_core::Recipe) -> Result<()> {
+    if recipe.stop.every > 0 && recipe.train.mode == TrainMode::Lora {
+        return Err(PipelineError::Usage(
+            "stop.every: training is watched with train.mode = \"full\" only; set stop.every = 0, or train the full model".to_owned(),
+        ));
+    }
+    Ok(())
+}
+
+/// Whether the last look is one too many. The first is the base model's.
+fn verdict(section: &StopSection, looks: &[Look]) -> Option<Stop> {
+    let (base, last) = (looks.first()?, looks.last()?);
+    let best = |until: &[Look]| {
+        let by = |look: &&Look| look.held_out.unwrap_or(0.0);
+        until.iter().rev().max_by(|a, b| by(a).total_cmp(&by(b))).map(|look| look.step)
+    };
+    if let (Some(most), Some(now)) = (section.max_fall, last.held_out) {
+        let top = looks.iter().filter_map(|l| l.held_out).fold(f64::NEG_INFINITY, f64::max);
+        if top - now > most {
+            let reason = format!("the held-out reward fell by {:.4} from its best", top - now);
+            return Some(Stop { reason, best: best(looks)? });
+        }
+    }
+    let most = section.max_drift?;
+    for ((name, before), (_, now)) in
+        base.statistics.named().into_iter().zip(last.statistics.named())
+    {
+        let change = (now - before).abs() / before.abs().max(1e-9);
+        if change > most {
+            let reason = format!("{name} changed by {:.0} % of the base model's", 100.0 * change);
+            // What drifted is not kept, however well it scores.
+            return Some(Stop { reason, best: best(&looks[..looks.len() - 1])? });
+        }
+    }
+    None
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    fn look(step: usize, held_out: f64, saturation: f64) -> Look {
+        let statistics = ImageStatistics {
+            saturation,
+            brightness: 0.5,
+            contrast: 0.2,
+            sharpness: 0.1,
+            high_frequency: 0.1,
+        };
+        Look { step, held_out: Some(held_out), statistics }
+    }
+
+    #[test]
+    fn training_ends_when_the_held_out_reward_falls_or_pictures_drift() {
+        let bounds = StopSection { every: 5, max_fall: Some(0.1), ..StopSection::default() };
+        let mut looks = vec![look(0, 1.0, 0.5), look(5, 1.3, 0.55), look(10, 1.25, 0.6)];
+        assert_eq!(verdict(&bounds, &looks), None);
+        looks.push(look(15, 1.15, 0.9));
+        let stop = verdict(&bounds, &looks).unwrap();
+        assert!(stop.reason.contains("fell by 0.1500"), "{stop:?}");
+        assert_eq!(stop.best, 5);
+        let bounds = StopSection { every: 5, max_drift: Some(0.5), ..StopSection::default() };
+        assert_eq!(verdict(&bounds, &looks[..3]), None);
+        let stop = verdict(&bounds, &looks).unwrap();
+        assert!(stop.reason.contains("saturation changed by 80 %"), "{stop:?}");
+        assert_eq!(stop.best, 5);
+        // The highest score does not count where the pictures have gone.
+        looks[3].held_out = Some(9.0);
+        assert_eq!(verdict(&bounds, &looks).unwrap().best, 5);
+        // No bound: looks alone.
+        assert_eq!(verdict(&StopSection { every: 5, ..StopSection::default() }, &looks), None);
+    }
+}
