@@ -46,7 +46,7 @@ pub fn conv2d_backward_weight(x: &[f32], dy: &[f32], s: &ConvShape) -> Vec<f32> 
     if s.out_len() == 0 || s.in_len() == 0 {
         return vec![0.0; s.weight_len()];
     }
-    if s.winograd() {
+    if s.winograd_weight() {
         return weight_gradient(level, x, dy, s);
     }
     let width = panel_vectors(co, level.lanes()) * level.lanes();

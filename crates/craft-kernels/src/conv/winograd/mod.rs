@@ -4,7 +4,11 @@
 //! Tiles of 6 by 6 inputs and the weights are transformed; then 36 small matrix products over the channels, one a point,
 //! take the place of the convolution, and their results are transformed back to tiles of 4 by 4. Images are turned
 //! channels-last first, so that the transforms run over vectors of channels. Every element of a result is computed in
-//! one fixed order here too: which path a shape takes depends on one image, never on the batch.
+//! one fixed order here too: which way results and input gradients take depends on one image, never on the batch. A value
+//! that is not finite reaches all of its tile.
+//!
+//! The rules are from processor seconds of one thread on a Zen 4, channels 16 to 1280, images 4 by 4 to 64 by 64, batch 1 to
+//! 32: 2.0 to 5 times as fast as the direct way, 1.5 to 2.7 for the weight gradient.
 
 mod correlate;
 mod transform;
@@ -17,6 +21,9 @@ use super::shape::ConvShape;
 use std::sync::atomic::{AtomicBool, Ordering};
 use transform::OUT;
 
+/// Tiles of a batch below which the weight gradient is computed directly.
+const LEAST_TILES: usize = 16;
+
 static ON: AtomicBool = AtomicBool::new(true);
 
 /// Lets convolutions go Winograd's way where it is the faster one (`true`, as at the start), or keeps all of them direct.
@@ -27,7 +34,7 @@ pub fn set_winograd(on: bool) {
 }
 
 impl ConvShape {
-    /// Whether the three passes of this convolution go Winograd's way, which is in `f32` whatever the precision. Depends
+    /// Whether this convolution and its input gradient go Winograd's way, which is in `f32` whatever the precision. Depends
     /// on one image, not on the batch.
     #[must_use]
     pub fn winograd(&self) -> bool {
@@ -38,6 +45,13 @@ impl ConvShape {
             && self.in_channels.min(self.out_channels) >= 16
             && self.out_height().min(self.out_width()) >= OUT
             && self.height.min(self.width) >= OUT
+    }
+
+    /// The same for the weight gradient, whose sums over few tiles would not pay for their transforms.
+    #[must_use]
+    pub fn winograd_weight(&self) -> bool {
+        let tiles = self.batch * self.out_height().div_ceil(OUT) * self.out_width().div_ceil(OUT);
+        self.winograd() && tiles >= LEAST_TILES
     }
 }
 

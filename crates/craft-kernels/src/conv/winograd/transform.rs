@@ -277,12 +277,13 @@ fn outputs<S: Simd>(s: S, t: TileRow, bias: Option<*const f32>) {
     }
 }
 
-/// Transforms of weights: nine rows of `n` values, tap after tap at distance `row`.
+/// Transforms of weights: nine rows of `n` values, tap after tap at distance `row` (negative where the kernel is turned
+/// around).
 #[derive(Clone, Copy)]
 pub(super) struct Weights {
     pub taps: *mut f32,
     pub n: usize,
-    pub row: usize,
+    pub row: isize,
     /// Point `p` begins at `points + p * stride`.
     pub points: *mut f32,
     pub stride: usize,
@@ -318,7 +319,7 @@ impl Kernel for ReadyWeights {
                         n
                     ));
                     for (tap, &v) in g.as_flattened().iter().enumerate() {
-                        write(s, t.taps.add(tap * t.row + i), v, n);
+                        write(s, t.taps.offset(tap as isize * t.row).add(i), v, n);
                     }
                 }
             } else {
@@ -326,7 +327,7 @@ impl Kernel for ReadyWeights {
                 unsafe {
                     let u = both_ways!(s, weight, 3, 6, |y, x| read(
                         s,
-                        t.taps.add((y * 3 + x) * t.row + i),
+                        t.taps.offset((y * 3 + x) as isize * t.row).add(i),
                         n
                     ));
                     for (p, &v) in u.as_flattened().iter().enumerate() {

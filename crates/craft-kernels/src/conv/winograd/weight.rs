@@ -1,26 +1,30 @@
 //! Gradient with respect to the weight.
 //!
 //! Tiles of the input and of the output gradient are transformed, a chunk of the batch at a time; one product a point
-//! adds up over the tiles, and the sums are transformed to 3 by 3 weights at the end.
+//! adds up over the tiles, and the sums are transformed back to 3 by 3 weights.
 
 use super::correlate::input_tiles;
 use super::transform::{IN, OUT, POINTS, TileRow, Tiles, Weights};
 use super::{Grid, spaced};
 use crate::buffer::{Output, Shared, scratch};
 use crate::conv::shape::ConvShape;
+use crate::gemm::Block;
+use crate::gemm::block::panel_vectors;
+use crate::gemm::micro::MR;
 use crate::gemm::pack::Transpose;
-use crate::gemm::{Block, Init};
 use crate::parallel;
 use crate::simd::Level;
 
-/// Transformed values of one chunk, which stay in the third-level cache.
-const VALUES: usize = 1 << 20;
+/// Transformed values of one chunk, which stay in the caches.
+const VALUES: usize = 1 << 19;
 /// Least tiles of a chunk: below, the sums would be read and written too often.
 const LEAST_TILES: usize = 64;
-/// Tiles of a chunk at most, which is the length of a chain of sums.
+/// Tiles of a chunk at most: the sums are longest chains of additions.
 const MOST_TILES: usize = 512;
-/// Input channels of one product.
-const BLOCK: usize = 64;
+/// Tasks wanted, and bounds of the input channels of one.
+const TASKS: usize = 8;
+const LEAST: usize = 16;
+const MOST: usize = 32;
 
 /// See [`conv2d_backward_weight`](crate::conv2d_backward_weight).
 pub(in crate::conv) fn weight_gradient(
@@ -31,18 +35,18 @@ pub(in crate::conv) fn weight_gradient(
 ) -> Vec<f32> {
     let (ci, co) = (s.in_channels, s.out_channels);
     let grid = Grid::new(s.batch, s.out_height(), s.out_width());
+    if grid.all == 0 {
+        return vec![0.0; s.weight_len()];
+    }
     let tiles = (VALUES / (POINTS * (ci + co))).clamp(LEAST_TILES, MOST_TILES);
     let chunk = (tiles / grid.columns).clamp(1, grid.all);
     let tiles = chunk * grid.columns;
-    let (v_point, t_point, sum_point) = (spaced(tiles * ci), spaced(tiles * co), spaced(ci * co));
+    let (v_point, t_point) = (spaced(tiles * ci), spaced(tiles * co));
     let mut dw = Output::new(s.weight_len());
     let to = dw.ptr();
-    let sizes = [v_point, t_point, sum_point].map(|point| POINTS * point);
-    scratch(sizes.iter().sum(), |buffer| {
-        let (v, rest) = buffer.split_at_mut(sizes[0]);
-        let (t, sums) = rest.split_at_mut(sizes[1]);
-        let shared = [&mut *v, &mut *t, &mut *sums].map(|part| Shared::new(part.as_mut_ptr()));
-        let [v, t, sums] = shared;
+    scratch(POINTS * (v_point + t_point), |buffer| {
+        let (v, t) = buffer.split_at_mut(POINTS * v_point);
+        let (v, t) = (Shared::new(v.as_mut_ptr()), Shared::new(t.as_mut_ptr()));
         for first in (0..grid.all).step_by(chunk) {
             let end = (first + chunk).min(grid.all);
             let each = (end - first).div_ceil(8);
@@ -57,44 +61,104 @@ pub(in crate::conv) fn weight_gradient(
                 }
             });
             let tiles = (end - first) * grid.columns;
-            let blocks = ci.div_ceil(BLOCK);
-            let flops = 2 * POINTS * tiles * ci * co;
-            parallel::for_each(POINTS * blocks, flops, |task| {
-                let (p, c0) = (task / blocks, task % blocks * BLOCK);
-                let mut g = Block::<true, false>::new((ci - c0).min(BLOCK), co, tiles);
-                (g.a, g.a_step) = (v.at(p * v_point + c0), ci);
-                (g.b, g.ldb) = (t.at(p * t_point), co);
-                (g.c, g.ldc) = (sums.at(p * sum_point + c0 * co), co);
-                g.init = if first == 0 { Init::Zero } else { Init::Load };
-                // SAFETY: point p holds the tiles of the chunk; the task adds to its own rows of the sums.
-                unsafe { level.run(g.ready()) };
-            });
+            let chunk = Chunk { level, v, t, v_point, t_point, tiles, ci, co, first: first == 0 };
+            // SAFETY: the points hold the tiles of the chunk, and dw the sums of earlier chunks.
+            unsafe { chunk.add_to(to) };
         }
-        parallel::for_each(ci.div_ceil(8), 16 * s.weight_len(), |task| {
-            let (c0, channels) = (task * 8, (ci - task * 8).min(8));
-            scratch(channels * 9 * co, |taps| {
-                for c in 0..channels {
-                    let weights = Weights {
-                        taps: taps[c * 9 * co..].as_mut_ptr(),
-                        n: co,
-                        row: co,
-                        points: sums.at((c0 + c) * co),
-                        stride: sum_point,
-                        back: true,
-                    };
-                    // SAFETY: nine rows of co values; the products filled the sums.
-                    unsafe { level.run(weights.ready()) };
+    });
+    // SAFETY: every chunk adds to all weights.
+    unsafe { dw.finish() }
+}
+
+/// Transforms sums of `[channels, columns]` a point back to `taps [channels * 9, columns]`.
+///
+/// # Safety
+/// `sums` is readable at points `stride` apart; the taps have room.
+unsafe fn back(
+    level: Level,
+    sums: *mut f32,
+    stride: usize,
+    channels: usize,
+    columns: usize,
+    taps: &mut [f32],
+) {
+    for (c, taps) in taps.chunks_exact_mut(9 * columns).enumerate().take(channels) {
+        let weights = Weights {
+            taps: taps.as_mut_ptr(),
+            n: columns,
+            row: columns as isize,
+            points: sums.wrapping_add(c * columns),
+            stride,
+            back: true,
+        };
+        // SAFETY: nine rows of values; the caller vouches for the sums.
+        unsafe { level.run(weights.ready()) };
+    }
+}
+
+/// The transformed tiles of both operands of a chunk.
+#[derive(Clone, Copy)]
+struct Chunk {
+    level: Level,
+    v: Shared,
+    t: Shared,
+    v_point: usize,
+    t_point: usize,
+    tiles: usize,
+    ci: usize,
+    co: usize,
+    first: bool,
+}
+
+impl Chunk {
+    /// Multiplies, a task a block of weights, whose sums are transformed back and added to `dw [co, ci * 9]`.
+    ///
+    /// # Safety
+    /// The points hold the tiles; `dw` is writable and, but for the first chunk, holds values.
+    unsafe fn add_to(self, dw: Shared) {
+        let Self { level, v, t, tiles, ci, co, .. } = self;
+        let width = panel_vectors(co, level.lanes()) * level.lanes();
+        let panels = co.div_ceil(width);
+        let block = (ci * panels / TASKS).next_multiple_of(MR).clamp(LEAST, MOST);
+        let flops = 2 * POINTS * tiles * ci * co;
+        parallel::for_each(panels * ci.div_ceil(block), flops, |task| {
+            let (o, c0) = (task % panels * width, task / panels * block);
+            let (columns, channels) = ((co - o).min(width), (ci - c0).min(block));
+            let stride = spaced(channels * columns);
+            let taps_len = channels * 9 * columns;
+            scratch(POINTS * stride + 2 * taps_len, |buffer| {
+                let (sums, rest) = buffer.split_at_mut(POINTS * stride);
+                let (taps, turned) = rest.split_at_mut(taps_len);
+                for p in 0..POINTS {
+                    let mut g = Block::<true, false>::new(channels, columns, tiles);
+                    (g.a, g.a_step) = (v.at(p * self.v_point + c0), ci);
+                    (g.b, g.ldb) = (t.at(p * self.t_point + o), co);
+                    (g.c, g.ldc) = (sums[p * stride..].as_mut_ptr(), columns);
+                    // SAFETY: the caller vouches for the points; the sums have room for the block.
+                    unsafe { level.run(g.ready()) };
                 }
-                // SAFETY: the taps are [channels * 9, co]; this task owns those columns of dw [co, ci * 9].
+                let (n, row) = (channels * 9, ci * 9);
+                // SAFETY: the products filled the sums; the taps are [n, columns].
                 unsafe {
-                    let (from, to) = (taps.as_ptr(), to.at(c0 * 9));
-                    level.run(Transpose::new(from, co, channels * 9, co, to, ci * 9, 0));
+                    back(level, sums.as_mut_ptr(), stride, channels, columns, taps);
+                    let to = turned.as_mut_ptr();
+                    level.run(Transpose::new(taps.as_ptr(), columns, n, columns, to, n, 0));
+                }
+                for (c, from) in turned.chunks_exact(n).enumerate() {
+                    let to = dw.at((o + c) * row + c0 * 9);
+                    // SAFETY: this task owns these weights of output channel o + c, which hold values if not `first`.
+                    unsafe {
+                        if self.first {
+                            std::ptr::copy_nonoverlapping(from.as_ptr(), to, n);
+                        } else {
+                            let to = std::slice::from_raw_parts_mut(to, n);
+                            to.iter_mut().zip(from).for_each(|(to, &v)| *to += v);
+                        }
+                    }
                 }
             });
         });
-    });
-    // SAFETY: the last loop covers all input channels.
-    unsafe { dw.finish() }
+    }
 }
 
 /// Transforms the tiles of both operands in the rows `from..until`.
