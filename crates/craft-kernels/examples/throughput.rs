@@ -96,6 +96,13 @@ fn main() {
         product(&name, flops, &|| conv2d(&x, &w, Some(&b), &s));
         product("    input gradient", flops, &|| conv2d_backward_input(&dy, &w, &s));
         product("    weight gradient", flops, &|| conv2d_backward_weight(&x, &dy, &s));
+        if s.winograd() {
+            set_winograd(false);
+            product("  direct", flops, &|| conv2d(&x, &w, Some(&b), &s));
+            product("    input gradient", flops, &|| conv2d_backward_input(&dy, &w, &s));
+            product("    weight gradient", flops, &|| conv2d_backward_weight(&x, &dy, &s));
+            set_winograd(true);
+        }
     };
     conv(32, 64, 64, 8, 3, 1);
     conv(32, 32, 32, 16, 3, 1);

@@ -1,5 +1,5 @@
 //! Fast `f32` kernels for the CPU, with hand-written backward passes, over plain row-major slices. Linear maps and
-//! convolutions can multiply in bf16 ([`set_precision`]).
+//! those convolutions that do not go Winograd's way can multiply in bf16 ([`set_precision`]).
 //!
 //! Every element of a result is computed in one fixed order, with fused multiply-adds in the tails too: it does not
 //! depend on the batch size, the number of threads or its place in a tile. It does depend, within rounding, on the
@@ -36,6 +36,7 @@ pub use attention::{AttentionShape, attention};
 pub use attention_backward::attention_backward;
 pub use conv::{
     ConvShape, conv2d, conv2d_backward_bias, conv2d_backward_input, conv2d_backward_weight,
+    set_winograd,
 };
 pub use group_norm::{group_norm, group_norm_backward};
 pub use layer_norm::{layer_norm, layer_norm_backward};

@@ -3,6 +3,7 @@
 use super::forward::{Pass, Taps};
 use super::planes::Geometry;
 use super::shape::ConvShape;
+use super::winograd::Correlation;
 use crate::buffer::{Output, Shared, scratch};
 use crate::parallel;
 use crate::reduce::Sum;
@@ -22,6 +23,27 @@ pub fn conv2d_backward_input(dy: &[f32], w: &[f32], s: &ConvShape) -> Vec<f32> {
     let [kh, kw] = s.kernel;
     let mut dx = Output::new(s.in_len());
     let to = dx.ptr();
+    if s.winograd() {
+        let correlation = Correlation {
+            batch: s.batch,
+            inputs: s.out_channels,
+            outputs: s.in_channels,
+            height: s.out_height(),
+            width: s.out_width(),
+            out_height: s.height,
+            out_width: s.width,
+            top: 2 - s.padding[0],
+            left: 2 - s.padding[2],
+            w,
+            flipped: true,
+            bias: None,
+        };
+        // SAFETY: the lengths were checked above, and the pass writes every position of the fresh vector.
+        return unsafe {
+            correlation.run(level, dy, to);
+            dx.finish()
+        };
+    }
     let vertical = phases(s.height, s.padding[0], kh, s.stride[0]);
     let horizontal = phases(s.width, s.padding[2], kw, s.stride[1]);
     for v in &vertical {

@@ -2,6 +2,7 @@
 
 use super::planes::Geometry;
 use super::shape::ConvShape;
+use super::winograd::Correlation;
 use crate::buffer::{Output, Shared, scratch};
 use crate::gemm::micro::MR;
 use crate::gemm::{Block, Init};
@@ -39,6 +40,27 @@ pub fn conv2d(x: &[f32], w: &[f32], bias: Option<&[f32]>, s: &ConvShape) -> Vec<
         column: 1,
     };
     let mut y = Output::new(s.out_len());
+    if s.winograd() {
+        let correlation = Correlation {
+            batch: s.batch,
+            inputs: s.in_channels,
+            outputs: s.out_channels,
+            height: s.height,
+            width: s.width,
+            out_height: s.out_height(),
+            out_width: s.out_width(),
+            top: s.padding[0],
+            left: s.padding[2],
+            w,
+            flipped: false,
+            bias,
+        };
+        // SAFETY: the lengths were checked above, and the pass writes every position of the fresh vector.
+        return unsafe {
+            correlation.run(level, x, y.ptr());
+            y.finish()
+        };
+    }
     let pass = Pass {
         batch: s.batch,
         inputs: s.in_channels,

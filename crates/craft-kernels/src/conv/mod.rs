@@ -1,4 +1,4 @@
-//! Convolution without im2col.
+//! Convolution without im2col. 3 by 3 kernels at stride 1 mostly go the way of [`winograd`], all others this one:
 //!
 //! For each column `kx` of the kernel (and each phase of the stride) the image is copied once into a plane whose rows
 //! are exactly as long as the output's. Then output position `p = y * width + x` reads plane position `p + offset` for
@@ -9,8 +9,10 @@ mod forward;
 mod planes;
 mod shape;
 mod weight;
+mod winograd;
 
 pub use backward::{conv2d_backward_bias, conv2d_backward_input};
 pub use forward::conv2d;
 pub use shape::ConvShape;
 pub use weight::conv2d_backward_weight;
+pub use winograd::set_winograd;

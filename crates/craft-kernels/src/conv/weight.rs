@@ -8,6 +8,7 @@
 
 use super::planes::Geometry;
 use super::shape::ConvShape;
+use super::winograd::weight_gradient;
 use crate::buffer::{Output, Shared, scratch};
 use crate::gemm::block::panel_vectors;
 use crate::gemm::pack::Transpose;
@@ -44,6 +45,9 @@ pub fn conv2d_backward_weight(x: &[f32], dy: &[f32], s: &ConvShape) -> Vec<f32> 
     let (ci, co, image) = (s.in_channels, s.out_channels, s.height * s.width);
     if s.out_len() == 0 || s.in_len() == 0 {
         return vec![0.0; s.weight_len()];
+    }
+    if s.winograd_weight() {
+        return weight_gradient(level, x, dy, s);
     }
     let width = panel_vectors(co, level.lanes()) * level.lanes();
     let panels = co.div_ceil(width);

@@ -38,20 +38,18 @@ impl Kernel for Transpose {
     fn run<S: Simd>(self, s: S) {
         let Self { src, ld_src, rows, columns, dst, ld_dst, padded } = self;
         let l = S::LANES;
-        let (whole_r, whole_c) = (rows / l * l, columns / l * l);
-        for r in (0..whole_r).step_by(l) {
-            for c in (0..whole_c).step_by(l) {
+        for r in (0..rows).step_by(l) {
+            for c in (0..columns).step_by(l) {
+                let (high, wide) = ((rows - r).min(l), (columns - c).min(l));
                 // SAFETY: the block at (r, c) lies inside both matrices.
                 unsafe {
-                    s.transpose(src.add(r * ld_src + c), ld_src, dst.add(c * ld_dst + r), ld_dst)
-                };
-            }
-        }
-        for r in 0..rows {
-            let first = if r < whole_r { whole_c } else { 0 };
-            for c in first..columns {
-                // SAFETY: r < rows and c < columns.
-                unsafe { *dst.add(c * ld_dst + r) = *src.add(r * ld_src + c) };
+                    let (from, to) = (src.add(r * ld_src + c), dst.add(c * ld_dst + r));
+                    if high == l && wide == l {
+                        s.transpose(from, ld_src, to, ld_dst);
+                    } else {
+                        s.transpose_part(from, ld_src, to, ld_dst, high, wide);
+                    }
+                }
             }
         }
         for c in 0..columns {

@@ -110,28 +110,70 @@ impl<const PAIRS: bool> Simd for Avx512<PAIRS> {
             for (i, v) in r.iter_mut().enumerate() {
                 *v = _mm512_loadu_ps(src.add(i * ld_src));
             }
-            // Within 128-bit lanes: transpose the 4x4 blocks of each group of four rows.
-            let mut t = r;
-            for g in 0..4 {
-                let [a, b, c, d] = [r[4 * g], r[4 * g + 1], r[4 * g + 2], r[4 * g + 3]];
-                let (ab0, ab1) = (_mm512_unpacklo_ps(a, b), _mm512_unpackhi_ps(a, b));
-                let (cd0, cd1) = (_mm512_unpacklo_ps(c, d), _mm512_unpackhi_ps(c, d));
-                t[4 * g] = _mm512_shuffle_ps::<0x44>(ab0, cd0);
-                t[4 * g + 1] = _mm512_shuffle_ps::<0xEE>(ab0, cd0);
-                t[4 * g + 2] = _mm512_shuffle_ps::<0x44>(ab1, cd1);
-                t[4 * g + 3] = _mm512_shuffle_ps::<0xEE>(ab1, cd1);
-            }
-            // Column 4 * l + j of the result collects lane l of t[j], t[4 + j], t[8 + j], t[12 + j].
-            for j in 0..4 {
-                let x0 = _mm512_shuffle_f32x4::<0x44>(t[j], t[4 + j]);
-                let x1 = _mm512_shuffle_f32x4::<0xEE>(t[j], t[4 + j]);
-                let y0 = _mm512_shuffle_f32x4::<0x44>(t[8 + j], t[12 + j]);
-                let y1 = _mm512_shuffle_f32x4::<0xEE>(t[8 + j], t[12 + j]);
-                _mm512_storeu_ps(dst.add(j * ld_dst), _mm512_shuffle_f32x4::<0x88>(x0, y0));
-                _mm512_storeu_ps(dst.add((4 + j) * ld_dst), _mm512_shuffle_f32x4::<0xDD>(x0, y0));
-                _mm512_storeu_ps(dst.add((8 + j) * ld_dst), _mm512_shuffle_f32x4::<0x88>(x1, y1));
-                _mm512_storeu_ps(dst.add((12 + j) * ld_dst), _mm512_shuffle_f32x4::<0xDD>(x1, y1));
+            for (i, v) in turn(r).into_iter().enumerate() {
+                _mm512_storeu_ps(dst.add(i * ld_dst), v);
             }
         }
+    }
+    #[inline(always)]
+    unsafe fn transpose_part(
+        self,
+        src: *const f32,
+        ld_src: usize,
+        dst: *mut f32,
+        ld_dst: usize,
+        rows: usize,
+        columns: usize,
+    ) {
+        // SAFETY: masked lanes and rows beyond `rows` and `columns` are not touched; the caller vouches for the others,
+        // the token for the instructions.
+        unsafe {
+            let mut r = [_mm512_setzero_ps(); 16];
+            for (i, v) in r.iter_mut().enumerate() {
+                if i < rows {
+                    *v = _mm512_maskz_loadu_ps(mask(columns), src.add(i * ld_src));
+                }
+            }
+            for (i, v) in turn(r).into_iter().enumerate() {
+                if i < columns {
+                    _mm512_mask_storeu_ps(dst.add(i * ld_dst), mask(rows), v);
+                }
+            }
+        }
+    }
+}
+
+/// The transpose of a 16 by 16 block.
+///
+/// # Safety
+/// The CPU has AVX-512F.
+#[inline(always)]
+unsafe fn turn(r: [__m512; 16]) -> [__m512; 16] {
+    // SAFETY: the caller vouches for the instructions.
+    unsafe {
+        // Within 128-bit lanes: transpose the 4x4 blocks of each group of four rows.
+        let mut t = r;
+        for g in 0..4 {
+            let [a, b, c, d] = [r[4 * g], r[4 * g + 1], r[4 * g + 2], r[4 * g + 3]];
+            let (ab0, ab1) = (_mm512_unpacklo_ps(a, b), _mm512_unpackhi_ps(a, b));
+            let (cd0, cd1) = (_mm512_unpacklo_ps(c, d), _mm512_unpackhi_ps(c, d));
+            t[4 * g] = _mm512_shuffle_ps::<0x44>(ab0, cd0);
+            t[4 * g + 1] = _mm512_shuffle_ps::<0xEE>(ab0, cd0);
+            t[4 * g + 2] = _mm512_shuffle_ps::<0x44>(ab1, cd1);
+            t[4 * g + 3] = _mm512_shuffle_ps::<0xEE>(ab1, cd1);
+        }
+        // Column 4 * l + j of the result collects lane l of t[j], t[4 + j], t[8 + j], t[12 + j].
+        let mut turned = t;
+        for j in 0..4 {
+            let x0 = _mm512_shuffle_f32x4::<0x44>(t[j], t[4 + j]);
+            let x1 = _mm512_shuffle_f32x4::<0xEE>(t[j], t[4 + j]);
+            let y0 = _mm512_shuffle_f32x4::<0x44>(t[8 + j], t[12 + j]);
+            let y1 = _mm512_shuffle_f32x4::<0xEE>(t[8 + j], t[12 + j]);
+            turned[j] = _mm512_shuffle_f32x4::<0x88>(x0, y0);
+            turned[4 + j] = _mm512_shuffle_f32x4::<0xDD>(x0, y0);
+            turned[8 + j] = _mm512_shuffle_f32x4::<0x88>(x1, y1);
+            turned[12 + j] = _mm512_shuffle_f32x4::<0xDD>(x1, y1);
+        }
+        turned
     }
 }

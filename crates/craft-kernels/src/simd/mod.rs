@@ -182,6 +182,28 @@ pub(crate) trait Simd: Copy {
         }
     }
 
+    /// As [`Simd::transpose`] for the first `rows` rows and `columns` columns, at most `LANES` each.
+    /// # Safety
+    /// `src + r * ld_src` is readable for `columns` values for every `r < rows`, `dst + c * ld_dst` writable for `rows`
+    /// values for every `c < columns`.
+    #[inline(always)]
+    unsafe fn transpose_part(
+        self,
+        src: *const f32,
+        ld_src: usize,
+        dst: *mut f32,
+        ld_dst: usize,
+        rows: usize,
+        columns: usize,
+    ) {
+        for r in 0..rows {
+            for c in 0..columns {
+                // SAFETY: the caller vouches for both blocks.
+                unsafe { *dst.add(c * ld_dst + r) = *src.add(r * ld_src + c) };
+            }
+        }
+    }
+
     #[inline(always)]
     fn zero(self) -> Self::V {
         self.splat(0.0)
