@@ -11,7 +11,7 @@ use crate::error::Result;
 use crate::model::Model;
 use crate::networks::{Shapes, fresh_factors};
 use crate::run::cpu_seconds;
-use crate::stages::{generate, train};
+use crate::stages::{generate, trainer};
 use crate::text::Condition;
 
 const FLOAT: u64 = 4;
@@ -173,10 +173,10 @@ impl Cost {
     /// Measures one prediction and one training pass and says what they come to.
     ///
     /// # Errors
-    /// See [`train::measure`].
+    /// See [`trainer::measure`].
     pub(crate) fn time(&self, recipe: &Recipe, model: Model, work: &Work) -> Result<String> {
         let prediction = prediction_seconds(recipe, &model)?.clock;
-        let pass = train::measure(recipe, model)?.clock;
+        let pass = trainer::measure(recipe, model)?.clock;
         let rows = |scale: f64| if scale > 1.0 { 2.0 } else { 1.0 };
         let drawing = |pictures: usize, steps: usize, scale: f64| {
             (pictures * steps) as f64 * rows(scale) * prediction

@@ -10,7 +10,10 @@ mod expand;
 mod external;
 mod fields;
 mod lora;
+mod rewards;
 mod rounds;
+mod select;
+mod train;
 mod validate;
 
 use serde::{Deserialize, Serialize};
@@ -20,10 +23,10 @@ pub use expand::{ExpandKind, ExpandSection};
 pub use external::{OnFailure, RewardAnswer, RewardApi, RewardSource};
 pub use fields::nearest;
 pub use lora::{LoraInit, LoraSection};
+pub use rewards::{RewardRole, RewardSection};
 pub use rounds::{RoundsSection, StopSection, SweepSection};
-
-use crate::reward::RewardName;
-use crate::select::{AdvantageScale, Indicator, Sign, Statistics, Total};
+pub use select::SelectSection;
+pub use train::{Conditioning, LrSchedule, Method, Precision, TrainMode, TrainSection};
 
 /// A recipe that cannot be used. Messages name the key, its value and what is allowed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -244,296 +247,6 @@ impl Default for GenerateSection {
     }
 }
 
-/// What a reward model is used for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum RewardRole {
-    /// Filtering and weighing.
-    #[default]
-    Train,
-    /// Evaluation only.
-    HeldOut,
-}
-
-/// One of `[[rewards]]`
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct RewardSection {
-    /// Which reward model.
-    pub name: RewardName,
-    /// Its weights, if it has any outside the binary: folders, files, or repositories of the Hugging
-    /// Face hub (`owner/name`, `owner/name/file`, either with `@revision`), several after commas.
-    /// `None`: embedded, or the published ones of its name.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub weights: Option<String>,
-    /// Its weight in r_total.
-    #[serde(default = "one")]
-    pub weight: f64,
-    /// Training or held out.
-    #[serde(default)]
-    pub role: RewardRole,
-    /// Whether candidates must beat the original on it.
-    #[serde(default = "yes")]
-    pub filter: bool,
-    /// What happens when a candidate gets no score from it.
-    #[serde(default, skip_serializing_if = "is_default")]
-    pub on_failure: OnFailure,
-    /// A program and its arguments that score instead of weights; started in the recipe's folder.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub command: Option<Vec<String>>,
-    /// Address of a server that scores instead of weights; with `api = "openai"` the base address,
-    /// such as `http://127.0.0.1:8000/v1`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub url: Option<String>,
-    /// What the server speaks.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub api: Option<RewardApi>,
-    /// Model that an OpenAI-compatible server is asked for.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub model: Option<String>,
-    /// Question about a picture; `{prompt}` stands for its prompt.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub question: Option<String>,
-    /// What the question is answered with.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub answer: Option<RewardAnswer>,
-    /// Environment variable that holds the server's key.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub api_key_env: Option<String>,
-    /// Whether the server may be another machine.
-    #[serde(default, skip_serializing_if = "is_default")]
-    pub allow_remote: bool,
-    /// Seconds that an answer may take; 60 if not given.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub timeout_seconds: Option<f64>,
-    /// Seconds that the first answer of a started command may take; 600 if not given.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub start_timeout_seconds: Option<f64>,
-    /// Times that a busy or failing server is asked again; 3 if not given.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub retries: Option<usize>,
-    /// Pictures in one request to a server; 8 if not given.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub batch: Option<usize>,
-    /// Version of a command or server, "1" if not given; scores of another version are not used again.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub version: Option<String>,
-}
-
-fn is_default<T: Default + PartialEq>(value: &T) -> bool {
-    *value == T::default()
-}
-
-fn one() -> f64 {
-    1.0
-}
-
-fn yes() -> bool {
-    true
-}
-
-/// `[select]`; see [`crate::select`] for the meaning of each.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct SelectSection {
-    /// How many filter rewards must rise; `None`: all.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub min_passes: Option<usize>,
-    /// By how much each must rise, in its standard deviations.
-    pub margin: f64,
-    /// Per candidate or per prompt.
-    pub indicator: Indicator,
-    /// How rewards are summed.
-    pub total: Total,
-    /// Whole group or survivors.
-    pub statistics: Statistics,
-    /// In deviations of the group or as it is.
-    pub advantage_scale: AdvantageScale,
-    /// How advantages become weights.
-    pub sign: Sign,
-    /// The b of `sign = "shifted"`.
-    pub shift: f64,
-    /// The budget.
-    pub max_samples: usize,
-    /// Limit per prompt.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub max_per_prompt: Option<usize>,
-}
-
-impl Default for SelectSection {
-    fn default() -> Self {
-        Self {
-            min_passes: None,
-            margin: 0.0,
-            indicator: Indicator::default(),
-            total: Total::default(),
-            statistics: Statistics::default(),
-            advantage_scale: AdvantageScale::default(),
-            sign: Sign::default(),
-            shift: 0.5,
-            max_samples: 100,
-            max_per_prompt: None,
-        }
-    }
-}
-
-/// How the learning rate goes on after warm-up.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum LrSchedule {
-    /// As it is.
-    #[default]
-    Constant,
-    /// Half a cosine down to 0 at the last step.
-    Cosine,
-}
-
-/// Which text conditions the training loss.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Conditioning {
-    /// The prompt.
-    #[default]
-    Original,
-    /// The wording that was drawn.
-    Expanded,
-    /// Either, with equal chance at every use.
-    Mixed,
-}
-
-/// A method of preference tuning.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Method {
-    /// Composite reward assisted fine-tuning.
-    #[default]
-    Craft,
-    /// Plain fine-tuning on the survivors, all weights 1.
-    Sft,
-    /// Best of each group.
-    Raft,
-    /// Softmax-of-reward weights.
-    Rwr,
-    /// Diffusion-DPO on best and worst of each group.
-    Dpo,
-    /// Diffusion-KTO.
-    Kto,
-}
-
-/// What training changes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum TrainMode {
-    /// Every parameter of the denoiser.
-    #[default]
-    Full,
-    /// Low-rank factors beside frozen weights; see [`LoraSection`].
-    Lora,
-}
-
-/// Number format of the weights of the denoiser.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Precision {
-    /// 32 bits.
-    #[default]
-    F32,
-    /// bfloat16 weights, computing and everything else in 32 bits: frozen weights take half the
-    /// memory; trained ones have an f32 master copy beside them.
-    Bf16,
-}
-
-/// `[train]`
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct TrainSection {
-    /// The method.
-    pub method: Method,
-    /// Every parameter, or low-rank factors.
-    pub mode: TrainMode,
-    /// Number format of the denoiser's weights.
-    pub precision: Precision,
-    /// Whether the backward pass computes each block of the denoiser once more instead of keeping
-    /// what is inside: much less memory for about a third more time. The results are the same up to
-    /// rounding.
-    pub gradient_checkpointing: bool,
-    /// Optimiser steps.
-    pub steps: usize,
-    /// Samples per step.
-    pub batch: usize,
-    /// Samples per forward and backward pass; `None`: `batch`. Gradients are accumulated.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub micro_batch: Option<usize>,
-    /// Peak learning rate.
-    pub learning_rate: f64,
-    /// Steps over which the learning rate rises from 0.
-    pub warmup_steps: usize,
-    /// What follows.
-    pub lr_schedule: LrSchedule,
-    /// Decoupled weight decay of AdamW.
-    pub weight_decay: f64,
-    /// AdamW's β₁.
-    pub beta1: f64,
-    /// AdamW's β₂.
-    pub beta2: f64,
-    /// AdamW's ε.
-    pub eps: f64,
-    /// Global norm that gradients are clipped to.
-    pub max_grad_norm: f64,
-    /// Decay of an exponential moving average of the weights; `None`: no average.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub ema_decay: Option<f64>,
-    /// Chance that a sample is trained with the empty prompt.
-    pub unconditional_dropout: f64,
-    /// Which text conditions the loss.
-    pub conditioning: Conditioning,
-    /// First timestep drawn.
-    pub timestep_min: usize,
-    /// Last timestep drawn; `None`: the model's last.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub timestep_max: Option<usize>,
-    /// γ of min-SNR weighting of the loss over timesteps, such as 5; `None`: equal weights.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub min_snr_gamma: Option<f64>,
-    /// Steps between checkpoints; 0: only at the end and when interrupted.
-    pub checkpoint_every: usize,
-    /// Consecutive steps with a non-finite loss or gradient that end the run.
-    pub max_nonfinite_steps: usize,
-    /// Of `mode = "lora"`.
-    pub lora: LoraSection,
-}
-
-impl Default for TrainSection {
-    fn default() -> Self {
-        Self {
-            method: Method::default(),
-            mode: TrainMode::default(),
-            precision: Precision::default(),
-            gradient_checkpointing: false,
-            steps: 120,
-            batch: 128,
-            micro_batch: None,
-            learning_rate: 5e-5,
-            warmup_steps: 0,
-            lr_schedule: LrSchedule::default(),
-            weight_decay: 1e-2,
-            beta1: 0.9,
-            beta2: 0.999,
-            eps: 1e-8,
-            max_grad_norm: 1.0,
-            ema_decay: None,
-            unconditional_dropout: 0.0,
-            conditioning: Conditioning::default(),
-            timestep_min: 0,
-            timestep_max: None,
-            min_snr_gamma: None,
-            checkpoint_every: 20,
-            max_nonfinite_steps: 3,
-            lora: LoraSection::default(),
-        }
-    }
-}
-
 /// `[control]`
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -568,6 +281,10 @@ impl Default for EvaluateSection {
     fn default() -> Self {
         Self { samples_per_prompt: 2, steps: None, guidance_scale: None, bootstrap: 2000 }
     }
+}
+
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
 }
 
 #[cfg(test)]

@@ -12,7 +12,7 @@ use crate::draw::{DrawOptions, Job, StepNoise, draw};
 use crate::error::Result;
 use crate::model::Model;
 use crate::rewards::{RewardSource, load_all};
-use crate::stages::{generate, train};
+use crate::stages::{generate, trainer};
 
 /// How much of each kind of work.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -153,7 +153,7 @@ fn measure(plan: &Plan) -> Result<Rates> {
         Ok(())
     })?;
     let reference = prediction_seconds(recipe, &model)?;
-    let pass = train::measure(recipe, model)?;
+    let pass = trainer::measure(recipe, model)?;
     Ok(Rates { picture: picture.each(n), pass, reference, encoded: encoded.each(n) })
 }
 

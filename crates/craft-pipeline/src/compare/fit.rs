@@ -30,7 +30,7 @@ use super::step_aware;
 use crate::error::{PipelineError, Result};
 use crate::model::{Model, load_unet};
 use crate::run::cpu_seconds;
-use crate::stages::{Run, generate, train};
+use crate::stages::{Run, generate, trainer};
 use crate::text::TextEmbedding;
 
 /// A training.
@@ -235,7 +235,7 @@ impl Fit<'_> {
             // All methods see the same draws of timesteps and noise.
             let key = Key::new(self.run.recipe.seed).stage("train");
             let units = self.units_a_step();
-            picks = train::draws(&key, step, units, self.set.units.len());
+            picks = trainer::draws(&key, step, units, self.set.units.len());
             let micro = (self.recipe.micro_batch() / self.set.unit_length()).max(1);
             for from in (0..units).step_by(micro) {
                 let batch = self.batch(step, &picks, from..(from + micro).min(units));

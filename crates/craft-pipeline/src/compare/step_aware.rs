@@ -12,7 +12,7 @@ use craft_nn::weights;
 use super::fit::Fit;
 use super::online::{Asked, Online};
 use crate::error::{PipelineError, Result};
-use crate::stages::{generate, train};
+use crate::stages::{generate, trainer};
 
 /// Continuations of one state that are compared (SD 1.5 in the paper).
 const CONTINUATIONS: usize = 4;
@@ -90,7 +90,7 @@ impl Pairs {
         })?;
         let key = Key::new(fit.run.recipe.seed).stage("online");
         let batch = fit.recipe.train.batch;
-        let prompts = train::draws(
+        let prompts = trainer::draws(
             &key,
             number,
             ways(batch, steps.len(), learned(steps)),

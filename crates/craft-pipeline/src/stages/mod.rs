@@ -10,6 +10,7 @@ pub(crate) mod score;
 pub(crate) mod select;
 pub(crate) mod sweep;
 pub(crate) mod train;
+pub(crate) mod trainer;
 pub(crate) mod wording;
 
 use std::collections::BTreeMap;

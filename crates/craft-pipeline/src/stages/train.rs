@@ -4,22 +4,17 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Instant;
 
-use burn::tensor::{Device, Tensor, TensorData};
-use craft_core::recipe::{Conditioning, LrSchedule, Recipe, StopSection, TrainMode, TrainSection};
-use craft_core::schedule::NoiseSchedule;
+use craft_core::recipe::{LrSchedule, StopSection, TrainMode, TrainSection};
 use craft_core::select::{ControlRow, SelectionRow};
-use craft_core::{Candidate, Key, Prompt};
+use craft_core::{Candidate, Prompt};
 use craft_diffusion::guard::NanGuard;
-use craft_diffusion::objective::{diffuse, min_snr, weighted_mse};
 use craft_diffusion::optimizer::{self, AdamW, AdamWConfig, GradMap};
 use craft_diffusion::schedule::{LrShape, learning_rate};
-use craft_nn::unet_blocks::UNetInputs;
 use craft_nn::weights::{self, TensorMap};
 use craft_store::weights::TRANSFORMERS;
 use craft_store::{Manifest, Stage, jsonl};
 use serde_json::json;
 
-use crate::cost::Spent;
 use crate::error::Result;
 use crate::lora::{LORA_FILE, training_model};
 use crate::model::{
@@ -28,8 +23,8 @@ use crate::model::{
 use crate::networks::{Networks, Trained};
 use crate::rewards::RunReward;
 use crate::stages::look::{Look, Stop, Watch};
+use crate::stages::trainer::{Sample, Text, Trainer, draws};
 use crate::stages::{Outcome, Run, checkpoint, inputs};
-use crate::text::{Condition, TextEmbedding, Tokens, beside, encode, stack};
 
 /// Which of the two trainings of a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,43 +49,6 @@ impl Arm {
     fn model_folder(self) -> &'static str {
         ["", "aligned"][self as usize]
     }
-}
-
-/// A text for the denoiser.
-#[derive(Default)]
-struct Text {
-    /// For text encoders that are trained.
-    tokens: Tokens,
-    /// By the base model's text encoders.
-    embedding: TextEmbedding,
-}
-
-impl Text {
-    fn of(model: &Model, texts: &[&str]) -> Vec<Self> {
-        let tokens = texts.iter().map(|text| model.tokens(text));
-        let each = tokens.zip(model.encode_texts(texts));
-        each.map(|(tokens, embedding)| Self { tokens, embedding }).collect()
-    }
-
-    /// What stands for no text in training.
-    fn empty(model: &Model) -> Self {
-        let embedding = model.encode_negatives(&[""]).remove(0);
-        Self { tokens: model.tokens(""), embedding }
-    }
-
-    /// Whether the model reads zeros instead of this text.
-    fn is_zero(&self) -> bool {
-        self.embedding.states.iter().all(|v| *v == 0.0)
-    }
-}
-
-/// A candidate that is trained on.
-struct Sample {
-    id: String,
-    latents: Vec<f32>,
-    original: Text,
-    expanded: Text,
-    weight: f32,
 }
 
 /// Trains one arm.
@@ -195,153 +153,6 @@ fn samples(run: &Run<'_>, arm: Arm, model: &Model) -> Result<Vec<Sample>> {
         out.push(Sample { id, latents, original, expanded, weight: weight as f32 });
     }
     Ok(out)
-}
-
-/// Which sample each draw of a step takes: epochs over all samples, each in an order of its own.
-pub(crate) fn draws(key: &Key, step: usize, batch: usize, n: usize) -> Vec<usize> {
-    let mut epoch = usize::MAX;
-    let mut order: Vec<usize> = Vec::new();
-    (step * batch..(step + 1) * batch)
-        .map(|draw| {
-            if draw / n != epoch {
-                epoch = draw / n;
-                order = (0..n).collect();
-                key.clone().step(epoch as u64).stream().shuffle(&mut order);
-            }
-            order[draw % n]
-        })
-        .collect()
-}
-
-/// One micro-batch, ready for the denoiser.
-struct Batch<'a> {
-    noisy: Tensor<4>,
-    target: Tensor<4>,
-    times: Vec<f32>,
-    texts: Vec<&'a Text>,
-    weights: Vec<f32>,
-}
-
-struct Trainer<'a> {
-    recipe: &'a Recipe,
-    schedule: NoiseSchedule,
-    samples: &'a [Sample],
-    empty: Text,
-    key: Key,
-    device: Device,
-    /// Channels, rows and columns of latents.
-    shape: [usize; 3],
-    /// Height and width of pictures.
-    pixels: [usize; 2],
-}
-
-impl<'a> Trainer<'a> {
-    /// # Errors
-    /// When the recipe's pictures do not fit the model.
-    fn new(recipe: &'a Recipe, model: &Model, samples: &'a [Sample]) -> Result<Self> {
-        let options = crate::stages::generate::options(&recipe.generate, model)?;
-        Ok(Self {
-            recipe,
-            schedule: model.schedule.clone(),
-            samples,
-            empty: Text::empty(model),
-            // Both arms see the same draws of timesteps and noise.
-            key: Key::new(recipe.seed).stage("train"),
-            device: Device::flex().autodiff(),
-            shape: model.latent_shape(options.height, options.width),
-            pixels: [options.height, options.width],
-        })
-    }
-
-    /// Draws `range` of a step's batch.
-    fn batch(&self, step: usize, picks: &[usize], range: std::ops::Range<usize>) -> Batch<'_> {
-        let section = &self.recipe.train;
-        let schedule = &self.schedule;
-        let last = schedule.num_train_timesteps();
-        let (low, high) = (section.timestep_min, section.timestep_max.unwrap_or(last).min(last));
-        let (mut noisy, mut target) = (Vec::new(), Vec::new());
-        let (mut times, mut texts, mut weights) = (Vec::new(), Vec::new(), Vec::new());
-        for i in range {
-            let sample = &self.samples[picks[i]];
-            let key = self.key.clone().stage("draw").step(step as u64).sample(i as u64);
-            let mut stream = key.stream();
-            let t = low + stream.index(high.saturating_sub(low).max(1));
-            let drop = stream.chance(section.unconditional_dropout);
-            let expanded = match section.conditioning {
-                Conditioning::Original => false,
-                Conditioning::Expanded => true,
-                Conditioning::Mixed => stream.chance(0.5),
-            };
-            let noise = stream.standard_normals(sample.latents.len());
-            let alpha = schedule.alpha_cumprod(t as i64);
-            let kind = schedule.prediction_type;
-            diffuse(kind, alpha, &sample.latents, &noise, &mut noisy, &mut target);
-            times.push(t as f32);
-            texts.push(match (drop, expanded) {
-                (true, _) => &self.empty,
-                (false, true) => &sample.expanded,
-                (false, false) => &sample.original,
-            });
-            let factor = section.min_snr_gamma.map_or(1.0, |gamma| min_snr(kind, alpha, gamma));
-            weights.push(sample.weight * factor);
-        }
-        let [c, h, w] = self.shape;
-        let tensor = |data: Vec<f32>| {
-            Tensor::<4>::from_data(TensorData::new(data, [texts.len(), c, h, w]), &self.device)
-        };
-        let (noisy, target) = (tensor(noisy), tensor(target));
-        Batch { noisy, target, times, texts, weights }
-    }
-
-    /// Texts for the denoiser: embeddings of the base model, or by the encoders that are trained.
-    fn condition(&self, networks: &Networks, texts: &[&Text]) -> Condition {
-        let Some(first) = &networks.text_encoder else {
-            let embeddings: Vec<&TextEmbedding> = texts.iter().map(|t| &t.embedding).collect();
-            let length = texts.first().map_or(0, |text| text.tokens.first.len());
-            return stack(&embeddings, length, self.pixels, &self.device);
-        };
-        let tokens: Vec<&Tokens> = texts.iter().map(|text| &text.tokens).collect();
-        let second = networks.text_encoder_2.as_ref();
-        let (states, pooled) = encode(first, second, &tokens, &self.device);
-        if !texts.iter().any(|text| text.is_zero()) {
-            return Condition { states, added: pooled.map(|p| beside(p, self.pixels)) };
-        }
-        let mask: Vec<f32> = texts.iter().map(|t| if t.is_zero() { 0.0 } else { 1.0 }).collect();
-        let mask = Tensor::<1>::from_data(TensorData::new(mask, [texts.len()]), &self.device);
-        let states = states * mask.clone().reshape([texts.len(), 1, 1]);
-        let pooled = pooled.map(|pooled| pooled * mask.reshape([texts.len(), 1]));
-        Condition { states, added: pooled.map(|p| beside(p, self.pixels)) }
-    }
-
-    /// Adds the gradients of one micro-batch to `grads` and returns its part of the loss.
-    fn accumulate(&self, networks: &Networks, batch: Batch<'_>, grads: &mut GradMap) -> f64 {
-        let section = &self.recipe.train;
-        let Condition { states, added } = self.condition(networks, &batch.texts);
-        let Batch { noisy, target, times, weights, .. } = batch;
-        let loss = |prediction| weighted_mse(prediction, target, &weights, section.batch);
-        let mut take = |gradients| optimizer::collect(networks, gradients, grads);
-        if !section.gradient_checkpointing {
-            let value = loss(networks.unet.forward(noisy, &times, &states, added.as_ref()));
-            take(value.backward());
-            return f64::from(weights::to_vec(value)[0]);
-        }
-        let wants = networks.text_encoder.is_some();
-        let inputs = UNetInputs {
-            sample: noisy,
-            timesteps: &times,
-            context: &states,
-            added: added.as_ref(),
-        };
-        let back = networks.unet.backward_by_block(inputs, wants, loss, &mut take);
-        if let Some(incoming) = back.context {
-            let mut root = (states * incoming.autodiff()).sum();
-            if let (Some(added), Some(incoming)) = (added, back.pooled) {
-                root = root + (added.text_embeds * incoming.autodiff()).sum();
-            }
-            take(root.backward());
-        }
-        f64::from(back.loss)
-    }
 }
 
 /// A finished training.
@@ -462,39 +273,6 @@ fn update(
         ));
     }
     Ok((networks, loss, norm, lr))
-}
-
-/// What a forward and backward pass takes for one picture, measured on random latents.
-///
-/// # Errors
-/// See [`Networks::start`].
-pub(crate) fn measure(recipe: &Recipe, model: Model) -> Result<Spent> {
-    let options = crate::stages::generate::options(&recipe.generate, &model)?;
-    let shape = model.latent_shape(options.height, options.width);
-    let [_, h, w] = shape;
-    // Large pictures one at a time; small ones in numbers that are worth a measurement.
-    let n = recipe.micro_batch().min((4096 / (h * w).max(1)).max(1));
-    let mut stream = Key::new(recipe.seed).stage("measure").stream();
-    let samples: Vec<Sample> = (0..n)
-        .map(|i| {
-            let mut texts = Text::of(&model, &["", ""]);
-            Sample {
-                id: i.to_string(),
-                latents: stream.standard_normals(shape.iter().product()),
-                original: texts.pop().unwrap_or_default(),
-                expanded: texts.pop().unwrap_or_default(),
-                weight: 1.0,
-            }
-        })
-        .collect();
-    let trainer = Trainer::new(recipe, &model, &samples)?;
-    let networks = Networks::start(recipe, Networks::of(model), None, &mut AdamW::default())?;
-    let picks: Vec<usize> = (0..n).collect();
-    let spent = Spent::on(|| {
-        trainer.accumulate(&networks, trainer.batch(0, &picks, 0..n), &mut GradMap::new());
-        Ok(())
-    })?;
-    Ok(spent.each(n))
 }
 
 /// Drops the lines of this arm from a step on, which are about to be written again.
