@@ -2,15 +2,16 @@
 //! and with which weights.
 //!
 //! For prompt i, wording j ≥ 1 and noise s, candidate (i, j, s) is compared with the image of the
-//! original wording under the same noise, (i, 0, s):
+//! original wording with the same number of sample, (i, 0, s), drawn from the same noise or from another:
 //!
 //! 1. Rows that lack a reward that is needed, or hold a non-finite one, are dropped and counted.
 //!    All statistics are over the rows that remain, so that the result equals that of a clean run.
 //! 2. Filter: reward ξ passes when `r_ξ(i,j,s) > r_ξ(i,0,s) + margin · std_ξ`; the candidate
 //!    passes when at least `min_passes` filter rewards do (default: all; the paper's I_ξ, I_ha and
 //!    I_hpa are filters of one, two and three rewards).
-//! 3. Total: r_total per row ([`Total`]), advantage `Â = (r_total − mean_i) / (std_i + EPS)` over
-//!    the group of prompt i, which is all of its rows, originals and all noises included.
+//! 3. Total: r_total per row ([`Total`]), advantage `Â = (r_total − mean_i) / (std_i + EPS)`, or without
+//!    the division ([`AdvantageScale`]), over the group of prompt i, which is all of its rows, originals
+//!    and all noises included.
 //! 4. Budget: the best `max_samples` survivors by Â; ties go to the smaller id.
 //! 5. Weights from Â ([`Sign`]), normalised to mean 1.
 

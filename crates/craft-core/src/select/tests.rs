@@ -192,7 +192,7 @@ fn unscaled_advantages_rank_large_gains_of_other_groups_first() {
         row(0, 1, 0, &[0.1]),
         row(1, 0, 0, &[0.0]),
         row(1, 1, 0, &[1.0]),
-        row(1, 2, 0, &[0.5]),
+        row(1, 2, 0, &[0.9]),
     ];
     let first = |scale| {
         let options = SelectOptions { scale, max_samples: 1, ..raw(&["a"]) };
@@ -202,9 +202,9 @@ fn unscaled_advantages_rank_large_gains_of_other_groups_first() {
     };
     let (id, advantage) = first(AdvantageScale::None);
     assert_eq!(id, "p00001-v01-s0");
-    assert!((advantage - 0.5).abs() < 1e-12);
-    // The larger gain is 1.22 deviations of its group of three, and so is the smaller one 1 of two.
-    assert_eq!(first(AdvantageScale::Group).0, "p00001-v01-s0");
+    assert!((advantage - (1.0 - 1.9 / 3.0)).abs() < 1e-12);
+    // The small gain is one deviation of its group of two, the large one .81 of its group of three.
+    assert_eq!(first(AdvantageScale::Group).0, "p00000-v01-s0");
     let tied = [rows[0].clone(), rows[1].clone(), rows[2].clone(), row(1, 1, 0, &[1.0])];
     let count = |scale| {
         let options = SelectOptions { scale, ..raw(&["a"]) };
