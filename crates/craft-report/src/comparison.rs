@@ -344,7 +344,7 @@ fn search(methods: &Methods<'_>) -> String {
             .to_owned();
     }
     let head = ["method", "learning rate", "change (after steps)", "chosen"];
-    "<p class=\"lead\">On prompts that nothing is reported on, with the candidates of the first seed.</p>\n"
+    "<p class=\"lead\">On prompts that nothing is reported on, with the candidates of the first seeds; the mean over them.</p>\n"
         .to_owned()
         + &table(&head.map(str::to_owned), rows)
 }

@@ -145,6 +145,9 @@ pub(crate) struct CompareArgs {
     /// Learning rates that every method tries [default: the recipe's, a third and three times it]
     #[arg(long, value_name = "LIST", value_delimiter = ',')]
     pub(crate) learning_rates: Vec<f64>,
+    /// How many of the first seeds choose each method's learning rate and length [default: 2]
+    #[arg(long, value_name = "N")]
+    pub(crate) search_seeds: Option<usize>,
     /// Pairs from the embedded world's annotators, for each seed [default: 4000]
     #[arg(long, value_name = "N")]
     pub(crate) pairs: Option<usize>,

@@ -62,9 +62,8 @@ fn parts(plan: &Plan) -> Vec<(&'static str, Counts)> {
     let (mut search, mut training) = (Counts::default(), Counts::default());
     let full = plan.eval_prompts * recipe.evaluate.samples_per_prompt;
     let mut looks = Counts { pictures: seeds * full, ..Counts::default() };
-    if plan.search {
-        search.pictures += plan.search_prompts;
-    }
+    let searched = plan.search_seeds;
+    search.pictures += searched * plan.search_prompts;
     for entry in &plan.entries {
         let points = plan.points(entry);
         let steps = points.last().copied().unwrap_or(0);
@@ -82,12 +81,12 @@ fn parts(plan: &Plan) -> Vec<(&'static str, Counts)> {
         if entry.takes_from_craft() {
             // No search, and candidates of its own, as many as one round has.
             training.pictures += seeds * recipe.candidate_count(plan.train_prompts);
-        } else if plan.search {
-            let rates = plan.learning_rates.len();
-            search.passes += rates * passes;
-            search.pictures += rates * (drawn + points.len() * plan.search_prompts);
+        } else {
+            let trials = searched * plan.learning_rates.len();
+            search.passes += trials * passes;
+            search.pictures += trials * (drawn + points.len() * plan.search_prompts);
             // Shared by the learning rates.
-            search.references += references;
+            search.references += searched * references;
         }
         training.passes += seeds * passes;
         training.references += seeds * references;
@@ -166,13 +165,16 @@ pub(super) fn lines(plan: &Plan) -> Result<Vec<String>> {
     let rates = measure(plan)?;
     let names: Vec<&str> = plan.entries.iter().map(|e| e.name.as_str()).collect();
     let seeds: Vec<String> = plan.seeds.iter().map(u64::to_string).collect();
-    let search = if plan.search {
+    let search = if plan.search_seeds > 0 {
         let all: Vec<String> = plan.learning_rates.iter().map(|r| format!("{r:.1e}")).collect();
         format!(
-            "every method tries learning rates {} and its lengths on {} prompts of their own, with the candidates of seed {}",
+            "every method tries learning rates {} and its lengths on {} prompts of their own, with the candidates of {}",
             all.join(", "),
             plan.search_prompts,
-            seeds[0]
+            match plan.search_seeds {
+                1 => format!("seed {}", seeds[0]),
+                n => format!("seeds {}", seeds[..n].join(", ")),
+            }
         )
     } else {
         "none: every method takes the recipe's learning rate and its full length".to_owned()

@@ -92,7 +92,7 @@ impl<'a> Judge<'a> {
         let prompts: Vec<Prompt> = jsonl::read(&run.path("prompts/prompts.jsonl"))?;
         let prompts: Vec<Prompt> = prompts.into_iter().filter(|p| p.split == Split::Eval).collect();
         let few = prompts.iter().take(plan.curve_prompts).cloned().collect();
-        let mut others = match run.context.world.filter(|_| plan.search) {
+        let mut others = match run.context.world.filter(|_| plan.search_seeds > 0) {
             Some(world) => world.prompts(0, "select", plan.search_prompts).unwrap_or_default(),
             None => Vec::new(),
         };

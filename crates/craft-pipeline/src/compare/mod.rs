@@ -49,6 +49,8 @@ pub struct Options {
     pub seeds: Option<String>,
     /// Learning rates that every method tries; empty: a third of the recipe's, the recipe's, three times it.
     pub learning_rates: Vec<f64>,
+    /// How many of the first seeds choose the settings; `None`: two, or as many as there are.
+    pub search_seeds: Option<usize>,
     /// Annotated pairs for each seed.
     pub pairs: Option<usize>,
     /// Fewer seeds and methods, and no search.
@@ -85,9 +87,17 @@ pub fn compare(
     origin::check_precision(out)?;
     let folder = RunFolder::create_or_open(out, &plan.recipe.to_toml())?;
     Origin::now(&base, None).write(folder.path())?;
+    for &seed in plan.searched() {
+        with_seed(&plan, seed, &folder, &base, context, &mut |shared, judge| {
+            let own = plan.entries.iter().filter(|entry| !entry.takes_from_craft());
+            own.clone().try_for_each(|entry| search::run(shared, &plan, judge, entry))
+        })?;
+    }
     let mut result = None;
-    for seed in plan.seeds.clone() {
-        one_seed(&plan, seed, &folder, &base, context)?;
+    for &seed in &plan.seeds {
+        with_seed(&plan, seed, &folder, &base, context, &mut |shared, judge| {
+            train_all(&plan, &folder, shared, judge)
+        })?;
         // Written after each seed, so that a comparison can be looked at while it goes on.
         result = Some(summary::write(&plan, &folder)?);
     }
@@ -122,12 +132,14 @@ struct Shared<'a> {
     pairs: Option<Manifest>,
 }
 
-fn one_seed(
+/// Does something with what all methods of a seed share, which is made unless it is there.
+fn with_seed(
     plan: &Plan,
     seed: u64,
     folder: &RunFolder,
     base: &Path,
     context: &Context<'_>,
+    work: &mut dyn FnMut(&Shared<'_>, &Judge<'_>) -> Result<()>,
 ) -> Result<()> {
     context.progress.note(&format!("seed {seed}"));
     let recipe = plan.recipe_of(seed);
@@ -147,18 +159,24 @@ fn one_seed(
     };
     let judge = Judge::new(&run, plan, &hashes)?;
     let shared = Shared { run, model_hash, generated, scored, pairs };
-    let base_scores = tune::base(&shared, plan, &judge)?;
-    let searches_here = plan.search && plan.seeds.first() == Some(&seed);
+    work(&shared, &judge)
+}
+
+/// Trains and measures every method on one seed.
+fn train_all(
+    plan: &Plan,
+    folder: &RunFolder,
+    shared: &Shared<'_>,
+    judge: &Judge<'_>,
+) -> Result<()> {
+    let base_scores = tune::base(shared, plan, judge)?;
     for entry in &plan.entries {
-        let settings = if entry.takes_from_craft() {
-            let craft = plan.entries.iter().find(|e| e.name == "craft").unwrap_or(entry);
-            search::settings(plan, folder.path(), craft)?
-        } else if searches_here {
-            search::run(&shared, plan, &judge, entry)?
-        } else {
-            search::settings(plan, folder.path(), entry)?
+        let of = match entry.takes_from_craft() {
+            true => plan.entries.iter().find(|e| e.name == "craft").unwrap_or(entry),
+            false => entry,
         };
-        tune::run(&shared, plan, &judge, entry, &settings, &base_scores)?;
+        let settings = search::settings(plan, folder.path(), of)?;
+        tune::run(shared, plan, judge, entry, &settings, &base_scores)?;
     }
     Ok(())
 }

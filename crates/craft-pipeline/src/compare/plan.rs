@@ -23,6 +23,8 @@ const QUICK_PAIRS: usize = 2000;
 const CURVE_PROMPTS: usize = 48;
 /// Prompts on which learning rate and length are chosen, one picture each.
 const SEARCH_PROMPTS: usize = 64;
+/// Seeds that choose the settings.
+const SEARCH_SEEDS: usize = 2;
 
 /// A method with its settings in this comparison.
 pub(super) struct Entry {
@@ -100,8 +102,8 @@ pub(super) struct Plan {
     pub(super) rewards: Vec<RunReward>,
     /// Learning rates that every method tries.
     pub(super) learning_rates: Vec<f64>,
-    /// Whether there are prompts to choose settings on, and time.
-    pub(super) search: bool,
+    /// How many of the first seeds choose the settings; none where there are no prompts for it, or no time.
+    pub(super) search_seeds: usize,
     pub(super) pairs: usize,
     pub(super) train_prompts: usize,
     pub(super) eval_prompts: usize,
@@ -137,6 +139,19 @@ impl Plan {
         if pairs == 0 {
             return Err(PipelineError::Usage("--pairs is 0: expected at least 1".to_owned()));
         }
+        let search_seeds = match options.search_seeds {
+            Some(n) if n == 0 || n > seeds.len() => {
+                return Err(PipelineError::Usage(format!(
+                    "--search-seeds {n}: expected 1 to {}, the number of seeds",
+                    seeds.len()
+                )));
+            }
+            given => given.unwrap_or(SEARCH_SEEDS.min(seeds.len())),
+        };
+        let search_seeds = match pocket && !options.quick && options.ablation.is_none() {
+            true => search_seeds,
+            false => 0,
+        };
         let run = RunPlan::new(&recipe, base, None, context)?;
         let (train, eval) = run.check(&recipe, base, None, context)?;
         let mut entries = Vec::new();
@@ -167,7 +182,7 @@ impl Plan {
             seeds,
             entries,
             learning_rates,
-            search: pocket && !options.quick && options.ablation.is_none(),
+            search_seeds,
             pairs,
             train_prompts: train,
             eval_prompts: eval,
@@ -178,6 +193,11 @@ impl Plan {
             rewards: run.rewards,
             recipe,
         })
+    }
+
+    /// The seeds whose candidates choose the settings.
+    pub(super) fn searched(&self) -> &[u64] {
+        &self.seeds[..self.search_seeds]
     }
 
     /// The recipe of one seed.

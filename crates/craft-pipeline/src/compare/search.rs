@@ -1,5 +1,5 @@
 //! The search of a method's learning rate and length: the same grid for every method, on prompts that
-//! nothing is reported on, with the candidates of the first seed.
+//! nothing is reported on, with the candidates of the first seeds; the mean over them chooses.
 
 use std::path::Path;
 
@@ -37,14 +37,23 @@ pub(super) struct Trial {
     pub(super) stopped: Option<String>,
 }
 
-/// A finished search.
+/// What was tried with the candidates of one seed.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+struct SeedSearch {
+    seed: u64,
+    trials: Vec<Trial>,
+    seconds: f64,
+}
+
+/// A finished search, over all its seeds.
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub(super) struct Search {
     /// The reward that decided.
     pub(super) reward: String,
     /// Prompts, one picture each.
     pub(super) prompts: usize,
-    pub(super) seed: u64,
+    pub(super) seeds: Vec<u64>,
+    /// Means over the seeds.
     pub(super) trials: Vec<Trial>,
     pub(super) chosen: Settings,
     /// The best change; `None` where training diverged at every rate before its first look.
@@ -52,13 +61,13 @@ pub(super) struct Search {
     pub(super) seconds: f64,
 }
 
-/// Tries all learning rates and lengths of a method.
+/// Tries all learning rates and lengths of a method with the candidates of one seed.
 pub(super) fn run(
     shared: &Shared<'_>,
     plan: &Plan,
     judge: &Judge<'_>,
     entry: &Entry,
-) -> Result<Settings> {
+) -> Result<()> {
     let run = &shared.run;
     let base = base(shared, plan, judge)?;
     let recipe = entry.recipe(run.recipe)?;
@@ -116,40 +125,52 @@ pub(super) fn run(
             craft_store::manifest::write_json(&done, &trial)?;
             trials.push(trial);
         }
-        // A rate that diverged is taken only where all did, and then as far as it went.
-        let looks = |diverged: bool| {
-            let of = trials.iter().filter(move |t| t.stopped.is_some() == diverged);
-            let looks = of
-                .flat_map(|t| t.gains.iter().map(|(steps, gain)| (t.learning_rate, *steps, *gain)));
-            // Of equals the first: less training.
-            looks.fold(None::<(f64, usize, f64)>, |best, new| match best {
-                Some(old) if old.2 >= new.2 => Some(old),
-                _ => Some(new),
-            })
-        };
-        let best = looks(false).or_else(|| looks(true));
-        // Where none came as far as a look, the most cautious settings are tried once more.
-        let smallest = plan.learning_rates.iter().copied().fold(f64::INFINITY, f64::min);
-        let shortest = points.first().copied().unwrap_or(1);
-        let (learning_rate, steps, gain) = best
-            .map_or((smallest, shortest, None), |(rate, steps, gain)| (rate, steps, Some(gain)));
-        let search = Search {
-            reward: plan.decisive.clone(),
-            prompts: plan.search_prompts,
-            seed: run.recipe.seed,
-            trials,
-            chosen: Settings { learning_rate, steps },
-            gain,
-            seconds: start.elapsed().as_secs_f64(),
-        };
+        let best = best(&trials);
+        let search =
+            SeedSearch { seed: run.recipe.seed, trials, seconds: start.elapsed().as_secs_f64() };
         craft_store::manifest::write_json(&writer.join(FILE), &search)?;
-        let found = gain.map_or("diverged at every rate".to_owned(), |gain| {
-            format!("{} {gain:+.3}", plan.decisive)
+        let found = best.map_or("diverged at every rate".to_owned(), |(rate, steps, gain)| {
+            format!("learning rate {rate:.1e}, {steps} steps ({} {gain:+.3})", plan.decisive)
         });
-        Ok(Outcome::default()
-            .say(format!("learning rate {learning_rate:.1e}, {steps} steps ({found})")))
+        Ok(Outcome::default().say(format!("best of this seed: {found}")))
     })?;
-    settings(plan, run.folder.path().parent().unwrap_or(run.folder.path()), entry)
+    Ok(())
+}
+
+/// Learning rate, steps and change of the best look. A rate that diverged is taken only where all did, and
+/// then as far as it went; of equals the first, which is less training.
+fn best(trials: &[Trial]) -> Option<(f64, usize, f64)> {
+    let looks = |diverged: bool| {
+        let of = trials.iter().filter(move |t| t.stopped.is_some() == diverged);
+        let looks =
+            of.flat_map(|t| t.gains.iter().map(|(steps, gain)| (t.learning_rate, *steps, *gain)));
+        looks.fold(None::<(f64, usize, f64)>, |best, new| match best {
+            Some(old) if old.2 >= new.2 => Some(old),
+            _ => Some(new),
+        })
+    };
+    looks(false).or_else(|| looks(true))
+}
+
+/// The mean of each look over the seeds that all came as far; stopped where one of them stopped.
+fn mean_of(seeds: &[SeedSearch]) -> Vec<Trial> {
+    let Some(first) = seeds.first() else { return Vec::new() };
+    let trial = |i: usize, trial: &Trial| {
+        let same: Vec<&Trial> = seeds.iter().filter_map(|s| s.trials.get(i)).collect();
+        let mean = |steps: usize| {
+            let gains: Option<Vec<f64>> = same
+                .iter()
+                .map(|t| t.gains.iter().find(|(at, _)| *at == steps).map(|(_, gain)| *gain))
+                .collect();
+            gains.map(|gains| (steps, gains.iter().sum::<f64>() / gains.len() as f64))
+        };
+        Trial {
+            learning_rate: trial.learning_rate,
+            gains: trial.gains.iter().filter_map(|(steps, _)| mean(*steps)).collect(),
+            stopped: same.iter().find_map(|t| t.stopped.clone()),
+        }
+    };
+    first.trials.iter().enumerate().map(|(i, t)| trial(i, t)).collect()
 }
 
 /// The base model on the search's prompts.
@@ -166,11 +187,34 @@ fn base(shared: &Shared<'_>, plan: &Plan, judge: &Judge<'_>) -> Result<Vec<Pictu
     Ok(jsonl::read(&shared.run.path(&format!("{}/{SCORES}", BASE.folder)))?)
 }
 
-/// The search of a method, if there was one.
+/// The search of a method, if there was one and all its seeds are done.
 pub(super) fn read(plan: &Plan, folder: &Path, entry: &Entry) -> Result<Option<Search>> {
-    let Some(first) = plan.seeds.first().filter(|_| plan.search) else { return Ok(None) };
-    let path = folder.join(format!("seed-{first}")).join(entry.search.folder).join(FILE);
-    if path.exists() { Ok(Some(craft_store::manifest::read_json(&path)?)) } else { Ok(None) }
+    let mut seeds = Vec::new();
+    for seed in plan.searched() {
+        let path = folder.join(format!("seed-{seed}")).join(entry.search.folder).join(FILE);
+        if !path.exists() {
+            return Ok(None);
+        }
+        seeds.push(craft_store::manifest::read_json::<SeedSearch>(&path)?);
+    }
+    if seeds.is_empty() {
+        return Ok(None);
+    }
+    let trials = mean_of(&seeds);
+    // Where none came as far as a look, the most cautious settings are tried once more.
+    let smallest = plan.learning_rates.iter().copied().fold(f64::INFINITY, f64::min);
+    let shortest = plan.points(entry).first().copied().unwrap_or(1);
+    let (learning_rate, steps, gain) = best(&trials)
+        .map_or((smallest, shortest, None), |(rate, steps, gain)| (rate, steps, Some(gain)));
+    Ok(Some(Search {
+        reward: plan.decisive.clone(),
+        prompts: plan.search_prompts,
+        seeds: seeds.iter().map(|s| s.seed).collect(),
+        trials,
+        chosen: Settings { learning_rate, steps },
+        gain,
+        seconds: seeds.iter().map(|s| s.seconds).sum(),
+    }))
 }
 
 /// What was chosen; without a search the recipe's learning rate and the method's full length.
@@ -182,4 +226,42 @@ pub(super) fn settings(plan: &Plan, folder: &Path, entry: &Entry) -> Result<Sett
         learning_rate: entry.recipe(&plan.recipe)?.train.learning_rate,
         steps: plan.points(entry).last().copied().unwrap_or(1),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn trial(learning_rate: f64, gains: &[(usize, f64)], stopped: Option<&str>) -> Trial {
+        Trial { learning_rate, gains: gains.to_vec(), stopped: stopped.map(str::to_owned) }
+    }
+
+    fn seed(seed: u64, trials: Vec<Trial>) -> SeedSearch {
+        SeedSearch { seed, trials, seconds: 1.0 }
+    }
+
+    #[test]
+    fn the_mean_over_seeds_chooses_and_not_the_best_single_look() {
+        let seeds = [
+            seed(1, vec![trial(1e-5, &[(5, 0.2), (10, 0.3)], None), trial(1e-4, &[(5, 0.9)], None)]),
+            seed(2, vec![trial(1e-5, &[(5, 0.3), (10, 0.4)], None), trial(1e-4, &[(5, -0.8)], None)]),
+        ];
+        let (rate, steps, gain) = best(&mean_of(&seeds)).expect("looks");
+        assert_eq!((rate, steps), (1e-5, 10));
+        assert!((gain - 0.35).abs() < 1e-12, "{gain}");
+        assert_eq!(best(&seeds[0].trials).map(|b| b.0), Some(1e-4));
+    }
+
+    #[test]
+    fn a_rate_that_diverged_on_one_seed_is_taken_last_and_no_further_than_it_went() {
+        let seeds = [
+            seed(1, vec![trial(1e-5, &[(5, 0.1)], None), trial(1e-3, &[(5, 0.9), (10, 1.0)], None)]),
+            seed(2, vec![trial(1e-5, &[(5, 0.1)], None), trial(1e-3, &[(5, 0.9)], Some("at 7"))]),
+        ];
+        let trials = mean_of(&seeds);
+        assert_eq!(trials[1].gains, [(5, 0.9)]);
+        assert_eq!(best(&trials).map(|b| b.0), Some(1e-5));
+        assert_eq!(best(&trials[1..]).map(|b| b.0), Some(1e-3));
+        assert_eq!(best(&[trial(1e-3, &[], Some("at 1"))]), None);
+    }
 }

@@ -82,7 +82,7 @@ pub(super) fn write(plan: &Plan, run: &RunFolder) -> Result<Comparison> {
         "rewards": rewards.iter().map(named).collect::<Vec<_>>(),
         "evaluation_prompts": base.values().next().map(|rows| prompts(rows)),
         "curve_prompts": plan.curve_prompts,
-        "learning_rates": plan.search.then_some(&plan.learning_rates),
+        "learning_rates": (plan.search_seeds > 0).then_some(&plan.learning_rates),
         "methods": methods,
         "convergence": convergence::of(plan, &rows),
     });

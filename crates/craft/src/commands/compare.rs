@@ -24,6 +24,7 @@ pub(super) fn compare(app: &App, args: &CompareArgs) -> anyhow::Result<()> {
         ablation: args.ablation.clone(),
         seeds: args.seeds.clone(),
         learning_rates: args.learning_rates.clone(),
+        search_seeds: args.search_seeds,
         pairs: args.pairs,
         quick: args.quick,
         rounds: args.rounds,
