@@ -71,6 +71,27 @@ fn all_methods_are_measured_alike_and_a_second_call_does_nothing() {
 }
 
 #[test]
+fn the_base_model_at_more_guidance_is_what_a_recipe_with_that_guidance_draws() {
+    let tiny = Tiny::new();
+    let of = |out: &str, methods: &str, scale: &str| {
+        let scale = format!("evaluate.guidance_scale={scale}");
+        let args = ["compare", "recipe.toml", "--methods", methods, "--seeds", "1", "--out", out];
+        tiny.expect(&[&args[..], &["--set", &scale]].concat(), 0, &[]);
+        json(&tiny.path(&format!("{out}/compare.json")))
+    };
+    let found = of("out", "random,guidance-1.5,guidance-2", "2.0");
+    of("twice", "random", "4.0");
+    let scores = |path: &str| fs::read(tiny.path(&format!("{path}/scores.jsonl"))).unwrap();
+    let twice = scores("out/seed-1/methods/guidance-2");
+    assert_eq!(twice, scores("twice/seed-1/methods/base"));
+    assert_ne!(twice, scores("out/seed-1/methods/base"));
+    assert_ne!(twice, scores("out/seed-1/methods/guidance-1.5"));
+    let method = &found["methods"]["guidance-2"];
+    assert_eq!(method["seeds"]["1"]["sample_passes"], 0);
+    assert!(method["rewards"]["other"]["change"]["mean"].is_number());
+}
+
+#[test]
 fn a_training_that_was_cut_off_ends_as_if_it_had_not_been() {
     let scores =
         |tiny: &Tiny| fs::read(tiny.path("out/seed-1/methods/dpo-rewards/scores.jsonl")).unwrap();
@@ -126,6 +147,11 @@ fn what_cannot_be_compared_is_refused_before_anything_is_done() {
     refused(&["--methods", "craft", "--seeds", "0"], &["--seeds 0"]);
     refused(&["--methods", "craft", "--seeds", "many"], &["--seeds many"]);
     refused(&["--methods", "craft", "--learning-rates", "1e-4,-1"], &["-1 is not a learning rate"]);
+    refused(&["--methods", "craft", "--search-seeds", "6"], &["--search-seeds 6", "1 to 5"]);
+    refused(
+        &["--methods", "guidance-2", "--set", "evaluate.guidance_scale=1.0"],
+        &["guidance-2", "evaluate.guidance_scale = 1", "above 1"],
+    );
     refused(&["--ablation", "hat"], &["no ablation `hat`", "pressure"]);
     refused(&["--ablation", "filter"], &["craft-h", "tiny"]);
     refused(&["--methods", "craft", "--pairs", "0"], &["--pairs is 0"]);

@@ -298,7 +298,9 @@ impl Pool {
                 };
                 single(self.groups(true).into_iter().flat_map(advantages).collect())
             }
-            Data::AnnotatedPairs | Data::AnnotatedLabels | Data::Prompts => Vec::new(),
+            Data::AnnotatedPairs | Data::AnnotatedLabels | Data::Prompts | Data::Guided(_) => {
+                Vec::new()
+            }
         })
     }
 }

@@ -39,14 +39,22 @@ pub(super) struct Measured {
 }
 
 /// Prompts of a measurement, with the pictures of each.
+#[derive(Clone)]
 pub(super) struct Exam {
     /// Names the noise.
     stage: &'static str,
     prompts: Vec<Prompt>,
     samples: usize,
+    /// Guidance, in multiples of the evaluation's.
+    guidance: f64,
 }
 
 impl Exam {
+    /// The same pictures with so many times the guidance.
+    pub(super) fn guided(&self, factor: f64) -> Self {
+        Self { guidance: factor * self.guidance, ..self.clone() }
+    }
+
     /// Whether it asks for this picture.
     pub(super) fn has(&self, row: &PictureRow) -> bool {
         row.sample < self.samples && self.prompts.iter().any(|p| p.id.as_str() == row.prompt_id)
@@ -108,9 +116,9 @@ impl<'a> Judge<'a> {
             cache: Mutex::new(ScoreCache::open(run.folder, &run.context)?),
             texts: Mutex::default(),
             hashes,
-            full: Exam { stage: "evaluate", prompts, samples },
-            curve: Exam { stage: "evaluate", prompts: few, samples: 1 },
-            search: Exam { stage: "search", prompts: others, samples: 1 },
+            full: Exam { stage: "evaluate", prompts, samples, guidance: 1.0 },
+            curve: Exam { stage: "evaluate", prompts: few, samples: 1, guidance: 1.0 },
+            search: Exam { stage: "search", prompts: others, samples: 1, guidance: 1.0 },
         })
     }
 
@@ -158,10 +166,14 @@ impl<'a> Judge<'a> {
                 });
             }
         }
+        let options = DrawOptions {
+            guidance_scale: exam.guidance * self.options.guidance_scale,
+            ..self.options
+        };
         let mut pictures: Vec<RgbImage> = Vec::with_capacity(jobs.len());
         for part in jobs.chunks(64) {
             self.run.context.check()?;
-            let drawn = draw_with(&self.model, unet, part, &self.options, &mut |_| ())?;
+            let drawn = draw_with(&self.model, unet, part, &options, &mut |_| ())?;
             pictures.extend(drawn.into_iter().map(|d| d.image));
         }
         self.score(exam, &jobs, &pictures, &mut rows)?;

@@ -33,6 +33,8 @@ pub(super) enum Data {
     Advantages,
     /// The prompts alone: the method draws as it goes.
     Prompts,
+    /// Nothing: the base model with so many per cent of the evaluation's guidance.
+    Guided(u32),
 }
 
 impl Data {
@@ -43,12 +45,20 @@ impl Data {
 
     /// Whether it uses the candidates of the seed.
     pub(super) fn drawn(self) -> bool {
-        !self.annotated() && self != Self::Prompts
+        !self.annotated() && !matches!(self, Self::Prompts | Self::Guided(_))
     }
 
     /// Whether it looks at rewards of candidates.
     pub(super) fn scored(self) -> bool {
         self.drawn() && !matches!(self, Self::Random | Self::All)
+    }
+
+    /// Of a method that trains on nothing, the guidance in multiples of the evaluation's.
+    pub(super) fn guidance(self) -> Option<f64> {
+        match self {
+            Self::Guided(percent) => Some(f64::from(percent) / 100.0),
+            _ => None,
+        }
     }
 
     /// Whether it picks or weighs among several candidates of one prompt.
@@ -167,11 +177,26 @@ pub(super) const METHODS: &[Method] = &[
     method("nft", "DiffusionNFT, offline", Data::Advantages, Loss::Nft(1.0), LONGER),
     method("awm", "advantage-weighted matching, offline", Data::Advantages, Loss::Awm, LONGER),
     method("ddpo", "DDPO, online", Data::Prompts, Loss::Ddpo, LONGER),
+    method(
+        "guidance-1.5",
+        "the base model at 1.5 times the guidance, untrained",
+        Data::Guided(150),
+        Loss::Weighted,
+        0,
+    ),
+    method(
+        "guidance-2",
+        "the base model at twice the guidance, untrained",
+        Data::Guided(200),
+        Loss::Weighted,
+        0,
+    ),
     method("spo", "SPO, online, step-aware pairs", Data::Prompts, Loss::Spo, LONGER),
 ];
 
 /// The methods of a comparison when none are named.
-pub(super) const DEFAULT: &[&str] = &["craft", "random", "sft", "raft", "rwr", "dpo", "kto"];
+pub(super) const DEFAULT: &[&str] =
+    &["craft", "random", "guidance-1.5", "guidance-2", "sft", "raft", "rwr", "dpo", "kto"];
 /// The same with `--quick`.
 pub(super) const QUICK: &[&str] = &["craft", "random", "sft", "dpo"];
 
@@ -234,6 +259,13 @@ impl Method {
             return Err(PipelineError::Usage(format!(
                 "{}: it needs preference pairs, and only the embedded world (prompts.source = \"pocket\") has annotators; take `{instead}`, which makes pairs from the rewards of the candidates, or leave it out",
                 self.name
+            )));
+        }
+        if self.data.guidance().is_some() && recipe.evaluate_guidance_scale() <= 1.0 {
+            return Err(PipelineError::Usage(format!(
+                "{}: it draws with more guidance, and the recipe draws without (evaluate.guidance_scale = {}); set a scale above 1 or leave the method out",
+                self.name,
+                recipe.evaluate_guidance_scale()
             )));
         }
         let group = recipe.expand.variants * recipe.generate.samples;

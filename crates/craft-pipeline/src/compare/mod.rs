@@ -12,6 +12,7 @@ mod convergence;
 mod cost;
 mod data;
 mod fit;
+mod guided;
 mod judge;
 mod methods;
 mod online;
@@ -89,8 +90,8 @@ pub fn compare(
     Origin::now(&base, None).write(folder.path())?;
     for &seed in plan.searched() {
         with_seed(&plan, seed, &folder, &base, context, &mut |shared, judge| {
-            let own = plan.entries.iter().filter(|entry| !entry.takes_from_craft());
-            own.clone().try_for_each(|entry| search::run(shared, &plan, judge, entry))
+            let mut own = plan.entries.iter().filter(|entry| entry.searches());
+            own.try_for_each(|entry| search::run(shared, &plan, judge, entry))
         })?;
     }
     let mut result = None;
@@ -171,6 +172,10 @@ fn train_all(
 ) -> Result<()> {
     let base_scores = tune::base(shared, plan, judge)?;
     for entry in &plan.entries {
+        if let Some(factor) = entry.method.data.guidance() {
+            guided::run(shared, plan, judge, entry, factor, &base_scores)?;
+            continue;
+        }
         let of = match entry.takes_from_craft() {
             true => plan.entries.iter().find(|e| e.name == "craft").unwrap_or(entry),
             false => entry,

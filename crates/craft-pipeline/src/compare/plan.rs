@@ -61,6 +61,11 @@ impl Entry {
         self.overrides.iter().any(|o| o.starts_with("rounds.count="))
     }
 
+    /// Whether it has settings of its own to search for.
+    pub(super) fn searches(&self) -> bool {
+        !self.takes_from_craft() && self.method.data.guidance().is_none()
+    }
+
     /// Its longest training, in steps.
     fn steps(&self, recipe: &Recipe) -> usize {
         let own = self.recipe(recipe).map_or(recipe.train.steps, |recipe| recipe.train.steps);
@@ -213,6 +218,9 @@ impl Plan {
     /// Steps at which a method is looked at: early and then ever more rarely.
     pub(super) fn points(&self, entry: &Entry) -> Vec<usize> {
         let steps = entry.steps(&self.recipe);
+        if steps == 0 {
+            return Vec::new();
+        }
         // A method that draws as it goes is looked at between its iterations.
         let whole = match entry.method.data {
             Data::Prompts => self.recipe.generate.steps,

@@ -91,7 +91,8 @@ pub(super) fn markdown(json: &Value) -> String {
     for (name, method) in methods {
         let mean = &method["mean"];
         let seconds = |part: &str| number(&mean["seconds"][part], 1);
-        let rate = mean["learning_rate"].as_f64().map_or("-".to_owned(), |v| format!("{v:.1e}"));
+        let rate = mean["learning_rate"].as_f64().filter(|v| *v > 0.0);
+        let rate = rate.map_or("-".to_owned(), |v| format!("{v:.1e}"));
         row(
             &mut out,
             [

@@ -110,13 +110,13 @@ pub(super) fn base(shared: &Shared<'_>, plan: &Plan, judge: &Judge<'_>) -> Resul
 }
 
 /// What every measurement of a seed depends on, beside its inputs.
-fn identity(shared: &Shared<'_>, plan: &Plan) -> Value {
+pub(super) fn identity(shared: &Shared<'_>, plan: &Plan) -> Value {
     let recipe = shared.run.recipe;
     let drawing = craft_core::recipe::GenerateSection { batch: 1, ..recipe.generate.clone() };
     json!([recipe.evaluate, drawing, recipe.seed, plan.curve_prompts])
 }
 
-fn judged_inputs(shared: &Shared<'_>, judge: &Judge<'_>) -> BTreeMap<String, String> {
+pub(super) fn judged_inputs(shared: &Shared<'_>, judge: &Judge<'_>) -> BTreeMap<String, String> {
     let mut inputs = inputs(&[&shared.generated, &shared.scored]);
     inputs.insert("model".to_owned(), shared.model_hash.clone());
     inputs.extend(judge.hashes.clone());
