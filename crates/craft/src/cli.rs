@@ -135,8 +135,8 @@ pub(crate) struct CompareArgs {
     #[arg(long, value_name = "LIST", value_delimiter = ',')]
     pub(crate) methods: Vec<String>,
     /// Variants of CRAFT in the place of methods: samples, per-prompt, margin, min-passes, total, sign,
-    /// conditioning, statistics, learning-rate, steps, timesteps, dropout, filter, group-size, spread,
-    /// pressure, pressure-100
+    /// conditioning, statistics, advantage-scale, learning-rate, steps, timesteps, dropout, filter,
+    /// group-size, spread, pressure, pressure-100
     #[arg(long, value_name = "NAME", conflicts_with = "methods")]
     pub(crate) ablation: Option<String>,
     /// Number of seeds, counted from the recipe's, or the seeds themselves as 1,2,3 [default: 5]

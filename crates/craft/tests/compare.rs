@@ -93,10 +93,31 @@ fn the_base_model_at_more_guidance_is_what_a_recipe_with_that_guidance_draws() {
 
 #[test]
 fn a_training_that_was_cut_off_ends_as_if_it_had_not_been() {
+    cut_off(&[]);
+}
+
+#[test]
+fn factors_that_were_cut_off_end_as_if_they_had_not_been() {
+    let tiny = cut_off(&["--set", "train.mode=lora", "--set", "train.ema_decay=0.5"]);
+    let stage = "out/seed-1/methods/dpo-rewards";
+    assert!(!tiny.path(stage).join("diffusion_pytorch_model.safetensors").exists());
+    // Other commands read what was trained.
+    let lora = format!("{stage}/lora.safetensors");
+    let draw = |extra: &[&str], out: &str| {
+        let args = ["sample", "--model", "model", "--prompt", "a red circle", "--output", out];
+        tiny.expect(&[&args[..], extra].concat(), 0, &[]);
+        fs::read(tiny.path(out)).unwrap()
+    };
+    assert_ne!(draw(&[], "base.png"), draw(&["--lora", &lora], "tuned.png"));
+}
+
+/// Cuts a training off behind its last look and returns the folder in which it was finished.
+fn cut_off(extra: &[&str]) -> Tiny {
     let scores =
         |tiny: &Tiny| fs::read(tiny.path("out/seed-1/methods/dpo-rewards/scores.jsonl")).unwrap();
     let args =
         ["compare", "recipe.toml", "--methods", "dpo-rewards", "--seeds", "1", "--out", "out"];
+    let args = [&args[..], extra].concat();
     let whole = Tiny::new();
     whole.expect(&args, 0, &[]);
     // As after a kill behind the last look: the state is there, the stage is not finished.
@@ -123,6 +144,7 @@ fn a_training_that_was_cut_off_ends_as_if_it_had_not_been() {
         points.iter().map(|p| (p["step"].clone(), p["gains"].clone())).collect::<Vec<_>>()
     };
     assert_eq!(curve(&whole), curve(&cut));
+    cut
 }
 
 #[test]
@@ -159,7 +181,13 @@ fn what_cannot_be_compared_is_refused_before_anything_is_done() {
     refused(&["--methods", "craft", "--set", "rounds.count=2"], &["rounds.count", "--rounds"]);
     refused(&["--methods", "craft", "--set", "stop.every=2"], &["stop.every", "to the end"]);
     refused(&["--methods", "craft", "--set", "train.stepz=1"], &["train.steps"]);
-    refused(&["--methods", "craft", "--set", "train.mode=lora"], &["train.mode", "all parameters"]);
+    let lora = ["--methods", "craft", "--set", "train.mode=lora"];
+    refused(
+        &[&lora[..], &["--set", "train.lora.text_encoders=true"]].concat(),
+        &["train.lora.text_encoders", "trains the denoiser"],
+    );
+    refused(&[&lora[..], &["--rounds", "2"]].concat(), &["rounds.count = 2", "full training"]);
+    refused(&[&lora[..], &["--set", "train.lora.rank=999"]].concat(), &["train.lora", "rank"]);
 }
 
 #[test]

@@ -133,6 +133,10 @@ const KEYS: &[Ablation] = &[
         &[("group", &["select.statistics=group"]), ("survivors", &["select.statistics=survivors"])],
     ),
     (
+        "advantage-scale",
+        &[("group", &["select.advantage_scale=group"]), ("none", &["select.advantage_scale=none"])],
+    ),
+    (
         "learning-rate",
         &[
             ("1e-5", &["train.learning_rate=1e-5"]),

@@ -20,15 +20,16 @@ use craft_diffusion::objective::{diffuse, host_errors, min_snr, squared_errors, 
 use craft_diffusion::optimizer::{self, AdamW, AdamWConfig, GradMap};
 use craft_diffusion::schedule::{LrShape, learning_rate};
 use craft_nn::unet::UNet2DConditionModel;
-use craft_nn::weights::{self, TensorMap};
+use craft_nn::weights;
 
 use super::data::TrainingSet;
 use super::methods::Loss;
+use super::network;
 use super::online::{self, Drawn, Online};
 use super::state::{self, Position};
 use super::step_aware;
 use crate::error::{PipelineError, Result};
-use crate::model::{Model, load_unet};
+use crate::model::Model;
 use crate::run::cpu_seconds;
 use crate::stages::{Run, generate, trainer};
 use crate::text::TextEmbedding;
@@ -41,7 +42,8 @@ pub(super) struct Fit<'a> {
     pub(super) recipe: &'a Recipe,
     /// The base model, which is the frozen reference as well.
     pub(super) model: &'a Model,
-    pub(super) model_dir: &'a Path,
+    /// The model that training begins with: the base model, or that of an earlier round.
+    pub(super) start: &'a Model,
     pub(super) set: &'a TrainingSet,
     pub(super) loss: Loss,
     pub(super) learning_rate: f64,
@@ -108,7 +110,7 @@ impl Fit<'_> {
         (self.recipe.train.batch / self.set.unit_length()).max(1)
     }
 
-    /// Trains from the base model, or from where it was stopped, and shows the weights after each of
+    /// Trains from the base model, or from where it was stopped, and shows the denoiser after each of
     /// `points` steps. A training that diverges ends there, and its cost says so.
     ///
     /// # Errors
@@ -116,11 +118,10 @@ impl Fit<'_> {
     pub(super) fn fit(
         &self,
         points: &[usize],
-        look: &mut dyn FnMut(usize, TensorMap, &Cost) -> Result<()>,
+        look: &mut dyn FnMut(usize, &UNet2DConditionModel, &Cost) -> Result<()>,
     ) -> Result<Cost> {
         let section = &self.recipe.train;
         let device = Device::flex().autodiff();
-        let (unet, _) = load_unet(&self.model_dir.join("unet"), &device)?;
         let config = AdamWConfig {
             beta1: section.beta1,
             beta2: section.beta2,
@@ -128,7 +129,9 @@ impl Fit<'_> {
             weight_decay: section.weight_decay,
         };
         let mut adam = AdamW::new(config, section.ema_decay);
-        let (position, mut unet) = state::restore(self.state, unet, &mut adam)?;
+        let (position, saved) = state::restore(self.state, &mut adam)?;
+        let saved = saved.map(|tensors| (self.state, tensors));
+        let mut unet = network::start(self.recipe, self.start, saved)?;
         let mut guard = NanGuard::new(section.max_nonfinite_steps);
         (guard.skipped, guard.consecutive) = (position.skipped, position.consecutive);
         let progress = self.run.context.progress;
@@ -174,7 +177,8 @@ impl Fit<'_> {
             updated?;
             progress.advance(1);
             if points.contains(&(step + 1)) {
-                look(step + 1, averaged(&unet, &adam), &cost)?;
+                let now = network::snapshot(self.recipe, self.start, &unet, &adam)?;
+                look(step + 1, &now, &cost)?;
                 if step + 1 < self.steps {
                     self.save(step + 1, &cost, &guard, &unet, &adam)?;
                 }
@@ -202,7 +206,7 @@ impl Fit<'_> {
             images: cost.images,
             ..Position::default()
         };
-        state::save(self.state, position, unet, adam)
+        state::save(self.state, position, &network::tensors(self.recipe, unet), adam)
     }
 
     fn update(
@@ -366,15 +370,4 @@ impl Fit<'_> {
             Loss::Ddpo | Loss::Spo => squared_errors(prediction, target).sum(),
         })
     }
-}
-
-/// The weights, or their average where one is kept.
-fn averaged(unet: &UNet2DConditionModel, adam: &AdamW) -> TensorMap {
-    let mut tensors = weights::export(unet);
-    for (name, average) in adam.ema().into_iter().flatten() {
-        if let Some(tensor) = tensors.get_mut(name) {
-            tensor.data.clone_from(average);
-        }
-    }
-    tensors
 }

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use burn::tensor::Device;
 use craft_core::{Key, Prompt, PromptId, Split};
-use craft_nn::weights::{self, TensorMap};
+use craft_nn::unet::UNet2DConditionModel;
 use craft_rewards::Reward;
 use craft_store::{RgbImage, jsonl};
 use rayon::prelude::*;
@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use super::plan::Plan;
 use crate::cache::ScoreCache;
 use crate::draw::{DrawOptions, Job, StepNoise, draw_with};
-use crate::error::{PipelineError, Result};
+use crate::error::Result;
 use crate::model::Model;
 use crate::rewards::{RunReward, load_all};
 use crate::stages::evaluate::CHECKER;
@@ -137,16 +137,13 @@ impl<'a> Judge<'a> {
         wanted.into_iter().map(|text| (text.to_owned(), known[text].clone())).collect()
     }
 
-    /// The base model with other denoiser's weights.
-    pub(super) fn measure(&self, tensors: Option<TensorMap>, exam: &Exam) -> Result<Measured> {
-        let mut other = None;
-        if let Some(tensors) = tensors {
-            let unet = weights::load(self.model.unet.clone(), tensors).map_err(|source| {
-                PipelineError::Weights { path: "the tuned denoiser".into(), source }
-            })?;
-            other = Some(unet);
-        }
-        let unet = other.as_ref().unwrap_or(&self.model.unet);
+    /// The base model, or with another denoiser.
+    pub(super) fn measure(
+        &self,
+        other: Option<&UNet2DConditionModel>,
+        exam: &Exam,
+    ) -> Result<Measured> {
+        let unet = other.unwrap_or(&self.model.unet);
         let [c, h, w] = self.model.latent_shape(self.options.height, self.options.width);
         let key = Key::new(self.run.recipe.seed).stage(exam.stage);
         let (mut jobs, mut rows) = (Vec::new(), Vec::new());

@@ -15,6 +15,7 @@ mod fit;
 mod guided;
 mod judge;
 mod methods;
+mod network;
 mod online;
 mod pairs;
 mod plan;

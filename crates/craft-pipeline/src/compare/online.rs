@@ -3,6 +3,7 @@
 
 use std::ops::Range;
 
+use burn::module::Module;
 use burn::tensor::{Device, Tensor, TensorData};
 use craft_core::Key;
 use craft_core::select::group_advantages;
@@ -153,9 +154,7 @@ impl<'a> Online<'a> {
         let model = fit.model;
         let options = crate::stages::generate::options(&fit.recipe.generate, model)?;
         let [c, h, w] = model.latent_shape(options.height, options.width);
-        let unet = weights::load(model.unet.clone(), weights::export(unet)).map_err(|source| {
-            PipelineError::Weights { path: "the tuned denoiser".into(), source }
-        })?;
+        let unet = unet.valid();
         let key = Key::new(fit.run.recipe.seed).stage("online");
         let groups = (fit.recipe.train.batch / GROUP).max(1);
         let prompts = trainer::draws(&key, number, groups, fit.set.units.len());

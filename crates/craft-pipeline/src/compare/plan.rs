@@ -52,7 +52,7 @@ impl Entry {
         let (tune, search) = (stage("tune", "methods"), stage("search", "search"));
         let entry = Self { overrides, part, method, stage: tune, search, name };
         // A variant that the recipe cannot have is refused now.
-        entry.recipe(recipe)?;
+        crate::rounds::check(&entry.recipe(recipe)?)?;
         Ok(entry)
     }
 
@@ -78,12 +78,13 @@ impl Entry {
     }
 }
 
-/// Methods are compared by full training in f32; what a recipe asks for beside that is refused, not
+/// Methods are compared by training the denoiser in f32; what a recipe asks for beside that is refused, not
 /// ignored.
 fn plain_training(recipe: &Recipe) -> Result<()> {
     let train = &recipe.train;
+    let lora = train.mode == TrainMode::Lora;
     let other = [
-        ("train.mode = \"lora\"", train.mode != TrainMode::Full),
+        ("train.lora.text_encoders = true", lora && train.lora.text_encoders),
         ("train.precision = \"bf16\"", train.precision != Precision::F32),
         ("train.gradient_checkpointing = true", train.gradient_checkpointing),
         ("model.lora", !recipe.model.lora.is_empty()),
@@ -92,7 +93,7 @@ fn plain_training(recipe: &Recipe) -> Result<()> {
     ];
     match other.into_iter().find(|(_, asked)| *asked) {
         Some((key, _)) => Err(PipelineError::Usage(format!(
-            "{key}: a comparison trains all parameters of the model in f32, once and to the end; expected a recipe without it (--set can change it)"
+            "{key}: a comparison trains the denoiser in f32, once and to the end; expected a recipe without it (--set can change it)"
         ))),
         None => Ok(()),
     }

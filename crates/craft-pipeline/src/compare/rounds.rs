@@ -1,7 +1,6 @@
 //! CRAFT in several rounds: a method that draws again from what it tuned, within the budget of one round.
 
-use std::path::PathBuf;
-
+use burn::tensor::Device;
 use craft_core::Recipe;
 use craft_store::hash::{sha256_bytes, sha256_dir};
 use craft_store::{Manifest, RunFolder};
@@ -12,6 +11,7 @@ use super::judge::Judge;
 use super::plan::{Entry, Plan};
 use super::search::Settings;
 use crate::error::Result;
+use crate::model::Model;
 use crate::rounds::{earlier, share};
 use crate::stages::{Run, expand, generate, prompts, score};
 
@@ -19,8 +19,8 @@ use crate::stages::{Run, expand, generate, prompts, score};
 pub(super) struct Last {
     /// What it is trained on.
     pub(super) set: TrainingSet,
-    /// Folder of the model that it begins with.
-    pub(super) model: PathBuf,
+    /// The model that it begins with.
+    pub(super) model: Model,
     /// Its recipe: its part of the budget.
     pub(super) recipe: Recipe,
     /// Candidates of all rounds.
@@ -69,7 +69,7 @@ pub(super) fn last(
     let rounds = recipe.rounds.count;
     Ok(Some(Last {
         set,
-        model: before.model,
+        model: Model::load(&before.model, &Device::flex())?,
         images: rounds * count(&generated),
         passes: (rounds - 1) * own.train.steps * own.train.batch,
         seconds: [before.seconds, generated.seconds, scored.seconds],

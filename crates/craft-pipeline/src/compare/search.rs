@@ -105,7 +105,7 @@ pub(super) fn run(
                 name: &name,
                 recipe: &recipe,
                 model: &judge.model,
-                model_dir: &plan.model_dir,
+                start: &judge.model,
                 set: &set,
                 loss: entry.method.loss,
                 learning_rate,
@@ -114,8 +114,8 @@ pub(super) fn run(
                 state: &writer.join(format!(".state-{i}")),
                 reference: Some(&known),
             };
-            let cost = fit.fit(&points, &mut |step, weights, _| {
-                let measured = judge.measure(Some(weights), &judge.search)?;
+            let cost = fit.fit(&points, &mut |step, unet, _| {
+                let measured = judge.measure(Some(unet), &judge.search)?;
                 let all = gains(&base, &measured.rows);
                 found.retain(|(before, _)| *before < step);
                 found.extend(all.get(&plan.decisive).map(|gain| (step, *gain)));

@@ -3,12 +3,11 @@
 use std::path::Path;
 
 use craft_diffusion::optimizer::AdamW;
-use craft_nn::unet::UNet2DConditionModel;
-use craft_nn::weights;
+use craft_nn::weights::TensorMap;
 use craft_store::hash::sha256_file;
 use serde::{Deserialize, Serialize};
 
-use crate::error::{PipelineError, Result};
+use crate::error::Result;
 use crate::model::{read_tensors, write_tensors};
 
 /// Where a training stands.
@@ -34,17 +33,17 @@ pub(super) struct Position {
     pub(super) hashes: [String; 2],
 }
 
-const FILES: [&str; 2] = ["unet.safetensors", "optimizer.safetensors"];
+const FILES: [&str; 2] = ["trained.safetensors", "optimizer.safetensors"];
 
 /// Saves atomically, in the place of an older state.
 pub(super) fn save(
     dir: &Path,
     mut position: Position,
-    unet: &UNet2DConditionModel,
+    trained: &TensorMap,
     adam: &AdamW,
 ) -> Result<()> {
     craft_store::atomic::write_dir_atomically(dir, |dir| -> Result<()> {
-        write_tensors(&dir.join(FILES[0]), &weights::export(unet))?;
+        write_tensors(&dir.join(FILES[0]), trained)?;
         write_tensors(&dir.join(FILES[1]), &adam.state())?;
         for (hash, file) in position.hashes.iter_mut().zip(FILES) {
             *hash = sha256_file(&dir.join(file))?;
@@ -53,14 +52,10 @@ pub(super) fn save(
     })
 }
 
-/// The saved state, if there is a whole one.
-pub(super) fn restore(
-    dir: &Path,
-    unet: UNet2DConditionModel,
-    adam: &mut AdamW,
-) -> Result<(Position, UNet2DConditionModel)> {
+/// Where a training stands and what it trained, if there is a whole state; the optimizer is restored.
+pub(super) fn restore(dir: &Path, adam: &mut AdamW) -> Result<(Position, Option<TensorMap>)> {
     let Ok(position) = craft_store::manifest::read_json::<Position>(&dir.join("state.json")) else {
-        return Ok((Position::default(), unet));
+        return Ok((Position::default(), None));
     };
     let whole = position
         .hashes
@@ -68,11 +63,9 @@ pub(super) fn restore(
         .zip(FILES)
         .all(|(hash, file)| sha256_file(&dir.join(file)).is_ok_and(|found| found == *hash));
     if !whole {
-        return Ok((Position::default(), unet));
+        return Ok((Position::default(), None));
     }
-    let path = dir.join(FILES[0]);
-    let unet = weights::load(unet, read_tensors(&path)?)
-        .map_err(|source| PipelineError::Weights { path, source })?;
+    let trained = read_tensors(&dir.join(FILES[0]))?;
     adam.restore(position.updates, read_tensors(&dir.join(FILES[1]))?);
-    Ok((position, unet))
+    Ok((position, Some(trained)))
 }

@@ -1,6 +1,7 @@
 //! SPO: at each step of the sampler several continuations are compared by what they promise to become, and
 //! the model learns from the best and the worst.
 
+use burn::module::Module;
 use burn::tensor::{Device, Tensor, TensorData};
 use craft_core::Key;
 use craft_diffusion::ddpo::StochasticStep;
@@ -85,9 +86,7 @@ impl Pairs {
         let model = fit.model;
         let options = generate::options(&fit.recipe.generate, model)?;
         let size: usize = model.latent_shape(options.height, options.width).iter().product();
-        let unet = weights::load(model.unet.clone(), weights::export(unet)).map_err(|source| {
-            PipelineError::Weights { path: "the tuned denoiser".into(), source }
-        })?;
+        let unet = unet.valid();
         let key = Key::new(fit.run.recipe.seed).stage("online");
         let batch = fit.recipe.train.batch;
         let prompts = trainer::draws(

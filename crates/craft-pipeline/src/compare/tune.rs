@@ -16,9 +16,9 @@ use super::methods::Data;
 use super::online::Online;
 use super::plan::{Entry, Plan};
 use super::search::Settings;
-use super::{Shared, pairs, rounds};
+use super::{Shared, network, pairs, rounds};
 use crate::error::{PipelineError, Result};
-use crate::model::{DIFFUSION_WEIGHTS, write_tensors};
+use crate::model::write_tensors;
 use crate::run::{forget_peak_rss, peak_rss_bytes};
 use crate::stages::{Outcome, inputs};
 use crate::statistics::ImageStatistics;
@@ -207,11 +207,11 @@ impl Tuning<'_> {
             other => other?,
         };
         let own;
-        let (set, recipe, model_dir, steps) = match &last {
+        let (set, recipe, begin, steps) = match &last {
             Some(last) => (&last.set, &last.recipe, &last.model, last.recipe.train.steps),
             None => {
                 own = training_set(shared, self.entry, self.recipe, judge)?;
-                (&own, self.recipe, &plan.model_dir, self.settings.steps)
+                (&own, self.recipe, &judge.model, self.settings.steps)
             }
         };
         let made = if last.is_some() { 0.0 } else { start.elapsed().as_secs_f64() };
@@ -221,7 +221,7 @@ impl Tuning<'_> {
             name: &self.entry.name,
             recipe,
             model: &judge.model,
-            model_dir,
+            start: begin,
             set,
             loss,
             learning_rate: self.settings.learning_rate,
@@ -233,15 +233,15 @@ impl Tuning<'_> {
         let curve_path = self.writer.join(".curve.jsonl");
         let mut curve: Vec<Point> = jsonl::read_resumable(&curve_path)?.rows;
         let mut measuring = curve.last().map_or(0.0, |p| p.evaluation_seconds);
-        let (mut whole, mut tensors) = (None, None);
+        let mut whole = None;
         let points = points.iter().copied().filter(|p| *p < steps);
         let ends = points.chain([steps]).collect::<Vec<_>>();
         let before = last.as_ref().map_or(0, |last| last.passes);
-        let cost = fit.fit(&ends, &mut |step, weights, cost| {
+        let cost = fit.fit(&ends, &mut |step, unet, cost| {
             let start = Instant::now();
             let done = step == steps;
             let exam = if done { &self.judge.full } else { &self.judge.curve };
-            let measured = self.judge.measure(Some(weights.clone()), exam)?;
+            let measured = self.judge.measure(Some(unet), exam)?;
             measuring += start.elapsed().as_secs_f64();
             curve.retain(|p| p.step < step);
             let mut point = self.point(step, cost, &measured, measuring);
@@ -249,13 +249,12 @@ impl Tuning<'_> {
             curve.push(point);
             jsonl::write(&curve_path, &curve)?;
             if done {
-                (whole, tensors) = (Some(measured), Some(weights));
+                let path = self.writer.join(network::file(recipe));
+                write_tensors(&path, &network::tensors(recipe, unet))?;
+                whole = Some(measured);
             }
             Ok(())
         })?;
-        if let Some(tensors) = tensors {
-            write_tensors(&self.writer.join(DIFFUSION_WEIGHTS), &tensors)?;
-        }
         let measured = match (whole, &cost.diverged) {
             (Some(measured), _) => measured,
             (None, Some(_)) => Measured::default(),
