@@ -61,6 +61,7 @@ pub(super) fn of(plan: &Plan, rows: &[Row<'_>]) -> Value {
     };
     let found: Vec<(&Row<'_>, Option<[f64; 4]>)> = rows
         .iter()
+        .filter(|row| row.entry.method.data.guidance().is_none())
         .map(|row| {
             let reached = Curve::of(row, &plan.decisive).and_then(|curve| curve.reaches(target));
             let preparing = mean(
