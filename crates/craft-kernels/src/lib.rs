@@ -22,6 +22,7 @@ mod layout;
 mod linear;
 mod optimizer;
 mod parallel;
+mod pool;
 mod precision;
 mod probe;
 mod reduce;
