@@ -1,12 +1,14 @@
 //! What the allocator does with freed memory. It is here because setting its options is a foreign call.
 
+use std::ffi::c_long;
+
 use libmimalloc_sys::{mi_option_get, mi_option_set, mi_option_t};
 
 /// `mi_option_purge_delay`, and its value of old, in milliseconds.
 const PURGE_DELAY: mi_option_t = 15;
-const OLD: i64 = 1000;
+const OLD: c_long = 1000;
 /// Half a minute.
-const NEW: i64 = 30_000;
+const NEW: c_long = 30_000;
 
 /// Lets mimalloc keep freed memory for half a minute instead of a second before it gives it back to the system.
 ///
@@ -16,8 +18,8 @@ const NEW: i64 = 30_000;
 pub fn keep_freed_memory() {
     // SAFETY: both calls read and write a static table of mimalloc's under an index inside it; they may come at any time.
     unsafe {
-        if i64::from(mi_option_get(PURGE_DELAY)) == OLD {
-            mi_option_set(PURGE_DELAY, NEW as _);
+        if mi_option_get(PURGE_DELAY) == OLD {
+            mi_option_set(PURGE_DELAY, NEW);
         }
     }
 }
@@ -29,10 +31,10 @@ mod tests {
     #[test]
     fn the_delay_is_the_option_meant() {
         // SAFETY: as above.
-        let before = unsafe { i64::from(mi_option_get(PURGE_DELAY)) };
+        let before = unsafe { mi_option_get(PURGE_DELAY) };
         assert_eq!(before, OLD, "mimalloc's options have another order or default now");
         keep_freed_memory();
         // SAFETY: as above.
-        assert_eq!(unsafe { i64::from(mi_option_get(PURGE_DELAY)) }, NEW);
+        assert_eq!(unsafe { mi_option_get(PURGE_DELAY) }, NEW);
     }
 }

@@ -14,6 +14,8 @@ use std::time::{Duration, Instant};
 const LOOK_OUT: Duration = Duration::from_micros(50);
 /// Looks between two readings of the clock.
 const LOOKS: usize = 32;
+/// Looks of a caller that waits for the helpers' last tasks, before it lets other threads have its processor.
+const AWHILE: usize = 1 << 11;
 
 /// Tasks `0..tasks`, taken one after another by whoever is free.
 struct Job<'a> {
@@ -106,14 +108,15 @@ impl Drop for Open {
     fn drop(&mut self) {
         let gate = &self.0.gate;
         gate.fetch_and(!OPEN, Ordering::AcqRel);
-        let mut looks = 0u32;
+        let mut looks = 0;
         while gate.load(Ordering::Acquire) & INSIDE != 0 {
-            looks += 1;
-            if looks.is_multiple_of(1 << 12) {
+            if looks < AWHILE {
+                looks += 1;
+                std::hint::spin_loop();
+            } else {
                 // A helper may wait for this very processor.
                 std::thread::yield_now();
             }
-            std::hint::spin_loop();
         }
         self.0.taken.store(false, Ordering::Release);
     }
