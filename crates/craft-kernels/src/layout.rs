@@ -7,6 +7,9 @@ use crate::reduce::Sum;
 use crate::simd::map::{Binary, for_vectors, map2, read, write};
 use crate::simd::{Kernel, Simd, level};
 
+/// What moving a value through memory costs, in floating-point operations that take as long.
+const COPY: usize = 8;
+
 /// Swaps the last two axes: `x [b, r, c]`; returns `[b, c, r]`.
 #[must_use]
 pub fn transpose(x: &[f32], b: usize, r: usize, c: usize) -> Vec<f32> {
@@ -17,7 +20,7 @@ pub fn transpose(x: &[f32], b: usize, r: usize, c: usize) -> Vec<f32> {
     // Strips of rows that keep the written lines in the cache.
     let strip = 64.min(r.max(1));
     let strips = r.div_ceil(strip);
-    parallel::for_each(b * strips, 8 * x.len(), |task| {
+    parallel::for_each(b * strips, COPY * x.len(), |task| {
         let (i, r0) = (task / strips, task % strips * strip);
         let rows = (r - r0).min(strip);
         // SAFETY: each task reads and writes its own rows of the source and columns of the target.
@@ -43,7 +46,7 @@ pub fn upsample_nearest2x(x: &[f32], planes: usize, h: usize, w: usize) -> Vec<f
     assert_eq!(x.len(), planes * h * w, "x");
     let mut out = Output::new(4 * x.len());
     let y = out.ptr();
-    parallel::for_ranges(planes * h, 16 * w, |start, end| {
+    parallel::for_ranges(planes * h, 4 * COPY * w, |start, end| {
         for row in start..end {
             let from = &x[row * w..(row + 1) * w];
             let to = y.at(row * 4 * w);
@@ -67,7 +70,7 @@ pub fn upsample_nearest2x_backward(dy: &[f32], planes: usize, h: usize, w: usize
     assert_eq!(dy.len(), 4 * planes * h * w, "dy");
     let mut out = Output::new(planes * h * w);
     let dx = out.ptr();
-    parallel::for_ranges(planes * h, 16 * w, |start, end| {
+    parallel::for_ranges(planes * h, 4 * COPY * w, |start, end| {
         for row in start..end {
             let (a, b) = dy[row * 4 * w..(row + 1) * 4 * w].split_at(2 * w);
             for (i, (a, b)) in a.chunks_exact(2).zip(b.chunks_exact(2)).enumerate() {
@@ -106,7 +109,7 @@ pub fn add_channel(x: &[f32], t: &[f32], n: usize, c: usize, hw: usize) -> Vec<f
     let level = level();
     let mut out = Output::new(x.len());
     let y = out.ptr();
-    parallel::for_ranges(n * c, 4 * hw, |start, end| {
+    parallel::for_ranges(n * c, COPY * hw, |start, end| {
         for i in start..end {
             level.run(Offset {
                 x: &x[i * hw..(i + 1) * hw],
@@ -126,7 +129,7 @@ pub fn add_channel_backward(dy: &[f32], n: usize, c: usize, hw: usize) -> Vec<f3
     let level = level();
     let mut out = Output::new(n * c);
     let dt = out.ptr();
-    parallel::for_ranges(n * c, 4 * hw, |start, end| {
+    parallel::for_ranges(n * c, COPY * hw, |start, end| {
         for i in start..end {
             let sum = level.run(Sum(&dy[i * hw..(i + 1) * hw])) as f32;
             // SAFETY: each channel writes its own value.
@@ -149,7 +152,7 @@ impl Binary for Add {
 /// Sum of two tensors of the same shape.
 #[must_use]
 pub fn add(a: &[f32], b: &[f32]) -> Vec<f32> {
-    map2(level(), a, b, 4, Add)
+    map2(level(), a, b, COPY, Add)
 }
 
 /// Joins tensors `[n, c_i, hw]` along the channel axis; returns `[n, sum of c_i, hw]`.
@@ -159,13 +162,19 @@ pub fn concat_channels(parts: &[(&[f32], usize)], n: usize, hw: usize) -> Vec<f3
         assert_eq!(x.len(), n * c * hw, "part");
     }
     let total: usize = parts.iter().map(|(_, c)| c).sum();
-    let mut out = Vec::with_capacity(n * total * hw);
-    for i in 0..n {
+    let mut out = Output::new(n * total * hw);
+    let y = out.ptr();
+    parallel::for_each(n, COPY * n * total * hw, |i| {
+        let mut at = i * total * hw;
         for (x, c) in parts {
-            out.extend_from_slice(&x[i * c * hw..(i + 1) * c * hw]);
+            let from = &x[i * c * hw..(i + 1) * c * hw];
+            // SAFETY: image i owns total * hw values from i * total * hw, of which each part writes its own.
+            unsafe { std::ptr::copy_nonoverlapping(from.as_ptr(), y.at(at), from.len()) };
+            at += from.len();
         }
-    }
-    out
+    });
+    // SAFETY: the parts of each image cover its channels.
+    unsafe { out.finish() }
 }
 
 /// Undoes [`concat_channels`]: splits `x [n, sum of c_i, hw]` into tensors `[n, c_i, hw]`.
@@ -177,13 +186,16 @@ pub fn split_channels(x: &[f32], channels: &[usize], n: usize, hw: usize) -> Vec
     channels
         .iter()
         .map(|c| {
-            let mut part = Vec::with_capacity(n * c * hw);
-            for i in 0..n {
-                let from = (i * total + first) * hw;
-                part.extend_from_slice(&x[from..from + c * hw]);
-            }
+            let mut out = Output::new(n * c * hw);
+            let y = out.ptr();
+            parallel::for_each(n, COPY * n * c * hw, |i| {
+                let from = &x[(i * total + first) * hw..][..c * hw];
+                // SAFETY: image i owns c * hw values of this part.
+                unsafe { std::ptr::copy_nonoverlapping(from.as_ptr(), y.at(i * c * hw), c * hw) };
+            });
             first += c;
-            part
+            // SAFETY: the images cover the part.
+            unsafe { out.finish() }
         })
         .collect()
 }

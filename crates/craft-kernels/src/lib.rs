@@ -20,8 +20,10 @@ mod group_norm;
 mod layer_norm;
 mod layout;
 mod linear;
+mod memory;
 mod optimizer;
 mod parallel;
+mod pool;
 mod precision;
 mod probe;
 mod reduce;
@@ -47,6 +49,7 @@ pub use layout::{
 pub use linear::{
     linear, linear_backward_bias, linear_backward_input, linear_backward_weight, matmul,
 };
+pub use memory::keep_freed_memory;
 pub use optimizer::{AdamW, adamw_step};
 pub use precision::{Precision, bf16_supported, precision, set_precision};
 pub use probe::multiply_add_probe;

@@ -105,6 +105,7 @@ fn the_number_of_threads_does_not_matter() {
     let one = run(1);
     assert!(one == run(2), "two threads differ from one");
     assert!(one == run(3), "three threads differ from one");
+    assert!(one == everything(), "helpers beside a plain thread differ from one thread");
 }
 
 #[test]

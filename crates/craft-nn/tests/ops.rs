@@ -261,6 +261,24 @@ fn strided_views_and_inputs_used_twice() {
             flat(reference::linear(x, t(i, 1, [4, 6]), None) * 2.0)
         },
     );
+    // The gradient of a sum is handed to both parts, which add more to it.
+    let image = [2, 3, 5, 7];
+    compare(
+        "residual additions",
+        &[210, 6],
+        |i| {
+            let x = t(i, 0, image);
+            let y = ops::add(ops::activation(x.clone(), Act::Silu), x.clone());
+            let z = ops::add(ops::activation(y.clone(), Act::Gelu), y);
+            flat(ops::add(ops::add_channel(z.clone(), t(i, 1, [2, 3])), ops::add(x, z)))
+        },
+        |i| {
+            let x = t(i, 0, image);
+            let y = reference::activation(x.clone(), Act::Silu) + x.clone();
+            let z = reference::activation(y.clone(), Act::Gelu) + y;
+            flat(reference::add_channel(z.clone(), t(i, 1, [2, 3])) + (x + z))
+        },
+    );
     let x = [2, 5, 6];
     compare(
         "self-attention",

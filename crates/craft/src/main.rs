@@ -20,6 +20,7 @@ use clap::Parser;
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
+    craft_nn::ops::keep_freed_memory();
     let cli = cli::Cli::parse();
     let level = console::Level::new(cli.global.verbose, cli.global.quiet);
     console::start_logging(level);

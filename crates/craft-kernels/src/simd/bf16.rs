@@ -59,10 +59,8 @@ impl Pairs {
         dst: *mut f32,
         ld_dst: usize,
     ) {
-        for r in 0..rows {
-            // SAFETY: the caller vouches for row r of both, `self` for the instructions.
-            unsafe { x86::row(src.add(r * ld_src), values, dst.add(r * ld_dst)) };
-        }
+        // SAFETY: the caller vouches for the rows of both, `self` for the instructions.
+        unsafe { x86::rows(src, ld_src, rows, values, dst, ld_dst) };
     }
 
     /// Neighbours in a column: `src [values, columns]` to `dst [values / 2 rounded up, columns]`, an odd last row
@@ -82,19 +80,8 @@ impl Pairs {
         ld_dst: usize,
         padded: usize,
     ) {
-        for q in 0..values.div_ceil(2) {
-            // SAFETY: the caller vouches for rows 2 q and 2 q + 1 of `src` where they exist and for row q of `dst`,
-            // `self` for the instructions.
-            unsafe {
-                let even = src.add(2 * q * ld_src);
-                let odd = (2 * q + 1 < values).then(|| even.add(ld_src));
-                let to = dst.add(q * ld_dst);
-                x86::interleave(even, odd, columns, to);
-                for c in columns..padded {
-                    *to.add(c) = 0.0;
-                }
-            }
-        }
+        // SAFETY: the caller vouches for the rows of both, `self` for the instructions.
+        unsafe { x86::columns(src, ld_src, values, columns, dst, ld_dst, padded) };
     }
 }
 
@@ -162,52 +149,94 @@ mod x86 {
         if n >= 16 { 0xFFFF } else { (1 << n) - 1 }
     }
 
+    /// See [`Pairs::rows`](super::Pairs::rows).
+    ///
     /// # Safety
-    /// `src` is readable for `values` values, `dst` writable for half as many words, rounded up.
+    /// As there.
     #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
-    pub(super) unsafe fn row(src: *const f32, values: usize, dst: *mut f32) {
-        let mut i = 0;
-        while i < values {
-            let left = values - i;
-            // SAFETY: values i.. and words i / 2.. are inside; the masks keep to what is left.
-            unsafe {
-                let low = read(src.add(i), left);
-                let high =
-                    if left > 16 { read(src.add(i + 16), left - 16) } else { _mm512_setzero_ps() };
-                let words: __m512 = std::mem::transmute(_mm512_cvtne2ps_pbh(high, low));
-                _mm512_mask_storeu_ps(dst.add(i / 2), mask(left.div_ceil(2)), words);
+    pub(super) unsafe fn rows(
+        src: *const f32,
+        ld_src: usize,
+        rows: usize,
+        values: usize,
+        dst: *mut f32,
+        ld_dst: usize,
+    ) {
+        for r in 0..rows {
+            let mut i = 0;
+            while i < values {
+                let left = values - i;
+                // SAFETY: values i.. and words i / 2.. of row r are inside; the masks keep to what is left.
+                unsafe {
+                    let (src, dst) = (src.add(r * ld_src + i), dst.add(r * ld_dst + i / 2));
+                    if left >= 32 {
+                        let (low, high) = (_mm512_loadu_ps(src), _mm512_loadu_ps(src.add(16)));
+                        let words: __m512 = std::mem::transmute(_mm512_cvtne2ps_pbh(high, low));
+                        _mm512_storeu_ps(dst, words);
+                    } else {
+                        let low = read(src, left);
+                        let high = if left > 16 {
+                            read(src.add(16), left - 16)
+                        } else {
+                            _mm512_setzero_ps()
+                        };
+                        let words: __m512 = std::mem::transmute(_mm512_cvtne2ps_pbh(high, low));
+                        _mm512_mask_storeu_ps(dst, mask(left.div_ceil(2)), words);
+                    }
+                }
+                i += 32;
             }
-            i += 32;
         }
     }
 
-    /// Word c is the pair of `even[c]` and `odd[c]`, or zero where there is no odd row.
+    /// See [`Pairs::columns`](super::Pairs::columns).
     ///
     /// # Safety
-    /// The rows are readable for `columns` values, `dst` writable for as many words.
+    /// As there.
     #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
-    pub(super) unsafe fn interleave(
-        even: *const f32,
-        odd: Option<*const f32>,
+    pub(super) unsafe fn columns(
+        src: *const f32,
+        ld_src: usize,
+        values: usize,
         columns: usize,
         dst: *mut f32,
+        ld_dst: usize,
+        padded: usize,
     ) {
         // Halves 0..16 of the converted vector come from the even row, 16..32 from the odd one.
-        let halves: [u16; 32] = std::array::from_fn(|i| (i / 2 + i % 2 * 16) as u16);
-        // SAFETY: the array is 64 bytes long.
-        let order = unsafe { _mm512_loadu_si512(halves.as_ptr().cast()) };
-        let mut c = 0;
-        while c < columns {
-            let left = columns - c;
-            // SAFETY: columns c.. of the rows and of `dst` are inside; the masks keep to what is left.
-            unsafe {
-                let low = read(even.add(c), left);
-                let high = odd.map_or(_mm512_setzero_ps(), |odd| read(odd.add(c), left));
-                let both: __m512i = std::mem::transmute(_mm512_cvtne2ps_pbh(high, low));
-                let words = _mm512_castsi512_ps(_mm512_permutexvar_epi16(order, both));
-                _mm512_mask_storeu_ps(dst.add(c), mask(left), words);
+        const HALVES: [u16; 32] = {
+            let mut halves = [0; 32];
+            let mut i = 0;
+            while i < 32 {
+                halves[i] = (i / 2 + i % 2 * 16) as u16;
+                i += 1;
             }
-            c += 16;
+            halves
+        };
+        // SAFETY: the array is 64 bytes long.
+        let order = unsafe { _mm512_loadu_si512(HALVES.as_ptr().cast()) };
+        for q in 0..values.div_ceil(2) {
+            let odd_row = 2 * q + 1 < values;
+            let mut c = 0;
+            while c < columns {
+                let left = columns - c;
+                // SAFETY: columns c.. of rows 2 q and, where there is one, 2 q + 1 of `src` and of row q of `dst` are inside;
+                // the masks keep to what is left.
+                unsafe {
+                    let (even, to) = (src.add(2 * q * ld_src + c), dst.add(q * ld_dst + c));
+                    let low = read(even, left);
+                    let high =
+                        if odd_row { read(even.add(ld_src), left) } else { _mm512_setzero_ps() };
+                    let both: __m512i = std::mem::transmute(_mm512_cvtne2ps_pbh(high, low));
+                    let words = _mm512_castsi512_ps(_mm512_permutexvar_epi16(order, both));
+                    _mm512_mask_storeu_ps(to, mask(left), words);
+                }
+                c += 16;
+            }
+            for c in columns..padded {
+                // SAFETY: the caller vouches for `padded` words of each row of `dst`.
+                unsafe { *dst.add(q * ld_dst + c) = 0.0 };
+            }
         }
     }
 }

@@ -305,10 +305,10 @@ impl CpuOp for AddChannel {
     }
     fn backward(&self, s: Saved<'_>) -> Vec<Option<Vec<f32>>> {
         let [n, c, h, w] = self.0;
-        vec![
-            when(s.wants[0], || s.grad.to_vec()),
-            when(s.wants[1], || k::add_channel_backward(s.grad, n, c, h * w)),
-        ]
+        vec![None, when(s.wants[1], || k::add_channel_backward(s.grad, n, c, h * w))]
+    }
+    fn passes(&self) -> [bool; 3] {
+        [true, false, false]
     }
     fn keeps(&self) -> [bool; 3] {
         [false; 3]
@@ -326,8 +326,11 @@ impl CpuOp for Add {
     fn forward(&self, i: &[&[f32]]) -> Forward {
         Forward::plain(k::add(i[0], i[1]), &self.0)
     }
-    fn backward(&self, s: Saved<'_>) -> Vec<Option<Vec<f32>>> {
-        s.wants.iter().map(|&w| when(w, || s.grad.to_vec())).collect()
+    fn backward(&self, _: Saved<'_>) -> Vec<Option<Vec<f32>>> {
+        vec![None, None]
+    }
+    fn passes(&self) -> [bool; 3] {
+        [true, true, false]
     }
     fn keeps(&self) -> [bool; 3] {
         [false; 3]
@@ -355,15 +358,8 @@ impl CpuOp for ConcatChannels {
     }
     fn backward(&self, s: Saved<'_>) -> Vec<Option<Vec<f32>>> {
         let hw = self.height * self.width;
-        let [a, b] = self.channels;
-        let part = |from: usize, len: usize| {
-            let mut out = Vec::with_capacity(self.batch * len * hw);
-            for image in s.grad.chunks_exact((a + b) * hw) {
-                out.extend_from_slice(&image[from * hw..(from + len) * hw]);
-            }
-            out
-        };
-        vec![when(s.wants[0], || part(0, a)), when(s.wants[1], || part(a, b))]
+        let parts = k::split_channels(s.grad, &self.channels, self.batch, hw);
+        parts.into_iter().zip(s.wants).map(|(part, &wants)| wants.then_some(part)).collect()
     }
     fn keeps(&self) -> [bool; 3] {
         [false; 3]

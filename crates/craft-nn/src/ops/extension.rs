@@ -48,8 +48,13 @@ pub(crate) trait CpuOp: Debug + Send + Sync + 'static {
     /// Computes the output from contiguous inputs.
     fn forward(&self, inputs: &[&[f32]]) -> Forward;
 
-    /// Gradients with respect to the inputs, `None` where not wanted.
+    /// Gradients with respect to the inputs, `None` where not wanted, or where the gradient [`passes`](Self::passes).
     fn backward(&self, s: Saved<'_>) -> Vec<Option<Vec<f32>>>;
+
+    /// The inputs whose gradient is that of the output: it is handed on without a copy.
+    fn passes(&self) -> [bool; 3] {
+        [false; 3]
+    }
 
     /// Which inputs the backward pass reads.
     fn keeps(&self) -> [bool; 3] {
@@ -151,7 +156,7 @@ impl<const N: usize> Backward<Flex, N> for CpuBackward {
         grads: &mut Gradients,
         checkpointer: &mut Checkpointer,
     ) {
-        let grad = grads.consume::<Flex>(&ops.node).to_contiguous();
+        let upper = grads.consume::<Flex>(&ops.node).to_contiguous();
         let state = ops.state;
         let inputs: Vec<Option<Host>> = state
             .nodes
@@ -163,9 +168,12 @@ impl<const N: usize> Backward<Flex, N> for CpuBackward {
         let values: Vec<Cow<'_, [f32]>> =
             inputs.iter().map(|t| t.as_ref().map_or(Cow::Borrowed(&[][..]), slice)).collect();
         let slices: Vec<&[f32]> = values.iter().map(AsRef::as_ref).collect();
-        let wants: Vec<bool> = ops.parents.iter().map(Option::is_some).collect();
+        let op = &state.op;
+        let passes = op.passes();
+        let wants: Vec<bool> =
+            ops.parents.iter().zip(passes).map(|(p, passes)| p.is_some() && !passes).collect();
         let output = state.output.as_ref().map_or(Cow::Borrowed(&[][..]), slice);
-        let grad = slice(&grad);
+        let grad = slice(&upper);
         let saved = Saved {
             inputs: &slices,
             output: &output,
@@ -173,11 +181,16 @@ impl<const N: usize> Backward<Flex, N> for CpuBackward {
             grad: &grad,
             wants: &wants,
         };
-        let op = &state.op;
         let results = timed(op.phase(), op.flops()[1], || op.backward(saved));
-        for ((parent, result), shape) in ops.parents.into_iter().zip(results).zip(state.shapes) {
-            if let (Some(parent), Some(result)) = (parent, result) {
-                grads.register::<Flex>(parent.id, host(result, shape));
+        drop(grad);
+        let parents = ops.parents.into_iter().zip(passes).zip(results).zip(state.shapes);
+        for (((parent, passes), result), shape) in parents {
+            match (parent, result) {
+                (Some(parent), _) if passes => grads.register::<Flex>(parent.id, upper.clone()),
+                (Some(parent), Some(result)) => {
+                    grads.register::<Flex>(parent.id, host(result, shape));
+                }
+                _ => {}
             }
         }
     }
