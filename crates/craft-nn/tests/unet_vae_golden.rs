@@ -65,6 +65,14 @@ fn unets_of_all_families_predict_what_diffusers_predicts() {
 }
 
 #[test]
+fn odd_heights_and_widths_come_back_as_in_diffusers() {
+    let mut unet = Unet::load("sd2", Device::flex());
+    let (odd, _) = read("unet/sd2/odd.safetensors");
+    unet.io.insert("sample".to_owned(), odd["sample"].clone());
+    close(unet.predict(0..2), &odd["out.sample"], OUTPUT);
+}
+
+#[test]
 fn a_prediction_does_not_depend_on_its_batch() {
     for family in ["sd15", "sd2", "sdxl"] {
         let unet = Unet::load(family, Device::flex());

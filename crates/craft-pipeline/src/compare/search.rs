@@ -243,8 +243,14 @@ mod tests {
     #[test]
     fn the_mean_over_seeds_chooses_and_not_the_best_single_look() {
         let seeds = [
-            seed(1, vec![trial(1e-5, &[(5, 0.2), (10, 0.3)], None), trial(1e-4, &[(5, 0.9)], None)]),
-            seed(2, vec![trial(1e-5, &[(5, 0.3), (10, 0.4)], None), trial(1e-4, &[(5, -0.8)], None)]),
+            seed(
+                1,
+                vec![trial(1e-5, &[(5, 0.2), (10, 0.3)], None), trial(1e-4, &[(5, 0.9)], None)],
+            ),
+            seed(
+                2,
+                vec![trial(1e-5, &[(5, 0.3), (10, 0.4)], None), trial(1e-4, &[(5, -0.8)], None)],
+            ),
         ];
         let (rate, steps, gain) = best(&mean_of(&seeds)).expect("looks");
         assert_eq!((rate, steps), (1e-5, 10));
@@ -255,7 +261,10 @@ mod tests {
     #[test]
     fn a_rate_that_diverged_on_one_seed_is_taken_last_and_no_further_than_it_went() {
         let seeds = [
-            seed(1, vec![trial(1e-5, &[(5, 0.1)], None), trial(1e-3, &[(5, 0.9), (10, 1.0)], None)]),
+            seed(
+                1,
+                vec![trial(1e-5, &[(5, 0.1)], None), trial(1e-3, &[(5, 0.9), (10, 1.0)], None)],
+            ),
             seed(2, vec![trial(1e-5, &[(5, 0.1)], None), trial(1e-3, &[(5, 0.9)], Some("at 7"))]),
         ];
         let trials = mean_of(&seeds);

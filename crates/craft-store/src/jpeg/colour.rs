@@ -85,12 +85,8 @@ fn rgb_of(y: u8, cb: u8, cr: u8) -> [u8; 3] {
     const HALF: i32 = 1 << 15;
     let (y, cb, cr) = (i32::from(y), i32::from(cb) - 128, i32::from(cr) - 128);
     let green = -fix(0.344_14) * cb + HALF - fix(0.714_14) * cr;
-    [
-        y + ((fix(1.402) * cr + HALF) >> 16),
-        y + (green >> 16),
-        y + ((fix(1.772) * cb + HALF) >> 16),
-    ]
-    .map(|v| v.clamp(0, 255) as u8)
+    [y + ((fix(1.402) * cr + HALF) >> 16), y + (green >> 16), y + ((fix(1.772) * cb + HALF) >> 16)]
+        .map(|v| v.clamp(0, 255) as u8)
 }
 
 /// RGB of inks that are stored as 255 minus their amount, as Pillow mixes them.

@@ -105,7 +105,8 @@ pub(crate) fn decode(bytes: &[u8]) -> Result<RgbImage, Fault> {
             }
             0xda => {
                 scans += 1;
-                let frame = frame.as_mut().ok_or(Fault::damaged("a scan comes before its frame"))?;
+                let frame =
+                    frame.as_mut().ok_or(Fault::damaged("a scan comes before its frame"))?;
                 if scans > MAX_SCANS {
                     return Err(Fault::Damaged(format!("it has more than {MAX_SCANS} scans")));
                 }
