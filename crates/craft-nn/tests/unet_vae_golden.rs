@@ -132,6 +132,13 @@ fn a_config_that_asks_for_more_is_refused_by_name() {
     assert!(message.contains("attention_head_dim") && message.contains("8"), "{message}");
     let message = asks("\"norm_num_groups\": 4", "\"norm_num_groups\": 3");
     assert!(message.contains("norm_num_groups = 3"), "{message}");
+    let message = asks(
+        "\"transformer_layers_per_block\": 1",
+        "\"transformer_layers_per_block\": [[1, 2], [1, 1]]",
+    );
+    assert!(message.contains("transformer_layers_per_block = [[1,2],[1,1]]"), "{message}");
+    let message = asks("\"cross_attention_dim\": 12", "\"cross_attention_dim\": null");
+    assert!(message.contains("cross_attention_dim = null"), "{message}");
 }
 
 #[test]
