@@ -107,18 +107,19 @@ pub(super) fn rgb(planes: &[Plane], space: Space, width: usize, height: usize) -
         for (plane, row) in planes.iter().zip(&mut rows) {
             plane.full_row(y, row, &mut sums);
         }
-        for x in 0..width {
-            out.extend(match space {
-                Space::Grey => [rows[0][x]; 3],
-                Space::Ycc => rgb_of(rows[0][x], rows[1][x], rows[2][x]),
-                Space::Rgb => [rows[0][x], rows[1][x], rows[2][x]],
-                Space::Cmyk => rgb_of_inks([rows[0][x], rows[1][x], rows[2][x]], rows[3][x]),
+        out.extend((0..width).flat_map(|x| {
+            let at = |plane: usize| rows[plane][x];
+            match space {
+                Space::Grey => [at(0); 3],
+                Space::Ycc => rgb_of(at(0), at(1), at(2)),
+                Space::Rgb => [at(0), at(1), at(2)],
+                Space::Cmyk => rgb_of_inks([at(0), at(1), at(2)], at(3)),
                 Space::Ycck => {
-                    let inks = rgb_of(rows[0][x], rows[1][x], rows[2][x]).map(|v| 255 - v);
-                    rgb_of_inks(inks, rows[3][x])
+                    let inks = rgb_of(at(0), at(1), at(2)).map(|v| 255 - v);
+                    rgb_of_inks(inks, at(3))
                 }
-            });
-        }
+            }
+        }));
     }
     out
 }
