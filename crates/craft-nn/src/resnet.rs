@@ -105,9 +105,16 @@ impl Upsample2D {
         self.conv.weight.dims()[0]
     }
 
-    /// `[N, C, H, W]` to `[N, C, 2H, 2W]`.
-    pub fn forward(&self, x: Tensor<4>) -> Tensor<4> {
-        self.conv.forward(ops::upsample_nearest2x(x))
+    /// `[N, C, H, W]` to `[N, C, 2H, 2W]`, or one less where `size`, height and width, says so.
+    pub fn forward(&self, x: Tensor<4>, size: Option<[usize; 2]>) -> Tensor<4> {
+        let mut x = ops::upsample_nearest2x(x);
+        // The nearest of n to each of 2n − 1 are those of 2n without the last.
+        for (axis, wanted) in size.into_iter().flatten().enumerate() {
+            if x.dims()[2 + axis] > wanted {
+                x = x.narrow(2 + axis, 0, wanted);
+            }
+        }
+        self.conv.forward(x)
     }
 }
 

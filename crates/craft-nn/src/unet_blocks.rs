@@ -35,11 +35,13 @@ struct Step<'a> {
 struct Inputs {
     x: Tensor<4>,
     skip: Option<Tensor<4>>,
+    /// Height and width of the features that a level of the way up is to join.
+    size: Option<[usize; 2]>,
 }
 
 impl Block<'_> {
     fn forward(self, inputs: Inputs, time: &Tensor<2>, context: &Tensor<3>) -> Tensor<4> {
-        let Inputs { x, skip } = inputs;
+        let Inputs { x, skip, size } = inputs;
         match (self, skip) {
             (Self::Joined(block), Some(skip)) => {
                 block.forward(ops::concat_channels(x, skip), Some(time))
@@ -48,7 +50,7 @@ impl Block<'_> {
             (Self::Attention(block), _) => block.forward(x, context),
             (Self::Input(conv), _) => conv.forward(x),
             (Self::Down(block), _) => block.forward(x),
-            (Self::Up(block), _) => block.forward(x),
+            (Self::Up(block), _) => block.forward(x, size),
             (Self::Output(norm, conv), _) => conv.forward(norm.forward_silu(x)),
         }
     }
@@ -183,8 +185,8 @@ impl UNet2DConditionModel {
         let mut skips = Vec::new();
         let mut x = sample;
         for step in self.steps() {
-            let skip = step.take(&mut skips);
-            x = step.block.forward(Inputs { x, skip }, &time, context);
+            let inputs = step.inputs(x, &mut skips);
+            x = step.block.forward(inputs, &time, context);
             if step.leaves {
                 skips.push(x.clone());
             }
@@ -220,7 +222,7 @@ impl UNet2DConditionModel {
         let mut x = sample.clone();
         let steps = self.steps();
         for (i, step) in plain.steps().into_iter().enumerate() {
-            let inputs = Inputs { x: x.clone(), skip: step.take(&mut skips) };
+            let inputs = step.inputs(x.clone(), &mut skips);
             kept.push(inputs.clone());
             if i + 1 < steps.len() {
                 x = step.block.forward(inputs, &time, &context);
@@ -240,7 +242,8 @@ impl UNet2DConditionModel {
             if step.leaves {
                 add(&mut incoming, to_skips.pop().flatten());
             }
-            let inputs = Inputs { x: leaf(&inputs.x), skip: inputs.skip.as_ref().map(leaf) };
+            let skip = inputs.skip.as_ref().map(leaf);
+            let inputs = Inputs { x: leaf(&inputs.x), skip, size: inputs.size };
             let block_time = leaf(&time);
             let block_context =
                 if wants_text { leaf(&context) } else { context.clone().autodiff() };
@@ -284,8 +287,14 @@ impl UNet2DConditionModel {
 }
 
 impl Step<'_> {
-    /// The features from the way down that the block joins.
-    fn take(&self, skips: &mut Vec<Tensor<4>>) -> Option<Tensor<4>> {
-        if matches!(self.block, Block::Joined(_)) { skips.pop() } else { None }
+    /// What goes into the block: features, those from the way down that it joins, and the size of those
+    /// that the next one will.
+    fn inputs(&self, x: Tensor<4>, skips: &mut Vec<Tensor<4>>) -> Inputs {
+        let skip = if matches!(self.block, Block::Joined(_)) { skips.pop() } else { None };
+        let size = match (self.block, skips.last()) {
+            (Block::Up(_), Some(next)) => Some([next.dims()[2], next.dims()[3]]),
+            _ => None,
+        };
+        Inputs { x, skip, size }
     }
 }

@@ -121,6 +121,30 @@ pub struct UNetConfig {
     rest: BTreeMap<String, Value>,
 }
 
+/// Names a per-level key of another form, such as the nested lists that asymmetric networks have.
+fn check_lists(keys: &BTreeMap<String, Value>) -> Result<(), ConfigError> {
+    for (key, flag) in [
+        ("layers_per_block", false),
+        ("transformer_layers_per_block", false),
+        ("cross_attention_dim", false),
+        ("attention_head_dim", false),
+        ("only_cross_attention", true),
+    ] {
+        let fits = |value: &Value| if flag { value.is_boolean() } else { value.is_u64() };
+        let sound = |value: &Value| value.as_array().map_or(fits(value), |v| v.iter().all(fits));
+        if let Some(value) = keys.get(key).filter(|value| !sound(value)) {
+            let one = if flag { "true or false" } else { "a whole number" };
+            return Err(ConfigError::Unsupported {
+                component: COMPONENT,
+                key: key.to_owned(),
+                value: value.to_string(),
+                supported: format!("{one}, or a list of one per level"),
+            });
+        }
+    }
+    Ok(())
+}
+
 impl PerLevel<usize> {
     fn two() -> Self {
         Self::One(2)
@@ -133,8 +157,10 @@ impl UNetConfig {
     /// # Errors
     /// When it is not such a config, or asks for something that is not supported.
     pub fn from_json(text: &str) -> Result<Self, ConfigError> {
-        let config: Self = serde_json::from_str(text)
-            .map_err(|source| ConfigError::Parse { component: COMPONENT, source })?;
+        let parse = |source| ConfigError::Parse { component: COMPONENT, source };
+        let keys: BTreeMap<String, Value> = serde_json::from_str(text).map_err(parse)?;
+        check_lists(&keys)?;
+        let config: Self = serde_json::from_str(text).map_err(parse)?;
         config.check()?;
         Ok(config)
     }

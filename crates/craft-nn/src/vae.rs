@@ -314,7 +314,7 @@ impl Decoder {
                 x = resnet.forward(x, None);
             }
             for up in &block.upsamplers {
-                x = up.forward(x);
+                x = up.forward(x, None);
             }
         }
         self.conv_out.forward(self.conv_norm_out.forward_silu(x))

@@ -191,6 +191,9 @@ fn block_by_block_gives_the_gradients_of_one_backward_pass() {
         same(family, &Case::load(family, Device::flex().autodiff()));
     }
     same("lora", &with_factors(Device::flex().autodiff()));
+    let mut odd = Case::load("sd2", Device::flex().autodiff());
+    odd.io.insert("sample".to_owned(), read("unet/sd2/odd.safetensors").0["sample"].clone());
+    same("odd height and width", &odd);
 }
 
 #[test]

@@ -65,6 +65,14 @@ fn unets_of_all_families_predict_what_diffusers_predicts() {
 }
 
 #[test]
+fn odd_heights_and_widths_come_back_as_in_diffusers() {
+    let mut unet = Unet::load("sd2", Device::flex());
+    let (odd, _) = read("unet/sd2/odd.safetensors");
+    unet.io.insert("sample".to_owned(), odd["sample"].clone());
+    close(unet.predict(0..2), &odd["out.sample"], OUTPUT);
+}
+
+#[test]
 fn a_prediction_does_not_depend_on_its_batch() {
     for family in ["sd15", "sd2", "sdxl"] {
         let unet = Unet::load(family, Device::flex());
@@ -124,6 +132,13 @@ fn a_config_that_asks_for_more_is_refused_by_name() {
     assert!(message.contains("attention_head_dim") && message.contains("8"), "{message}");
     let message = asks("\"norm_num_groups\": 4", "\"norm_num_groups\": 3");
     assert!(message.contains("norm_num_groups = 3"), "{message}");
+    let message = asks(
+        "\"transformer_layers_per_block\": 1",
+        "\"transformer_layers_per_block\": [[1, 2], [1, 1]]",
+    );
+    assert!(message.contains("transformer_layers_per_block = [[1,2],[1,1]]"), "{message}");
+    let message = asks("\"cross_attention_dim\": 12", "\"cross_attention_dim\": null");
+    assert!(message.contains("cross_attention_dim = null"), "{message}");
 }
 
 #[test]

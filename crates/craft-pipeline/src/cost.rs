@@ -64,6 +64,10 @@ pub(crate) struct Cost {
     activations: u64,
     micro_batch: usize,
     data: u64,
+    /// Of drawing: 32-bit weights of all parts, and at most so much of feature maps.
+    drawing: [u64; 2],
+    /// Pictures drawn at once.
+    drawn: usize,
     /// What training leaves on the disk.
     checkpoints: u64,
     available: Option<u64>,
@@ -117,6 +121,8 @@ impl Cost {
         // Two moments; the average and the master copies where there are some.
         let copies = 2 + u64::from(section.ema_decay.is_some()) + u64::from(full && narrow);
         let kept = model.unet.kept_values(h, w);
+        let rows = if options.guidance_scale > 1.0 { 2 } else { 1 };
+        let maps = (kept.by_block * options.batch * rows) as u64 * FLOAT;
         let kept = if section.gradient_checkpointing { kept.by_block } else { kept.whole };
         let micro_batch = recipe.micro_batch();
         let samples = recipe.select.max_samples.min(work.candidates);
@@ -132,6 +138,8 @@ impl Cost {
             micro_batch,
             data: (samples * (c * h * w + 2 * embedding)) as u64 * FLOAT,
             checkpoints: work.arms as u64 * (state + if full { base } else { factors }),
+            drawing: [parameters.iter().sum::<u64>() * FLOAT, maps],
+            drawn: options.batch,
             available: craft_store::space::available_memory(),
         })
     }
@@ -142,7 +150,16 @@ impl Cost {
 
     /// What is wrong with the plan on this machine.
     pub(crate) fn warning(&self) -> Option<String> {
-        let available = self.available.filter(|available| self.total() > *available)?;
+        let available = self.available?;
+        let drawing = self.drawing.iter().sum();
+        if drawing > available && drawing > self.total() {
+            return Some(format!(
+                "drawing needs up to {}, and {} are available: lower generate.batch, generate.height or generate.width",
+                gib(drawing),
+                gib(available)
+            ));
+        }
+        Some(available).filter(|available| self.total() > *available)?;
         Some(format!(
             "training needs about {}, and {} are available: lower train.micro_batch, or set train.gradient_checkpointing = true, train.mode = \"lora\" or train.precision = \"bf16\"",
             gib(self.total()),
@@ -156,6 +173,7 @@ impl Cost {
         format!(
             "parameters: {unet} in the denoiser, {text} in text encoders, {vae} in the autoencoder; {} are trained\n\
              memory of training: {} = weights {}, gradients {}, optimizer {}, activations {} ({} pictures at a time), latents and texts {}; {available} available\n\
+             memory of drawing: up to {} = weights {} (32 bits, whatever training takes), feature maps up to {} ({} pictures at a time); decoding on top\n\
              disk: {} of pictures and tables, {} of checkpoints and results",
             million(self.trainable),
             gib(self.total()),
@@ -165,6 +183,10 @@ impl Cost {
             gib(self.activations),
             self.micro_batch,
             gib(self.data),
+            gib(self.drawing.iter().sum()),
+            gib(self.drawing[0]),
+            gib(self.drawing[1]),
+            self.drawn,
             gib(disk),
             gib(self.checkpoints),
         )

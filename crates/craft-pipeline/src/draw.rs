@@ -56,8 +56,9 @@ impl DrawOptions {
 pub struct Job<'a> {
     /// What to draw.
     pub prompt: &'a str,
-    /// What not to draw.
-    pub negative: &'a str,
+    /// What not to draw; `None` is what the model was trained with for no text, which may be another
+    /// thing than the empty text.
+    pub negative: Option<&'a str>,
     /// Unit normals, channels · rows · columns of the latents.
     pub noise: Vec<f32>,
     /// Noise of the steps, for samplers that add any.
@@ -115,7 +116,7 @@ pub fn draw_with(
     o: &DrawOptions,
     done: &mut dyn FnMut(usize),
 ) -> Result<Vec<Drawn>> {
-    let unit = model.vae_config.scale() << (model.unet_config.block_out_channels.len() - 1);
+    let unit = model.vae_config.scale();
     if !o.height.is_multiple_of(unit) || !o.width.is_multiple_of(unit) || o.height * o.width == 0 {
         return Err(PipelineError::Usage(format!(
             "pictures of {}×{} cannot be drawn: expected a height and a width that are multiples of {unit} for this model",
@@ -135,15 +136,15 @@ pub fn draw_with(
 /// Each text is encoded once.
 struct Texts<'a> {
     prompts: BTreeMap<&'a str, TextEmbedding>,
-    negatives: BTreeMap<&'a str, TextEmbedding>,
+    negatives: BTreeMap<Option<&'a str>, TextEmbedding>,
 }
 
 impl<'a> Texts<'a> {
     fn new(model: &Model, jobs: &[Job<'a>]) -> Self {
-        let unique = |texts: Vec<&'a str>| texts.into_iter().collect::<BTreeSet<_>>();
-        let prompts: Vec<_> = unique(jobs.iter().map(|j| j.prompt).collect()).into_iter().collect();
-        let negatives: Vec<_> =
-            unique(jobs.iter().map(|j| j.negative).collect()).into_iter().collect();
+        let prompts: BTreeSet<_> = jobs.iter().map(|j| j.prompt).collect();
+        let prompts: Vec<_> = prompts.into_iter().collect();
+        let negatives: BTreeSet<_> = jobs.iter().map(|j| j.negative).collect();
+        let negatives: Vec<_> = negatives.into_iter().collect();
         Self {
             prompts: prompts.iter().copied().zip(model.encode_texts(&prompts)).collect(),
             negatives: negatives.iter().copied().zip(model.encode_negatives(&negatives)).collect(),
@@ -186,7 +187,7 @@ fn denoise(
     let stochastic = samplers.first().is_some_and(|s| s.is_stochastic());
     let mut rows: Vec<&TextEmbedding> = Vec::with_capacity(2 * n);
     if guided {
-        rows.extend(jobs.iter().map(|j| &texts.negatives[j.negative]));
+        rows.extend(jobs.iter().map(|j| &texts.negatives[&j.negative]));
     }
     rows.extend(jobs.iter().map(|j| &texts.prompts[j.prompt]));
     let condition = model.condition(&rows, [o.height, o.width], &model.device);

@@ -196,7 +196,7 @@ fn picture(recipe: &Recipe, model: &Model, prompt: &str) -> Result<RgbImage> {
     let key = Key::new(recipe.seed).stage("export");
     let job = Job {
         prompt,
-        negative: &recipe.generate.negative_prompt,
+        negative: recipe.generate.negative(),
         noise: key.standard_normals(count),
         step_noise: StepNoise::Key(key),
     };

@@ -18,7 +18,7 @@ pub struct SecondEncoder {
     pub text: ClipTextModel,
     /// Its tokenizer, which pads otherwise than the first.
     pub tokenizer: ClipTokenizer,
-    /// Whether an empty negative prompt is all zeros (`force_zeros_for_empty_prompt`).
+    /// Whether no negative prompt is all zeros (`force_zeros_for_empty_prompt`).
     pub zero_empty: bool,
 }
 
@@ -67,13 +67,14 @@ impl Model {
         out
     }
 
-    /// Embeddings of negative prompts. An empty one is what the model was trained with for no text: the
-    /// empty text, or zeros.
-    pub fn encode_negatives<S: AsRef<str>>(&self, texts: &[S]) -> Vec<TextEmbedding> {
-        let mut out = self.encode_texts(texts);
+    /// Embeddings of negative prompts. `None` is what the model was trained with for no text: the empty
+    /// text, or zeros.
+    pub fn encode_negatives(&self, texts: &[Option<&str>]) -> Vec<TextEmbedding> {
+        let known: Vec<&str> = texts.iter().map(|text| text.unwrap_or_default()).collect();
+        let mut out = self.encode_texts(&known);
         if self.second.as_ref().is_some_and(|second| second.zero_empty) {
             for (embedding, text) in out.iter_mut().zip(texts) {
-                if text.as_ref().is_empty() {
+                if text.is_none() {
                     embedding.states.fill(0.0);
                     embedding.pooled.fill(0.0);
                 }

@@ -158,10 +158,8 @@ fn rewards_without_weights_are_their_formulas() {
         let scores = reward.score(&views, &vec![""; views.len()]);
         for ((name, wanted), score) in names.iter().zip(all[kind].as_array().unwrap()).zip(scores) {
             let (wanted, found) = (wanted.as_f64().unwrap(), score.unwrap().get());
-            // A JPEG is decoded by another library here, a grey level apart now and then.
-            let tolerance = if name.ends_with(".jpg") { 2e-2 } else { 1e-9 };
             let error = (found - wanted).abs() / wanted.abs().max(1e-9);
-            assert!(error <= tolerance, "{kind} of {name}: {found}, expected {wanted}");
+            assert!(error <= 1e-9, "{kind} of {name}: {found}, expected {wanted}");
         }
     }
 }

@@ -11,10 +11,12 @@ use image::{DynamicImage, ImageFormat, ImageReader, Limits};
 
 use crate::atomic;
 use crate::error::{Result, StoreError};
+use crate::jpeg::{self, Fault};
 
 /// Largest accepted width and height, in pixels.
 pub const MAX_SIDE: u32 = 8192;
-/// Most memory that reading one picture may take, in bytes.
+/// Largest picture file, and most memory that the PNG reader may take, in bytes. A JPEG takes up to
+/// twelve bytes a pixel.
 pub const MAX_BYTES: u64 = 256 << 20;
 
 /// A picture of 8-bit RGB.
@@ -78,11 +80,10 @@ pub fn read(path: &Path) -> Result<RgbImage> {
 
 /// Decodes the bytes of a PNG or JPEG; errors are texts without a path.
 pub fn decode(bytes: &[u8]) -> std::result::Result<RgbImage, String> {
-    let format = if bytes.starts_with(b"\x89PNG\r\n\x1a\n") {
-        ImageFormat::Png
-    } else if bytes.starts_with(b"\xff\xd8\xff") {
-        ImageFormat::Jpeg
-    } else {
+    if bytes.starts_with(b"\xff\xd8\xff") {
+        return jpeg::decode(bytes).map_err(jpeg_message);
+    }
+    if !bytes.starts_with(b"\x89PNG\r\n\x1a\n") {
         let looks = match bytes {
             [b'G', b'I', b'F', b'8', ..] => " (it is a GIF, which may be animated)",
             [b'R', b'I', b'F', b'F', _, _, _, _, b'W', b'E', b'B', b'P', ..] => " (it is a WebP)",
@@ -92,8 +93,8 @@ pub fn decode(bytes: &[u8]) -> std::result::Result<RgbImage, String> {
         return Err(format!(
             "it is neither PNG nor JPEG{looks}: convert one picture to one of them"
         ));
-    };
-    if format == ImageFormat::Png && is_animated(bytes) {
+    }
+    if is_animated(bytes) {
         return Err(
             "it is an animated PNG: expected one picture; save the frame that you mean".into()
         );
@@ -102,18 +103,36 @@ pub fn decode(bytes: &[u8]) -> std::result::Result<RgbImage, String> {
     limits.max_image_width = Some(MAX_SIDE);
     limits.max_image_height = Some(MAX_SIDE);
     limits.max_alloc = Some(MAX_BYTES);
-    let mut reader = ImageReader::with_format(Cursor::new(bytes), format);
+    let mut reader = ImageReader::with_format(Cursor::new(bytes), ImageFormat::Png);
     reader.limits(limits);
     let picture = reader.decode().map_err(|error| match error {
-        image::ImageError::Limits(_) => format!(
-            "the picture is too large ({error}): expected at most {MAX_SIDE}×{MAX_SIDE} pixels and {} MiB",
-            MAX_BYTES >> 20
-        ),
-        _ => format!("the picture is damaged or cut short ({error}): make or download it again"),
+        image::ImageError::Limits(_) => too_large(&error.to_string()),
+        _ => damaged(&error.to_string()),
     })?;
     let rgb = to_rgb8(picture, bytes);
     let (width, height) = (rgb.width() as usize, rgb.height() as usize);
     RgbImage::new(width, height, rgb.into_raw()).ok_or_else(|| "the picture is empty".to_owned())
+}
+
+fn too_large(what: &str) -> String {
+    let most = MAX_BYTES >> 20;
+    format!(
+        "the picture is too large ({what}): expected at most {MAX_SIDE}×{MAX_SIDE} pixels and {most} MiB"
+    )
+}
+
+fn damaged(what: &str) -> String {
+    format!("the picture is damaged or cut short ({what}): make or download it again")
+}
+
+fn jpeg_message(fault: Fault) -> String {
+    match fault {
+        Fault::Damaged(what) => damaged(&what),
+        Fault::TooLarge(width, height) => too_large(&format!("{width}×{height} pixels")),
+        Fault::Kind(what) => format!(
+            "it is a JPEG with {what}: expected 8 bits, Huffman codes, and one, three or four components; save it as PNG"
+        ),
+    }
 }
 
 /// Whether a PNG has an animation chunk before its pixels.

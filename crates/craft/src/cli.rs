@@ -213,9 +213,9 @@ pub(crate) struct SampleArgs {
     /// What to draw; may be given several times
     #[arg(long = "prompt", value_name = "TEXT", required = true)]
     pub(crate) prompts: Vec<String>,
-    /// What not to draw
-    #[arg(long, value_name = "TEXT", default_value = "")]
-    pub(crate) negative_prompt: String,
+    /// What not to draw [default: none, which some models tell from the empty text]
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) negative_prompt: Option<String>,
     /// Steps of sampling [default: 25; pocket: 8]
     #[arg(long, value_name = "N")]
     pub(crate) steps: Option<usize>,

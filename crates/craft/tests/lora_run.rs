@@ -225,7 +225,14 @@ fn a_dry_run_says_what_training_costs() {
     let plan = |more: &[&str]| {
         let args = [&["run", "recipe.toml", "--dry-run"], more].concat();
         let text = tiny.expect(&args, 0, &[]);
-        for part in ["# parameters: ", "# memory of training: ", "# disk: ", "# time: about "] {
+        for part in [
+            "parameters: ",
+            "memory of training: ",
+            "memory of drawing: up to ",
+            "disk: ",
+            "time: about ",
+        ] {
+            let part = &format!("# {part}");
             assert!(text.contains(part), "{part} is not in:\n{text}");
         }
         let line = text.lines().find(|l| l.contains("are trained")).unwrap().to_owned();

@@ -10,18 +10,22 @@ use craft_store::tensors;
 fn every_scheduler_draws_what_diffusers_draws() {
     let fixture = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../fixtures/sdxl");
     let expected = tensors::read(&fixture.join("expected.safetensors")).unwrap();
-    assert_eq!(expected.len(), 10);
+    assert_eq!(expected.len(), 11);
     let dir = tempfile::tempdir().unwrap();
     let dumped = dir.path().join("latents.safetensors");
     for (name, expected) in expected {
-        let scheduler = name.trim_end_matches("-no-negative");
+        let (scheduler, negative) = match name.as_str() {
+            "ddim-empty-negative" => ("ddim", Some("")),
+            _ => match name.strip_suffix("-no-negative") {
+                Some(scheduler) => (scheduler, None),
+                None => (name.as_str(), Some("blurry")),
+            },
+        };
         let mut command = Command::new(env!("CARGO_BIN_EXE_craft"));
         command.arg("-q").arg("sample").arg("--model").arg(fixture.join("model"));
         command.args(["--prompt", "a large red circle", "--rng", "torch", "--seed", "11"]);
         command.args(["--steps", "6", "--guidance-scale", "5", "--height", "16", "--width", "24"]);
-        if scheduler == name {
-            command.args(["--negative-prompt", "blurry"]);
-        }
+        command.args(negative.iter().flat_map(|text| ["--negative-prompt", text]));
         command.args(["--scheduler", scheduler.trim_end_matches("-karras")]);
         if scheduler.ends_with("-karras") {
             command.arg("--karras");

@@ -230,6 +230,13 @@ pub struct GenerateSection {
     pub negative_prompt: String,
 }
 
+impl GenerateSection {
+    /// What to steer away from, if anything.
+    pub fn negative(&self) -> Option<&str> {
+        Some(self.negative_prompt.as_str()).filter(|text| !text.is_empty())
+    }
+}
+
 impl Default for GenerateSection {
     fn default() -> Self {
         Self {

@@ -128,7 +128,7 @@ fn measure(plan: &Plan) -> Result<Rates> {
         let job = |i: usize| {
             let key = key.clone().sample(i as u64);
             let noise = key.standard_normals(c * h * w);
-            Job { prompt: "", negative: "", noise, step_noise: StepNoise::Key(key) }
+            Job { prompt: "", negative: None, noise, step_noise: StepNoise::Key(key) }
         };
         let drawn = draw(&model, &(0..n).map(job).collect::<Vec<_>>(), &options, &mut |_| ())?;
         let view = |d: &crate::draw::Drawn| (d.image.width, d.image.height);

@@ -55,7 +55,7 @@ impl TrainingSet {
     pub(super) fn new(samples: Vec<Sample>, units: Vec<Unit>, judge: &Judge<'_>) -> Self {
         let texts = samples.iter().flat_map(|s| [s.original.as_str(), s.expanded.as_str()]);
         let mut texts = judge.embeddings(texts);
-        let empty = judge.model.encode_negatives(&[""]).remove(0);
+        let empty = judge.model.encode_negatives(&[None]).remove(0);
         texts.insert(String::new(), Arc::new(empty));
         Self { samples, units, texts }
     }

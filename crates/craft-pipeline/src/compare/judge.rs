@@ -152,7 +152,7 @@ impl<'a> Judge<'a> {
                 let key = key.clone().prompt(&prompt.id).sample(sample as u64);
                 jobs.push(Job {
                     prompt: &prompt.text,
-                    negative: &self.run.recipe.generate.negative_prompt,
+                    negative: self.run.recipe.generate.negative(),
                     noise: key.standard_normals(c * h * w),
                     step_noise: StepNoise::Key(key),
                 });

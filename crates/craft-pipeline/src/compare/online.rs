@@ -126,7 +126,7 @@ pub(super) fn iteration(fit: &Fit<'_>) -> Result<Vec<StochasticStep>> {
 
 impl<'a> Online<'a> {
     /// `negative`: what the recipe steers away from.
-    pub(super) fn new(judge: &'a Judge<'a>, terms: Vec<Term>, negative: &str) -> Self {
+    pub(super) fn new(judge: &'a Judge<'a>, terms: Vec<Term>, negative: Option<&str>) -> Self {
         Self { judge, terms, negative: judge.model.encode_negatives(&[negative]).remove(0) }
     }
 

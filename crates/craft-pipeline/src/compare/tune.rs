@@ -159,7 +159,7 @@ pub(super) fn online<'a>(
         return Ok(None);
     }
     let terms = data::terms(&shared.run, recipe)?;
-    Ok(Some(Online::new(judge, terms, &recipe.generate.negative_prompt)))
+    Ok(Some(Online::new(judge, terms, recipe.generate.negative())))
 }
 
 /// Tunes and evaluates one method.

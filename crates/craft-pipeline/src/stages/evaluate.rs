@@ -151,7 +151,7 @@ pub(crate) fn one_model(
             let key = key.clone().prompt(&prompt.id).sample(sample as u64);
             jobs.push(Job {
                 prompt: &prompt.text,
-                negative: &recipe.generate.negative_prompt,
+                negative: recipe.generate.negative(),
                 noise: key.standard_normals(c * h * w),
                 step_noise: StepNoise::Key(key),
             });

@@ -84,7 +84,7 @@ pub(crate) fn run(
                     let key = noise(run.recipe.seed, &candidate.id, section.shared_noise);
                     Job {
                         prompt: &candidate.text,
-                        negative: &section.negative_prompt,
+                        negative: section.negative(),
                         noise: key.standard_normals(c * h * w),
                         step_noise: StepNoise::Key(key),
                     }

@@ -148,7 +148,7 @@ impl<'a> Watch<'a> {
                     let key = key.clone().prompt(&prompt.id).sample(0);
                     Job {
                         prompt: &prompt.text,
-                        negative: &recipe.generate.negative_prompt,
+                        negative: recipe.generate.negative(),
                         noise: key.standard_normals(c * h * w),
                         step_noise: StepNoise::Key(key),
                     }

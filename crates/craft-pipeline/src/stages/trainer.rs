@@ -33,7 +33,7 @@ impl Text {
 
     /// What stands for no text in training.
     pub(super) fn empty(model: &Model) -> Self {
-        let embedding = model.encode_negatives(&[""]).remove(0);
+        let embedding = model.encode_negatives(&[None]).remove(0);
         Self { tokens: model.tokens(""), embedding }
     }
 

@@ -177,7 +177,7 @@ fn picture(device: &Device) -> anyhow::Result<String> {
     let [c, h, w] = model.latent_shape(size, size);
     let job = |i: u64| Job {
         prompt: "a red circle",
-        negative: "",
+        negative: None,
         noise: Key::new(0).stage("doctor").sample(i).standard_normals(c * h * w),
         step_noise: StepNoise::Key(Key::new(0).stage("doctor").sample(i)),
     };

@@ -42,9 +42,11 @@ pub(super) fn forward(app: &App, args: &ForwardArgs) -> anyhow::Result<()> {
             let unit = config.scale();
             let x = file.floats("sample", [None, Some(config.in_channels), None, None])?;
             let [_, _, height, width] = dims(&x);
-            if height % unit != 0 || width % unit != 0 {
+            let whole = height % unit == 0 && width % unit == 0;
+            if height.min(width) < unit || args.vae_tiling && !whole {
+                let expected = if args.vae_tiling { "multiples of" } else { "at least" };
                 return Err(input(format!(
-                    "{}: tensor `sample` has shape {:?}; expected height and width that are multiples of {unit}",
+                    "{}: tensor `sample` has shape {:?}; expected height and width that are {expected} {unit}",
                     args.input.display(),
                     x.shape
                 )));
@@ -77,14 +79,6 @@ fn unet(
     let (unet, config) = load_unet(dir, &device)?;
     let sample = file.floats("sample", [None, Some(config.in_channels), None, None])?;
     let [batch, _, height, width] = dims(&sample);
-    let unit = 1 << (config.block_out_channels.len() - 1);
-    if height % unit != 0 || width % unit != 0 {
-        return Err(input(format!(
-            "{}: tensor `sample` has shape {:?}; expected height and width that are multiples of {unit}",
-            args.input.display(),
-            sample.shape
-        )));
-    }
     let timesteps = file.floats("timestep", [Some(batch)])?.data;
     let context =
         file.floats("encoder_hidden_states", [Some(batch), None, context_width(&config)])?;

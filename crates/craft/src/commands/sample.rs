@@ -69,7 +69,7 @@ pub(super) fn sample(app: &App, args: &SampleArgs) -> anyhow::Result<()> {
     let jobs: Vec<Job<'_>> = (0..count)
         .map(|i| Job {
             prompt: &args.prompts[i.min(args.prompts.len() - 1)],
-            negative: &args.negative_prompt,
+            negative: args.negative_prompt.as_deref(),
             noise: given.map_or_else(|| source.initial(i), |noise| noise.picture(i)),
             step_noise: source.steps(i),
         })
@@ -254,7 +254,7 @@ fn size(args: &SampleArgs, model: &Model, noise: Option<&Noise>) -> anyhow::Resu
 }
 
 fn warn_of_cut_prompts(args: &SampleArgs, model: &Model) {
-    for text in args.prompts.iter().chain([&args.negative_prompt]) {
+    for text in args.prompts.iter().chain(&args.negative_prompt) {
         let cut = model.tokens_cut(text);
         if cut > 0 {
             tracing::warn!(
@@ -327,8 +327,8 @@ fn parameters(
     (height, width): (usize, usize),
 ) -> String {
     let mut text = format!("{prompt}\n");
-    if !args.negative_prompt.is_empty() {
-        text.push_str(&format!("Negative prompt: {}\n", args.negative_prompt));
+    if let Some(negative) = args.negative_prompt.as_deref().filter(|text| !text.is_empty()) {
+        text.push_str(&format!("Negative prompt: {negative}\n"));
     }
     let sampler = match plan.scheduler {
         Scheduler::Ddim => "DDIM",
