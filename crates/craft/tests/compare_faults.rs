@@ -176,10 +176,10 @@ fn a_dry_run_tells_what_it_would_cost_and_begins_nothing() {
     ];
     let plan = tiny.expect(&args, 0, &[]);
     assert!(!tiny.path("out").exists());
-    // 6 prompts of 4 pictures; three rates; lengths 1, 2 and 4 of CRAFT, 1, 2, 5, 8 and 16 of DPO.
-    let pictures = 3 * 24 + 64 + 3 * (3 + 5) * 64 + 3 * 4 + 3 * (2 + 4) * 4 + 3 * 2 * 4;
-    let passes = (3 + 3) * (4 + 16) * 4;
-    let references = (1 + 3) * 16 * 4;
+    // 6 prompts of 4 pictures; two seeds search; three rates; lengths 1, 2 and 4 of CRAFT, 1, 2, 5, 8 and 16 of DPO.
+    let pictures = 3 * 24 + 2 * (64 + 3 * (3 + 5) * 64) + 3 * 4 + 3 * (2 + 4) * 4 + 3 * 2 * 4;
+    let passes = (2 * 3 + 3) * (4 + 16) * 4;
+    let references = (2 + 3) * 16 * 4;
     for part in [
         "# methods: craft, dpo-rewards; seeds: 1, 2, 3".to_owned(),
         format!(
