@@ -16,7 +16,7 @@ use crate::jpeg::{self, Fault};
 /// Largest accepted width and height, in pixels.
 pub const MAX_SIDE: u32 = 8192;
 /// Largest picture file, and most memory that the PNG reader may take, in bytes. A JPEG takes up to
-/// twelve bytes a pixel.
+/// fifteen bytes a pixel.
 pub const MAX_BYTES: u64 = 256 << 20;
 
 /// A picture of 8-bit RGB.

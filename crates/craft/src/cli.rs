@@ -131,7 +131,8 @@ pub(crate) struct CompareArgs {
     /// The recipe that all methods share; paths in it are relative to its folder
     #[arg(value_name = "RECIPE.toml")]
     pub(crate) recipe: PathBuf,
-    /// Methods, separated by commas [default: craft,random,sft,raft,rwr,dpo,kto]
+    /// Methods, separated by commas
+    /// [default: craft,random,guidance-1.5,guidance-2,sft,raft,rwr,dpo,kto]
     #[arg(long, value_name = "LIST", value_delimiter = ',')]
     pub(crate) methods: Vec<String>,
     /// Variants of CRAFT in the place of methods: samples, per-prompt, margin, min-passes, total, sign,
@@ -143,10 +144,10 @@ pub(crate) struct CompareArgs {
     #[arg(long, value_name = "N|LIST")]
     pub(crate) seeds: Option<String>,
     /// Learning rates that every method tries [default: the recipe's, a third and three times it]
-    #[arg(long, value_name = "LIST", value_delimiter = ',')]
+    #[arg(long, value_name = "LIST", value_delimiter = ',', conflicts_with_all = ["quick", "ablation"])]
     pub(crate) learning_rates: Vec<f64>,
     /// How many of the first seeds choose each method's learning rate and length [default: 2]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", conflicts_with_all = ["quick", "ablation"])]
     pub(crate) search_seeds: Option<usize>,
     /// Pairs from the embedded world's annotators, for each seed [default: 4000]
     #[arg(long, value_name = "N")]

@@ -79,7 +79,10 @@ fn the_base_model_at_more_guidance_is_what_a_recipe_with_that_guidance_draws() {
         tiny.expect(&[&args[..], &["--set", &scale]].concat(), 0, &[]);
         json(&tiny.path(&format!("{out}/compare.json")))
     };
-    let found = of("out", "random,guidance-1.5,guidance-2", "2.0");
+    let found = of("out", "dpo-rewards,guidance-1.5,guidance-2", "2.0");
+    // What is not trained does not stand among those that reach a value in so many steps.
+    assert!(found["convergence"]["methods"]["dpo-rewards"].is_object());
+    assert!(found["convergence"]["methods"]["guidance-2"].is_null());
     of("twice", "random", "4.0");
     let scores = |path: &str| fs::read(tiny.path(&format!("{path}/scores.jsonl"))).unwrap();
     let twice = scores("out/seed-1/methods/guidance-2");
@@ -169,6 +172,8 @@ fn what_cannot_be_compared_is_refused_before_anything_is_done() {
     refused(&["--methods", "craft", "--seeds", "0"], &["--seeds 0"]);
     refused(&["--methods", "craft", "--seeds", "many"], &["--seeds many"]);
     refused(&["--methods", "craft", "--learning-rates", "1e-4,-1"], &["-1 is not a learning rate"]);
+    refused(&["--methods", "craft", "--search-seeds", "2"], &["--search-seeds", "from files"]);
+    refused(&["--quick", "--search-seeds", "2"], &["--search-seeds", "cannot be used with"]);
     refused(&["--methods", "craft", "--search-seeds", "6"], &["--search-seeds 6", "1 to 5"]);
     refused(
         &["--methods", "guidance-2", "--set", "evaluate.guidance_scale=1.0"],

@@ -154,6 +154,13 @@ impl Plan {
             }
             given => given.unwrap_or(SEARCH_SEEDS.min(seeds.len())),
         };
+        let asked = options.search_seeds.is_some() || !options.learning_rates.is_empty();
+        if asked && !pocket {
+            return Err(PipelineError::Usage(
+                "--learning-rates and --search-seeds: settings are searched on the embedded world's own prompts, which prompts from files lack; set train.learning_rate"
+                    .to_owned(),
+            ));
+        }
         let search_seeds = match pocket && !options.quick && options.ablation.is_none() {
             true => search_seeds,
             false => 0,
