@@ -54,5 +54,6 @@ pub use optimizer::{AdamW, adamw_step};
 pub use precision::{Precision, bf16_supported, precision, set_precision};
 pub use probe::multiply_add_probe;
 pub use reduce::sum_squares;
+pub use simd::bf16::{amx_active, set_amx};
 pub use simd::{SimdLevel, set_simd_level, simd_level, simd_supported};
 pub use widen::widen;

@@ -17,7 +17,8 @@ pub enum Precision {
 
 static NARROW: AtomicBool = AtomicBool::new(false);
 
-/// Whether the running CPU multiplies bf16: AVX-512 BF16.
+/// Whether the running CPU multiplies bf16: AVX-512 BF16, and on AMX tiles where there are some
+/// ([`amx_active`](crate::amx_active)).
 #[must_use]
 pub fn bf16_supported() -> bool {
     bf16::supported()

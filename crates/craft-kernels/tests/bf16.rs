@@ -7,26 +7,34 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 
-/// Holds bf16 switched on; `None` where the CPU lacks it.
-struct Narrow(#[allow(dead_code)] MutexGuard<'static, ()>);
+/// Puts the process back to `f32` and the CPU's best.
+struct Restore(#[allow(dead_code)] MutexGuard<'static, ()>);
 
-impl Narrow {
-    fn new() -> Option<Self> {
-        let guard = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
-        if set_precision(Precision::Bf16) {
-            assert_eq!(precision(), Precision::Bf16);
-            return Some(Self(guard));
-        }
-        assert!(!bf16_supported());
-        assert_eq!(precision(), Precision::F32);
-        eprintln!("skipped: this CPU has no bf16 multiply-adds");
-        None
+impl Drop for Restore {
+    fn drop(&mut self) {
+        set_amx(true);
+        assert!(set_precision(Precision::F32));
     }
 }
 
-impl Drop for Narrow {
-    fn drop(&mut self) {
-        assert!(set_precision(Precision::F32));
+/// Runs a test with bf16 switched on, on AVX-512 BF16 and then on AMX tiles, as far as the CPU has them.
+fn in_bf16(test: impl Fn()) {
+    let _restore = Restore(ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner));
+    if !set_precision(Precision::Bf16) {
+        assert!(!bf16_supported());
+        assert_eq!(precision(), Precision::F32);
+        eprintln!("skipped: this CPU has no bf16 multiply-adds");
+        return;
+    }
+    assert_eq!(precision(), Precision::Bf16);
+    set_amx(false);
+    assert!(!amx_active());
+    test();
+    set_amx(true);
+    if amx_active() {
+        test();
+    } else {
+        eprintln!("without AMX, which this CPU does not have");
     }
 }
 
@@ -106,166 +114,172 @@ impl Case {
 
 #[test]
 fn convolutions_round_both_factors_and_nothing_else() {
-    let Some(_on) = Narrow::new() else { return };
-    let mut r = Rng(31);
-    for s in shapes(&mut r) {
-        let case = Case::conv(&mut r, &s);
-        let Case { x, w, b, dy } = &case;
-        let exact = conv(x, w, b, dy, &s);
-        let narrow = case.rounded();
-        let rounded = conv(&narrow.x, &narrow.w, &narrow.b, &narrow.dy, &s);
-        let (got, again) = (case.passes(&s), narrow.passes(&s));
-        // Winograd's way is one of f32, and so is the weight gradient of an odd width.
-        let direct = !s.winograd();
-        let in_bf16 = [direct, direct, !s.winograd_weight() && s.out_width() % 2 == 0];
-        for (i, name) in ["y", "dx", "dw"].into_iter().enumerate() {
-            let what = format!("{name} {s:?}");
-            let want = if in_bf16[i] { &rounded[i] } else { &exact[i] };
-            close(&got[i], want, 1e-5, &what);
-            if in_bf16[i] {
-                assert_eq!(bits(&got[i]), bits(&again[i]), "{what}");
+    in_bf16(|| {
+        let mut r = Rng(31);
+        for s in shapes(&mut r) {
+            let case = Case::conv(&mut r, &s);
+            let Case { x, w, b, dy } = &case;
+            let exact = conv(x, w, b, dy, &s);
+            let narrow = case.rounded();
+            let rounded = conv(&narrow.x, &narrow.w, &narrow.b, &narrow.dy, &s);
+            let (got, again) = (case.passes(&s), narrow.passes(&s));
+            // Winograd's way is one of f32, and so is the weight gradient of an odd width.
+            let direct = !s.winograd();
+            let in_bf16 = [direct, direct, !s.winograd_weight() && s.out_width() % 2 == 0];
+            for (i, name) in ["y", "dx", "dw"].into_iter().enumerate() {
+                let what = format!("{name} {s:?}");
+                let want = if in_bf16[i] { &rounded[i] } else { &exact[i] };
+                close(&got[i], want, 1e-5, &what);
+                if in_bf16[i] {
+                    assert_eq!(bits(&got[i]), bits(&again[i]), "{what}");
+                }
             }
         }
-    }
+    });
 }
 
 #[test]
 fn linear_maps_round_both_factors_and_nothing_else() {
-    let Some(_on) = Narrow::new() else { return };
-    let mut r = Rng(32);
-    let mut shapes = vec![
-        (1, 1, 1),
-        (1, 17, 5),
-        (5, 33, 70),
-        (64, 64, 64),
-        (130, 300, 49),
-        (40, 1100, 100),
-        (33, 8, 1),
-        (200, 31, 257),
-        (7, 513, 96),
-        (9000, 5, 3),
-    ];
-    shapes.extend((0..40).map(|_| (1 + r.below(150), 1 + r.below(150), 1 + r.below(150))));
-    for (m, k, n) in shapes {
-        let what = format!("{m} {k} {n}");
-        let (x, w, dy) = (values(&mut r, m * k), values(&mut r, n * k), values(&mut r, m * n));
-        let b = r.vec(n);
-        let passes = |x: &[f32], w: &[f32], dy: &[f32]| {
-            [
-                linear(x, w, Some(&b), m, k, n),
-                linear_backward_input(dy, w, m, k, n),
-                linear_backward_weight(x, dy, m, k, n),
-            ]
-        };
-        let got = passes(&x, &w, &dy);
-        let (x, w, dy) = (rounded(&x), rounded(&w), rounded(&dy));
-        let again = passes(&x, &w, &dy);
-        for (got, again) in got.iter().zip(&again) {
-            assert_eq!(bits(got), bits(again), "{what}");
+    in_bf16(|| {
+        let mut r = Rng(32);
+        let mut shapes = vec![
+            (1, 1, 1),
+            (1, 17, 5),
+            (5, 33, 70),
+            (64, 64, 64),
+            (130, 300, 49),
+            (40, 1100, 100),
+            (33, 8, 1),
+            (200, 31, 257),
+            (7, 513, 96),
+            (9000, 5, 3),
+        ];
+        shapes.extend((0..40).map(|_| (1 + r.below(150), 1 + r.below(150), 1 + r.below(150))));
+        for (m, k, n) in shapes {
+            let what = format!("{m} {k} {n}");
+            let (x, w, dy) = (values(&mut r, m * k), values(&mut r, n * k), values(&mut r, m * n));
+            let b = r.vec(n);
+            let passes = |x: &[f32], w: &[f32], dy: &[f32]| {
+                [
+                    linear(x, w, Some(&b), m, k, n),
+                    linear_backward_input(dy, w, m, k, n),
+                    linear_backward_weight(x, dy, m, k, n),
+                ]
+            };
+            let got = passes(&x, &w, &dy);
+            let (x, w, dy) = (rounded(&x), rounded(&w), rounded(&dy));
+            let again = passes(&x, &w, &dy);
+            for (got, again) in got.iter().zip(&again) {
+                assert_eq!(bits(got), bits(again), "{what}");
+            }
+            let (x, w, dy) = (wide(&x), wide(&w), wide(&dy));
+            let mut y = naive(&x, &turn(&w, n, k), m, k, n);
+            for (i, v) in y.iter_mut().enumerate() {
+                *v += f64::from(b[i % n]);
+            }
+            close(&got[0], &y, 1e-5, &what);
+            close(&got[1], &naive(&dy, &w, m, n, k), 1e-5, &what);
+            close(&got[2], &naive(&turn(&dy, m, n), &x, n, m, k), 1e-5, &what);
         }
-        let (x, w, dy) = (wide(&x), wide(&w), wide(&dy));
-        let mut y = naive(&x, &turn(&w, n, k), m, k, n);
-        for (i, v) in y.iter_mut().enumerate() {
-            *v += f64::from(b[i % n]);
-        }
-        close(&got[0], &y, 1e-5, &what);
-        close(&got[1], &naive(&dy, &w, m, n, k), 1e-5, &what);
-        close(&got[2], &naive(&turn(&dy, m, n), &x, n, m, k), 1e-5, &what);
-    }
+    });
 }
 
 #[test]
 fn infinities_and_nan_are_not_lost() {
-    let Some(_on) = Narrow::new() else { return };
-    for (value, expected) in [
-        (f32::INFINITY, f32::INFINITY),
-        (f32::MAX, f32::INFINITY),
-        (f32::NAN, f32::NAN),
-        (f32::from_bits(0x7F80_0001), f32::NAN),
-        (f32::from_bits(0x7FFF_FFFF), f32::NAN),
-    ] {
-        let same = |v: f32| v.to_bits() == expected.to_bits() || v.is_nan() && expected.is_nan();
-        let y = linear(&[1.0, value, 1.0], &[1.0; 3], None, 1, 3, 1);
-        assert!(same(y[0]), "{value}: {y:?}");
-        let s = ConvShape {
-            batch: 1,
-            in_channels: 1,
-            out_channels: 1,
-            height: 1,
-            width: 2,
-            kernel: [1, 1],
-            stride: [1, 1],
-            padding: [0; 4],
-        };
-        let y = conv2d(&[1.0, value], &[1.0], None, &s);
-        assert!(y[0] == 1.0 && same(y[1]), "{value}: {y:?}");
-        let y = conv2d(&[1.0, 2.0], &[value], None, &s);
-        assert!(y.iter().all(|&v| same(v)), "{value} as a weight: {y:?}");
-    }
+    in_bf16(|| {
+        for (value, expected) in [
+            (f32::INFINITY, f32::INFINITY),
+            (f32::MAX, f32::INFINITY),
+            (f32::NAN, f32::NAN),
+            (f32::from_bits(0x7F80_0001), f32::NAN),
+            (f32::from_bits(0x7FFF_FFFF), f32::NAN),
+        ] {
+            let same =
+                |v: f32| v.to_bits() == expected.to_bits() || v.is_nan() && expected.is_nan();
+            let y = linear(&[1.0, value, 1.0], &[1.0; 3], None, 1, 3, 1);
+            assert!(same(y[0]), "{value}: {y:?}");
+            let s = ConvShape {
+                batch: 1,
+                in_channels: 1,
+                out_channels: 1,
+                height: 1,
+                width: 2,
+                kernel: [1, 1],
+                stride: [1, 1],
+                padding: [0; 4],
+            };
+            let y = conv2d(&[1.0, value], &[1.0], None, &s);
+            assert!(y[0] == 1.0 && same(y[1]), "{value}: {y:?}");
+            let y = conv2d(&[1.0, 2.0], &[value], None, &s);
+            assert!(y.iter().all(|&v| same(v)), "{value} as a weight: {y:?}");
+        }
+    });
 }
 
 #[test]
 fn batch_and_threads_do_not_matter() {
-    let Some(_on) = Narrow::new() else { return };
-    let run = || {
-        let mut r = Rng(33);
-        let mut out = vec![];
-        for s in conv_shapes() {
-            let s = ConvShape { batch: 9, ..s };
-            out.extend(Case::conv(&mut r, &s).passes(&s));
-        }
-        for (m, k, n) in [(300, 321, 200), (3000, 64, 100), (20, 701, 500)] {
-            let (x, w, dy) = (r.vec(m * k), r.vec(n * k), r.vec(m * n));
-            out.push(linear(&x, &w, None, m, k, n));
-            out.push(linear_backward_input(&dy, &w, m, k, n));
-            out.push(linear_backward_weight(&x, &dy, m, k, n));
-        }
-        out.iter().map(|v| bits(v)).collect::<Vec<_>>()
-    };
-    let pool = |threads| {
-        rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap().install(run)
-    };
-    assert!(pool(1) == pool(3), "three threads differ from one");
+    in_bf16(|| {
+        let run = || {
+            let mut r = Rng(33);
+            let mut out = vec![];
+            for s in conv_shapes() {
+                let s = ConvShape { batch: 9, ..s };
+                out.extend(Case::conv(&mut r, &s).passes(&s));
+            }
+            for (m, k, n) in [(300, 321, 200), (3000, 64, 100), (20, 701, 500)] {
+                let (x, w, dy) = (r.vec(m * k), r.vec(n * k), r.vec(m * n));
+                out.push(linear(&x, &w, None, m, k, n));
+                out.push(linear_backward_input(&dy, &w, m, k, n));
+                out.push(linear_backward_weight(&x, &dy, m, k, n));
+            }
+            out.iter().map(|v| bits(v)).collect::<Vec<_>>()
+        };
+        let pool = |threads| {
+            rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap().install(run)
+        };
+        assert!(pool(1) == pool(3), "three threads differ from one");
 
-    let mut r = Rng(34);
-    for s in conv_shapes() {
-        let (all, one) = (ConvShape { batch: 11, ..s }, ConvShape { batch: 1, ..s });
-        let case = Case::conv(&mut r, &all);
-        let [y, dx, _] = case.passes(&all);
-        let (lx, ly) = (dx.len() / 11, y.len() / 11);
-        for i in [0, 4, 10] {
-            let single = Case {
-                x: case.x[i * lx..(i + 1) * lx].to_vec(),
-                dy: case.dy[i * ly..(i + 1) * ly].to_vec(),
-                w: case.w.clone(),
-                b: case.b.clone(),
-            };
-            let [y1, dx1, _] = single.passes(&one);
-            assert_eq!(bits(&y1), bits(&y[i * ly..(i + 1) * ly]), "{s:?}");
-            assert_eq!(bits(&dx1), bits(&dx[i * lx..(i + 1) * lx]), "{s:?}");
+        let mut r = Rng(34);
+        for s in conv_shapes() {
+            let (all, one) = (ConvShape { batch: 11, ..s }, ConvShape { batch: 1, ..s });
+            let case = Case::conv(&mut r, &all);
+            let [y, dx, _] = case.passes(&all);
+            let (lx, ly) = (dx.len() / 11, y.len() / 11);
+            for i in [0, 4, 10] {
+                let single = Case {
+                    x: case.x[i * lx..(i + 1) * lx].to_vec(),
+                    dy: case.dy[i * ly..(i + 1) * ly].to_vec(),
+                    w: case.w.clone(),
+                    b: case.b.clone(),
+                };
+                let [y1, dx1, _] = single.passes(&one);
+                assert_eq!(bits(&y1), bits(&y[i * ly..(i + 1) * ly]), "{s:?}");
+                assert_eq!(bits(&dx1), bits(&dx[i * lx..(i + 1) * lx]), "{s:?}");
+            }
         }
-    }
-    for (k, n) in [(64, 33), (701, 100), (37, 257)] {
-        let (x, w) = (r.vec(301 * k), r.vec(n * k));
-        let y = linear(&x, &w, None, 301, k, n);
-        for i in [0, 7, 95, 300] {
-            let one = linear(&x[i * k..(i + 1) * k], &w, None, 1, k, n);
-            assert_eq!(bits(&one), bits(&y[i * n..(i + 1) * n]));
+        for (k, n) in [(64, 33), (701, 100), (37, 257)] {
+            let (x, w) = (r.vec(301 * k), r.vec(n * k));
+            let y = linear(&x, &w, None, 301, k, n);
+            for i in [0, 7, 95, 300] {
+                let one = linear(&x[i * k..(i + 1) * k], &w, None, 1, k, n);
+                assert_eq!(bits(&one), bits(&y[i * n..(i + 1) * n]));
+            }
         }
-    }
+    });
 }
 
 #[test]
 fn lower_levels_stay_in_f32() {
-    let Some(_on) = Narrow::new() else { return };
-    let mut r = Rng(35);
-    let (x, w) = (r.vec(20 * 30), r.vec(10 * 30));
-    let narrow = linear(&x, &w, None, 20, 30, 10);
-    assert!(set_simd_level(Some(SimdLevel::Avx2)));
-    let full = linear(&x, &w, None, 20, 30, 10);
-    assert!(set_simd_level(None));
-    let want = naive(&wide(&x), &turn(&wide(&w), 10, 30), 20, 30, 10);
-    close(&full, &want, 1e-5, "avx2");
-    let off = narrow.iter().zip(&want).any(|(&a, &b)| (f64::from(a) - b).abs() > 1e-4);
-    assert!(off, "bf16 was not used");
+    in_bf16(|| {
+        let mut r = Rng(35);
+        let (x, w) = (r.vec(20 * 30), r.vec(10 * 30));
+        let narrow = linear(&x, &w, None, 20, 30, 10);
+        assert!(set_simd_level(Some(SimdLevel::Avx2)));
+        let full = linear(&x, &w, None, 20, 30, 10);
+        assert!(set_simd_level(None));
+        let want = naive(&wide(&x), &turn(&wide(&w), 10, 30), 20, 30, 10);
+        close(&full, &want, 1e-5, "avx2");
+        let off = narrow.iter().zip(&want).any(|(&a, &b)| (f64::from(a) - b).abs() > 1e-4);
+        assert!(off, "bf16 was not used");
+    });
 }

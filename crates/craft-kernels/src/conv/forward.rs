@@ -7,6 +7,7 @@ use crate::buffer::{Output, Shared, scratch};
 use crate::gemm::micro::MR;
 use crate::gemm::{Block, Init};
 use crate::parallel;
+use crate::simd::amx::TILE;
 use crate::simd::bf16::{Pairs, word};
 use crate::simd::{Level, level};
 
@@ -130,6 +131,7 @@ impl Pass<'_> {
         }
         let block = self.channel_block();
         let tiles = self.outputs.div_ceil(MR);
+        let layout = self.layout(block);
         let flops = 2 * self.batch * self.outputs * positions * self.inputs * taps;
         // Few images: split the output channels too, at the price of a second copy of the planes.
         let splits =
@@ -138,8 +140,8 @@ impl Pass<'_> {
         let splits = tiles.div_ceil(tiles_each);
         let table = g.offsets(block);
         let inputs = self.channels();
-        scratch(tiles * MR * inputs * taps, |packed| {
-            self.pack(block, packed);
+        scratch(layout.len(inputs.div_ceil(block)), |packed| {
+            self.pack(block, layout, packed);
             let packed = &*packed;
             parallel::for_each(self.batch * splits, flops, |task| {
                 let (n, split) = (task / splits, task % splits);
@@ -187,19 +189,29 @@ impl Pass<'_> {
                             planes.as_ptr()
                         };
                         let k = channels * taps;
-                        let mut m = Block::<true, true>::new(outputs, positions, k);
-                        let skip = tiles * MR * c0 * taps + o0 * k;
-                        (m.a, m.a_step, m.a_tile) = (packed[skip..].as_ptr(), MR, MR * k);
-                        (m.b, m.b_table) = (b, table.as_ptr());
-                        (m.c, m.ldc) = (to, positions);
-                        m.init = match (c0, self.bias) {
+                        let a = packed[c0 / block * layout.block + o0 * layout.rows(k)..].as_ptr();
+                        let init = match (c0, self.bias) {
                             (0, None) => Init::Zero,
                             (0, Some(bias)) => Init::Rows(bias[o0..].as_ptr()),
                             _ => Init::Load,
                         };
                         // SAFETY: the offsets end `positions` values before the end of the planes; the packed weight
-                        // holds k values for each row of each tile; C is this task's own range of `y`.
-                        unsafe { m.ready().compute(level, self.pairs) };
+                        // holds k values for each output; C is this task's own range of `y`.
+                        unsafe {
+                            if layout.in_rows {
+                                let mut m = Block::<false, true>::new(outputs, positions, k);
+                                (m.a, m.a_step, m.tiled) = (a, layout.rows(k), true);
+                                (m.b, m.b_table) = (b, table.as_ptr());
+                                (m.c, m.ldc, m.init) = (to, positions, init);
+                                m.ready().compute(level, self.pairs);
+                            } else {
+                                let mut m = Block::<true, true>::new(outputs, positions, k);
+                                (m.a, m.a_step, m.a_tile) = (a, MR, MR * k);
+                                (m.b, m.b_table) = (b, table.as_ptr());
+                                (m.c, m.ldc, m.init) = (to, positions, init);
+                                m.ready().compute(level, self.pairs);
+                            }
+                        }
                         c0 += channels;
                         if c0 >= inputs {
                             break;
@@ -210,8 +222,20 @@ impl Pass<'_> {
         });
     }
 
-    /// Weights by block of input channels, then tile of output channels, then `k = (channel, tap)`, then row.
-    fn pack(&self, block: usize, packed: &mut [f32]) {
+    fn layout(&self, block: usize) -> Layout {
+        let in_rows = self.pairs.and_then(Pairs::tiles).is_some();
+        let taps = self.geometry.kernel[0] * self.geometry.kernel[1];
+        let multiple = if in_rows { TILE } else { MR };
+        let mut layout = Layout { in_rows, block: 0 };
+        // Tasks may begin at any multiple of MR outputs and read whole tiles from there.
+        let outputs = self.outputs.next_multiple_of(multiple) + multiple - MR;
+        layout.block = outputs * layout.rows(block * taps);
+        layout
+    }
+
+    /// Weights by block of input channels; then in rows, one an output; or by tile of outputs, then
+    /// `k = (channel, tap)`, then output.
+    fn pack(&self, block: usize, layout: Layout, packed: &mut [f32]) {
         let t = self.taps;
         let [kh, kw] = self.geometry.kernel;
         let taps = kh * kw;
@@ -223,12 +247,20 @@ impl Pass<'_> {
             .flat_map(|i| (0..kw).map(move |j| i as isize * t.row + j as isize * t.column))
             .collect();
         parallel::for_each(blocks * tiles, 8 * packed.len(), |task| {
-            let (c0, tile) = (task / tiles * block, task % tiles);
+            let (index, tile) = (task / tiles, task % tiles);
+            let c0 = index * block;
             let channels = (inputs - c0).min(block);
-            let start = tiles * MR * c0 * taps + tile * MR * channels * taps;
+            let length = layout.rows(channels * taps);
+            let start = index * layout.block + tile * MR * length;
+            let (row, step) = if layout.in_rows { (length, 1) } else { (1, MR) };
             for r in 0..MR {
                 let o = tile * MR + r;
-                let mut at = start + r;
+                let mut at = start + r * row;
+                let mut put = |v| {
+                    // SAFETY: each task writes its own tile of the buffer.
+                    unsafe { to.at(at).write(v) };
+                    at += step;
+                };
                 for c in c0..c0 + channels {
                     for &place in &places {
                         let value = |c| {
@@ -238,16 +270,34 @@ impl Pass<'_> {
                                 0.0
                             }
                         };
-                        let v = match self.pairs {
+                        put(match self.pairs {
                             Some(_) => word(value(2 * c), value(2 * c + 1)),
                             None => value(c),
-                        };
-                        // SAFETY: each task writes its own tile of the buffer.
-                        unsafe { to.at(at).write(v) };
-                        at += MR;
+                        });
                     }
                 }
+                (channels * taps..length).for_each(|_| put(0.0));
             }
         });
+    }
+}
+
+/// How the weight is packed: in rows that AMX tiles read, or in tiles of [`MR`] outputs.
+#[derive(Clone, Copy)]
+struct Layout {
+    in_rows: bool,
+    /// Words of one block of input channels.
+    block: usize,
+}
+
+impl Layout {
+    /// Words of one output whose sum is `k` long.
+    fn rows(self, k: usize) -> usize {
+        if self.in_rows { k.next_multiple_of(TILE) } else { k }
+    }
+
+    /// Words of all blocks.
+    fn len(self, blocks: usize) -> usize {
+        self.block * blocks
     }
 }

@@ -1,6 +1,7 @@
 //! A whole block of the result, tile by tile, on one thread.
 
 use super::micro::{MR, NV, Tile, tile};
+use super::tiles;
 use crate::simd::bf16::Pairs;
 use crate::simd::{Kernel, Level, Simd};
 
@@ -38,6 +39,9 @@ pub(crate) struct Block<const PANEL: bool, const TABLE: bool> {
     pub b_panel: usize,
     /// Whether whole vectors may be read past column n of B.
     pub b_padded: bool,
+    /// Whether A and B can be read in whole AMX tiles: rows of A up to a multiple of 16, columns of a panel of B too, and
+    /// k of both, where they hold zeros.
+    pub tiled: bool,
     pub c: *mut f32,
     pub ldc: usize,
     pub init: Init,
@@ -59,6 +63,7 @@ impl<const PANEL: bool, const TABLE: bool> Block<PANEL, TABLE> {
             b_table: std::ptr::null(),
             b_panel: 0,
             b_padded: false,
+            tiled: false,
             c: std::ptr::null_mut(),
             ldc: 0,
             init: Init::Zero,
@@ -86,12 +91,25 @@ impl<const PANEL: bool, const TABLE: bool> Block<PANEL, TABLE> {
     }
 }
 
-impl<const PANEL: bool, const TABLE: bool> Run<PANEL, TABLE> {
+impl<const TABLE: bool> Run<true, TABLE> {
     /// Computes the block; with `pairs`, A and B hold words of two bf16 and k counts words.
     #[inline]
     pub(crate) fn compute(self, level: Level, pairs: Option<Pairs>) {
         match pairs {
             Some(pairs) => pairs.run(self),
+            None => level.run(self),
+        }
+    }
+}
+
+impl<const TABLE: bool> Run<false, TABLE> {
+    /// The same, on AMX tiles where there are some.
+    #[inline]
+    pub(crate) fn compute(self, level: Level, pairs: Option<Pairs>) {
+        match pairs.map(|pairs| (pairs, pairs.tiles())) {
+            // SAFETY: `ready` vouched for the block.
+            Some((pairs, Some(tiles))) => unsafe { tiles::compute(self.0, pairs, tiles) },
+            Some((pairs, None)) => pairs.run(self),
             None => level.run(self),
         }
     }

@@ -6,6 +6,7 @@ use super::pack::{Transpose, copy_rows};
 use crate::buffer::{Shared, scratch};
 use crate::parallel;
 use crate::simd::Level;
+use crate::simd::amx::TILE;
 use crate::simd::bf16::Pairs;
 
 /// Range of k (in words, where they hold pairs) accumulated in registers before C is touched again.
@@ -62,6 +63,8 @@ pub(crate) unsafe fn product(level: Level, pairs: Option<Pairs>, p: &Product<'_>
     let width = panel_vectors(n, level.lanes()) * level.lanes();
     let panels = n.div_ceil(width);
     let words = words(k, pairs);
+    // Rows of a panel: whole tiles where the tiles read them.
+    let depth = if tiled(pairs) { words.next_multiple_of(TILE) } else { words };
     match b {
         Right::Rows(b) if pairs.is_none() && (m < 4 * MR || panels == 1) => {
             // SAFETY: the lengths were checked above; B is read in place, row by row.
@@ -75,13 +78,13 @@ pub(crate) unsafe fn product(level: Level, pairs: Option<Pairs>, p: &Product<'_>
                 )
             }
         }
-        _ => scratch(panels * words * width, |packed| {
+        _ => scratch(panels * depth * width, |packed| {
             let to = Shared::new(packed.as_mut_ptr());
             let kb = words.div_ceil(KC);
             parallel::for_each(panels * kb, 8 * n * k, |task| {
                 let (j, k0) = (task / kb * width, task % kb * KC);
                 let (columns, ks) = ((n - j).min(width), (words - k0).min(KC));
-                let dst = to.at(task / kb * words * width + k0 * width);
+                let dst = to.at(task / kb * depth * width + k0 * width);
                 // SAFETY: panel and range of k are this task's own; source ranges are inside the checked operand.
                 unsafe {
                     match (b, pairs) {
@@ -112,9 +115,16 @@ pub(crate) unsafe fn product(level: Level, pairs: Option<Pairs>, p: &Product<'_>
                             ));
                         }
                     }
+                    if k0 + ks == words {
+                        std::slice::from_raw_parts_mut(
+                            dst.add(ks * width),
+                            (depth - words) * width,
+                        )
+                        .fill(0.0);
+                    }
                 }
             });
-            let source = Source { b: to, ldb: width, panel: words * width };
+            let source = Source { b: to, ldb: width, panel: depth * width };
             // SAFETY: the packed panels cover all of k with `width` columns each, zero-padded.
             unsafe { tasks(level, pairs, p, c, source) }
         }),
@@ -124,6 +134,11 @@ pub(crate) unsafe fn product(level: Level, pairs: Option<Pairs>, p: &Product<'_>
 /// Length of the sum in the elements that the microkernel reads.
 fn words(k: usize, pairs: Option<Pairs>) -> usize {
     if pairs.is_some() { k.div_ceil(2) } else { k }
+}
+
+/// Whether products are made on AMX tiles.
+fn tiled(pairs: Option<Pairs>) -> bool {
+    pairs.and_then(Pairs::tiles).is_some()
 }
 
 /// The right operand as the tasks read it.
@@ -147,13 +162,14 @@ unsafe fn tasks(level: Level, pairs: Option<Pairs>, p: &Product<'_>, c: Shared, 
     let groups = panels.div_ceil(group);
     // The columns of A are copied row-adjacent once for several panels.
     let pack_left = pairs.is_none() && matches!(a, Left::Columns(_)) && group > 2;
+    let tiled = tiled(pairs);
     parallel::for_each(row_tasks * groups, 2 * m * n * k, |task| {
         let (i0, g0) = (task / groups * MC, task % groups * group);
         let rows = (m - i0).min(MC);
         let (j0, j1) = (g0 * width, ((g0 + group) * width).min(n));
         let tiles = rows.div_ceil(MR);
         let room = match pairs {
-            Some(_) => rows * KC,
+            Some(_) => rows.next_multiple_of(TILE) * KC,
             None if pack_left => tiles * MR * KC,
             None => 0,
         };
@@ -161,28 +177,11 @@ unsafe fn tasks(level: Level, pairs: Option<Pairs>, p: &Product<'_>, c: Shared, 
             let mut k0 = 0;
             loop {
                 let ks = (words - k0).min(KC);
+                let a_row = if tiled { ks.next_multiple_of(TILE) } else { ks };
                 if let Some(pairs) = pairs {
-                    let (values, dst) = ((k - 2 * k0).min(2 * ks), packed.as_mut_ptr());
-                    // SAFETY: the rows of this task and `values` values of k are inside A; the buffer has room for
-                    // rows * ks words.
-                    unsafe {
-                        match a {
-                            Left::Rows(a) => {
-                                pairs.rows(
-                                    a.as_ptr().add(i0 * k + 2 * k0),
-                                    k,
-                                    rows,
-                                    values,
-                                    dst,
-                                    ks,
-                                );
-                            }
-                            Left::Columns(a) => {
-                                let from = a.as_ptr().add(2 * k0 * m + i0);
-                                pairs.columns(from, m, values, rows, dst, rows, 0);
-                            }
-                        }
-                    }
+                    // SAFETY: the rows of this task and the words k0.. of k are inside A; the buffer has room for the
+                    // rows, KC words each.
+                    unsafe { pack_words(level, pairs, p, [i0, rows], [k0, ks], packed, a_row) };
                 }
                 if let (true, Left::Columns(a)) = (pack_left, a) {
                     for t in 0..tiles {
@@ -216,17 +215,7 @@ unsafe fn tasks(level: Level, pairs: Option<Pairs>, p: &Product<'_>, c: Shared, 
                     // SAFETY: the block is this task's own part of C; operands were checked against m, n, k.
                     unsafe {
                         match a {
-                            Left::Rows(a) => {
-                                let mut g = Block::<false, false>::new(rows, columns, ks);
-                                (g.a, g.a_step) = match pairs {
-                                    Some(_) => (packed.as_ptr(), ks),
-                                    None => (a.as_ptr().add(i0 * k + k0), k),
-                                };
-                                (g.b, g.ldb, g.b_padded, g.c, g.ldc, g.init) =
-                                    (b, source.ldb, source.panel > 0, to, n, init);
-                                g.ready().compute(level, pairs);
-                            }
-                            Left::Columns(a) => {
+                            Left::Columns(a) if !tiled => {
                                 let mut g = Block::<true, false>::new(rows, columns, ks);
                                 (g.a, g.a_step, g.a_tile) = if pairs.is_some() {
                                     (packed.as_ptr(), rows, MR)
@@ -234,6 +223,16 @@ unsafe fn tasks(level: Level, pairs: Option<Pairs>, p: &Product<'_>, c: Shared, 
                                     (packed.as_ptr(), MR, MR * ks)
                                 } else {
                                     (a.as_ptr().add(k0 * m + i0), m, MR)
+                                };
+                                (g.b, g.ldb, g.b_padded, g.c, g.ldc, g.init) =
+                                    (b, source.ldb, source.panel > 0, to, n, init);
+                                g.ready().compute(level, pairs);
+                            }
+                            Left::Rows(a) | Left::Columns(a) => {
+                                let mut g = Block::<false, false>::new(rows, columns, ks);
+                                (g.a, g.a_step, g.tiled) = match pairs {
+                                    Some(_) => (packed.as_ptr(), a_row, tiled),
+                                    None => (a.as_ptr().add(i0 * k + k0), k, false),
                                 };
                                 (g.b, g.ldb, g.b_padded, g.c, g.ldc, g.init) =
                                     (b, source.ldb, source.panel > 0, to, n, init);
@@ -249,4 +248,45 @@ unsafe fn tasks(level: Level, pairs: Option<Pairs>, p: &Product<'_>, c: Shared, 
             }
         });
     });
+}
+
+/// Words k0.. of rows i0.. of the left operand: in rows of `a_row` words that end in zeros, or, where A comes in columns and
+/// there are no tiles to read rows, in columns.
+///
+/// # Safety
+/// Those rows and words are inside A; `to` has room for the rows up to whole tiles.
+unsafe fn pack_words(
+    level: Level,
+    pairs: Pairs,
+    p: &Product<'_>,
+    [i0, rows]: [usize; 2],
+    [k0, ks]: [usize; 2],
+    to: &mut [f32],
+    a_row: usize,
+) {
+    let Product { m, k, .. } = *p;
+    let (values, dst) = ((k - 2 * k0).min(2 * ks), to.as_mut_ptr());
+    // SAFETY: the caller vouches for the ranges.
+    unsafe {
+        match p.a {
+            Left::Rows(a) => {
+                pairs.rows(a.as_ptr().add(i0 * k + 2 * k0), k, rows, values, dst, a_row);
+                for row in to.chunks_exact_mut(a_row).take(rows) {
+                    row[ks..].fill(0.0);
+                }
+            }
+            Left::Columns(a) => {
+                let from = a.as_ptr().add(2 * k0 * m + i0);
+                if pairs.tiles().is_none() {
+                    pairs.columns(from, m, values, rows, dst, rows, 0);
+                    return;
+                }
+                scratch(ks * rows, |words| {
+                    let words = words.as_mut_ptr();
+                    pairs.columns(from, m, values, rows, words, rows, 0);
+                    level.run(Transpose::new(words, rows, ks, rows, dst, a_row, a_row));
+                });
+            }
+        }
+    }
 }

@@ -4,6 +4,7 @@ pub(crate) mod block;
 pub(crate) mod driver;
 pub(crate) mod micro;
 pub(crate) mod pack;
+mod tiles;
 
 pub(crate) use block::{Block, Init};
 pub(crate) use driver::{Left, Product, Right, product};

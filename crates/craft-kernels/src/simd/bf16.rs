@@ -4,15 +4,36 @@
 //! around the multiply-add (tiles, panels, tables) handles a word as if it were one `f32`. Products of bf16 are exact
 //! in `f32`; the sums are rounded in `f32`.
 //!
-//! AMX would enter here: its tiles read the right operand in these very words (`TDPBF16PS`), sixteen words of k by
-//! sixteen columns, and the left operand in rows of words.
+//! Where there are AMX [tiles](super::amx), products take them; the words are the same.
 
+use super::amx::Tiles;
 use super::{Kernel, Level, SimdLevel};
 use crate::precision::{Precision, precision};
+use std::sync::atomic::{AtomicBool, Ordering};
 
-/// Proof that the CPU multiplies pairs of bf16.
+/// Proof that the CPU multiplies pairs of bf16, and in tiles where there are some.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Pairs(());
+pub(crate) struct Pairs(Option<Tiles>);
+
+static TILES: AtomicBool = AtomicBool::new(true);
+
+/// Lets products in bf16 use the CPU's AMX tiles (`true`, as at the start), or keeps them to AVX-512 BF16.
+///
+/// Process-wide; meant for tests and measurements. Each operation reads it once, when it starts.
+pub fn set_amx(on: bool) {
+    TILES.store(on, Ordering::Relaxed);
+}
+
+/// Whether products in bf16 are made on AMX tiles: the CPU has them, the operating system lets this process use them, and
+/// [`set_amx`] did not switch them off.
+#[must_use]
+pub fn amx_active() -> bool {
+    supported() && active_tiles().is_some()
+}
+
+fn active_tiles() -> Option<Tiles> {
+    Tiles::get().filter(|_| TILES.load(Ordering::Relaxed))
+}
 
 /// Whether the running CPU has the instructions: AVX-512 BF16.
 pub(crate) fn supported() -> bool {
@@ -32,7 +53,12 @@ impl Pairs {
     /// The proof, where products are to be made in bf16 and `level` has the instructions.
     pub(crate) fn active(level: Level) -> Option<Self> {
         let wanted = precision() == Precision::Bf16 && level.0 == SimdLevel::Avx512;
-        (wanted && supported()).then_some(Self(()))
+        (wanted && supported()).then(|| Self(active_tiles()))
+    }
+
+    /// The tiles, where products are to be made on them.
+    pub(crate) fn tiles(self) -> Option<Tiles> {
+        self.0
     }
 }
 

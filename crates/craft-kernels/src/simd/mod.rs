@@ -4,6 +4,7 @@
 //! made by [`Level::run`], which checks. Kernels implement [`Kernel`] with an `#[inline(always)]` body generic over
 //! `Simd`; the body is compiled once for every instruction set.
 
+pub(crate) mod amx;
 #[cfg(target_arch = "x86_64")]
 mod avx2;
 #[cfg(target_arch = "x86_64")]
