@@ -4,8 +4,8 @@ use crate::simd::bf16;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Number format in which linear maps and convolutions multiply. Sums, results and every other operation are `f32`, and so
-/// are convolutions that go Winograd's way ([`ConvShape::winograd`](crate::ConvShape::winograd)): it is faster than
-/// multiplying directly in bf16.
+/// are convolutions that go Winograd's way ([`ConvShape::winograd`](crate::ConvShape::winograd)): without AMX it is faster
+/// than multiplying directly in bf16.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Precision {
     /// 32 bits.

@@ -1,6 +1,7 @@
 //! The practical peak of the multiply-add units, to compare the kernels with.
 
-use crate::simd::bf16::Pairs;
+use crate::simd::amx::{Operands, TILE, Tiles};
+use crate::simd::bf16::{Pairs, word};
 use crate::simd::{Kernel, Simd, level};
 
 /// Independent chains: enough to hide the latency of the instruction.
@@ -29,8 +30,36 @@ impl Kernel for Chains {
 pub fn multiply_add_probe(rounds: usize, x: f32) -> (usize, f32) {
     let level = level();
     let each = 2 * rounds * CHAINS * level.lanes();
-    match Pairs::active(level) {
-        Some(pairs) => (2 * each, pairs.run(Chains(rounds, x))),
+    match Pairs::active(level).map(|pairs| (pairs, pairs.tiles())) {
+        Some((_, Some(tiles))) => on_tiles(tiles, rounds.div_ceil(2 * TILE), x),
+        Some((pairs, None)) => (2 * each, pairs.run(Chains(rounds, x))),
         None => (each, level.run(Chains(rounds, x))),
     }
+}
+
+/// Products of 2 by 2 tiles, whose operands stay in the nearest cache.
+fn on_tiles(tiles: Tiles, rounds: usize, x: f32) -> (usize, f32) {
+    const STEPS: usize = 4;
+    const SIDE: usize = 2 * TILE;
+    const DEPTH: usize = STEPS * TILE;
+    let a = [word(x, x); SIDE * DEPTH];
+    let b = [word(0.5, 0.5); DEPTH * SIDE];
+    let mut c = [0.0f32; SIDE * SIDE];
+    let o = Operands {
+        a: a.as_ptr(),
+        lda: DEPTH,
+        b: b.as_ptr(),
+        ldb: SIDE,
+        c: c.as_mut_ptr(),
+        ldc: SIDE,
+        steps: STEPS,
+        load: true,
+    };
+    let ready = tiles.ready();
+    for _ in 0..rounds {
+        // SAFETY: the arrays have the rows and words that `o` names.
+        unsafe { ready.multiply(2, 2, &o) };
+    }
+    drop(ready);
+    (4 * rounds * SIDE * SIDE * DEPTH, c[0])
 }

@@ -185,6 +185,18 @@ fn linear_maps_round_both_factors_and_nothing_else() {
 }
 
 #[test]
+fn empty_sums_are_the_bias_and_the_probe_counts() {
+    in_bf16(|| {
+        let y = linear(&[], &[], Some(&[1.0, 2.0]), 3, 0, 2);
+        assert_eq!(y, [1.0, 2.0, 1.0, 2.0, 1.0, 2.0]);
+        assert_eq!(linear_backward_weight(&[], &[], 0, 3, 2), [0.0; 6]);
+        let ((one, value), (two, _)) = (multiply_add_probe(64, 0.5), multiply_add_probe(128, 0.5));
+        assert!(one > 0 && two == 2 * one, "{one} {two}");
+        assert!(value.is_finite() && value != 0.0, "{value}");
+    });
+}
+
+#[test]
 fn infinities_and_nan_are_not_lost() {
     in_bf16(|| {
         for (value, expected) in [

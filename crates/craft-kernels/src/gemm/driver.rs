@@ -271,8 +271,8 @@ unsafe fn pack_words(
         match p.a {
             Left::Rows(a) => {
                 pairs.rows(a.as_ptr().add(i0 * k + 2 * k0), k, rows, values, dst, a_row);
-                for row in to.chunks_exact_mut(a_row).take(rows) {
-                    row[ks..].fill(0.0);
+                if a_row > ks {
+                    to.chunks_exact_mut(a_row).take(rows).for_each(|row| row[ks..].fill(0.0));
                 }
             }
             Left::Columns(a) => {

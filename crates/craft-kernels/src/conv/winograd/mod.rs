@@ -18,6 +18,8 @@ pub(super) use correlate::Correlation;
 pub(super) use weight::weight_gradient;
 
 use super::shape::ConvShape;
+use crate::simd::bf16::Pairs;
+use crate::simd::level;
 use std::sync::atomic::{AtomicBool, Ordering};
 use transform::OUT;
 
@@ -35,9 +37,22 @@ pub fn set_winograd(on: bool) {
 
 impl ConvShape {
     /// Whether this convolution and its input gradient go Winograd's way, which is in `f32` whatever the precision. Depends
-    /// on one image, not on the batch.
+    /// on one image, not on the batch. On AMX tiles multiplying in bf16 directly is faster, so nothing does there.
     #[must_use]
     pub fn winograd(&self) -> bool {
+        self.suits_winograd() && !on_tiles()
+    }
+
+    /// The same for the weight gradient, whose sums over few tiles would not pay for their transforms. On AMX tiles those of
+    /// odd widths, which are in `f32` either way, still go it.
+    #[must_use]
+    pub fn winograd_weight(&self) -> bool {
+        let tiles = self.batch * self.out_height().div_ceil(OUT) * self.out_width().div_ceil(OUT);
+        let in_bf16 = self.out_width().is_multiple_of(2) && on_tiles();
+        self.suits_winograd() && tiles >= LEAST_TILES && !in_bf16
+    }
+
+    fn suits_winograd(&self) -> bool {
         ON.load(Ordering::Relaxed)
             && self.kernel == [3, 3]
             && self.stride == [1, 1]
@@ -46,13 +61,11 @@ impl ConvShape {
             && self.out_height().min(self.out_width()) >= OUT
             && self.height.min(self.width) >= OUT
     }
+}
 
-    /// The same for the weight gradient, whose sums over few tiles would not pay for their transforms.
-    #[must_use]
-    pub fn winograd_weight(&self) -> bool {
-        let tiles = self.batch * self.out_height().div_ceil(OUT) * self.out_width().div_ceil(OUT);
-        self.winograd() && tiles >= LEAST_TILES
-    }
+/// Whether direct convolutions multiply in bf16 on AMX tiles now.
+fn on_tiles() -> bool {
+    Pairs::active(level()).and_then(Pairs::tiles).is_some()
 }
 
 /// The tiles of a batch of images, counted row by row of tiles through all images.
