@@ -49,6 +49,7 @@ pub(crate) fn cpu_features() -> Vec<&'static str> {
             ("fma", std::arch::is_x86_feature_detected!("fma")),
             ("avx512f", std::arch::is_x86_feature_detected!("avx512f")),
             ("avx512bf16", std::arch::is_x86_feature_detected!("avx512bf16")),
+            ("amx-bf16", craft_nn::ops::amx_active()),
         ];
         all.into_iter().filter(|(_, has)| *has).map(|(name, _)| name).collect()
     }

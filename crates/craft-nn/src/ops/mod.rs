@@ -17,7 +17,9 @@ pub mod reference;
 
 use extension::{apply1, apply2, apply3};
 
-pub use craft_kernels::{Precision, bf16_supported, keep_freed_memory, precision, set_precision};
+pub use craft_kernels::{
+    Precision, amx_active, bf16_supported, keep_freed_memory, precision, set_precision,
+};
 
 /// Elementwise activations that the supported networks use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
