@@ -95,7 +95,7 @@ pub(crate) fn scheduler_config() -> serde_json::Value {
         "prediction_type": "epsilon",
         "set_alpha_to_one": false,
         "steps_offset": 1,
-        "timestep_spacing": "leading",
+        "timestep_spacing": "trailing",
         "trained_betas": null,
     })
 }
@@ -110,7 +110,7 @@ struct Dataset {
 }
 
 fn dataset(o: &Options, vae: &Vae) -> Dataset {
-    let n = o.scaled(48_000);
+    let n = o.scaled(96_000);
     let mut set = Dataset { latents: Vec::with_capacity(n * LATENT), captions: Vec::new() };
     for start in (0..n).step_by(64) {
         let part: Vec<(Vec<u8>, String)> = (start..(start + 64).min(n))
@@ -155,7 +155,7 @@ pub(crate) fn build(o: &Options, tokenizer: &ClipTokenizer) -> Result<(), BuildE
         &o.work(),
         &Fit {
             name: "base",
-            steps: o.scaled(6000),
+            steps: o.scaled(12_000),
             lr: 2e-3,
             weight_decay: 1e-2,
             ema: 0.9985,

@@ -149,6 +149,9 @@ pub(crate) struct CompareArgs {
     /// How many of the first seeds choose each method's learning rate and length [default: 2]
     #[arg(long, value_name = "N", conflicts_with_all = ["quick", "ablation"])]
     pub(crate) search_seeds: Option<usize>,
+    /// Share of the facts that settings may lose by the checker to be chosen; inf: any [default: 0.01]
+    #[arg(long, value_name = "SHARE", conflicts_with_all = ["quick", "ablation"])]
+    pub(crate) fact_loss: Option<f64>,
     /// Pairs from the embedded world's annotators, for each seed [default: 4000]
     #[arg(long, value_name = "N")]
     pub(crate) pairs: Option<usize>,

@@ -6,8 +6,8 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
 use burn::tensor::{Device, Tensor, TensorData};
-use craft_core::recipe::{Conditioning, LrSchedule};
-use craft_core::{Key, Recipe};
+use craft_core::Recipe;
+use craft_core::recipe::LrSchedule;
 use craft_diffusion::awm::{AwmConfig, awm};
 use craft_diffusion::ddpo::StochasticStep;
 use craft_diffusion::dpo::dpo;
@@ -31,7 +31,8 @@ use super::step_aware;
 use crate::error::{PipelineError, Result};
 use crate::model::Model;
 use crate::run::cpu_seconds;
-use crate::stages::{Run, generate, trainer};
+use crate::stages::draws::{Draws, Wording};
+use crate::stages::{Run, generate};
 use crate::text::TextEmbedding;
 
 /// A training.
@@ -236,10 +237,8 @@ impl Fit<'_> {
                 add(drawn.loss(online, self, sampler, phase, range, network)?, unet);
             }
         } else {
-            // All methods see the same draws of timesteps and noise.
-            let key = Key::new(self.run.recipe.seed).stage("train");
             let units = self.units_a_step();
-            picks = trainer::draws(&key, step, units, self.set.units.len());
+            picks = self.draws().picks(step, units, self.set.units.len());
             let micro = (self.recipe.micro_batch() / self.set.unit_length()).max(1);
             for from in (0..units).step_by(micro) {
                 let batch = self.batch(step, &picks, from..(from + micro).min(units));
@@ -264,13 +263,16 @@ impl Fit<'_> {
         Ok(())
     }
 
+    /// All methods see the same draws of timesteps and noise.
+    fn draws(&self) -> Draws {
+        Draws::new(self.run.recipe.seed)
+    }
+
     /// Draws `range` of a step's units; the samples of a unit share timestep, noise and dropout.
     fn batch(&self, step: usize, picks: &[usize], range: std::ops::Range<usize>) -> Batch<'_> {
         let section = &self.recipe.train;
         let schedule = &self.model.schedule;
         let kind = schedule.prediction_type;
-        let last = schedule.num_train_timesteps();
-        let (low, high) = (section.timestep_min, section.timestep_max.unwrap_or(last).min(last));
         let mut batch = Batch {
             place: (step, range.start),
             noisy: Vec::new(),
@@ -279,32 +281,31 @@ impl Fit<'_> {
             texts: Vec::new(),
             values: Vec::new(),
         };
-        let key = Key::new(self.run.recipe.seed).stage("draw").step(step as u64);
+        let draws = self.draws();
         for i in range {
             let unit = &self.set.units[picks[i]];
-            let mut stream = key.clone().sample(i as u64).stream();
-            let t = low + stream.index(high.saturating_sub(low).max(1));
-            let dropped = stream.chance(section.unconditional_dropout);
-            let expanded = match section.conditioning {
-                Conditioning::Original => false,
-                Conditioning::Expanded => true,
-                Conditioning::Mixed => stream.chance(0.5),
-            };
             let size = self.set.samples[unit.samples[0]].latents.len();
-            let noise = stream.standard_normals(size);
-            let alpha = schedule.alpha_cumprod(t as i64);
+            let draw = draws.sample(section, schedule, (step, i), size);
+            let alpha = schedule.alpha_cumprod(draw.timestep as i64);
             let factor = match (self.loss, section.min_snr_gamma) {
                 (Loss::Weighted, Some(gamma)) => min_snr(kind, alpha, gamma),
                 _ => 1.0,
             };
             for (&place, value) in unit.samples.iter().zip(&unit.values) {
                 let sample = &self.set.samples[place];
-                diffuse(kind, alpha, &sample.latents, &noise, &mut batch.noisy, &mut batch.target);
-                batch.times.push(t as f32);
-                let text = match (dropped, expanded) {
-                    (true, _) => "",
-                    (false, true) => &sample.expanded,
-                    (false, false) => &sample.original,
+                diffuse(
+                    kind,
+                    alpha,
+                    &sample.latents,
+                    &draw.noise,
+                    &mut batch.noisy,
+                    &mut batch.target,
+                );
+                batch.times.push(draw.timestep as f32);
+                let text = match draw.wording {
+                    Wording::Empty => "",
+                    Wording::Expanded => &sample.expanded,
+                    Wording::Original => &sample.original,
                 };
                 batch.texts.push(&self.set.texts[text]);
                 batch.values.push(value * factor);

@@ -53,6 +53,8 @@ pub struct Options {
     pub learning_rates: Vec<f64>,
     /// How many of the first seeds choose the settings; `None`: two, or as many as there are.
     pub search_seeds: Option<usize>,
+    /// The share of facts that settings may lose to be chosen; `None`: 0.01.
+    pub fact_loss: Option<f64>,
     /// Annotated pairs for each seed.
     pub pairs: Option<usize>,
     /// Fewer seeds and methods, and no search.

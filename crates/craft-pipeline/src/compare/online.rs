@@ -18,7 +18,7 @@ use super::methods::Loss;
 use super::step_aware::Pairs;
 use crate::draw::{DrawOptions, decode};
 use crate::error::{PipelineError, Result};
-use crate::stages::trainer;
+use crate::stages::draws;
 use crate::text::TextEmbedding;
 
 /// Pictures of a prompt that are compared with each other.
@@ -157,7 +157,7 @@ impl<'a> Online<'a> {
         let unet = unet.valid();
         let key = Key::new(fit.run.recipe.seed).stage("online");
         let groups = (fit.recipe.train.batch / GROUP).max(1);
-        let prompts = trainer::draws(&key, number, groups, fit.set.units.len());
+        let prompts = draws::picks(&key, number, groups, fit.set.units.len());
         let places: Vec<usize> = prompts.into_iter().flat_map(|p| [p; GROUP]).collect();
         let mut streams: Vec<_> = (0..places.len())
             .map(|i| key.clone().stage("rollout").step(number as u64).sample(i as u64).stream())

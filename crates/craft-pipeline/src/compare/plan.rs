@@ -25,6 +25,8 @@ const CURVE_PROMPTS: usize = 48;
 const SEARCH_PROMPTS: usize = 64;
 /// Seeds that choose the settings.
 const SEARCH_SEEDS: usize = 2;
+/// The share of facts that settings may lose to be chosen.
+const FACT_LOSS: f64 = 0.01;
 
 /// A method with its settings in this comparison.
 pub(super) struct Entry {
@@ -110,6 +112,8 @@ pub(super) struct Plan {
     pub(super) learning_rates: Vec<f64>,
     /// How many of the first seeds choose the settings; none where there are no prompts for it, or no time.
     pub(super) search_seeds: usize,
+    /// The share of facts that settings may lose to be chosen.
+    pub(super) fact_loss: f64,
     pub(super) pairs: usize,
     pub(super) train_prompts: usize,
     pub(super) eval_prompts: usize,
@@ -154,10 +158,18 @@ impl Plan {
             }
             given => given.unwrap_or(SEARCH_SEEDS.min(seeds.len())),
         };
-        let asked = options.search_seeds.is_some() || !options.learning_rates.is_empty();
+        let fact_loss = options.fact_loss.unwrap_or(FACT_LOSS);
+        if !(fact_loss >= 0.0) {
+            return Err(PipelineError::Usage(format!(
+                "--fact-loss {fact_loss}: expected a share of the facts, 0 to 1 (inf: any)"
+            )));
+        }
+        let asked = options.fact_loss.is_some()
+            || options.search_seeds.is_some()
+            || !options.learning_rates.is_empty();
         if asked && !pocket {
             return Err(PipelineError::Usage(
-                "--learning-rates and --search-seeds: settings are searched on the embedded world's own prompts, which prompts from files lack; set train.learning_rate"
+                "--learning-rates, --search-seeds and --fact-loss: settings are searched on the embedded world's own prompts, which prompts from files lack; set train.learning_rate"
                     .to_owned(),
             ));
         }
@@ -196,6 +208,7 @@ impl Plan {
             entries,
             learning_rates,
             search_seeds,
+            fact_loss,
             pairs,
             train_prompts: train,
             eval_prompts: eval,

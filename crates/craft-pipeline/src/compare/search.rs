@@ -13,6 +13,7 @@ use super::judge::{Judge, PictureRow, gains};
 use super::plan::{Entry, Plan};
 use super::tune::{SCORES, online, training_identity, training_set};
 use crate::error::Result;
+use crate::stages::evaluate::CHECKER;
 use crate::stages::{Outcome, inputs};
 
 const BASE: Stage = Stage::new("search base", "search/base");
@@ -32,6 +33,9 @@ pub(super) struct Trial {
     pub(super) learning_rate: f64,
     /// (steps, mean change of the decisive reward against base).
     pub(super) gains: Vec<(usize, f64)>,
+    /// (steps, change of the share of facts that the checker finds against base), where there is a checker.
+    #[serde(default)]
+    pub(super) facts: Vec<(usize, f64)>,
     /// Why it ended early.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) stopped: Option<String>,
@@ -50,6 +54,8 @@ struct SeedSearch {
 pub(super) struct Search {
     /// The reward that decided.
     pub(super) reward: String,
+    /// The share of facts that the chosen settings may lose; `null` in JSON: any.
+    pub(super) fact_loss: f64,
     /// Prompts, one picture each.
     pub(super) prompts: usize,
     pub(super) seeds: Vec<u64>,
@@ -79,6 +85,7 @@ pub(super) fn run(
         plan.search_prompts,
         plan.decisive,
         run.recipe.seed,
+        CHECKER,
     ]);
     let mut inputs = inputs(&[&shared.generated, &shared.scored]);
     inputs.insert("model".to_owned(), shared.model_hash.clone());
@@ -97,8 +104,9 @@ pub(super) fn run(
                 trials.push(craft_store::manifest::read_json::<Trial>(&done)?);
                 continue;
             }
-            let gains_path = writer.join(format!(".gains-{i}.jsonl"));
-            let mut found: Vec<(usize, f64)> = jsonl::read_resumable(&gains_path)?.rows;
+            let looks_path = writer.join(format!(".looks-{i}.jsonl"));
+            let mut looks: Vec<(usize, Option<f64>, Option<f64>)> =
+                jsonl::read_resumable(&looks_path)?.rows;
             let name = format!("{}, learning rate {learning_rate:.1e}", entry.name);
             let fit = Fit {
                 run,
@@ -117,15 +125,23 @@ pub(super) fn run(
             let cost = fit.fit(&points, &mut |step, unet, _| {
                 let measured = judge.measure(Some(unet), &judge.search)?;
                 let all = gains(&base, &measured.rows);
-                found.retain(|(before, _)| *before < step);
-                found.extend(all.get(&plan.decisive).map(|gain| (step, *gain)));
-                Ok(jsonl::write(&gains_path, &found)?)
+                looks.retain(|(before, ..)| *before < step);
+                looks.push((step, all.get(&plan.decisive).copied(), all.get(CHECKER).copied()));
+                Ok(jsonl::write(&looks_path, &looks)?)
             })?;
-            let trial = Trial { learning_rate, gains: found, stopped: cost.diverged };
+            let trial = Trial {
+                learning_rate,
+                gains: looks.iter().filter_map(|(step, gain, _)| Some((*step, (*gain)?))).collect(),
+                facts: looks
+                    .iter()
+                    .filter_map(|(step, _, facts)| Some((*step, (*facts)?)))
+                    .collect(),
+                stopped: cost.diverged,
+            };
             craft_store::manifest::write_json(&done, &trial)?;
             trials.push(trial);
         }
-        let best = best(&trials);
+        let best = best(&trials, plan.fact_loss);
         let search =
             SeedSearch { seed: run.recipe.seed, trials, seconds: start.elapsed().as_secs_f64() };
         craft_store::manifest::write_json(&writer.join(FILE), &search)?;
@@ -137,17 +153,25 @@ pub(super) fn run(
     Ok(())
 }
 
-/// Learning rate, steps and change of the best look. A rate that diverged is taken only where all did, and
-/// then as far as it went; of equals the first, which is less training.
-fn best(trials: &[Trial]) -> Option<(f64, usize, f64)> {
+/// Learning rate, steps and change of the best look that loses at most `fact_loss` of the facts; where all lose more,
+/// of the one that loses least. A rate that diverged is taken only where all did, and then as far as it went; of equals
+/// the first, which is less training.
+fn best(trials: &[Trial], fact_loss: f64) -> Option<(f64, usize, f64)> {
     let looks = |diverged: bool| {
         let of = trials.iter().filter(move |t| t.stopped.is_some() == diverged);
-        let looks =
-            of.flat_map(|t| t.gains.iter().map(|(steps, gain)| (t.learning_rate, *steps, *gain)));
-        looks.fold(None::<(f64, usize, f64)>, |best, new| match best {
-            Some(old) if old.2 >= new.2 => Some(old),
+        let looks = of.flat_map(|t| {
+            t.gains.iter().map(move |&(steps, gain)| {
+                let facts = t.facts.iter().find(|(at, _)| *at == steps).map_or(0.0, |f| f.1);
+                // Whether the loss is allowed, then the smaller loss, then the larger gain.
+                let allowed = facts >= -fact_loss;
+                ((allowed, if allowed { 0.0 } else { facts }, gain), (t.learning_rate, steps, gain))
+            })
+        });
+        let best = looks.fold(None, |best: Option<(_, _)>, new| match best {
+            Some(old) if old.0 >= new.0 => Some(old),
             _ => Some(new),
-        })
+        });
+        best.map(|(_, look)| look)
     };
     looks(false).or_else(|| looks(true))
 }
@@ -157,16 +181,22 @@ fn mean_of(seeds: &[SeedSearch]) -> Vec<Trial> {
     let Some(first) = seeds.first() else { return Vec::new() };
     let trial = |i: usize, trial: &Trial| {
         let same: Vec<&Trial> = seeds.iter().filter_map(|s| s.trials.get(i)).collect();
-        let mean = |steps: usize| {
-            let gains: Option<Vec<f64>> = same
-                .iter()
-                .map(|t| t.gains.iter().find(|(at, _)| *at == steps).map(|(_, gain)| *gain))
-                .collect();
-            gains.map(|gains| (steps, gains.iter().sum::<f64>() / gains.len() as f64))
+        let mean = |looks: &dyn Fn(&Trial) -> &[(usize, f64)]| {
+            let of = |steps: usize| {
+                let all: Option<Vec<f64>> = same
+                    .iter()
+                    .map(|t| {
+                        looks(t).iter().find(|(at, _)| *at == steps).map(|(_, change)| *change)
+                    })
+                    .collect();
+                all.map(|all| (steps, all.iter().sum::<f64>() / all.len() as f64))
+            };
+            looks(trial).iter().filter_map(|(steps, _)| of(*steps)).collect()
         };
         Trial {
             learning_rate: trial.learning_rate,
-            gains: trial.gains.iter().filter_map(|(steps, _)| mean(*steps)).collect(),
+            gains: mean(&|t| &t.gains),
+            facts: mean(&|t| &t.facts),
             stopped: same.iter().find_map(|t| t.stopped.clone()),
         }
     };
@@ -207,10 +237,11 @@ pub(super) fn read(plan: &Plan, folder: &Path, entry: &Entry) -> Result<Option<S
     // Where none came as far as a look, the most cautious settings are tried once more.
     let smallest = plan.learning_rates.iter().copied().fold(f64::INFINITY, f64::min);
     let shortest = plan.points(entry).first().copied().unwrap_or(1);
-    let (learning_rate, steps, gain) = best(&trials)
+    let (learning_rate, steps, gain) = best(&trials, plan.fact_loss)
         .map_or((smallest, shortest, None), |(rate, steps, gain)| (rate, steps, Some(gain)));
     Ok(Some(Search {
         reward: plan.decisive.clone(),
+        fact_loss: plan.fact_loss,
         prompts: plan.search_prompts,
         seeds: seeds.iter().map(|s| s.seed).collect(),
         trials,
@@ -236,7 +267,12 @@ mod tests {
     use super::*;
 
     fn trial(learning_rate: f64, gains: &[(usize, f64)], stopped: Option<&str>) -> Trial {
-        Trial { learning_rate, gains: gains.to_vec(), stopped: stopped.map(str::to_owned) }
+        let stopped = stopped.map(str::to_owned);
+        Trial { learning_rate, gains: gains.to_vec(), facts: Vec::new(), stopped }
+    }
+
+    fn best_rate(trials: &[Trial]) -> Option<f64> {
+        best(trials, 0.01).map(|(rate, ..)| rate)
     }
 
     fn seed(seed: u64, trials: Vec<Trial>) -> SeedSearch {
@@ -255,10 +291,10 @@ mod tests {
                 vec![trial(1e-5, &[(5, 0.3), (10, 0.4)], None), trial(1e-4, &[(5, -0.8)], None)],
             ),
         ];
-        let (rate, steps, gain) = best(&mean_of(&seeds)).expect("looks");
+        let (rate, steps, gain) = best(&mean_of(&seeds), 0.01).expect("looks");
         assert_eq!((rate, steps), (1e-5, 10));
         assert!((gain - 0.35).abs() < 1e-12, "{gain}");
-        assert_eq!(best(&seeds[0].trials).map(|b| b.0), Some(1e-4));
+        assert_eq!(best_rate(&seeds[0].trials), Some(1e-4));
     }
 
     #[test]
@@ -272,8 +308,27 @@ mod tests {
         ];
         let trials = mean_of(&seeds);
         assert_eq!(trials[1].gains, [(5, 0.9)]);
-        assert_eq!(best(&trials).map(|b| b.0), Some(1e-5));
-        assert_eq!(best(&trials[1..]).map(|b| b.0), Some(1e-3));
-        assert_eq!(best(&[trial(1e-3, &[], Some("at 1"))]), None);
+        assert_eq!(best_rate(&trials), Some(1e-5));
+        assert_eq!(best_rate(&trials[1..]), Some(1e-3));
+        assert_eq!(best_rate(&[trial(1e-3, &[], Some("at 1"))]), None);
+    }
+
+    #[test]
+    fn the_largest_gain_is_taken_among_looks_that_keep_the_facts() {
+        let with = |rate, gains: &[(usize, f64)], facts: &[(usize, f64)]| Trial {
+            facts: facts.to_vec(),
+            ..trial(rate, gains, None)
+        };
+        let trials = [
+            with(1e-5, &[(5, 0.1), (10, 0.2)], &[(5, 0.0), (10, -0.01)]),
+            with(1e-4, &[(5, 0.5), (10, 0.9)], &[(5, -0.02), (10, -0.05)]),
+        ];
+        assert_eq!(best(&trials, 0.01), Some((1e-5, 10, 0.2)));
+        assert_eq!(best(&trials, 0.03), Some((1e-4, 5, 0.5)));
+        assert_eq!(best(&trials, f64::INFINITY), Some((1e-4, 10, 0.9)));
+        // All of them lose more: the one that loses least.
+        assert_eq!(best(&trials[1..], 0.01), Some((1e-4, 5, 0.5)));
+        let seeds = [seed(1, trials.to_vec()), seed(2, trials.to_vec())];
+        assert_eq!(mean_of(&seeds), trials);
     }
 }

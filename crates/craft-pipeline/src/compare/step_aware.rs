@@ -13,7 +13,7 @@ use craft_nn::weights;
 use super::fit::Fit;
 use super::online::{Asked, Online};
 use crate::error::{PipelineError, Result};
-use crate::stages::{generate, trainer};
+use crate::stages::{draws, generate};
 
 /// Continuations of one state that are compared (SD 1.5 in the paper).
 const CONTINUATIONS: usize = 4;
@@ -89,7 +89,7 @@ impl Pairs {
         let unet = unet.valid();
         let key = Key::new(fit.run.recipe.seed).stage("online");
         let batch = fit.recipe.train.batch;
-        let prompts = trainer::draws(
+        let prompts = draws::picks(
             &key,
             number,
             ways(batch, steps.len(), learned(steps)),

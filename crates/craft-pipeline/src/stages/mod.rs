@@ -1,6 +1,7 @@
 //! The stages: each reads finished folders of the run and writes its own.
 
 mod checkpoint;
+pub(crate) mod draws;
 pub(crate) mod evaluate;
 pub(crate) mod expand;
 pub(crate) mod generate;

@@ -23,7 +23,7 @@ use crate::model::{
 use crate::networks::{Networks, Trained};
 use crate::rewards::RunReward;
 use crate::stages::look::{Look, Stop, Watch};
-use crate::stages::trainer::{Sample, Text, Trainer, draws};
+use crate::stages::trainer::{Sample, Text, Trainer};
 use crate::stages::{Outcome, Run, checkpoint, inputs};
 
 /// Which of the two trainings of a run.
@@ -247,7 +247,7 @@ fn update(
     guard: &mut NanGuard,
 ) -> Result<(Networks, f64, f64, f64)> {
     let section = &run.recipe.train;
-    let picks = draws(&trainer.key, step, section.batch, trainer.samples.len());
+    let picks = trainer.draws.picks(step, section.batch, trainer.samples.len());
     let micro = run.recipe.micro_batch().max(1);
     let mut grads = GradMap::new();
     let mut loss = 0.0;

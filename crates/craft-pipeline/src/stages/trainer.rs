@@ -2,7 +2,7 @@
 
 use burn::tensor::{Device, Tensor, TensorData};
 use craft_core::Key;
-use craft_core::recipe::{Conditioning, Recipe};
+use craft_core::recipe::Recipe;
 use craft_core::schedule::NoiseSchedule;
 use craft_diffusion::objective::{diffuse, min_snr, weighted_mse};
 use craft_diffusion::optimizer::{self, AdamW, GradMap};
@@ -13,6 +13,7 @@ use crate::cost::Spent;
 use crate::error::Result;
 use crate::model::Model;
 use crate::networks::Networks;
+use crate::stages::draws::{Draws, Wording};
 use crate::text::{Condition, TextEmbedding, Tokens, beside, encode, stack};
 
 /// A text for the denoiser.
@@ -52,22 +53,6 @@ pub(super) struct Sample {
     pub(super) weight: f32,
 }
 
-/// Which sample each draw of a step takes: epochs over all samples, each in an order of its own.
-pub(crate) fn draws(key: &Key, step: usize, batch: usize, n: usize) -> Vec<usize> {
-    let mut epoch = usize::MAX;
-    let mut order: Vec<usize> = Vec::new();
-    (step * batch..(step + 1) * batch)
-        .map(|draw| {
-            if draw / n != epoch {
-                epoch = draw / n;
-                order = (0..n).collect();
-                key.clone().step(epoch as u64).stream().shuffle(&mut order);
-            }
-            order[draw % n]
-        })
-        .collect()
-}
-
 /// One micro-batch, ready for the denoiser.
 pub(super) struct Batch<'a> {
     pub(super) noisy: Tensor<4>,
@@ -82,7 +67,7 @@ pub(super) struct Trainer<'a> {
     schedule: NoiseSchedule,
     pub(super) samples: &'a [Sample],
     empty: Text,
-    pub(super) key: Key,
+    pub(super) draws: Draws,
     device: Device,
     /// Channels, rows and columns of latents.
     shape: [usize; 3],
@@ -100,8 +85,7 @@ impl<'a> Trainer<'a> {
             schedule: model.schedule.clone(),
             samples,
             empty: Text::empty(model),
-            // Both arms see the same draws of timesteps and noise.
-            key: Key::new(recipe.seed).stage("train"),
+            draws: Draws::new(recipe.seed),
             device: Device::flex().autodiff(),
             shape: model.latent_shape(options.height, options.width),
             pixels: [options.height, options.width],
@@ -117,30 +101,19 @@ impl<'a> Trainer<'a> {
     ) -> Batch<'_> {
         let section = &self.recipe.train;
         let schedule = &self.schedule;
-        let last = schedule.num_train_timesteps();
-        let (low, high) = (section.timestep_min, section.timestep_max.unwrap_or(last).min(last));
         let (mut noisy, mut target) = (Vec::new(), Vec::new());
         let (mut times, mut texts, mut weights) = (Vec::new(), Vec::new(), Vec::new());
         for i in range {
             let sample = &self.samples[picks[i]];
-            let key = self.key.clone().stage("draw").step(step as u64).sample(i as u64);
-            let mut stream = key.stream();
-            let t = low + stream.index(high.saturating_sub(low).max(1));
-            let drop = stream.chance(section.unconditional_dropout);
-            let expanded = match section.conditioning {
-                Conditioning::Original => false,
-                Conditioning::Expanded => true,
-                Conditioning::Mixed => stream.chance(0.5),
-            };
-            let noise = stream.standard_normals(sample.latents.len());
-            let alpha = schedule.alpha_cumprod(t as i64);
+            let draw = self.draws.sample(section, schedule, (step, i), sample.latents.len());
+            let alpha = schedule.alpha_cumprod(draw.timestep as i64);
             let kind = schedule.prediction_type;
-            diffuse(kind, alpha, &sample.latents, &noise, &mut noisy, &mut target);
-            times.push(t as f32);
-            texts.push(match (drop, expanded) {
-                (true, _) => &self.empty,
-                (false, true) => &sample.expanded,
-                (false, false) => &sample.original,
+            diffuse(kind, alpha, &sample.latents, &draw.noise, &mut noisy, &mut target);
+            times.push(draw.timestep as f32);
+            texts.push(match draw.wording {
+                Wording::Empty => &self.empty,
+                Wording::Expanded => &sample.expanded,
+                Wording::Original => &sample.original,
             });
             let factor = section.min_snr_gamma.map_or(1.0, |gamma| min_snr(kind, alpha, gamma));
             weights.push(sample.weight * factor);

@@ -25,6 +25,7 @@ pub(super) fn compare(app: &App, args: &CompareArgs) -> anyhow::Result<()> {
         seeds: args.seeds.clone(),
         learning_rates: args.learning_rates.clone(),
         search_seeds: args.search_seeds,
+        fact_loss: args.fact_loss,
         pairs: args.pairs,
         quick: args.quick,
         rounds: args.rounds,
