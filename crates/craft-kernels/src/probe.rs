@@ -50,6 +50,7 @@ fn on_tiles(tiles: Tiles, rounds: usize, x: f32) -> (usize, f32) {
         lda: DEPTH,
         b: b.as_ptr(),
         ldb: SIDE,
+        b_table: std::ptr::null(),
         c: c.as_mut_ptr(),
         ldc: SIDE,
         steps: STEPS,

@@ -67,12 +67,14 @@ fn bits(v: &[f32]) -> Vec<u32> {
 /// The shapes of the `f32` tests, and random ones.
 fn shapes(r: &mut Rng) -> Vec<ConvShape> {
     let mut all = conv_shapes();
-    for _ in 0..60 {
+    // Every other one with channels that AMX tiles read in place.
+    let channels = |r: &mut Rng, whole| if whole { 32 * (1 + r.below(3)) } else { 1 + r.below(40) };
+    for i in 0..60 {
         let kernel = [1 + r.below(4), 1 + r.below(4)];
         let s = ConvShape {
             batch: 1 + r.below(3),
-            in_channels: 1 + r.below(40),
-            out_channels: 1 + r.below(40),
+            in_channels: channels(r, i % 2 == 0),
+            out_channels: channels(r, i % 4 == 0),
             height: kernel[0] + r.below(12),
             width: kernel[1] + r.below(12),
             kernel,

@@ -117,7 +117,16 @@ impl Pass<'_> {
         let g = &self.geometry;
         let by_sum = (KC / (g.kernel[0] * g.kernel[1])).max(1);
         let by_size = if g.direct() { by_sum } else { (PLANES / g.channel_len().max(1)).max(8) };
-        by_sum.min(by_size).min(self.channels().max(1))
+        let block = by_sum.min(by_size).min(self.channels().max(1));
+        // Whole groups, where the channels come in such.
+        block.next_multiple_of(self.group())
+    }
+
+    /// Channels whose rows of one tap follow each other in the product's sum: as many as an AMX tile reads in place, if all
+    /// of them come in such groups.
+    fn group(&self) -> usize {
+        let tiled = self.pairs.and_then(Pairs::tiles).is_some();
+        if tiled && self.channels().is_multiple_of(TILE) { TILE } else { 1 }
     }
 
     /// # Safety
@@ -138,7 +147,8 @@ impl Pass<'_> {
             if self.batch >= 8 { 1 } else { (8usize.div_ceil(self.batch)).min(tiles.div_ceil(4)) };
         let tiles_each = tiles.div_ceil(splits);
         let splits = tiles.div_ceil(tiles_each);
-        let table = g.offsets(block);
+        let group = self.group();
+        let table = g.offsets(block, group);
         let inputs = self.channels();
         scratch(layout.len(inputs.div_ceil(block)), |packed| {
             self.pack(block, layout, packed);
@@ -151,8 +161,9 @@ impl Pass<'_> {
                 let (planes_len, words_len) = match (self.pairs, g.direct()) {
                     (None, true) => (0, 0),
                     (None, false) => (block * g.channel_len(), 0),
-                    (Some(_), true) => (block * image, 0),
-                    (Some(_), false) => (block * g.channel_len(), image),
+                    // A tile read in place may reach past the last position.
+                    (Some(_), true) => (block * image + TILE, 0),
+                    (Some(_), false) => (block * g.channel_len() + TILE, image),
                 };
                 scratch(planes_len + words_len, |buffer| {
                     let (planes, words) = buffer.split_at_mut(planes_len);
@@ -202,6 +213,7 @@ impl Pass<'_> {
                                 let mut m = Block::<false, true>::new(outputs, positions, k);
                                 (m.a, m.a_step, m.tiled) = (a, layout.rows(k), true);
                                 (m.b, m.b_table) = (b, table.as_ptr());
+                                m.b_rows = if group == TILE { g.channel_len() } else { 0 };
                                 (m.c, m.ldc, m.init) = (to, positions, init);
                                 m.ready().compute(level, self.pairs);
                             } else {
@@ -234,12 +246,12 @@ impl Pass<'_> {
     }
 
     /// Weights by block of input channels; then in rows, one an output; or by tile of outputs, then
-    /// `k = (channel, tap)`, then output.
+    /// `k = (group of channels, tap, channel)`, then output.
     fn pack(&self, block: usize, layout: Layout, packed: &mut [f32]) {
         let t = self.taps;
         let [kh, kw] = self.geometry.kernel;
         let taps = kh * kw;
-        let tiles = self.outputs.div_ceil(MR);
+        let (tiles, group) = (self.outputs.div_ceil(MR), self.group());
         let to = Shared::new(packed.as_mut_ptr());
         let inputs = self.channels();
         let blocks = inputs.div_ceil(block.max(1));
@@ -261,8 +273,9 @@ impl Pass<'_> {
                     unsafe { to.at(at).write(v) };
                     at += step;
                 };
-                for c in c0..c0 + channels {
-                    for &place in &places {
+                let of_tap = |g| places.iter().map(move |&place| (g, place));
+                for (g, place) in (c0..c0 + channels).step_by(group).flat_map(of_tap) {
+                    for c in g..g + group {
                         let value = |c| {
                             if o < self.outputs && c < self.inputs {
                                 t.w[((t.first + o * t.out + c * t.input) as isize + place) as usize]

@@ -46,21 +46,18 @@ impl Geometry {
         }
     }
 
-    /// Where each tap starts in the planes of a channel, kernel rows outer; appended to `table` for `channels`.
-    pub(super) fn offsets(&self, channels: usize) -> Vec<usize> {
+    /// Where each tap starts in the planes of `channels`, `group` of them at a time: all channels of a group for each
+    /// tap, kernel rows outer.
+    pub(super) fn offsets(&self, channels: usize, group: usize) -> Vec<usize> {
         let [kh, kw] = self.kernel;
         let plane = self.rows() * self.out_width;
         let mut table = Vec::with_capacity(channels * kh * kw);
-        for c in 0..channels {
-            for i in 0..kh {
-                for j in 0..kw {
-                    let phase = i % self.stride[0];
-                    table.push(
-                        c * self.channel_len()
-                            + (j * self.phases() + phase) * plane
-                            + i / self.stride[0] * self.out_width,
-                    );
-                }
+        for c0 in (0..channels).step_by(group) {
+            for (i, j) in (0..kh).flat_map(|i| (0..kw).map(move |j| (i, j))) {
+                let phase = i % self.stride[0];
+                let tap = (j * self.phases() + phase) * plane + i / self.stride[0] * self.out_width;
+                let of_group = c0..(c0 + group).min(channels);
+                table.extend(of_group.map(|c| c * self.channel_len() + tap));
             }
         }
         table

@@ -58,7 +58,7 @@ pub fn conv2d_backward_weight(x: &[f32], dy: &[f32], s: &ConvShape) -> Vec<f32> 
     let each = if pairs.is_some() { 2 } else { 1 };
     let (values, positions) = (positions, positions / each);
     let (channel_values, channel_len) = (g.channel_len(), g.channel_len() / each);
-    let table: Vec<usize> = g.offsets(block).into_iter().map(|at| at / each).collect();
+    let table: Vec<usize> = g.offsets(block, 1).into_iter().map(|at| at / each).collect();
     let mut dw = Output::new(s.weight_len());
     let to = dw.ptr();
     scratch(s.batch * panels * positions * width, |turned| {

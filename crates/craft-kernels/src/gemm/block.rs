@@ -22,7 +22,8 @@ pub(crate) enum Init {
 ///
 /// `PANEL`: rows of A adjacent in memory (`a + tile * a_tile + k * a_step + row`); otherwise values of k adjacent, row r
 /// at `a + r * a_step` or, with a table, at `a + a_table[r]`.
-/// `TABLE`: row k of B at `b + b_table[k]`; otherwise at `b + k * ldb`.
+/// `TABLE`: row k of B at `b + b_table[k]`; otherwise at `b + k * ldb`. Where `b_rows > 0`, sixteen rows each follow each other
+/// at that distance, k is a multiple of sixteen, and whole tiles may be read past column n.
 #[derive(Clone, Copy)]
 pub(crate) struct Block<const PANEL: bool, const TABLE: bool> {
     pub m: usize,
@@ -35,6 +36,7 @@ pub(crate) struct Block<const PANEL: bool, const TABLE: bool> {
     pub b: *const f32,
     pub ldb: usize,
     pub b_table: *const usize,
+    pub b_rows: usize,
     /// Distance between the column panels of B; 0 where B is not packed (panels adjacent).
     pub b_panel: usize,
     /// Whether whole vectors may be read past column n of B.
@@ -61,6 +63,7 @@ impl<const PANEL: bool, const TABLE: bool> Block<PANEL, TABLE> {
             b: std::ptr::null(),
             ldb: 0,
             b_table: std::ptr::null(),
+            b_rows: 0,
             b_panel: 0,
             b_padded: false,
             tiled: false,

@@ -65,13 +65,16 @@ impl<const TABLE: bool> Kernel for OnTiles<'_, TABLE> {
         let width = panel_vectors(g.n, TILE) * TILE;
         for (panel, j) in (0..g.n).step_by(width).enumerate() {
             let columns = (g.n - j).min(width);
+            let by_table = TABLE && g.b_rows > 0;
             let in_place =
                 !TABLE && (g.tiled || g.k == depth && (g.b_padded || columns.is_multiple_of(TILE)));
             let from = match g.b_panel {
                 0 => g.b.wrapping_add(j),
                 step => g.b.wrapping_add(panel * step),
             };
-            let (b, ldb) = if in_place {
+            let (b, ldb) = if by_table {
+                (from, g.b_rows)
+            } else if in_place {
                 (from, g.ldb)
             } else {
                 // SAFETY: as above, for the panel's columns of B.
@@ -82,7 +85,9 @@ impl<const TABLE: bool> Kernel for OnTiles<'_, TABLE> {
                 let rows = (g.m - i).min(STRIP);
                 let (c, ldc) = (g.c.wrapping_add(i * g.ldc + j), g.ldc);
                 let a = a.wrapping_add(i * lda);
-                let o = Operands { a, lda, b, ldb, c, ldc, steps: depth / TILE, load: false };
+                let b_table = if by_table { g.b_table } else { std::ptr::null() };
+                let steps = depth / TILE;
+                let o = Operands { a, lda, b, ldb, b_table, c, ldc, steps, load: false };
                 // SAFETY: operands are in whole tiles now, and the part of C is inside the block.
                 unsafe { strip(s, ready, &g, o, [i, j], [rows, columns]) };
             }

@@ -23,6 +23,8 @@ pub(crate) struct Operands {
     /// `16 * steps` rows of `16 * column tiles` words.
     pub b: *const f32,
     pub ldb: usize,
+    /// Where, counted from `b`, each step's sixteen rows begin: every sixteenth entry, one a step; null: they follow each other.
+    pub b_table: *const usize,
     /// `16 * row tiles` rows of `16 * column tiles` sums.
     pub c: *mut f32,
     pub ldc: usize,
@@ -130,9 +132,10 @@ mod x86 {
         }
     }
 
-    macro_rules! block {
-        ($o:ident, [$($clear:literal)*], [$($load:literal)*], [$($step:literal)*], [$($store:literal)*]) => {{
-            let o: &Operands = $o;
+    /// Sets the tiles of the result, multiplies step by step, and stores them; `advance` finds the next rows of B.
+    macro_rules! run {
+        ($o:ident, [$($clear:literal)*], [$($load:literal)*], [$($step:literal)*], [$($store:literal)*],
+            [$($before:literal)*], [$($after:literal)*], $($b:tt)*) => {
             asm!(
                 "test {load}, {load}",
                 "jnz 3f",
@@ -141,28 +144,42 @@ mod x86 {
                 "3:",
                 $($load,)*
                 "2:",
+                $($before,)*
                 $($step,)*
                 "add {a0}, 64",
                 "add {a1}, 64",
-                "add {b}, {b_step}",
+                $($after,)*
                 "dec {steps}",
                 "jnz 2b",
                 $($store,)*
-                a0 = inout(reg) o.a => _,
-                a1 = inout(reg) o.a.wrapping_add(TILE * o.lda) => _,
-                lda = in(reg) 4 * o.lda,
-                b = inout(reg) o.b => _,
-                ldb = in(reg) 4 * o.ldb,
-                b_step = in(reg) 4 * TILE * o.ldb,
-                c0 = in(reg) o.c,
-                c1 = in(reg) o.c.wrapping_add(TILE * o.ldc),
-                ldc = in(reg) 4 * o.ldc,
-                steps = inout(reg) o.steps => _,
-                load = in(reg) u64::from(o.load),
+                a0 = inout(reg) $o.a => _,
+                a1 = inout(reg) $o.a.wrapping_add(TILE * $o.lda) => _,
+                lda = in(reg) 4 * $o.lda,
+                ldb = in(reg) 4 * $o.ldb,
+                c0 = in(reg) $o.c,
+                c1 = in(reg) $o.c.wrapping_add(TILE * $o.ldc),
+                ldc = in(reg) 4 * $o.ldc,
+                steps = inout(reg) $o.steps => _,
+                load = in(reg) u64::from($o.load),
+                $($b)*
                 out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
                 out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
                 options(nostack),
-            );
+            )
+        };
+    }
+
+    macro_rules! block {
+        ($o:ident, $clear:tt, $load:tt, $step:tt, $store:tt) => {{
+            let o: &Operands = $o;
+            if o.b_table.is_null() {
+                run!(o, $clear, $load, $step, $store, [], ["add {b}, {b_step}"],
+                    b = inout(reg) o.b => _, b_step = in(reg) 4 * TILE * o.ldb,);
+            } else {
+                run!(o, $clear, $load, $step, $store,
+                    ["mov {b}, [{table}]" "lea {b}, [{base} + 4*{b}]" "add {table}, 128"], [],
+                    b = out(reg) _, base = in(reg) o.b, table = inout(reg) o.b_table => _,);
+            }
         }};
     }
 
@@ -170,7 +187,8 @@ mod x86 {
         /// `C = A B`, or `C += A B`, of `rows` (1 or 2) by `columns` (1 to 3) tiles.
         ///
         /// # Safety
-        /// A and B are readable and C is writable over the extent that `o` gives; `o.steps > 0`.
+        /// A and B are readable and C is writable over the extent that `o` gives; `o.steps > 0`, and a table has
+        /// `16 * (o.steps - 1) + 1` entries.
         pub(crate) unsafe fn multiply(&self, rows: usize, columns: usize, o: &Operands) {
             // SAFETY: `self` proves that this thread's tiles are laid out; the caller vouches for the operands, and every
             // address below is a row of one of them.

@@ -25,6 +25,8 @@ use transform::OUT;
 
 /// Tiles of a batch below which the weight gradient is computed directly.
 const LEAST_TILES: usize = 16;
+/// Positions of an image from which on its weight gradient is computed on AMX tiles: two tiles of words.
+const LEAST_POSITIONS: usize = 64;
 
 static ON: AtomicBool = AtomicBool::new(true);
 
@@ -44,11 +46,12 @@ impl ConvShape {
     }
 
     /// The same for the weight gradient, whose sums over few tiles would not pay for their transforms. On AMX tiles those of
-    /// odd widths, which are in `f32` either way, still go it.
+    /// odd widths, which are in `f32` either way, still go it, and those of small images, whose sums are short beside a tile.
     #[must_use]
     pub fn winograd_weight(&self) -> bool {
         let tiles = self.batch * self.out_height().div_ceil(OUT) * self.out_width().div_ceil(OUT);
-        let in_bf16 = self.out_width().is_multiple_of(2) && on_tiles();
+        let long = self.out_height() * self.out_width() >= LEAST_POSITIONS;
+        let in_bf16 = self.out_width().is_multiple_of(2) && long && on_tiles();
         self.suits_winograd() && tiles >= LEAST_TILES && !in_bf16
     }
 
