@@ -171,6 +171,7 @@ fn what_cannot_be_compared_is_refused_before_anything_is_done() {
     refused(&["--methods", "craft", "--seeds", "1,2,1"], &["1 is repeated"]);
     refused(&["--methods", "craft", "--seeds", "0"], &["--seeds 0"]);
     refused(&["--methods", "craft", "--seeds", "many"], &["--seeds many"]);
+    refused(&["--methods", "craft", "--fact-loss=-0.1"], &["--fact-loss -0.1: expected a share"]);
     refused(&["--methods", "craft", "--learning-rates", "1e-4,-1"], &["-1 is not a learning rate"]);
     refused(&["--methods", "craft", "--search-seeds", "2"], &["--search-seeds", "from files"]);
     refused(&["--quick", "--search-seeds", "2"], &["--search-seeds", "cannot be used with"]);

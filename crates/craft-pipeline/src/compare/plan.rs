@@ -159,7 +159,7 @@ impl Plan {
             given => given.unwrap_or(SEARCH_SEEDS.min(seeds.len())),
         };
         let fact_loss = options.fact_loss.unwrap_or(FACT_LOSS);
-        if !(fact_loss >= 0.0) {
+        if fact_loss.is_nan() || fact_loss < 0.0 {
             return Err(PipelineError::Usage(format!(
                 "--fact-loss {fact_loss}: expected a share of the facts, 0 to 1 (inf: any)"
             )));
