@@ -36,11 +36,12 @@ VARIANTS = {
     "margin .25": ({"select.margin": 0.25}, False),
     "shared noise": ({"generate.shared_noise": True}, True),
     "advantages in deviations of the group": ({"select.advantage_scale": "group"}, False),
-    "timesteps below 400": ({"train.timestep_max": 400}, False),
-    "timesteps below 600": ({"train.timestep_max": 600}, False),
-    "timesteps below 800": ({"train.timestep_max": 800}, False),
+    "all timesteps": ({"train.timestep_min": 0}, False),
+    "timesteps below 400": ({"train.timestep_min": 0, "train.timestep_max": 400}, False),
+    "timesteps below 600": ({"train.timestep_min": 0, "train.timestep_max": 600}, False),
+    "timesteps below 800": ({"train.timestep_min": 0, "train.timestep_max": 800}, False),
     "timesteps below 600, 10 % without prompt": (
-        {"train.timestep_max": 600, "train.unconditional_dropout": 0.1}, False),
+        {"train.timestep_min": 0, "train.timestep_max": 600, "train.unconditional_dropout": 0.1}, False),
 }
 DRAWN = ["prompts", "expanded", "candidates", "rewards"]
 HELD_OUT = ["pocket-ir", "checker"]

@@ -157,8 +157,8 @@ const KEYS: &[Ablation] = &[
     (
         "timesteps",
         &[
-            ("all", &[]),
-            ("late", &["train.timestep_max=500"]),
+            ("all", &["train.timestep_min=0"]),
+            ("late", &["train.timestep_min=0", "train.timestep_max=500"]),
             ("early", &["train.timestep_min=500"]),
         ],
     ),

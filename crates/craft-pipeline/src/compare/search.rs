@@ -85,6 +85,7 @@ pub(super) fn run(
         plan.search_prompts,
         plan.decisive,
         run.recipe.seed,
+        // Looks count the facts too, which those of earlier versions did not.
         CHECKER,
     ]);
     let mut inputs = inputs(&[&shared.generated, &shared.scored]);
