@@ -46,6 +46,12 @@ pub(crate) fn parts(model: &Model) -> Vec<(Component, Shapes)> {
 /// As [`read`]; the model is then unchanged.
 pub fn apply(model: &mut Model, path: &Path, strength: f32) -> Result<usize> {
     let adapter = read(path, model)?;
+    merge(model, &adapter, strength);
+    Ok(adapter.len())
+}
+
+/// Merges an adapter that fits the model into it, multiplied by `strength`.
+pub(crate) fn merge(model: &mut Model, adapter: &Adapter, strength: f32) {
     let none = Pairs::new();
     let pairs = |component| adapter.components.get(&component).unwrap_or(&none);
     model.unet = lora::merge(model.unet.clone(), pairs(Component::Unet), strength);
@@ -54,7 +60,6 @@ pub fn apply(model: &mut Model, path: &Path, strength: f32) -> Result<usize> {
         let pairs = pairs(Component::TextEncoder2);
         second.text = lora::merge(second.text.clone(), pairs, strength);
     }
-    Ok(adapter.len())
 }
 
 /// File of the factors that a run trained, in its stage's folder and in kohya's keys.
@@ -107,6 +112,64 @@ pub(crate) fn training_model(recipe: &Recipe, base: &Path, dir: &Path) -> Result
         return base_model(recipe, base, dir);
     }
     Model::load_as(dir, &Device::flex(), recipe.train.precision)
+}
+
+/// What a round of a run begins with.
+pub(crate) struct Start {
+    /// Folder of the run's base model.
+    pub(crate) base: PathBuf,
+    /// The same in the first round; then what the round before left: a whole model's folder, or one with factors.
+    pub(crate) from: PathBuf,
+    /// Hash of everything that its model depends on.
+    pub(crate) hash: String,
+}
+
+impl Start {
+    /// A first round, from the run's base model.
+    ///
+    /// # Errors
+    /// When a file cannot be read.
+    pub(crate) fn first(recipe: &Recipe, base: &Path, dir: &Path) -> Result<Self> {
+        let hash = base_hash(recipe, base, dir)?;
+        Ok(Self { base: dir.to_owned(), from: dir.to_owned(), hash })
+    }
+
+    /// The round after this one, which left its model in the folder `from`.
+    ///
+    /// # Errors
+    /// When a file cannot be read.
+    pub(crate) fn after(&self, from: PathBuf) -> Result<Self> {
+        let mut hash = sha256_dir(&from)?;
+        if from.join(LORA_FILE).is_file() {
+            hash = sha256_bytes(format!("{} {hash}", self.hash));
+        }
+        Ok(Self { base: self.base.clone(), from, hash })
+    }
+
+    /// The model that the round draws from.
+    ///
+    /// # Errors
+    /// See [`base_model`].
+    pub(crate) fn model(&self, recipe: &Recipe, base: &Path) -> Result<Model> {
+        arm_model(recipe, base, &self.base, &self.from)
+    }
+
+    /// The model that the round trains, or beside which it trains factors.
+    ///
+    /// # Errors
+    /// See [`base_model`].
+    pub(crate) fn training_model(&self, recipe: &Recipe, base: &Path) -> Result<Model> {
+        match recipe.train.mode {
+            TrainMode::Full => self.model(recipe, base),
+            TrainMode::Lora => training_model(recipe, base, &self.base),
+        }
+    }
+
+    /// The file of the factors that the round before left.
+    pub(crate) fn factors(&self) -> Option<PathBuf> {
+        let file = self.from.join(LORA_FILE);
+        (self.from != self.base && file.is_file()).then_some(file)
+    }
 }
 
 /// The model of one arm of a run: the base model itself, a tuned model's folder, or the base model

@@ -27,8 +27,8 @@ use crate::text::SecondEncoder;
 /// File of the denoiser's weights where they are written.
 pub const DIFFUSION_WEIGHTS: &str = "diffusion_pytorch_model.safetensors";
 
-/// A loaded model.
-#[derive(Debug)]
+/// A loaded model. Clones share its weights.
+#[derive(Clone, Debug)]
 pub struct Model {
     /// The denoiser.
     pub unet: UNet2DConditionModel,

@@ -1,38 +1,20 @@
 //! Several rounds: draw, filter and tune, and again from the model that came of it.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use craft_core::Recipe;
-use craft_core::recipe::{PromptSource, PromptsSection, RoundsSection, TrainMode};
+use craft_core::recipe::{PromptSource, PromptsSection, RoundsSection};
 use craft_store::RunFolder;
-use craft_store::hash::sha256_dir;
 
 use crate::context::Context;
-use crate::error::{PipelineError, Result};
+use crate::error::Result;
+use crate::lora::Start;
 use crate::rewards::RunReward;
 use crate::stages::train::{self, Arm};
 use crate::stages::{Run, expand, generate, prompts, score, select};
 
 /// Between the seeds of rounds, so that each draws other noise, wordings and, from the embedded world, prompts.
 const SEED_STRIDE: u64 = 1_000_003;
-
-/// Refuses what cannot be repeated.
-///
-/// # Errors
-/// When the recipe asks for rounds with LoRA.
-pub(crate) fn check(recipe: &Recipe) -> Result<()> {
-    let lora = [
-        ("train.mode = \"lora\"", recipe.train.mode == TrainMode::Lora),
-        ("model.lora", !recipe.model.lora.is_empty()),
-    ];
-    match lora.into_iter().find(|(_, asked)| *asked && recipe.rounds.count > 1) {
-        Some((key, _)) => Err(PipelineError::Usage(format!(
-            "rounds.count = {}: every round begins with the whole model of the one before, which {key} does not leave; expected full training, or one round",
-            recipe.rounds.count
-        ))),
-        None => Ok(()),
-    }
-}
 
 /// The recipe of each round: its part of the budget, where all share that of one.
 pub(crate) fn share(recipe: &Recipe) -> Recipe {
@@ -64,8 +46,8 @@ fn recipe_of(recipe: &Recipe, round: usize) -> Recipe {
 
 /// What the rounds before the last left.
 pub(crate) struct Earlier {
-    /// Folder of the model that the last round begins with.
-    pub(crate) model: PathBuf,
+    /// What the last round begins with.
+    pub(crate) start: Start,
     pub(crate) seconds: f64,
 }
 
@@ -84,7 +66,7 @@ pub(crate) fn earlier(
     for reward in rewards {
         hashes.insert(reward.name.clone(), reward.hash()?);
     }
-    let mut last = None;
+    let mut start = Start::first(recipe, base, model)?;
     let mut seconds = 0.0;
     for round in 1..recipe.rounds.count {
         context.progress.note(&format!("round {round} of {}", recipe.rounds.count));
@@ -92,24 +74,23 @@ pub(crate) fn earlier(
         let path = folder.join(format!("rounds/{round}"));
         let inner = RunFolder::create_or_open(&path, &own.to_toml())?;
         let run = Run { folder: &inner, recipe: &own, base, context: *context };
-        let from = last.unwrap_or_else(|| model.to_owned());
-        let hash = sha256_dir(&from)?;
         let prompted = prompts::run(&run)?;
         let expanded = expand::run(&run, &prompted)?;
-        let generated = generate::run(&run, &from, &hash, &expanded)?;
+        let generated = generate::run(&run, &start, &expanded)?;
         let scored = score::run(&run, rewards, &hashes, &generated)?;
         let selected = select::run(&run, &scored)?;
         let watchers = (rewards, &hashes);
         let inputs = [&generated, &selected];
-        let trained = train::run(&run, Arm::Craft, (&from, &hash), inputs, watchers)?;
+        let trained = train::run(&run, Arm::Craft, &start, inputs, watchers)?;
         let all = [prompted, expanded, generated, scored, selected, trained];
         seconds += all.iter().map(|m| m.seconds).sum::<f64>();
-        last = Some(path.join("aligned"));
+        start = start.after(path.join("aligned"))?;
     }
-    if recipe.rounds.count > 1 {
-        context.progress.note(&format!("round {0} of {0}", recipe.rounds.count));
+    if recipe.rounds.count < 2 {
+        return Ok(None);
     }
-    Ok(last.map(|model| Earlier { model, seconds }))
+    context.progress.note(&format!("round {0} of {0}", recipe.rounds.count));
+    Ok(Some(Earlier { start, seconds }))
 }
 
 #[cfg(test)]
@@ -130,8 +111,5 @@ mod tests {
         let own = share(&recipe);
         assert_eq!((own.train.steps, own.select.max_samples), (21, 4));
         assert_eq!(own.prompts.train_count, Some(34));
-        check(&recipe).unwrap();
-        let lora = Recipe::parse(text, &["train.mode=lora"]).unwrap();
-        assert!(check(&lora).unwrap_err().to_string().contains("one round"));
     }
 }

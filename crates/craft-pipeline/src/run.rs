@@ -5,7 +5,6 @@ use std::path::{Path, PathBuf};
 
 use craft_core::Recipe;
 use craft_core::recipe::{ExpandKind, Method, TrainMode};
-use craft_store::hash::sha256_dir;
 use craft_store::{Manifest, RunFolder};
 use serde_json::{Value, json};
 
@@ -13,13 +12,14 @@ use crate::cache::WORDINGS;
 use crate::context::Context;
 use crate::cost::{Cost, Work};
 use crate::error::{PipelineError, Result};
+use crate::lora::Start;
 use crate::origin::{self, Origin};
 use crate::rewards::{self, Pins, RewardSource, RunReward};
 use crate::rounds;
 use crate::source::{self, Found};
 use crate::stages::train::Arm;
 use crate::stages::{
-    Run, evaluate, expand, generate, look, prompts, score, select, sweep, train, wording,
+    Run, evaluate, expand, generate, prompts, score, select, sweep, train, wording,
 };
 
 /// What a finished run says of itself: the contents of `run.json`.
@@ -179,8 +179,6 @@ impl Plan {
                 "train.method: this version trains \"craft\" only".to_owned(),
             ));
         }
-        rounds::check(recipe)?;
-        look::check(recipe)?;
         let model = model(recipe, base, commit, context)?;
         Ok(Self { model, rewards: rewards::of_recipe(&recipe.rewards, base, pins, context)? })
     }
@@ -264,21 +262,18 @@ fn execute(
     };
     let recipe = &rounds::share(recipe);
     let run = Run { folder, recipe, base, context: *context };
-    let (model_dir, model_hash) = match &earlier {
-        Some(earlier) => (earlier.model.as_path(), sha256_dir(&earlier.model)?),
-        None => {
-            let dir = plan.model.dir.as_path();
-            (dir, crate::lora::base_hash(recipe, base, dir)?)
-        }
-    };
     let mut hashes = BTreeMap::new();
     for reward in &plan.rewards {
         hashes.insert(reward.name.clone(), reward.hash()?);
     }
     let mut seconds = serde_json::Map::new();
-    if let Some(earlier) = &earlier {
-        seconds.insert("rounds".to_owned(), json!(earlier.seconds));
-    }
+    let start = match earlier {
+        Some(earlier) => {
+            seconds.insert("rounds".to_owned(), json!(earlier.seconds));
+            earlier.start
+        }
+        None => Start::first(recipe, base, &plan.model.dir)?,
+    };
     let nothing = || Summary { json: Value::Null, report: folder.join("report/index.html") };
     let until = |stage: &str| last == Some(stage);
     let note = |seconds: &mut serde_json::Map<String, Value>, m: &Manifest| {
@@ -296,7 +291,7 @@ fn execute(
     }
     let train = prompted.counts.get("train").map_or(1, |n| *n as usize);
     craft_store::space::require_free(folder.path(), plan.disk(recipe.candidate_count(train)))?;
-    let generated = generate::run(&run, model_dir, &model_hash, &expanded)?;
+    let generated = generate::run(&run, &start, &expanded)?;
     note(&mut seconds, &generated);
     if until("generate") {
         return Ok(nothing());
@@ -312,13 +307,13 @@ fn execute(
         return Ok(nothing());
     }
     let inputs = [&generated, &selected];
-    let (from, watchers) = ((model_dir, model_hash.as_str()), (plan.rewards.as_slice(), &hashes));
-    let trained = train::run(&run, Arm::Craft, from, inputs, watchers)?;
+    let watchers = (plan.rewards.as_slice(), &hashes);
+    let trained = train::run(&run, Arm::Craft, &start, inputs, watchers)?;
     note(&mut seconds, &trained);
     let mut models = vec![("base", plan.model.dir.clone()), ("tuned", folder.join("aligned"))];
     let mut stages = vec![&prompted, &trained];
     let control = if recipe.control.enabled {
-        Some(train::run(&run, Arm::Control, from, inputs, watchers)?)
+        Some(train::run(&run, Arm::Control, &start, inputs, watchers)?)
     } else {
         None
     };

@@ -12,7 +12,7 @@ use crate::model::Model;
 const BATCH: usize = 64;
 
 /// SDXL's second text encoder.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct SecondEncoder {
     /// The network, with a projection.
     pub text: ClipTextModel,

@@ -103,6 +103,13 @@ pub(crate) fn scheduler_config() -> serde_json::Value {
 /// γ of min-SNR weighting (Hang et al. 2023): timesteps with a higher signal-to-noise ratio count less.
 const MIN_SNR: f64 = 5.0;
 
+/// Share of draws of the second part that come from the noisiest timesteps alone. A picture's brightness and layout
+/// still show through the noise at nearly all timesteps of this schedule, so that a model trained on all of them alike
+/// hardly learns to take them from the text, where sampling needs it (Lin et al. 2023, arXiv 2305.08891).
+const NOISY: f64 = 0.75;
+/// The first of these timesteps.
+const NOISY_FROM: usize = 700;
+
 /// Captions with the latents of their pictures.
 struct Dataset {
     latents: Vec<f32>,
@@ -129,6 +136,47 @@ fn dataset(o: &Options, vae: &Vae) -> Dataset {
     set
 }
 
+/// What the loss of an update is drawn from.
+struct Lesson<'a> {
+    data: &'a Dataset,
+    tokens: &'a [Vec<i64>],
+    empty: &'a [i64],
+    schedule: NoiseSchedule,
+    device: Device,
+}
+
+impl Lesson<'_> {
+    /// Min-SNR weighted loss of a step's batch, of which a share `noisy` comes from the noisiest timesteps.
+    fn loss(&self, model: &Base, key: &Key, step: usize, noisy_share: f64) -> Tensor<1> {
+        let key = key.clone().step(step as u64);
+        let mut stream = key.stream();
+        let (mut noisy, mut target, mut ids, mut times) = (vec![], vec![], vec![], vec![]);
+        let mut importance = [0.0; BATCH];
+        for weight in &mut importance {
+            let i = stream.index(self.tokens.len());
+            let last = self.schedule.num_train_timesteps();
+            let low = if noisy_share > 0.0 && stream.chance(noisy_share) { NOISY_FROM } else { 0 };
+            let t = low + stream.index(last - low);
+            let noise = stream.standard_normals(LATENT);
+            let clean = &self.data.latents[i * LATENT..(i + 1) * LATENT];
+            let alpha = self.schedule.alpha_cumprod(t as i64);
+            let kind = PredictionType::Epsilon;
+            *weight = min_snr(kind, alpha, MIN_SNR);
+            diffuse(kind, alpha, clean, &noise, &mut noisy, &mut target);
+            let drop = stream.chance(UNCONDITIONAL);
+            ids.extend_from_slice(if drop { self.empty } else { &self.tokens[i] });
+            times.push(t as f32);
+        }
+        let shape = [BATCH, 4, 16, 16];
+        let noisy = Tensor::<4>::from_data(TensorData::new(noisy, shape), &self.device);
+        let target = Tensor::<4>::from_data(TensorData::new(target, shape), &self.device);
+        let ids = Tensor::from_data(TensorData::new(ids, [BATCH, MAX_TOKENS]), &self.device);
+        let context = model.text.forward(ids).last_hidden_state;
+        let prediction = model.unet.forward(noisy, &times, &context, None);
+        weighted_mse(prediction, target, &importance, BATCH)
+    }
+}
+
 /// Trains and writes `unet`, `text_encoder`, `scheduler` and `model_index.json`.
 pub(crate) fn build(o: &Options, tokenizer: &ClipTokenizer) -> Result<(), BuildError> {
     let vae = Vae::load(&o.out, &Device::flex())?;
@@ -150,45 +198,21 @@ pub(crate) fn build(o: &Options, tokenizer: &ClipTokenizer) -> Result<(), BuildE
         text: ClipTextModel::new(&mut init, &text, false),
     };
     let schedule = NoiseSchedule::from_json(&scheduler_config().to_string())?;
+    let lesson = Lesson { data: &data, tokens: &tokens, empty: &empty, schedule, device };
     let key = Key::new(o.seed).stage("pocket-base");
-    let fitted = fit(
-        &o.work(),
-        &Fit {
-            name: "base",
-            steps: o.scaled(12_000),
-            lr: 2e-3,
-            weight_decay: 1e-2,
-            ema: 0.9985,
-            save_every: 250,
-        },
-        model,
-        |model, step| {
-            let key = key.clone().step(step as u64);
-            let mut stream = key.stream();
-            let (mut noisy, mut target, mut ids, mut times) = (vec![], vec![], vec![], vec![]);
-            let mut importance = [0.0; BATCH];
-            for weight in &mut importance {
-                let i = stream.index(tokens.len());
-                let t = stream.index(schedule.num_train_timesteps());
-                let noise = stream.standard_normals(LATENT);
-                let clean = &data.latents[i * LATENT..(i + 1) * LATENT];
-                let alpha = schedule.alpha_cumprod(t as i64);
-                let kind = PredictionType::Epsilon;
-                *weight = min_snr(kind, alpha, MIN_SNR);
-                diffuse(kind, alpha, clean, &noise, &mut noisy, &mut target);
-                let drop = stream.chance(UNCONDITIONAL);
-                ids.extend_from_slice(if drop { &empty } else { &tokens[i] });
-                times.push(t as f32);
-            }
-            let shape = [BATCH, 4, 16, 16];
-            let noisy = Tensor::<4>::from_data(TensorData::new(noisy, shape), &device);
-            let target = Tensor::<4>::from_data(TensorData::new(target, shape), &device);
-            let ids = Tensor::from_data(TensorData::new(ids, [BATCH, MAX_TOKENS]), &device);
-            let context = model.text.forward(ids).last_hidden_state;
-            let prediction = model.unet.forward(noisy, &times, &context, None);
-            weighted_mse(prediction, target, &importance, BATCH)
-        },
-    )?;
+    let first = Fit {
+        name: "base",
+        steps: o.scaled(12_000),
+        lr: 2e-3,
+        weight_decay: 1e-2,
+        ema: 0.9985,
+        save_every: 250,
+    };
+    let model = fit(&o.work(), &first, model, |model, step| lesson.loss(model, &key, step, 0.0))?;
+    let key = key.stage("noisy");
+    let second = Fit { name: "base-noisy", steps: o.scaled(3_000), lr: 1e-3, ..first };
+    let fitted =
+        fit(&o.work(), &second, model, |model, step| lesson.loss(model, &key, step, NOISY))?;
     write(&o.out, &fitted, &text_json)
 }
 

@@ -192,7 +192,7 @@ fn what_cannot_be_compared_is_refused_before_anything_is_done() {
         &[&lora[..], &["--set", "train.lora.text_encoders=true"]].concat(),
         &["train.lora.text_encoders", "trains the denoiser"],
     );
-    refused(&[&lora[..], &["--rounds", "2"]].concat(), &["rounds.count = 2", "full training"]);
+    refused(&[&lora[..], &["--rounds", "2"]].concat(), &["rounds.count = 2", "full training only"]);
     refused(&[&lora[..], &["--set", "train.lora.rank=999"]].concat(), &["train.lora", "rank"]);
 }
 

@@ -29,12 +29,12 @@ mod tune;
 
 use std::path::{Path, PathBuf};
 
-use craft_store::hash::sha256_dir;
 use craft_store::{Manifest, RunFolder};
 use serde_json::Value;
 
 use crate::context::Context;
 use crate::error::Result;
+use crate::lora::Start;
 use crate::origin::{self, Origin};
 use crate::stages::{Run, expand, generate, prompts, score};
 use judge::Judge;
@@ -150,19 +150,19 @@ fn with_seed(
     let seed_folder =
         RunFolder::create_or_open(&folder.join(format!("seed-{seed}")), &recipe.to_toml())?;
     let run = Run { folder: &seed_folder, recipe: &recipe, base, context: *context };
-    let model_hash = sha256_dir(&plan.model_dir)?;
+    let start = Start::first(&recipe, base, &plan.model_dir)?;
     let hashes = plan.reward_hashes()?;
     let prompted = prompts::run(&run)?;
     let expanded = expand::run(&run, &prompted)?;
-    let generated = generate::run(&run, &plan.model_dir, &model_hash, &expanded)?;
+    let generated = generate::run(&run, &start, &expanded)?;
     let scored = score::run(&run, &plan.rewards, &hashes, &generated)?;
     let pairs = if plan.entries.iter().any(|e| e.method.data.annotated()) {
-        Some(pairs::run(&run, plan, &model_hash, &prompted)?)
+        Some(pairs::run(&run, plan, &start.hash, &prompted)?)
     } else {
         None
     };
     let judge = Judge::new(&run, plan, &hashes)?;
-    let shared = Shared { run, model_hash, generated, scored, pairs };
+    let shared = Shared { run, model_hash: start.hash, generated, scored, pairs };
     work(&shared, &judge)
 }
 

@@ -54,7 +54,13 @@ impl Entry {
         let (tune, search) = (stage("tune", "methods"), stage("search", "search"));
         let entry = Self { overrides, part, method, stage: tune, search, name };
         // A variant that the recipe cannot have is refused now.
-        crate::rounds::check(&entry.recipe(recipe)?)?;
+        let own = entry.recipe(recipe)?;
+        if own.rounds.count > 1 && own.train.mode == TrainMode::Lora {
+            return Err(PipelineError::Usage(format!(
+                "rounds.count = {}: rounds are compared with full training only; set train.mode = \"full\", or leave --rounds out",
+                own.rounds.count
+            )));
+        }
         Ok(entry)
     }
 

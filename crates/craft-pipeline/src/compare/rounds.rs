@@ -1,8 +1,7 @@
 //! CRAFT in several rounds: a method that draws again from what it tuned, within the budget of one round.
 
-use burn::tensor::Device;
 use craft_core::Recipe;
-use craft_store::hash::{sha256_bytes, sha256_dir};
+use craft_store::hash::sha256_bytes;
 use craft_store::{Manifest, RunFolder};
 
 use super::Shared;
@@ -61,7 +60,7 @@ pub(super) fn last(
     let run = Run { folder: &folder, recipe: &own, base, context };
     let prompted = prompts::run(&run)?;
     let expanded = expand::run(&run, &prompted)?;
-    let generated = generate::run(&run, &before.model, &sha256_dir(&before.model)?, &expanded)?;
+    let generated = generate::run(&run, &before.start, &expanded)?;
     let scored = score::run(&run, &plan.rewards, judge.hashes, &generated)?;
     let what = (entry.method.data, entry.method.loss);
     let set = data::of_candidates(&run, &own, entry.part, what, judge)?;
@@ -69,7 +68,7 @@ pub(super) fn last(
     let rounds = recipe.rounds.count;
     Ok(Some(Last {
         set,
-        model: Model::load(&before.model, &Device::flex())?,
+        model: before.start.model(&own, base)?,
         images: rounds * count(&generated),
         passes: (rounds - 1) * own.train.steps * own.train.batch,
         seconds: [before.seconds, generated.seconds, scored.seconds],

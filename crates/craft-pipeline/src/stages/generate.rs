@@ -1,7 +1,6 @@
 //! Stage 2: one candidate picture per wording and noise, from the base model.
 
 use std::collections::BTreeMap;
-use std::path::Path;
 
 use craft_core::recipe::GenerateSection;
 use craft_core::{Candidate, CandidateId, Key, PromptId};
@@ -12,6 +11,7 @@ use rayon::prelude::*;
 
 use crate::draw::{DrawOptions, Job, StepNoise, draw};
 use crate::error::{PipelineError, Result};
+use crate::lora::Start;
 use crate::model::{Model, read_tensors, write_tensors};
 use crate::stages::{Outcome, Run, expand, inputs};
 
@@ -43,19 +43,14 @@ fn noise(seed: u64, id: &CandidateId, shared: bool) -> Key {
 }
 
 /// Draws all candidates in parts, so that an interrupted stage continues where it stopped.
-pub(crate) fn run(
-    run: &Run<'_>,
-    model_dir: &Path,
-    model_hash: &str,
-    expanded: &Manifest,
-) -> Result<Manifest> {
+pub(crate) fn run(run: &Run<'_>, start: &Start, expanded: &Manifest) -> Result<Manifest> {
     let section = &run.recipe.generate;
     let mut inputs = inputs(&[expanded]);
-    inputs.insert("model".to_owned(), model_hash.to_owned());
+    inputs.insert("model".to_owned(), start.hash.clone());
     // The batch size does not change a picture.
     let config = (GenerateSection { batch: 1, ..section.clone() }, run.recipe.seed);
     run.stage(Stage::GENERATE, &config, inputs, |writer| {
-        let model = crate::lora::base_model(run.recipe, run.base, model_dir)?;
+        let model = start.model(run.recipe, run.base)?;
         let options = options(section, &model)?;
         let [c, h, w] = model.latent_shape(options.height, options.width);
         let mut candidates = Vec::new();

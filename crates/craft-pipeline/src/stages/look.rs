@@ -2,21 +2,23 @@
 //! get worse or drift.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use burn::tensor::Device;
 use craft_core::recipe::{PromptSource, StopSection, TrainMode};
 use craft_core::{Key, Prompt, PromptId, Split};
-use craft_nn::weights::{self, TensorMap};
+use craft_nn::lora::Adapter;
+use craft_nn::weights;
 use craft_rewards::Reward;
 use craft_store::{RgbImage, jsonl};
 use serde::{Deserialize, Serialize};
 
 use crate::cache::ScoreCache;
-use crate::draw::{DrawOptions, Job, StepNoise, draw_with};
+use crate::draw::{DrawOptions, Job, StepNoise, draw};
 use crate::error::{PipelineError, Result};
-use crate::lora::base_model;
+use crate::lora::{self, Start};
 use crate::model::{Model, read_tensors, write_tensors};
+use crate::networks::{Trained, fresh_factors};
 use crate::rewards::{RunReward, load_source};
 use crate::stages::{Run, generate, score};
 use crate::statistics::ImageStatistics;
@@ -42,7 +44,10 @@ pub(super) struct Stop {
 /// Who looks.
 pub(super) struct Watch<'a> {
     run: &'a Run<'a>,
+    /// What training begins with; where factors are trained, what they are trained beside.
     model: Model,
+    /// The factors that training begins with.
+    factors: Adapter,
     options: DrawOptions,
     prompts: Vec<Prompt>,
     held_out: Option<(&'a RunReward, Box<dyn Reward>, &'a str)>,
@@ -55,10 +60,10 @@ impl<'a> Watch<'a> {
     /// `None` where the recipe asks for no looks. Looks that an interrupted training had are kept.
     ///
     /// # Errors
-    /// When LoRA is trained, whose looks are not built, and those of loading.
+    /// Those of loading.
     pub(super) fn new(
         run: &'a Run<'a>,
-        model_dir: &Path,
+        start: &Start,
         dir: PathBuf,
         (rewards, hashes): (&'a [RunReward], &'a BTreeMap<String, String>),
     ) -> Result<Option<Self>> {
@@ -66,8 +71,17 @@ impl<'a> Watch<'a> {
         if recipe.stop.every == 0 {
             return Ok(None);
         }
-        check(recipe)?;
-        let model = base_model(recipe, run.base, model_dir)?;
+        let model = match recipe.train.mode {
+            TrainMode::Full => start.model(recipe, run.base)?,
+            TrainMode::Lora => lora::base_model(recipe, run.base, &start.base)?,
+        };
+        let factors = match (recipe.train.mode, start.factors()) {
+            (TrainMode::Full, _) => Adapter::default(),
+            (TrainMode::Lora, Some(path)) => lora::read(&path, &model)?,
+            (TrainMode::Lora, None) => {
+                fresh_factors(&recipe.train.lora, recipe.seed, &lora::parts(&model))?
+            }
+        };
         let options = DrawOptions {
             steps: recipe.evaluate_steps(),
             guidance_scale: recipe.evaluate_guidance_scale(),
@@ -83,7 +97,7 @@ impl<'a> Watch<'a> {
         };
         craft_store::atomic::create_dir(&dir)?;
         let looks = jsonl::read_resumable(&dir.join("looks.jsonl"))?.rows;
-        Ok(Some(Self { run, model, options, prompts, held_out, dir, looks }))
+        Ok(Some(Self { run, model, factors, options, prompts, held_out, dir, looks }))
     }
 
     /// Whether a step is looked at.
@@ -96,31 +110,37 @@ impl<'a> Watch<'a> {
         &self.looks
     }
 
-    /// The weights of a look.
-    pub(super) fn weights(&self, step: usize) -> Result<TensorMap> {
-        if step == 0 {
-            return Ok(weights::export(&self.model.unet));
-        }
-        read_tensors(&self.file(step))
+    /// What training had made at a look.
+    ///
+    /// # Errors
+    /// When its file cannot be read.
+    pub(super) fn trained(&self, step: usize) -> Result<Trained> {
+        let full = self.run.recipe.train.mode == TrainMode::Full;
+        Ok(match (step, full) {
+            (0, true) => Trained::Full(weights::export(&self.model.unet)),
+            (0, false) => Trained::Lora(self.factors.clone()),
+            (_, true) => Trained::Full(read_tensors(&self.file(step))?),
+            (_, false) => Trained::Lora(lora::read(&self.file(step), &self.model)?),
+        })
     }
 
     fn file(&self, step: usize) -> PathBuf {
         self.dir.join(format!("step-{step}.safetensors"))
     }
 
-    /// Measures the denoiser after `step` steps, and says whether training is to end. The base model is looked
+    /// Measures what `step` steps have made, and says whether training is to end. What training begins with is looked
     /// at first.
     ///
     /// # Errors
     /// Those of drawing and scoring.
-    pub(super) fn look(&mut self, step: usize, tensors: &TensorMap) -> Result<Option<Stop>> {
+    pub(super) fn look(&mut self, step: usize, trained: Trained) -> Result<Option<Stop>> {
         if !self.looks.iter().any(|look| look.step == 0) {
-            let base = self.measure(0, None)?;
+            let base = self.measure(0, self.trained(0)?)?;
             self.looks.insert(0, base);
         }
         if !self.looks.iter().any(|look| look.step == step) {
-            write_tensors(&self.file(step), tensors)?;
-            let look = self.measure(step, Some(tensors.clone()))?;
+            write_tensors(&self.file(step), &trained.into_tensors())?;
+            let look = self.measure(step, self.trained(step)?)?;
             self.looks.retain(|before| before.step < step);
             self.looks.push(look);
             jsonl::write(&self.dir.join("looks.jsonl"), &self.looks)?;
@@ -128,13 +148,15 @@ impl<'a> Watch<'a> {
         Ok(verdict(&self.run.recipe.stop, &self.looks))
     }
 
-    fn measure(&self, step: usize, tensors: Option<TensorMap>) -> Result<Look> {
-        let mut unet = self.model.unet.clone();
-        if let Some(tensors) = tensors {
-            unet = weights::load(unet, tensors).map_err(|source| PipelineError::Weights {
-                path: "the denoiser in training".into(),
-                source,
-            })?;
+    fn measure(&self, step: usize, trained: Trained) -> Result<Look> {
+        let mut model = self.model.clone();
+        match trained {
+            Trained::Full(tensors) => {
+                model.unet = weights::load(model.unet, tensors).map_err(|source| {
+                    PipelineError::Weights { path: "the denoiser in training".into(), source }
+                })?;
+            }
+            Trained::Lora(adapter) => lora::merge(&mut model, &adapter, 1.0),
         }
         let recipe = self.run.recipe;
         let [c, h, w] = self.model.latent_shape(self.options.height, self.options.width);
@@ -154,7 +176,7 @@ impl<'a> Watch<'a> {
                     }
                 })
                 .collect();
-            let drawn = draw_with(&self.model, &unet, &jobs, &self.options, &mut |_| ())?;
+            let drawn = draw(&model, &jobs, &self.options, &mut |_| ())?;
             pictures.extend(drawn.into_iter().map(|d| d.image));
         }
         let all: Vec<ImageStatistics> = pictures.iter().map(ImageStatistics::of).collect();
@@ -189,20 +211,7 @@ fn prompts(run: &Run<'_>) -> Result<Vec<Prompt>> {
     Ok(all.into_iter().filter(|p| p.split == Split::Eval).take(n).collect())
 }
 
-/// Refuses looks at what cannot be looked at.
-///
-/// # Errors
-/// When LoRA is trained.
-pub(crate) fn check(recipe: &craft_core::Recipe) -> Result<()> {
-    if recipe.stop.every > 0 && recipe.train.mode == TrainMode::Lora {
-        return Err(PipelineError::Usage(
-            "stop.every: training is watched with train.mode = \"full\" only; set stop.every = 0, or train the full model".to_owned(),
-        ));
-    }
-    Ok(())
-}
-
-/// Whether the last look is one too many. The first is the base model's.
+/// Whether the last look is one too many. The first is that of the model before training.
 fn verdict(section: &StopSection, looks: &[Look]) -> Option<Stop> {
     let (base, last) = (looks.first()?, looks.last()?);
     let best = |until: &[Look]| {

@@ -1,7 +1,6 @@
 //! Stage 5: weighted supervised fine-tuning of the denoiser on the selected candidates.
 
 use std::collections::BTreeMap;
-use std::path::Path;
 use std::time::Instant;
 
 use craft_core::recipe::{LrSchedule, StopSection, TrainMode, TrainSection};
@@ -16,7 +15,7 @@ use craft_store::{Manifest, Stage, jsonl};
 use serde_json::json;
 
 use crate::error::Result;
-use crate::lora::{LORA_FILE, training_model};
+use crate::lora::{LORA_FILE, Start};
 use crate::model::{
     DIFFUSION_WEIGHTS, Model, copy_model, read_tensors, replace_weights, write_tensors,
 };
@@ -55,14 +54,14 @@ impl Arm {
 pub(crate) fn run(
     run: &Run<'_>,
     arm: Arm,
-    (model_dir, model_hash): (&Path, &str),
+    start: &Start,
     [generated, selected]: [&Manifest; 2],
     watchers: (&[RunReward], &BTreeMap<String, String>),
 ) -> Result<Manifest> {
     let section = &run.recipe.train;
     let stop = &run.recipe.stop;
     let mut inputs = inputs(&[generated, selected]);
-    inputs.insert("model".to_owned(), model_hash.to_owned());
+    inputs.insert("model".to_owned(), start.hash.clone());
     // How often state is saved does not belong to the result's identity.
     let identity = TrainSection { checkpoint_every: 1, ..section.clone() };
     let mut identity = json!([identity, run.recipe.seed]);
@@ -72,17 +71,17 @@ pub(crate) fn run(
     let fingerprint =
         craft_store::hash::sha256_bytes(json!([arm.name(), &identity, &inputs]).to_string());
     run.stage(arm.stage(), &identity, inputs, |writer| {
-        let model = training_model(run.recipe, run.base, model_dir)?;
+        let model = start.training_model(run.recipe, run.base)?;
         let samples = samples(run, arm, &model)?;
         let texts = merged_texts(run, &model);
         let dir = run.path(&format!("{}/looks-{}", arm.checkpoints(), &fingerprint[..12]));
-        let watch = Watch::new(run, model_dir, dir, watchers)?;
+        let watch = Watch::new(run, start, dir, watchers)?;
         let Fitted { trained, stopped, looks } =
-            fit(run, arm, model, &samples, &fingerprint, watch)?;
+            fit(run, arm, (start, model), &samples, &fingerprint, watch)?;
         let out = writer.join(arm.model_folder());
         match trained {
             Trained::Full(tensors) => {
-                copy_model(model_dir, &out)?;
+                copy_model(&start.from, &out)?;
                 write_tensors(&out.join("unet").join(DIFFUSION_WEIGHTS), &tensors)?;
                 for (folder, tensors) in texts {
                     replace_weights(&out.join(folder), TRANSFORMERS, &tensors)?;
@@ -166,7 +165,7 @@ struct Fitted {
 fn fit(
     run: &Run<'_>,
     arm: Arm,
-    model: Model,
+    (start, model): (&Start, Model),
     samples: &[Sample],
     fingerprint: &str,
     mut watch: Option<Watch<'_>>,
@@ -193,13 +192,20 @@ fn fit(
             let tensors = read_tensors(&path)?;
             Networks::start(run.recipe, base, Some((&path, tensors)), &mut adam)?
         }
-        None => Networks::start(run.recipe, base, None, &mut adam)?,
+        None => {
+            let path = start.factors();
+            let before = match path.as_deref() {
+                Some(path) => Some((path, read_tensors(path)?)),
+                None => None,
+            };
+            Networks::start(run.recipe, base, before, &mut adam)?
+        }
     };
     metrics_from(run, arm, first)?;
     let mut metrics = jsonl::Appender::open(&run.path("metrics.jsonl"))?;
     run.context.progress.start(arm.name(), section.steps as u64, "steps");
     run.context.progress.advance(first as u64);
-    let start = Instant::now();
+    let clock = Instant::now();
     for step in first..section.steps {
         if let Err(stop) = run.context.check() {
             checkpoint::save(run, &root, fingerprint, step, &networks, &adam)?;
@@ -211,18 +217,17 @@ fn fit(
         metrics.append(&json!({
             "run": arm.name(), "step": step, "loss": loss, "grad_norm": norm, "lr": lr,
             "nimg": (step + 1) * section.batch, "skipped": guard.skipped,
-            "seconds": start.elapsed().as_secs_f64(),
+            "seconds": clock.elapsed().as_secs_f64(),
         }))?;
         run.context.progress.advance(1);
         let done = step + 1;
         if let Some(watch) = watch.as_mut().filter(|watch| watch.due(done))
-            && let Trained::Full(tensors) = networks.trained(run.recipe, &adam, true)
-            && let Some(stop) = watch.look(done, &tensors)?
+            && let Some(stop) = watch.look(done, networks.trained(run.recipe, &adam, true))?
         {
             metrics.sync()?;
             let note = format!("{}: {}; training ends at step {done}", arm.name(), stop.reason);
             run.context.progress.note(&note);
-            let trained = Trained::Full(watch.weights(stop.best)?);
+            let trained = watch.trained(stop.best)?;
             let looks = watch.looks().to_vec();
             return Ok(Fitted { trained, stopped: Some((done, stop)), looks });
         }
