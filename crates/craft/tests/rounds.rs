@@ -57,6 +57,20 @@ fn each_round_draws_from_the_model_of_the_one_before() {
     // A LoRA is the difference to the model that the first round began with.
     let args = ["export", "out", "--format", "lora-kohya", "--out", "x.safetensors"];
     tiny.expect(&args, 0, &[]);
+
+    // A LoRA of the recipe is merged before the first round, and not once more before the second.
+    let args = ["run", "recipe.toml", "--out", "merged", "--rounds", "2"];
+    let set = ["--set", "model.lora=[\"x.safetensors\"]", "--set", "train.learning_rate=1e-12"];
+    tiny.expect(&[&args[..], &set[..]].concat(), 0, &[]);
+    let weights = |path: &str| tensors::read(&tiny.path(path).join(WEIGHTS)).unwrap();
+    let last = weights("merged/aligned");
+    let distance = |other: &str| {
+        let other = weights(other);
+        let all = last.iter().flat_map(|(name, t)| t.data.iter().zip(&other[name].data));
+        all.map(|(a, b)| (a - b).abs()).fold(0.0, f32::max)
+    };
+    assert!(distance("merged/rounds/1/aligned") < 1e-6);
+    assert!(distance("model") > 1e-5);
 }
 
 #[test]
