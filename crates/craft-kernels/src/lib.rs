@@ -12,7 +12,6 @@
 
 mod activation;
 mod attention;
-mod attention_backward;
 mod buffer;
 mod conv;
 mod gemm;
@@ -34,8 +33,7 @@ pub use activation::{
     geglu, geglu_backward, gelu, gelu_backward, quick_gelu, quick_gelu_backward, silu,
     silu_backward,
 };
-pub use attention::{AttentionShape, attention};
-pub use attention_backward::attention_backward;
+pub use attention::{AttentionShape, attention, attention_backward};
 pub use conv::{
     ConvShape, conv2d, conv2d_backward_bias, conv2d_backward_input, conv2d_backward_weight,
     set_winograd,

@@ -1,7 +1,7 @@
 //! Linear maps and convolutions in bf16. The precision is global to the process, so one test at a time.
 #![allow(clippy::unwrap_used, clippy::print_stderr)]
 mod common;
-use common::{Rng, close, conv, conv_shapes, matmul as naive, turn, wide};
+use common::{Rng, attention as reference, close, conv, conv_shapes, matmul as naive, turn, wide};
 use craft_kernels::*;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -182,6 +182,66 @@ fn linear_maps_round_both_factors_and_nothing_else() {
             close(&got[0], &y, 1e-5, &what);
             close(&got[1], &naive(&dy, &w, m, n, k), 1e-5, &what);
             close(&got[2], &naive(&turn(&dy, m, n), &x, n, m, k), 1e-5, &what);
+        }
+    });
+}
+
+/// out, lse, dq, dk, dv.
+fn attend(
+    [q, k, v, dout]: [&[f32]; 4],
+    s: &AttentionShape,
+    scale: f32,
+    causal: bool,
+) -> [Vec<f32>; 5] {
+    let (out, lse) = attention(q, k, v, s, scale, causal);
+    let (dq, dk, dv) = attention_backward(q, k, v, &out, &lse, dout, s, scale, causal);
+    [out, lse, dq, dk, dv]
+}
+
+#[test]
+fn attention_rounds_its_factors_and_its_probabilities() {
+    in_bf16(|| {
+        let mut r = Rng(33);
+        let mut shapes = vec![
+            (1, 1, 1, 1, 1),
+            (2, 4, 64, 64, 16),
+            (2, 2, 64, 32, 32),
+            (2, 3, 33, 77, 40),
+            (1, 8, 300, 300, 20),
+            (3, 1, 16, 129, 64),
+            (1, 2, 45, 45, 7),
+            (1, 1, 300, 260, 160),
+        ];
+        shapes.extend((0..20).map(|_| {
+            let lengths = (1 + r.below(150), 1 + r.below(150));
+            (1 + r.below(3), 1 + r.below(4), lengths.0, lengths.1, 1 + r.below(80))
+        }));
+        for (batch, heads, queries, keys, head_dim) in shapes {
+            let s = AttentionShape { batch, heads, queries, keys, head_dim };
+            let (lq, lk) = (batch * queries * heads * head_dim, batch * keys * heads * head_dim);
+            let (q, k) = (rounded(&r.vec(lq)), rounded(&r.vec(lk)));
+            let (v, dout) = (rounded(&r.vec(lk)), rounded(&r.vec(lq)));
+            for causal in [false, true] {
+                let want = reference(&q, &k, &v, &dout, &s, 0.25, causal);
+                let got = attend([&q, &k, &v, &dout], &s, 0.25, causal);
+                for (i, name) in ["out", "lse", "dq", "dk", "dv"].into_iter().enumerate() {
+                    // Scores are exact; what is multiplied after them is rounded to 8 bits.
+                    let tolerance = if name == "lse" { 1e-5 } else { 1e-2 };
+                    close(&got[i], &want[i], tolerance, &format!("{name} {s:?} {causal}"));
+                }
+                // Factors that need rounding give what rounded ones give.
+                let part = |x: &[f32]| x.iter().map(|v| v * (1.0 + 1e-4)).collect::<Vec<_>>();
+                let again = attend([&part(&q), &part(&k), &part(&v), &dout], &s, 0.25, causal);
+                assert_eq!(bits(&got[0]), bits(&again[0]), "{s:?} {causal}");
+                // The last sequence alone gives what it gives among others.
+                let (one, at) = (AttentionShape { batch: 1, ..s }, batch - 1);
+                let last = |x: &[f32]| x[x.len() / batch * at..].to_vec();
+                let (q, k, v, dout) = (last(&q), last(&k), last(&v), last(&dout));
+                let alone = attend([&q, &k, &v, &dout], &one, 0.25, causal);
+                for (all, alone) in got.iter().zip(&alone) {
+                    assert_eq!(bits(&last(all)), bits(alone), "{s:?} {causal}");
+                }
+            }
         }
     });
 }

@@ -1,4 +1,4 @@
-//! Scaled dot-product attention in tiles: the matrix of scores never exists as a whole.
+//! The forward pass in `f32`.
 
 use crate::buffer::{Output, Shared, scratch};
 use crate::gemm::block::panel_vectors;
@@ -7,68 +7,34 @@ use crate::gemm::{Block, Init};
 use crate::parallel;
 use crate::simd::map::{for_vectors, read, write};
 use crate::simd::math::exp;
-use crate::simd::{Kernel, Level, Simd, level};
+use crate::simd::{Kernel, Level, Simd};
 
-/// Shape of multi-head attention: `q` and the output `[batch, queries, heads * head_dim]`, `k` and `v`
-/// `[batch, keys, heads * head_dim]`; the heads lie side by side in the last axis.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct AttentionShape {
-    /// Sequences.
-    pub batch: usize,
-    /// Heads.
-    pub heads: usize,
-    /// Length of the query sequence.
-    pub queries: usize,
-    /// Length of the key sequence; at least 1.
-    pub keys: usize,
-    /// Width of one head.
-    pub head_dim: usize,
-}
-
-impl AttentionShape {
-    pub(crate) fn width(&self) -> usize {
-        self.heads * self.head_dim
-    }
-    pub(crate) fn query_len(&self) -> usize {
-        self.batch * self.queries * self.width()
-    }
-    pub(crate) fn key_len(&self) -> usize {
-        self.batch * self.keys * self.width()
-    }
-    pub(crate) fn flops(&self) -> usize {
-        4 * self.query_len() * self.keys
-    }
-    pub(crate) fn check(&self) {
-        assert!(self.keys > 0, "attention needs at least one key");
-    }
-}
+use super::AttentionShape;
 
 /// Queries of one tile.
-pub(crate) const QB: usize = 32;
+pub(super) const QB: usize = 32;
 /// Keys of one tile.
-pub(crate) const KB: usize = 128;
-/// Queries of one forward task.
-const QUERIES: usize = 256;
+pub(super) const KB: usize = 128;
 
 /// `x [rows, d]` at row distance `ld`, turned into column panels of `[d, width]` for every [`KB`] rows.
-pub(crate) struct Turned {
+pub(super) struct Turned {
     width: usize,
     tile: usize,
 }
 
 impl Turned {
-    pub(crate) fn new(level: Level, keys: usize, d: usize) -> Self {
+    pub(super) fn new(level: Level, keys: usize, d: usize) -> Self {
         let width = panel_vectors(keys.min(KB), level.lanes()) * level.lanes();
         Self { width, tile: keys.min(KB).div_ceil(width) * width * d }
     }
 
-    pub(crate) fn len(&self, keys: usize) -> usize {
+    pub(super) fn len(&self, keys: usize) -> usize {
         keys.div_ceil(KB) * self.tile
     }
 
     /// # Safety
     /// `x + r * ld` is readable for `d` values for `r < keys`; `to` is writable for [`Turned::len`] values.
-    pub(crate) unsafe fn fill(
+    pub(super) unsafe fn fill(
         &self,
         level: Level,
         x: *const f32,
@@ -104,7 +70,7 @@ impl Turned {
     /// # Safety
     /// `a` is readable for `m` rows of `d` at distance `lda`, `c` writable for `m` rows of [`KB`], and `from` was filled.
     #[allow(clippy::too_many_arguments)]
-    pub(crate) unsafe fn scores(
+    pub(super) unsafe fn scores(
         &self,
         level: Level,
         a: *const f32,
@@ -129,7 +95,7 @@ impl Turned {
 }
 
 /// Copies rows times a factor.
-pub(crate) struct ScaleRows {
+pub(super) struct ScaleRows {
     pub x: *const f32,
     pub ldx: usize,
     pub y: *mut f32,
@@ -142,13 +108,13 @@ pub(crate) struct ScaleRows {
 impl ScaleRows {
     /// # Safety
     /// `x` is readable and `y` writable for `rows` rows of `d` values at their distances.
-    pub(crate) unsafe fn ready(self) -> ReadyScale {
+    pub(super) unsafe fn ready(self) -> ReadyScale {
         ReadyScale(self)
     }
 }
 
 /// A [`ScaleRows`] whose pointers were vouched for.
-pub(crate) struct ReadyScale(ScaleRows);
+pub(super) struct ReadyScale(ScaleRows);
 
 impl Kernel for ReadyScale {
     type Output = ();
@@ -173,7 +139,7 @@ impl Kernel for ReadyScale {
 }
 
 /// Puts minus infinity where key `k0 + j` comes after query `q0 + i`.
-pub(crate) fn mask(scores: &mut [f32], rows: usize, keys: usize, q0: usize, k0: usize) {
+pub(super) fn mask(scores: &mut [f32], rows: usize, keys: usize, q0: usize, k0: usize) {
     for i in 0..rows {
         let visible = (q0 + i + 1).saturating_sub(k0).min(keys);
         scores[i * KB + visible..i * KB + keys].fill(f32::NEG_INFINITY);
@@ -255,12 +221,9 @@ impl Kernel for Softmax<'_> {
     }
 }
 
-/// `softmax(scale * q k^T) v` a head, with query `i` seeing keys `0..=i` only where `causal`.
-///
-/// Returns the output `[batch, queries, heads * head_dim]` and the logarithm of each softmax's denominator
-/// `[batch, heads, queries]`, which [`attention_backward`](crate::attention_backward) needs.
-#[must_use]
-pub fn attention(
+/// See [`attention`](super::attention); in `f32`.
+pub(super) fn attention(
+    level: Level,
     q: &[f32],
     k: &[f32],
     v: &[f32],
@@ -268,19 +231,14 @@ pub fn attention(
     scale: f32,
     causal: bool,
 ) -> (Vec<f32>, Vec<f32>) {
-    s.check();
-    assert_eq!(q.len(), s.query_len(), "q");
-    assert!(k.len() == s.key_len() && v.len() == k.len(), "k and v");
-    let level = level();
     let (d, ld, keys) = (s.head_dim, s.width(), s.keys);
     let (mut out, mut lse) =
         (Output::new(s.query_len()), Output::new(s.batch * s.heads * s.queries));
     let (to, to_lse) = (out.ptr(), lse.ptr());
-    let pairs = s.batch * s.heads;
-    let chunk = if pairs >= 8 { s.queries.max(1) } else { QUERIES };
+    let (heads, chunk) = (s.batch * s.heads, s.chunk());
     let chunks = s.queries.div_ceil(chunk);
     let turned = Turned::new(level, keys, d);
-    parallel::for_each(pairs * chunks, s.flops(), |task| {
+    parallel::for_each(heads * chunks, s.flops(), |task| {
         let (pair, first) = (task / chunks, task % chunks * chunk);
         let (b, h) = (pair / s.heads, pair % s.heads);
         let key_at = b * keys * ld + h * d;

@@ -1,21 +1,22 @@
-//! Backward pass of attention: the probabilities are computed again, tile by tile.
+//! The backward pass in `f32`: the probabilities are computed again, tile by tile.
 
-use crate::attention::{AttentionShape, KB, QB, ScaleRows, Turned, mask};
+use super::AttentionShape;
+use super::forward::{KB, QB, ScaleRows, Turned, mask};
 use crate::buffer::{Output, scratch};
 use crate::gemm::{Block, Init};
 use crate::parallel;
 use crate::simd::map::{for_vectors, read, write};
 use crate::simd::math::exp;
-use crate::simd::{Kernel, Simd, level};
+use crate::simd::{Kernel, Level, Simd};
 
 /// Sum of `a * b` over each row of one head.
-struct RowDots<'a> {
-    a: &'a [f32],
-    b: &'a [f32],
-    rows: usize,
-    d: usize,
-    ld: usize,
-    out: &'a mut [f32],
+pub(super) struct RowDots<'a> {
+    pub a: &'a [f32],
+    pub b: &'a [f32],
+    pub rows: usize,
+    pub d: usize,
+    pub ld: usize,
+    pub out: &'a mut [f32],
 }
 
 impl Kernel for RowDots<'_> {
@@ -67,12 +68,10 @@ impl Kernel for Gradients<'_> {
     }
 }
 
-/// Gradients of [`attention`](crate::attention) with respect to `q`, `k` and `v`, in their shapes.
-///
-/// Takes the inputs and both results of the forward pass, and `dout` in the shape of its output.
-#[must_use]
+/// See [`attention_backward`](super::attention_backward); in `f32`.
 #[allow(clippy::too_many_arguments)]
-pub fn attention_backward(
+pub(super) fn attention_backward(
+    level: Level,
     q: &[f32],
     k: &[f32],
     v: &[f32],
@@ -83,14 +82,6 @@ pub fn attention_backward(
     scale: f32,
     causal: bool,
 ) -> (Vec<f32>, Vec<f32>, Vec<f32>) {
-    s.check();
-    assert!(
-        q.len() == s.query_len() && out.len() == q.len() && dout.len() == q.len(),
-        "q, out and dout"
-    );
-    assert!(k.len() == s.key_len() && v.len() == k.len(), "k and v");
-    assert_eq!(lse.len(), s.batch * s.heads * s.queries, "lse");
-    let level = level();
     let (d, ld, keys) = (s.head_dim, s.width(), s.keys);
     let (mut dq, mut dk, mut dv) =
         (Output::new(q.len()), Output::new(k.len()), Output::new(k.len()));

@@ -1,0 +1,115 @@
+//! Scaled dot-product attention in tiles: the matrix of scores never exists as a whole.
+
+mod backward;
+mod forward;
+mod narrow;
+mod narrow_backward;
+
+use crate::simd::bf16::Pairs;
+use crate::simd::level;
+
+/// Shape of multi-head attention: `q` and the output `[batch, queries, heads * head_dim]`, `k` and `v`
+/// `[batch, keys, heads * head_dim]`; the heads lie side by side in the last axis.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AttentionShape {
+    /// Sequences.
+    pub batch: usize,
+    /// Heads.
+    pub heads: usize,
+    /// Length of the query sequence.
+    pub queries: usize,
+    /// Length of the key sequence; at least 1.
+    pub keys: usize,
+    /// Width of one head.
+    pub head_dim: usize,
+}
+
+impl AttentionShape {
+    fn width(&self) -> usize {
+        self.heads * self.head_dim
+    }
+    fn query_len(&self) -> usize {
+        self.batch * self.queries * self.width()
+    }
+    fn key_len(&self) -> usize {
+        self.batch * self.keys * self.width()
+    }
+    fn flops(&self) -> usize {
+        4 * self.query_len() * self.keys
+    }
+    /// Queries of one task of the forward pass.
+    fn chunk(&self) -> usize {
+        if self.batch * self.heads >= 8 { self.queries.max(1) } else { 256 }
+    }
+    fn check(&self) {
+        assert!(self.keys > 0, "attention needs at least one key");
+    }
+}
+
+/// What the passes in bf16 are given.
+struct Inputs<'a> {
+    q: &'a [f32],
+    k: &'a [f32],
+    v: &'a [f32],
+    shape: &'a AttentionShape,
+    scale: f32,
+    causal: bool,
+}
+
+/// `softmax(scale * q k^T) v` a head, with query `i` seeing keys `0..=i` only where `causal`.
+///
+/// Returns the output `[batch, queries, heads * head_dim]` and the logarithm of each softmax's denominator
+/// `[batch, heads, queries]`, which [`attention_backward`](crate::attention_backward) needs.
+#[must_use]
+pub fn attention(
+    q: &[f32],
+    k: &[f32],
+    v: &[f32],
+    s: &AttentionShape,
+    scale: f32,
+    causal: bool,
+) -> (Vec<f32>, Vec<f32>) {
+    s.check();
+    assert_eq!(q.len(), s.query_len(), "q");
+    assert!(k.len() == s.key_len() && v.len() == k.len(), "k and v");
+    let level = level();
+    match Pairs::active(level) {
+        Some(pairs) => {
+            narrow::attention(level, pairs, &Inputs { q, k, v, shape: s, scale, causal })
+        }
+        None => forward::attention(level, q, k, v, s, scale, causal),
+    }
+}
+
+/// Gradients of [`attention`](crate::attention) with respect to `q`, `k` and `v`, in their shapes.
+///
+/// Takes the inputs and both results of the forward pass, and `dout` in the shape of its output.
+#[must_use]
+#[allow(clippy::too_many_arguments)]
+pub fn attention_backward(
+    q: &[f32],
+    k: &[f32],
+    v: &[f32],
+    out: &[f32],
+    lse: &[f32],
+    dout: &[f32],
+    s: &AttentionShape,
+    scale: f32,
+    causal: bool,
+) -> (Vec<f32>, Vec<f32>, Vec<f32>) {
+    s.check();
+    assert!(
+        q.len() == s.query_len() && out.len() == q.len() && dout.len() == q.len(),
+        "q, out and dout"
+    );
+    assert!(k.len() == s.key_len() && v.len() == k.len(), "k and v");
+    assert_eq!(lse.len(), s.batch * s.heads * s.queries, "lse");
+    let level = level();
+    match Pairs::active(level) {
+        Some(pairs) => {
+            let inputs = Inputs { q, k, v, shape: s, scale, causal };
+            narrow_backward::attention_backward(level, pairs, &inputs, out, lse, dout)
+        }
+        None => backward::attention_backward(level, q, k, v, out, lse, dout, s, scale, causal),
+    }
+}

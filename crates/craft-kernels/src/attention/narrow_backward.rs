@@ -1,0 +1,193 @@
+//! The backward pass in bf16: probabilities are computed again, transposed as in the [forward pass](super::narrow).
+
+use super::Inputs;
+use super::backward::RowDots;
+use super::forward::ScaleRows;
+use super::narrow::{KB, Lengths, Narrow, QB, mask, split, whole};
+use crate::buffer::{Output, scratch};
+use crate::parallel;
+use crate::simd::bf16::Pairs;
+use crate::simd::math::exp;
+use crate::simd::{Kernel, Level, Simd};
+
+/// Turns scores into probabilities `p = exp(score - lse)` and gradients of `p` into those of the scores, `p * (dp - delta)`; both
+/// `[whole(keys), width]`, zero beyond the keys.
+struct Gradients<'a> {
+    scores: &'a mut [f32],
+    slopes: &'a mut [f32],
+    lse: &'a [f32],
+    delta: &'a [f32],
+    keys: usize,
+    width: usize,
+}
+
+impl Kernel for Gradients<'_> {
+    type Output = ();
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        let Self { scores, slopes, lse, delta, keys, width } = self;
+        scores[keys * width..].fill(0.0);
+        slopes[keys * width..].fill(0.0);
+        let fits = width.is_multiple_of(S::LANES) && lse.len().min(delta.len()) >= width;
+        assert!(fits, "columns in whole vectors");
+        let rows = scores.chunks_exact_mut(width).zip(slopes.chunks_exact_mut(width));
+        for (score, slope) in rows.take(keys) {
+            for c in (0..width).step_by(S::LANES) {
+                // SAFETY: column c and its neighbours are inside both rows, lse and delta.
+                unsafe {
+                    let (score, slope) = (score.as_mut_ptr().add(c), slope.as_mut_ptr().add(c));
+                    let p = exp(s, s.sub(s.load(score), s.load(lse.as_ptr().add(c))));
+                    s.store(score, p);
+                    let above = s.sub(s.load(slope), s.load(delta.as_ptr().add(c)));
+                    s.store(slope, s.mul(p, above));
+                }
+            }
+        }
+    }
+}
+
+/// See [`attention_backward`](super::attention_backward); every product is one of values rounded to bf16.
+pub(super) fn attention_backward(
+    level: Level,
+    pairs: Pairs,
+    i: &Inputs<'_>,
+    out: &[f32],
+    lse: &[f32],
+    dout: &[f32],
+) -> (Vec<f32>, Vec<f32>, Vec<f32>) {
+    let s = i.shape;
+    let (narrow, l) = (Narrow { level, pairs }, Lengths::new(s));
+    let (d, ld, keys) = (s.head_dim, s.width(), s.keys);
+    let (mut dq, mut dk, mut dv) =
+        (Output::new(i.q.len()), Output::new(i.k.len()), Output::new(i.k.len()));
+    let (to_q, to_k, to_v) = (dq.ptr(), dk.ptr(), dv.ptr());
+    let lengths = [
+        l.keys * l.words,
+        l.keys * l.words,
+        l.d * l.keys / 2,
+        (l.d * l.keys / 2).max(QB * l.words),
+        l.keys * l.d,
+        l.keys * l.d,
+        QB * l.d,
+        l.words * QB,
+        l.words * QB,
+        QB / 2 * l.d,
+        QB / 2 * l.d,
+        KB * QB,
+        KB * QB,
+        KB * QB / 2,
+        l.d * QB,
+        QB,
+        QB,
+    ];
+    parallel::for_each(s.batch * s.heads, 5 * s.flops() / 2, |pair| {
+        let (b, h) = (pair / s.heads, pair % s.heads);
+        let key_at = b * keys * ld + h * d;
+        scratch(lengths.iter().sum(), |buffer| {
+            let [
+                k_rows,
+                v_rows,
+                k_turned,
+                room,
+                dk,
+                dv,
+                queries,
+                q,
+                upper,
+                q_pairs,
+                upper_pairs,
+                scores,
+                slopes,
+                words,
+                part,
+                lse_of,
+                delta,
+            ] = split(buffer, lengths);
+            dk.fill(0.0);
+            dv.fill(0.0);
+            let (k, v) = (i.k.as_ptr().wrapping_add(key_at), i.v.as_ptr().wrapping_add(key_at));
+            // SAFETY: head h of sequence b holds `keys` rows of d at distance ld.
+            unsafe {
+                narrow.rows(k, ld, [keys, d], l.words, k_rows);
+                narrow.rows(v, ld, [keys, d], l.words, v_rows);
+                narrow.columns_turned(k, ld, [keys, d], l.d, room, k_turned);
+            }
+            for q0 in (0..s.queries).step_by(QB) {
+                let rows = (s.queries - q0).min(QB);
+                let width = whole(rows);
+                let at = (b * s.queries + q0) * ld + h * d;
+                let scaled = ScaleRows {
+                    x: i.q[at..].as_ptr(),
+                    ldx: ld,
+                    y: queries.as_mut_ptr(),
+                    ldy: l.d,
+                    rows,
+                    d,
+                    factor: i.scale,
+                };
+                let up = dout[at..].as_ptr();
+                // SAFETY: rows q0.. of the head are inside q and dout; the copy holds QB rows.
+                unsafe {
+                    level.run(scaled.ready());
+                    let queries = queries.as_ptr();
+                    narrow.rows_turned(queries, l.d, [rows, d], width, room, q);
+                    narrow.columns(queries, l.d, [rows, d], l.d, q_pairs);
+                    narrow.rows_turned(up, ld, [rows, d], width, room, upper);
+                    narrow.columns(up, ld, [rows, d], l.d, upper_pairs);
+                }
+                level.run(RowDots { a: &out[at..], b: &dout[at..], rows, d, ld, out: delta });
+                delta[rows..width].fill(0.0);
+                lse_of[..rows].copy_from_slice(&lse[pair * s.queries + q0..][..rows]);
+                // Queries beyond the last see nothing.
+                lse_of[rows..width].fill(f32::INFINITY);
+                let end = if i.causal { (q0 + rows).min(keys) } else { keys };
+                for k0 in (0..end).step_by(KB) {
+                    let n = (keys - k0).min(KB);
+                    let (scores, slopes) =
+                        (&mut scores[..whole(n) * width], &mut slopes[..whole(n) * width]);
+                    let shape = [whole(n), l.words, width];
+                    let rows_at = k0 * l.words;
+                    // SAFETY: k and v have whole(n) rows of words from k0 on, q and the upper gradient `words` rows of `width`, scores
+                    // and slopes whole(n) rows of `width`.
+                    unsafe {
+                        let a = (k_rows[rows_at..].as_ptr(), l.words);
+                        narrow.product(shape, a, q.as_ptr(), scores.as_mut_ptr(), false);
+                        let a = (v_rows[rows_at..].as_ptr(), l.words);
+                        narrow.product(shape, a, upper.as_ptr(), slopes.as_mut_ptr(), false);
+                    }
+                    if i.causal {
+                        mask(scores, width, n, q0, k0);
+                    }
+                    level.run(Gradients { scores, slopes, lse: lse_of, delta, keys: n, width });
+                    let (shape, all) = ([whole(n), width / 2, l.d], [whole(n), width]);
+                    // SAFETY: rows of whole(n) times `width`, whose words are half as many; the pairs of queries have width / 2
+                    // rows of d, and dk and dv whole(n) rows from k0 on.
+                    unsafe {
+                        narrow.rows(scores.as_ptr(), width, all, width / 2, words);
+                        let (a, to) = ((words.as_ptr(), width / 2), dv[k0 * l.d..].as_mut_ptr());
+                        narrow.product(shape, a, upper_pairs.as_ptr(), to, true);
+                        narrow.rows(slopes.as_ptr(), width, all, width / 2, words);
+                        let (a, to) = ((words.as_ptr(), width / 2), dk[k0 * l.d..].as_mut_ptr());
+                        narrow.product(shape, a, q_pairs.as_ptr(), to, true);
+                        narrow.columns(slopes.as_ptr(), width, all, width, words);
+                        let a = (k_turned[k0 / 2..].as_ptr(), l.keys / 2);
+                        let shape = [l.d, whole(n) / 2, width];
+                        narrow.product(shape, a, words.as_ptr(), part.as_mut_ptr(), k0 > 0);
+                    }
+                }
+                let part = &mut part[..l.d * width];
+                part.iter_mut().for_each(|v| *v *= i.scale);
+                // SAFETY: this task alone writes this head's rows of dq.
+                unsafe { narrow.turn(part.as_ptr(), width, [d, rows], to_q.at(at), ld, 0) };
+            }
+            for (from, to) in [(&*dk, to_k), (&*dv, to_v)] {
+                let (x, y) = (from.as_ptr(), to.at(key_at));
+                let done = ScaleRows { x, ldx: l.d, y, ldy: ld, rows: keys, d, factor: 1.0 };
+                // SAFETY: this task alone writes this head's rows of dk and dv.
+                unsafe { level.run(done.ready()) };
+            }
+        });
+    });
+    // SAFETY: the tasks cover all heads, queries and keys.
+    unsafe { (dq.finish(), dk.finish(), dv.finish()) }
+}
