@@ -4,7 +4,6 @@ use super::AttentionShape;
 use super::forward::{KB, QB, ScaleRows, Turned, mask};
 use crate::buffer::{Output, scratch};
 use crate::gemm::{Block, Init};
-use crate::parallel;
 use crate::simd::map::{for_vectors, read, write};
 use crate::simd::math::exp;
 use crate::simd::{Kernel, Level, Simd};
@@ -88,7 +87,7 @@ pub(super) fn attention_backward(
     let (to_q, to_k, to_v) = (dq.ptr(), dk.ptr(), dv.ptr());
     let turned = Turned::new(level, keys, d);
     let turned_len = turned.len(keys);
-    parallel::for_each(s.batch * s.heads, 5 * s.flops() / 2, |pair| {
+    s.for_each(s.queries.max(1), 5 * s.flops() / 2, |pair, _| {
         let (b, h) = (pair / s.heads, pair % s.heads);
         let key_at = b * keys * ld + h * d;
         scratch(2 * turned_len + 2 * keys * d + QB * (2 * KB + 3 * d + 1), |buffer| {

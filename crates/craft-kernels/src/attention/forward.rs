@@ -4,12 +4,11 @@ use crate::buffer::{Output, Shared, scratch};
 use crate::gemm::block::panel_vectors;
 use crate::gemm::pack::Transpose;
 use crate::gemm::{Block, Init};
-use crate::parallel;
 use crate::simd::map::{for_vectors, read, write};
 use crate::simd::math::exp;
 use crate::simd::{Kernel, Level, Simd};
 
-use super::AttentionShape;
+use super::{AttentionShape, QUERIES};
 
 /// Queries of one tile.
 pub(super) const QB: usize = 32;
@@ -235,11 +234,9 @@ pub(super) fn attention(
     let (mut out, mut lse) =
         (Output::new(s.query_len()), Output::new(s.batch * s.heads * s.queries));
     let (to, to_lse) = (out.ptr(), lse.ptr());
-    let (heads, chunk) = (s.batch * s.heads, s.chunk());
-    let chunks = s.queries.div_ceil(chunk);
     let turned = Turned::new(level, keys, d);
-    parallel::for_each(heads * chunks, s.flops(), |task| {
-        let (pair, first) = (task / chunks, task % chunks * chunk);
+    s.for_each(QUERIES, s.flops(), |pair, queries_of| {
+        let (first, last) = (queries_of.start, queries_of.end);
         let (b, h) = (pair / s.heads, pair % s.heads);
         let key_at = b * keys * ld + h * d;
         let turned_len = turned.len(keys);
@@ -253,8 +250,8 @@ pub(super) fn attention(
             unsafe {
                 turned.fill(level, k.as_ptr().wrapping_add(key_at), ld, keys, d, kt.as_mut_ptr())
             };
-            for q0 in (first..(first + chunk).min(s.queries)).step_by(QB) {
-                let rows = ((first + chunk).min(s.queries) - q0).min(QB);
+            for q0 in (first..last).step_by(QB) {
+                let rows = (last - q0).min(QB);
                 let query_at = (b * s.queries + q0) * ld + h * d;
                 let x = q.as_ptr().wrapping_add(query_at);
                 let copy = ScaleRows {

@@ -5,8 +5,14 @@ mod forward;
 mod narrow;
 mod narrow_backward;
 
+use std::ops::Range;
+
+use crate::parallel;
 use crate::simd::bf16::Pairs;
 use crate::simd::level;
+
+/// Queries of one task of the forward pass where there are few heads.
+const QUERIES: usize = 256;
 
 /// Shape of multi-head attention: `q` and the output `[batch, queries, heads * head_dim]`, `k` and `v`
 /// `[batch, keys, heads * head_dim]`; the heads lie side by side in the last axis.
@@ -37,9 +43,18 @@ impl AttentionShape {
     fn flops(&self) -> usize {
         4 * self.query_len() * self.keys
     }
-    /// Queries of one task of the forward pass.
-    fn chunk(&self) -> usize {
-        if self.batch * self.heads >= 8 { self.queries.max(1) } else { 256 }
+    /// Runs `f(head, queries)` for every head of every sequence, counted as one, and range of at most `chunk` queries. One thread
+    /// takes all heads of a sequence, whose rows lie side by side in memory, where there are enough sequences.
+    fn for_each(&self, chunk: usize, flops: usize, f: impl Fn(usize, Range<usize>) + Sync + Send) {
+        let group = if self.batch >= 8 { self.heads } else { 1 };
+        let chunk = if self.batch * self.heads >= 8 { self.queries.max(1) } else { chunk };
+        let chunks = self.queries.div_ceil(chunk).max(1);
+        parallel::for_each(self.batch * self.heads / group * chunks, flops, |task| {
+            let (first, q0) = (task / chunks * group, task % chunks * chunk);
+            for head in first..first + group {
+                f(head, q0..(q0 + chunk).min(self.queries));
+            }
+        });
     }
     fn check(&self) {
         assert!(self.keys > 0, "attention needs at least one key");

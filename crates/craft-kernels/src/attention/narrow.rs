@@ -4,12 +4,11 @@
 //! and the words that the second product takes pair rows of probabilities.
 
 use super::forward::ScaleRows;
-use super::{AttentionShape, Inputs};
+use super::{AttentionShape, Inputs, QUERIES};
 use crate::buffer::{Output, Shared, scratch};
 use crate::gemm::pack::Transpose;
 use crate::gemm::{Block, Init};
-use crate::parallel;
-use crate::simd::amx::TILE;
+use crate::simd::amx::{Ready, TILE, Tiles};
 use crate::simd::bf16::Pairs;
 use crate::simd::math::exp;
 use crate::simd::{Kernel, Level, Simd};
@@ -46,19 +45,24 @@ impl Lengths {
 }
 
 /// Packs operands in words and multiplies them; operands end in zeros up to whole tiles.
-#[derive(Clone, Copy)]
 pub(super) struct Narrow {
-    pub level: Level,
-    pub pairs: Pairs,
+    level: Level,
+    pairs: Pairs,
+    ready: Option<Ready>,
 }
 
 impl Narrow {
+    /// For this thread.
+    pub(super) fn new(level: Level, pairs: Pairs) -> Self {
+        Self { level, pairs, ready: pairs.tiles().map(Tiles::ready) }
+    }
+
     /// Rows `x [n, d]`, their channels in words: `[whole(n), words]`.
     ///
     /// # Safety
     /// `x + r * ld` is readable for `d` values for `r < n`.
     pub(super) unsafe fn rows(
-        self,
+        &self,
         x: *const f32,
         ld: usize,
         [n, d]: [usize; 2],
@@ -80,7 +84,7 @@ impl Narrow {
     /// # Safety
     /// As [`rows`](Self::rows), and `n <= width`.
     pub(super) unsafe fn rows_turned(
-        self,
+        &self,
         x: *const f32,
         ld: usize,
         [n, d]: [usize; 2],
@@ -103,7 +107,7 @@ impl Narrow {
     /// # Safety
     /// As [`rows`](Self::rows), and `d <= width`.
     pub(super) unsafe fn columns(
-        self,
+        &self,
         x: *const f32,
         ld: usize,
         [n, d]: [usize; 2],
@@ -121,7 +125,7 @@ impl Narrow {
     /// # Safety
     /// As there.
     pub(super) unsafe fn columns_turned(
-        self,
+        &self,
         x: *const f32,
         ld: usize,
         [n, d]: [usize; 2],
@@ -143,7 +147,7 @@ impl Narrow {
     /// # Safety
     /// As [`Transpose::new`].
     pub(super) unsafe fn turn(
-        self,
+        &self,
         src: *const f32,
         ld: usize,
         [rows, columns]: [usize; 2],
@@ -162,7 +166,7 @@ impl Narrow {
     /// # Safety
     /// The operands are readable, and `c` writable, over those extents.
     pub(super) unsafe fn product(
-        self,
+        &self,
         [m, words, n]: [usize; 3],
         (a, lda): (*const f32, usize),
         b: *const f32,
@@ -173,7 +177,9 @@ impl Narrow {
         (g.a, g.a_step, g.b, g.ldb, g.b_padded, g.tiled) = (a, lda, b, n, true, true);
         (g.c, g.ldc, g.init) = (c, n, if add { Init::Load } else { Init::Zero });
         // SAFETY: as the caller vouches.
-        unsafe { g.ready().compute(self.level, Some(self.pairs)) };
+        unsafe {
+            g.ready().compute_ready(self.level, Some(self.pairs), self.ready.as_ref());
+        }
     }
 }
 
@@ -239,13 +245,11 @@ impl Kernel for Softmax<'_> {
 /// See [`attention`](super::attention); scores and outputs are products of values rounded to bf16.
 pub(super) fn attention(level: Level, pairs: Pairs, i: &Inputs<'_>) -> (Vec<f32>, Vec<f32>) {
     let s = i.shape;
-    let (narrow, l) = (Narrow { level, pairs }, Lengths::new(s));
+    let l = Lengths::new(s);
     let (d, ld, keys) = (s.head_dim, s.width(), s.keys);
     let (mut out, mut lse) =
         (Output::new(s.query_len()), Output::new(s.batch * s.heads * s.queries));
     let (to, to_lse) = (out.ptr(), lse.ptr());
-    let (heads, chunk) = (s.batch * s.heads, s.chunk());
-    let chunks = s.queries.div_ceil(chunk);
     let lengths = [
         l.keys * l.words,
         l.d * l.keys / 2,
@@ -258,8 +262,9 @@ pub(super) fn attention(level: Level, pairs: Pairs, i: &Inputs<'_>) -> (Vec<f32>
         QB,
         QB,
     ];
-    parallel::for_each(heads * chunks, s.flops(), |task| {
-        let (pair, first) = (task / chunks, task % chunks * chunk);
+    s.for_each(QUERIES, s.flops(), |pair, queries_of| {
+        let (first, last) = (queries_of.start, queries_of.end);
+        let narrow = Narrow::new(level, pairs);
         let (b, h) = (pair / s.heads, pair % s.heads);
         let key_at = b * keys * ld + h * d;
         scratch(lengths.iter().sum(), |buffer| {
@@ -271,7 +276,6 @@ pub(super) fn attention(level: Level, pairs: Pairs, i: &Inputs<'_>) -> (Vec<f32>
                 let v_at = i.v.as_ptr().wrapping_add(key_at);
                 narrow.columns_turned(v_at, ld, [keys, d], l.d, room, v);
             }
-            let last = (first + chunk).min(s.queries);
             for q0 in (first..last).step_by(QB) {
                 let rows = (last - q0).min(QB);
                 let width = rows.next_multiple_of(TILE);

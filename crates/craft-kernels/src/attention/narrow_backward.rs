@@ -5,7 +5,6 @@ use super::backward::RowDots;
 use super::forward::ScaleRows;
 use super::narrow::{KB, Lengths, Narrow, QB, mask, split, whole};
 use crate::buffer::{Output, scratch};
-use crate::parallel;
 use crate::simd::bf16::Pairs;
 use crate::simd::math::exp;
 use crate::simd::{Kernel, Level, Simd};
@@ -56,7 +55,7 @@ pub(super) fn attention_backward(
     dout: &[f32],
 ) -> (Vec<f32>, Vec<f32>, Vec<f32>) {
     let s = i.shape;
-    let (narrow, l) = (Narrow { level, pairs }, Lengths::new(s));
+    let l = Lengths::new(s);
     let (d, ld, keys) = (s.head_dim, s.width(), s.keys);
     let (mut dq, mut dk, mut dv) =
         (Output::new(i.q.len()), Output::new(i.k.len()), Output::new(i.k.len()));
@@ -80,7 +79,8 @@ pub(super) fn attention_backward(
         QB,
         QB,
     ];
-    parallel::for_each(s.batch * s.heads, 5 * s.flops() / 2, |pair| {
+    s.for_each(s.queries.max(1), 5 * s.flops() / 2, |pair, _| {
+        let narrow = Narrow::new(level, pairs);
         let (b, h) = (pair / s.heads, pair % s.heads);
         let key_at = b * keys * ld + h * d;
         scratch(lengths.iter().sum(), |buffer| {

@@ -2,6 +2,7 @@
 
 use super::micro::{MR, NV, Tile, tile};
 use super::tiles;
+use crate::simd::amx::{Ready, Tiles};
 use crate::simd::bf16::Pairs;
 use crate::simd::{Kernel, Level, Simd};
 
@@ -109,11 +110,18 @@ impl<const TABLE: bool> Run<false, TABLE> {
     /// The same, on AMX tiles where there are some.
     #[inline]
     pub(crate) fn compute(self, level: Level, pairs: Option<Pairs>) {
-        match pairs.map(|pairs| (pairs, pairs.tiles())) {
+        let ready = pairs.and_then(Pairs::tiles).map(Tiles::ready);
+        self.compute_ready(level, pairs, ready.as_ref());
+    }
+
+    /// The same, on the tiles that `ready` has laid out, if there is one: laying them out costs as much as a small block.
+    #[inline]
+    pub(crate) fn compute_ready(self, level: Level, pairs: Option<Pairs>, ready: Option<&Ready>) {
+        match (pairs, ready) {
             // SAFETY: `ready` vouched for the block.
-            Some((pairs, Some(tiles))) => unsafe { tiles::compute(self.0, pairs, tiles) },
-            Some((pairs, None)) => pairs.run(self),
-            None => level.run(self),
+            (Some(pairs), Some(ready)) => unsafe { tiles::compute(self.0, pairs, ready) },
+            (Some(pairs), None) => pairs.run(self),
+            (None, _) => level.run(self),
         }
     }
 }

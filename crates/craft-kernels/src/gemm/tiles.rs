@@ -2,7 +2,7 @@
 
 use super::block::{Block, Init, panel_vectors};
 use crate::buffer::scratch;
-use crate::simd::amx::{COLUMN_TILES, Operands, ROW_TILES, Ready, TILE, Tiles};
+use crate::simd::amx::{COLUMN_TILES, Operands, ROW_TILES, Ready, TILE};
 use crate::simd::bf16::Pairs;
 use crate::simd::{Kernel, Simd};
 
@@ -11,23 +11,27 @@ const STRIP: usize = ROW_TILES * TILE;
 /// Columns of the widest panel.
 const WIDTH: usize = COLUMN_TILES * TILE;
 
-/// Computes a block whose left operand lies in rows.
+/// Computes a block whose left operand lies in rows, on the tiles of this thread that `ready` has laid out.
 ///
 /// # Safety
 /// As [`Block::ready`], for words of two bf16.
 pub(super) unsafe fn compute<const TABLE: bool>(
     g: Block<false, TABLE>,
     pairs: Pairs,
-    tiles: Tiles,
+    ready: &Ready,
 ) {
     let depth = g.k.next_multiple_of(TILE);
-    let in_place =
+    let a_in_place =
         g.tiled || g.a_table.is_null() && g.k.is_multiple_of(TILE) && g.m.is_multiple_of(TILE);
-    let a_len = if in_place { 0 } else { g.m.next_multiple_of(TILE) * depth };
-    scratch(a_len + depth * WIDTH, |room| {
+    let a_len = if a_in_place { 0 } else { g.m.next_multiple_of(TILE) * depth };
+    let b_len = if g.tiled && !TABLE { 0 } else { depth * WIDTH };
+    let run = |a: Option<*mut f32>, b| pairs.run(OnTiles { g, depth, a, b, ready });
+    if a_len + b_len == 0 {
+        return run(None, std::ptr::null_mut());
+    }
+    scratch(a_len + b_len, |room| {
         let (a, b) = room.split_at_mut(a_len);
-        let a = (!in_place).then_some(a.as_mut_ptr());
-        pairs.run(OnTiles { g, depth, a, b: b.as_mut_ptr(), ready: &tiles.ready() });
+        run((!a_in_place).then_some(a.as_mut_ptr()), b.as_mut_ptr());
     });
 }
 

@@ -188,29 +188,29 @@ mod x86 {
         dst: *mut f32,
         ld_dst: usize,
     ) {
+        let whole = values / 32 * 32;
         for r in 0..rows {
-            let mut i = 0;
-            while i < values {
-                let left = values - i;
-                // SAFETY: values i.. and words i / 2.. of row r are inside; the masks keep to what is left.
+            for i in (0..whole).step_by(32) {
+                // SAFETY: i + 32 <= values.
                 unsafe {
                     let (src, dst) = (src.add(r * ld_src + i), dst.add(r * ld_dst + i / 2));
-                    if left >= 32 {
-                        let (low, high) = (_mm512_loadu_ps(src), _mm512_loadu_ps(src.add(16)));
-                        let words: __m512 = std::mem::transmute(_mm512_cvtne2ps_pbh(high, low));
-                        _mm512_storeu_ps(dst, words);
-                    } else {
-                        let low = read(src, left);
-                        let high = if left > 16 {
-                            read(src.add(16), left - 16)
-                        } else {
-                            _mm512_setzero_ps()
-                        };
-                        let words: __m512 = std::mem::transmute(_mm512_cvtne2ps_pbh(high, low));
-                        _mm512_mask_storeu_ps(dst, mask(left.div_ceil(2)), words);
-                    }
+                    let (low, high) = (_mm512_loadu_ps(src), _mm512_loadu_ps(src.add(16)));
+                    let words: __m512 = std::mem::transmute(_mm512_cvtne2ps_pbh(high, low));
+                    _mm512_storeu_ps(dst, words);
                 }
-                i += 32;
+            }
+        }
+        let left = values - whole;
+        let (low, high, words) =
+            (mask(left), mask(left.saturating_sub(16)), mask(left.div_ceil(2)));
+        for r in 0..if left > 0 { rows } else { 0 } {
+            // SAFETY: the masks keep to the values and words that are left of row r; masked lanes are not touched.
+            unsafe {
+                let src = src.wrapping_add(r * ld_src + whole);
+                let low = _mm512_maskz_loadu_ps(low, src);
+                let high = _mm512_maskz_loadu_ps(high, src.wrapping_add(16));
+                let both: __m512 = std::mem::transmute(_mm512_cvtne2ps_pbh(high, low));
+                _mm512_mask_storeu_ps(dst.wrapping_add(r * ld_dst + whole / 2), words, both);
             }
         }
     }
