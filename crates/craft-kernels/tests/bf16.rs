@@ -247,6 +247,44 @@ fn attention_rounds_its_factors_and_its_probabilities() {
 }
 
 #[test]
+fn gradients_in_one_pass_are_those_of_many() {
+    in_bf16(|| {
+        let mut r = Rng(34);
+        let mut shapes = vec![
+            (512, 16, 16),
+            (2048, 64, 512),
+            (2048, 256, 64),
+            (8192, 64, 64),
+            // Those that are not taken in one pass.
+            (496, 64, 64),
+            (2048, 64, 60),
+            (1024, 512, 256),
+        ];
+        let mut tiles = |most| 16 * (1 + r.below(most));
+        shapes.extend((0..12).map(|_| (512 + tiles(80), tiles(12), tiles(12))));
+        for (m, k, n) in shapes {
+            let what = format!("{m} {k} {n}");
+            let (x, w, dy) = (values(&mut r, m * k), values(&mut r, n * k), values(&mut r, m * n));
+            let want = [
+                linear_backward_input(&dy, &w, m, k, n),
+                linear_backward_weight(&x, &dy, m, k, n),
+                linear_backward_bias(&dy, m, n),
+            ];
+            let got = linear_gradients(&x, &w, &dy, [m, k, n], [true; 3]);
+            let [Some(dx), Some(dw), Some(db)] = got else { panic!("a gradient is missing") };
+            assert_eq!(bits(&dx), bits(&want[0]), "{what}");
+            close(&dw, &wide(&want[1]), 1e-5, &what);
+            close(&db, &wide(&want[2]), 1e-5, &what);
+            for i in 0..3 {
+                let wants = std::array::from_fn(|j| i != j);
+                let some = linear_gradients(&x, &w, &dy, [m, k, n], wants);
+                assert_eq!(some.each_ref().map(Option::is_some), wants);
+            }
+        }
+    });
+}
+
+#[test]
 fn empty_sums_are_the_bias_and_the_probe_counts() {
     in_bf16(|| {
         let y = linear(&[], &[], Some(&[1.0, 2.0]), 3, 0, 2);

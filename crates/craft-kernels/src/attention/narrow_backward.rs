@@ -3,8 +3,9 @@
 use super::Inputs;
 use super::backward::RowDots;
 use super::forward::ScaleRows;
-use super::narrow::{KB, Lengths, Narrow, QB, mask, split, whole};
+use super::narrow::{KB, Lengths, QB, mask};
 use crate::buffer::{Output, scratch};
+use crate::gemm::narrow::{Narrow, split, whole};
 use crate::simd::bf16::Pairs;
 use crate::simd::math::exp;
 use crate::simd::{Kernel, Level, Simd};

@@ -3,6 +3,7 @@
 pub(crate) mod block;
 pub(crate) mod driver;
 pub(crate) mod micro;
+pub(crate) mod narrow;
 pub(crate) mod pack;
 mod tiles;
 

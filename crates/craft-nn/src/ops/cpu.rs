@@ -68,15 +68,11 @@ impl CpuOp for Linear {
         Forward::plain(y, &self.shape)
     }
     fn backward(&self, s: Saved<'_>) -> Vec<Option<Vec<f32>>> {
-        let (m, k, n) = (self.m, self.k, self.n);
-        let mut out = vec![
-            when(s.wants[0], || k::linear_backward_input(s.grad, s.inputs[1], m, k, n)),
-            when(s.wants[1], || k::linear_backward_weight(s.inputs[0], s.grad, m, k, n)),
-        ];
-        if let Some(&wants) = s.wants.get(2) {
-            out.push(when(wants, || k::linear_backward_bias(s.grad, m, n)));
-        }
-        out
+        let bias = s.wants.get(2).copied();
+        let wants = [s.wants[0], s.wants[1], bias.unwrap_or(false)];
+        let (x, w) = (s.inputs[0], s.inputs[1]);
+        let gradients = k::linear_gradients(x, w, s.grad, [self.m, self.k, self.n], wants);
+        gradients.into_iter().take(s.wants.len()).collect()
     }
     fn keeps(&self) -> [bool; 3] {
         [true, true, false]
