@@ -3,7 +3,7 @@
 use crate::buffer::{Output, Shared};
 use crate::parallel;
 use crate::simd::map::{Binary, Unary, for_vectors, map1, map2, read, write};
-use crate::simd::math::{exp, normal_cdf, normal_pdf, sigmoid};
+use crate::simd::math::{exp, normal, sigmoid};
 use crate::simd::{Kernel, Simd, level};
 
 #[derive(Clone, Copy)]
@@ -11,13 +11,14 @@ struct Gelu;
 impl Unary for Gelu {
     #[inline(always)]
     fn apply<S: Simd>(self, s: S, x: S::V) -> S::V {
-        s.mul(x, normal_cdf(s, x))
+        s.mul(x, normal(s, x).0)
     }
 }
 impl Binary for Gelu {
     #[inline(always)]
     fn apply<S: Simd>(self, s: S, x: S::V, dy: S::V) -> S::V {
-        s.mul(dy, s.fma(x, normal_pdf(s, x), normal_cdf(s, x)))
+        let (cdf, pdf) = normal(s, x);
+        s.mul(dy, s.fma(x, pdf, cdf))
     }
 }
 
@@ -36,7 +37,7 @@ impl Binary for Swish {
         let ax = s.mul(s.splat(self.0), x);
         let one = s.splat(1.0);
         let e = exp(s, s.sub(s.zero(), ax));
-        let g = s.div(one, s.add(one, e));
+        let g = s.reciprocal(s.add(one, e));
         // 1 - g without cancellation, and without infinity times zero.
         let other = s.select_lt(e, s.splat(1e37), s.mul(e, g), one);
         let rest = s.mul(ax, other);
@@ -97,7 +98,7 @@ impl Kernel for GegluRow<'_> {
             unsafe {
                 let value = read(s, self.x.as_ptr().add(i), n);
                 let gate = read(s, self.x.as_ptr().add(d + i), n);
-                write(s, self.y.at(i), s.mul(value, s.mul(gate, normal_cdf(s, gate))), n);
+                write(s, self.y.at(i), s.mul(value, s.mul(gate, normal(s, gate).0)), n);
             }
         });
     }
@@ -136,8 +137,8 @@ impl Kernel for GegluRowBackward<'_> {
                 let value = read(s, self.x.as_ptr().add(i), n);
                 let gate = read(s, self.x.as_ptr().add(d + i), n);
                 let dy = read(s, self.dy.as_ptr().add(i), n);
-                let cdf = normal_cdf(s, gate);
-                let slope = s.fma(gate, normal_pdf(s, gate), cdf);
+                let (cdf, pdf) = normal(s, gate);
+                let slope = s.fma(gate, pdf, cdf);
                 write(s, self.dx.at(i), s.mul(dy, s.mul(gate, cdf)), n);
                 write(s, self.dx.at(d + i), s.mul(s.mul(dy, value), slope), n);
             }

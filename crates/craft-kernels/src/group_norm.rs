@@ -36,6 +36,38 @@ impl Kernel for Affine<'_> {
     }
 }
 
+/// The forward pass over one group; returns its mean and reciprocal deviation.
+struct Group<'a> {
+    x: &'a [f32],
+    y: Shared,
+    weight: &'a [f32],
+    bias: &'a [f32],
+    eps: f32,
+    silu: bool,
+}
+
+impl Kernel for Group<'_> {
+    type Output = (f32, f32);
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) -> (f32, f32) {
+        let (x, size) = (self.x, self.x.len());
+        let m = Sum(x).run(s) / size as f64;
+        // The deviation is taken from the rounded mean, and corrected for the rounding.
+        let mean = m as f32;
+        let off = m - f64::from(mean);
+        let variance = (Deviation(x, mean).run(s) / size as f64 - off * off).max(0.0);
+        let rstd = (1.0 / (variance + f64::from(self.eps)).sqrt()) as f32;
+        let hw = size / self.weight.len();
+        for (j, (&weight, &bias)) in self.weight.iter().zip(self.bias).enumerate() {
+            let scale = rstd * weight;
+            let shift = (-mean).mul_add(scale, bias);
+            let y = Shared::new(self.y.at(j * hw));
+            Affine { x: &x[j * hw..][..hw], y, scale, shift, silu: self.silu }.run(s);
+        }
+        (mean, rstd)
+    }
+}
+
 /// Normalises each of `groups` groups of channels over its channels and positions, then applies the affine map and,
 /// with `silu`, `v * sigmoid(v)`.
 ///
@@ -64,24 +96,19 @@ pub fn group_norm(
     let (to, to_mean, to_rstd) = (y.ptr(), mean.ptr(), rstd.ptr());
     let cost = if silu { 40 } else { 12 };
     parallel::for_each(n * groups, cost * x.len(), |i| {
-        let group = &x[i * size..(i + 1) * size];
-        let m = level.run(Sum(group)) / size as f64;
-        // The deviation is taken from the rounded mean, and corrected for the rounding.
-        let rounded = m as f32;
-        let off = m - f64::from(rounded);
-        let variance = (level.run(Deviation(group, rounded)) / size as f64 - off * off).max(0.0);
-        let r = (1.0 / (variance + f64::from(eps)).sqrt()) as f32;
+        let channels = i % groups * each..(i % groups + 1) * each;
+        let (m, r) = level.run(Group {
+            x: &x[i * size..(i + 1) * size],
+            y: Shared::new(to.at(i * size)),
+            weight: &weight[channels.clone()],
+            bias: &bias[channels],
+            eps,
+            silu,
+        });
         // SAFETY: each group writes its own statistics.
         unsafe {
-            to_mean.at(i).write(rounded);
+            to_mean.at(i).write(m);
             to_rstd.at(i).write(r);
-        }
-        for j in 0..each {
-            let channel = i % groups * each + j;
-            let scale = r * weight[channel];
-            let shift = (-rounded).mul_add(scale, bias[channel]);
-            let y = Shared::new(to.at(i * size + j * hw));
-            level.run(Affine { x: &group[j * hw..(j + 1) * hw], y, scale, shift, silu });
         }
     });
     // SAFETY: the groups cover all elements.
@@ -162,6 +189,56 @@ impl Kernel for ChannelGradient<'_> {
     }
 }
 
+/// The backward pass over one group.
+struct GroupBackward<'a> {
+    x: &'a [f32],
+    dy: &'a [f32],
+    dx: Shared,
+    weight: &'a [f32],
+    bias: &'a [f32],
+    mean: f32,
+    rstd: f32,
+    silu: bool,
+    /// A sum of g and of g * xhat for each channel.
+    sums: Shared,
+    dots: Shared,
+}
+
+impl Kernel for GroupBackward<'_> {
+    type Output = ();
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        let (size, hw) = (self.x.len(), self.x.len() / self.weight.len());
+        let channel = |j: usize| ChannelSums {
+            x: &self.x[j * hw..][..hw],
+            dy: &self.dy[j * hw..][..hw],
+            mean: self.mean,
+            rstd: self.rstd,
+            weight: self.weight[j],
+            bias: self.bias[j],
+            silu: self.silu,
+            slope: Shared::new(self.dx.at(j * hw)),
+        };
+        let (mut sum, mut dot) = (0.0f64, 0.0f64);
+        for (j, &weight) in self.weight.iter().enumerate() {
+            let (p, q) = channel(j).run(s);
+            sum += p * f64::from(weight);
+            dot += q * f64::from(weight);
+            // SAFETY: each channel of each image writes its own pair.
+            unsafe {
+                self.sums.at(j).write(p as f32);
+                self.dots.at(j).write(q as f32);
+            }
+        }
+        let r = f64::from(self.rstd);
+        let b = (-r * dot / size as f64) as f32;
+        let c = (-r * sum / size as f64) as f32;
+        for (j, &weight) in self.weight.iter().enumerate() {
+            ChannelGradient { sums: channel(j), a: self.rstd * weight, b, c }.run(s);
+        }
+    }
+}
+
 /// Gradients of [`group_norm`]: takes its inputs and the statistics it returned, and `dy [n, c, hw]`; returns
 /// `dx [n, c, hw]`, `dweight [c]`, `dbias [c]`.
 #[must_use]
@@ -196,34 +273,19 @@ pub fn group_norm_backward(
     let (to_sum, to_dot) = (sums.ptr(), dots.ptr());
     let cost = if silu { 80 } else { 20 };
     parallel::for_each(n * groups, cost * x.len(), |i| {
-        let first = i % groups * each;
-        let channel = |j: usize| ChannelSums {
-            x: &x[i * size + j * hw..][..hw],
-            dy: &dy[i * size + j * hw..][..hw],
+        let channels = i % groups * each..(i % groups + 1) * each;
+        level.run(GroupBackward {
+            x: &x[i * size..(i + 1) * size],
+            dy: &dy[i * size..(i + 1) * size],
+            dx: Shared::new(to.at(i * size)),
+            weight: &weight[channels.clone()],
+            bias: &bias[channels],
             mean: mean[i],
             rstd: rstd[i],
-            weight: weight[first + j],
-            bias: bias[first + j],
             silu,
-            slope: Shared::new(to.at(i * size + j * hw)),
-        };
-        let (mut sum, mut dot) = (0.0f64, 0.0f64);
-        for j in 0..each {
-            let (p, q) = level.run(channel(j));
-            sum += p * f64::from(weight[first + j]);
-            dot += q * f64::from(weight[first + j]);
-            // SAFETY: each image and channel writes its own pair.
-            unsafe {
-                to_sum.at(i * each + j).write(p as f32);
-                to_dot.at(i * each + j).write(q as f32);
-            }
-        }
-        let r = f64::from(rstd[i]);
-        let b = (-r * dot / size as f64) as f32;
-        let c = (-r * sum / size as f64) as f32;
-        for j in 0..each {
-            level.run(ChannelGradient { sums: channel(j), a: rstd[i] * weight[first + j], b, c });
-        }
+            sums: Shared::new(to_sum.at(i * each)),
+            dots: Shared::new(to_dot.at(i * each)),
+        });
     });
     // SAFETY: the groups cover all elements and all pairs.
     let (dx, sums, dots) = unsafe { (dx.finish(), sums.finish(), dots.finish()) };

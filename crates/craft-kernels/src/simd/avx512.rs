@@ -77,6 +77,16 @@ impl<const PAIRS: bool> Simd for Avx512<PAIRS> {
         scale_pow2(x, n) = _mm512_scalef_ps(x, n);
     }
     #[inline(always)]
+    fn reciprocal(self, a: __m512) -> __m512 {
+        // SAFETY: the token proves that the CPU has AVX-512F.
+        unsafe {
+            // Good to 14 bits, and to twice as many after a step of Newton's, which infinity times zero would spoil.
+            let y = _mm512_rcp14_ps(a);
+            let finite = _mm512_cmp_ps_mask::<_CMP_LE_OQ>(a, _mm512_set1_ps(f32::MAX));
+            _mm512_mask_mul_ps(y, finite, y, _mm512_fnmadd_ps(a, y, _mm512_set1_ps(2.0)))
+        }
+    }
+    #[inline(always)]
     fn fma(self, a: __m512, b: __m512, c: __m512) -> __m512 {
         // SAFETY: the token proves that the CPU has AVX-512F, and AVX-512 BF16 where `PAIRS`. Vectors of f32 and of
         // bf16 are both 64 plain bytes.

@@ -38,59 +38,18 @@ pub(crate) fn exp<S: Simd>(s: S, x: S::V) -> S::V {
 /// `1 / (1 + e^-x)`.
 #[inline(always)]
 pub(crate) fn sigmoid<S: Simd>(s: S, x: S::V) -> S::V {
-    let one = s.splat(1.0);
-    s.div(one, s.add(one, exp(s, s.sub(s.zero(), x))))
+    s.reciprocal(s.add(s.splat(1.0), exp(s, s.sub(s.zero(), x))))
 }
 
-/// Error function, absolute error about 1e-7.
+/// Distribution function and density of the standard normal, absolute error about 3e-7.
+///
+/// Abramowitz and Stegun, Handbook of Mathematical Functions, 7.1.26: `erfc(z) = e^(-z^2) t q(t)`, `t = 1 / (1 + p z)`.
 #[inline(always)]
-pub(crate) fn erf<S: Simd>(s: S, x: S::V) -> S::V {
-    let one = s.splat(1.0);
-    let t = s.max(s.sub(s.zero(), x), x);
-    // erf(x) / x as a polynomial of x^2 on [0, 1].
-    let near = polynomial(
-        s,
-        s.mul(x, x),
-        [
-            std::f32::consts::FRAC_2_SQRT_PI,
-            -0.376_126_26,
-            0.112_836,
-            -0.026_854_444,
-            0.005_189_535,
-            -8.020_84e-4,
-            7.889_115e-5,
-        ],
-    );
-    let near = s.mul(near, x);
-    // ln(erfc(t)) on [1, 4]; beyond, erf is 1 within 2e-8.
-    let far = polynomial(
-        s,
-        s.min(s.splat(4.0), t),
-        [
-            -3.125_768e-4,
-            -1.127_201_8,
-            -0.637_965_86,
-            -0.103_255_42,
-            0.021_906_072,
-            -0.002_963_896_8,
-            1.879_596_2e-4,
-        ],
-    );
-    let far = s.sub(one, exp(s, far));
-    let far = s.select_lt(x, s.zero(), s.sub(s.zero(), far), far);
-    // NaN compares as not less: the polynomial of x keeps it.
-    s.select_lt(one, t, far, near)
-}
-
-/// Distribution function of the standard normal, `(1 + erf(x / sqrt 2)) / 2`.
-#[inline(always)]
-pub(crate) fn normal_cdf<S: Simd>(s: S, x: S::V) -> S::V {
-    let half = s.splat(0.5);
-    s.fma(half, erf(s, s.mul(x, s.splat(std::f32::consts::FRAC_1_SQRT_2))), half)
-}
-
-/// Density of the standard normal.
-#[inline(always)]
-pub(crate) fn normal_pdf<S: Simd>(s: S, x: S::V) -> S::V {
-    s.mul(s.splat(0.398_942_3), exp(s, s.mul(s.mul(x, s.splat(-0.5)), x)))
+pub(crate) fn normal<S: Simd>(s: S, x: S::V) -> (S::V, S::V) {
+    let e = exp(s, s.mul(s.mul(x, s.splat(-0.5)), x));
+    let magnitude = s.max(s.sub(s.zero(), x), x);
+    let t = s.reciprocal(s.fma(s.splat(0.231_641_89), magnitude, s.splat(1.0)));
+    let q = polynomial(s, t, [0.127_414_8, -0.142_248_37, 0.710_706_9, -0.726_576, 0.530_702_7]);
+    let tail = s.mul(s.mul(q, t), e);
+    (s.select_lt(x, s.zero(), tail, s.sub(s.splat(1.0), tail)), s.mul(s.splat(0.398_942_3), e))
 }

@@ -158,6 +158,11 @@ pub(crate) trait Simd: Copy {
     fn div(self, a: Self::V, b: Self::V) -> Self::V;
     fn fma(self, a: Self::V, b: Self::V, c: Self::V) -> Self::V;
     fn sqrt(self, a: Self::V) -> Self::V;
+    /// `1 / a` for normal `a > 0`, relative error at most 2e-7; 0 for infinity.
+    #[inline(always)]
+    fn reciprocal(self, a: Self::V) -> Self::V {
+        self.div(self.splat(1.0), a)
+    }
     /// Lane-wise `a < b ? a : b`; `b` where one is NaN.
     fn min(self, a: Self::V, b: Self::V) -> Self::V;
     /// Lane-wise `a > b ? a : b`; `b` where one is NaN.
