@@ -77,7 +77,7 @@ fn everything() -> Vec<(String, Vec<f32>)> {
 #[test]
 fn levels_agree() {
     let best = everything();
-    for level in [SimdLevel::Portable, SimdLevel::Avx2, SimdLevel::Avx512] {
+    for level in [SimdLevel::Portable, SimdLevel::Neon, SimdLevel::Avx2, SimdLevel::Avx512] {
         if !set_simd_level(Some(level)) {
             assert!(!simd_supported(level));
             continue;

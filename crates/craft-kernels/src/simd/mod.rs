@@ -12,6 +12,8 @@ mod avx512;
 pub(crate) mod bf16;
 pub(crate) mod map;
 pub(crate) mod math;
+#[cfg(target_arch = "aarch64")]
+mod neon;
 mod portable;
 
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -21,6 +23,8 @@ use std::sync::atomic::{AtomicU8, Ordering};
 pub enum SimdLevel {
     /// Plain Rust on arrays of eight; the compiler's baseline instructions.
     Portable,
+    /// NEON of 64-bit ARM, eight lanes in two registers.
+    Neon,
     /// AVX2 with fused multiply-add, eight lanes.
     Avx2,
     /// AVX-512F, sixteen lanes.
@@ -38,6 +42,7 @@ fn encode(level: SimdLevel) -> u8 {
         SimdLevel::Portable => 1,
         SimdLevel::Avx2 => 2,
         SimdLevel::Avx512 => 3,
+        SimdLevel::Neon => 4,
     }
 }
 
@@ -53,6 +58,7 @@ pub fn simd_supported(level: SimdLevel) -> bool {
     let (avx2, avx512) = (false, false);
     match level {
         SimdLevel::Portable => true,
+        SimdLevel::Neon => cfg!(target_arch = "aarch64"),
         SimdLevel::Avx2 => avx2,
         SimdLevel::Avx512 => avx512,
     }
@@ -83,8 +89,9 @@ pub(crate) fn level() -> Level {
         1 => Level(SimdLevel::Portable),
         2 => Level(SimdLevel::Avx2),
         3 => Level(SimdLevel::Avx512),
+        4 => Level(SimdLevel::Neon),
         _ => {
-            let best = [SimdLevel::Avx512, SimdLevel::Avx2]
+            let best = [SimdLevel::Avx512, SimdLevel::Avx2, SimdLevel::Neon]
                 .into_iter()
                 .find(|&l| simd_supported(l))
                 .unwrap_or(SimdLevel::Portable);
@@ -113,6 +120,9 @@ impl Level {
             // SAFETY: as above.
             #[cfg(target_arch = "x86_64")]
             SimdLevel::Avx2 => unsafe { avx2::run(kernel) },
+            // SAFETY: as above.
+            #[cfg(target_arch = "aarch64")]
+            SimdLevel::Neon => unsafe { neon::run(kernel) },
             _ => portable::run(kernel),
         }
     }
@@ -121,7 +131,7 @@ impl Level {
     pub(crate) fn lanes(self) -> usize {
         match self.0 {
             SimdLevel::Avx512 => 16,
-            SimdLevel::Avx2 | SimdLevel::Portable => 8,
+            SimdLevel::Avx2 | SimdLevel::Neon | SimdLevel::Portable => 8,
         }
     }
 }
