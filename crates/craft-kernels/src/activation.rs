@@ -83,9 +83,9 @@ pub fn silu_backward(x: &[f32], dy: &[f32]) -> Vec<f32> {
     map2(level(), x, dy, COST, Swish(1.0))
 }
 
-struct GegluRow<'a> {
-    x: &'a [f32],
-    y: Shared,
+pub(crate) struct GegluRow<'a> {
+    pub x: &'a [f32],
+    pub y: Shared,
 }
 
 impl Kernel for GegluRow<'_> {
@@ -120,10 +120,10 @@ pub fn geglu(x: &[f32], m: usize, d: usize) -> Vec<f32> {
     unsafe { out.finish() }
 }
 
-struct GegluRowBackward<'a> {
-    x: &'a [f32],
-    dy: &'a [f32],
-    dx: Shared,
+pub(crate) struct GegluRowBackward<'a> {
+    pub x: &'a [f32],
+    pub dy: &'a [f32],
+    pub dx: Shared,
 }
 
 impl Kernel for GegluRowBackward<'_> {

@@ -19,6 +19,7 @@ mod group_norm;
 mod layer_norm;
 mod layout;
 mod linear;
+mod linear_geglu;
 mod linear_gradients;
 mod memory;
 mod optimizer;
@@ -48,6 +49,7 @@ pub use layout::{
 pub use linear::{
     linear, linear_backward_bias, linear_backward_input, linear_backward_weight, matmul,
 };
+pub use linear_geglu::{fuses_linear_geglu, linear_geglu, linear_geglu_backward};
 pub use linear_gradients::linear_gradients;
 pub use memory::keep_freed_memory;
 pub use optimizer::{AdamW, adamw_step};

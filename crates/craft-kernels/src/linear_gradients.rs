@@ -1,5 +1,7 @@
 //! All gradients of a linear map in bf16, in one pass over the gradient of its output.
 
+use std::ops::Range;
+
 use crate::buffer::{Output, Shared, scratch};
 use crate::gemm::narrow::{Narrow, split, whole};
 use crate::linear::{linear_backward_bias, linear_backward_input, linear_backward_weight};
@@ -10,7 +12,7 @@ use crate::simd::map::for_vectors;
 use crate::simd::{Kernel, Level, Simd, level};
 
 /// Rows whose gradients stay in the caches while they are packed twice and summed.
-const ROWS: usize = 128;
+pub(crate) const ROWS: usize = 128;
 /// Most tasks, each of which sums the weight's gradient over rows of its own.
 const TASKS: usize = 16;
 /// Fewest rows of one task.
@@ -28,12 +30,11 @@ pub fn linear_gradients(
     wants: [bool; 3],
 ) -> [Option<Vec<f32>>; 3] {
     let level = level();
-    let whole_tiles = [m, k, n].iter().all(|l| l.is_multiple_of(TILE));
-    let small = m >= 2 * LEAST && n * k <= LARGEST && n * k > 0;
     match Pairs::active(level) {
-        Some(pairs) if whole_tiles && small && wants[0] && wants[1] => {
-            assert!(x.len() == m * k && dy.len() == m * n && w.len() == n * k, "x, dy and w");
-            let [dx, dw, db] = in_one_pass(level, pairs, x, w, dy, [m, k, n]);
+        Some(pairs) if suits([m, k, n]) && wants[0] && wants[1] => {
+            assert_eq!(dy.len(), m * n, "dy");
+            let rows = |rows: Range<usize>, _: &mut [f32]| dy[rows.start * n..].as_ptr();
+            let [dx, dw, db] = in_one_pass(level, pairs, x, w, [m, k, n], 0, rows);
             [Some(dx), Some(dw), wants[2].then_some(db)]
         }
         _ => [
@@ -42,6 +43,12 @@ pub fn linear_gradients(
             wants[2].then(|| linear_backward_bias(dy, m, n)),
         ],
     }
+}
+
+/// Whether a map of `m` rows of `k` values to `n` is one whose gradients are taken in one pass.
+pub(crate) fn suits([m, k, n]: [usize; 3]) -> bool {
+    let whole_tiles = [m, k, n].iter().all(|l| l.is_multiple_of(TILE));
+    whole_tiles && m >= 2 * LEAST && n * k <= LARGEST && n * k > 0
 }
 
 /// Adds up columns: `to [n] += sum over the rows of x [rows, n]`.
@@ -72,14 +79,19 @@ impl Kernel for AddColumns<'_> {
 }
 
 /// dx, dw, db. Tasks sum over rows of their own, then those sums are added in order: the number of tasks depends on the shape only.
-fn in_one_pass(
+///
+/// `upper(rows, room)` says where those rows, at most [`ROWS`], of the output's gradient are: somewhere that outlives the call, or in
+/// `room`, which holds [`ROWS`] times `room_len` values.
+pub(crate) fn in_one_pass(
     level: Level,
     pairs: Pairs,
     x: &[f32],
     w: &[f32],
-    dy: &[f32],
     [m, k, n]: [usize; 3],
+    room_len: usize,
+    upper: impl Fn(Range<usize>, &mut [f32]) -> *const f32 + Sync,
 ) -> [Vec<f32>; 3] {
+    assert!(x.len() == m * k && w.len() == n * k, "x and w");
     let each = m.div_ceil((m / LEAST).clamp(1, TASKS)).next_multiple_of(TILE);
     let tasks = m.div_ceil(each);
     // The weight's gradient is summed transposed where that turns the smaller factor.
@@ -105,14 +117,20 @@ fn in_one_pass(
             bias.fill(0.0);
             let pairs_of = whole(ROWS) / 2;
             let (left, right) = if turned { (k, n) } else { (n, k) };
-            let lengths = [whole(ROWS) * words, pairs_of * left, pairs_of * left, pairs_of * right];
+            let lengths = [
+                whole(ROWS) * words,
+                pairs_of * left,
+                pairs_of * left,
+                pairs_of * right,
+                ROWS * room_len,
+            ];
             scratch(lengths.iter().sum(), |buffer| {
-                let [rows_of, room, a, b] = split(buffer, lengths);
+                let [rows_of, room, a, b, upper_room] = split(buffer, lengths);
                 let last = ((task + 1) * each).min(m);
                 for r0 in (task * each..last).step_by(ROWS) {
                     let rows = (last - r0).min(ROWS);
-                    let (dy, x) = (&dy[r0 * n..][..rows * n], &x[r0 * k..][..rows * k]);
-                    let (up, low) = ((dy.as_ptr(), n), (x.as_ptr(), k));
+                    let dy = upper(r0..r0 + rows, upper_room);
+                    let (up, low) = ((dy, n), (x[r0 * k..][..rows * k].as_ptr(), k));
                     let (of_a, of_b) = if turned { (low, up) } else { (up, low) };
                     let depth = whole(rows) / 2;
                     // SAFETY: dy and x have `rows` rows of n and k values; the buffers hold ROWS of them; rows r0.. of dx and
@@ -127,8 +145,9 @@ fn in_one_pass(
                         let (shape, a) = ([left, depth, right], (a.as_ptr(), depth));
                         let more = r0 > task * each;
                         narrow.product(shape, a, b.as_ptr(), sum.as_mut_ptr(), more);
+                        let dy = std::slice::from_raw_parts(dy, rows * n);
+                        level.run(AddColumns { x: dy, to: bias });
                     }
-                    level.run(AddColumns { x: dy, to: bias });
                 }
             });
         });

@@ -285,6 +285,35 @@ fn gradients_in_one_pass_are_those_of_many() {
 }
 
 #[test]
+fn the_gated_projection_is_its_two_parts() {
+    in_bf16(|| {
+        let mut r = Rng(35);
+        assert!(!fuses_linear_geglu([2048, 60, 256]) && !fuses_linear_geglu([16, 64, 256]));
+        for (m, k, d) in [(512, 16, 8), (2048, 64, 256), (1040, 48, 40)] {
+            assert!(fuses_linear_geglu([m, k, d]));
+            let what = format!("{m} {k} {d}");
+            let (x, w, b) = (r.vec(m * k), r.vec(2 * d * k), r.vec(2 * d));
+            let dy = r.vec(m * d);
+            let h = linear(&x, &w, Some(&b), m, k, 2 * d);
+            let (y, kept) = linear_geglu(&x, &w, &b, [m, k, d]);
+            close(&y, &wide(&geglu(&h, m, d)), 1e-5, &what);
+            let got = linear_geglu_backward(&x, &w, &kept, &dy, [m, k, d]);
+            // The gate's slopes are those of its rounded input; a few of its last bits fall to the other side.
+            let dh = geglu_backward(&rounded(&h), &dy, m, d);
+            let want = linear_gradients(&x, &w, &dh, [m, k, 2 * d], [true; 3]);
+            for (got, want) in got.iter().zip(want) {
+                close(got, &wide(&want.unwrap()), 1e-3, &what);
+            }
+            let exact = geglu_backward(&h, &dy, m, d);
+            let exact = linear_gradients(&x, &w, &exact, [m, k, 2 * d], [true; 3]);
+            for (got, want) in got.iter().zip(exact) {
+                close(got, &wide(&want.unwrap()), 1e-2, &what);
+            }
+        }
+    });
+}
+
+#[test]
 fn empty_sums_are_the_bias_and_the_probe_counts() {
     in_bf16(|| {
         let y = linear(&[], &[], Some(&[1.0, 2.0]), 3, 0, 2);

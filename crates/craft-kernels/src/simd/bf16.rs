@@ -111,9 +111,22 @@ impl Pairs {
     }
 }
 
+#[cfg(target_arch = "x86_64")]
+impl Pairs {
+    /// The values of words: the even one of each to `low`, the odd one to `high`.
+    pub(crate) fn split(self, words: &[f32], low: &mut [f32], high: &mut [f32]) {
+        assert!(low.len() == words.len() && high.len() == words.len(), "two values a word");
+        // SAFETY: `self` proves that the instructions are there.
+        unsafe { x86::split(words, low, high) };
+    }
+}
+
 /// Nothing here: no value of [`Pairs`] is ever made.
 #[cfg(not(target_arch = "x86_64"))]
 impl Pairs {
+    pub(crate) fn split(self, _: &[f32], _: &mut [f32], _: &mut [f32]) {
+        unreachable!("no bf16 instructions")
+    }
     pub(crate) fn run<K: Kernel>(self, _: K) -> K::Output {
         unreachable!("no bf16 instructions")
     }
@@ -212,6 +225,16 @@ mod x86 {
                 let both: __m512 = std::mem::transmute(_mm512_cvtne2ps_pbh(high, low));
                 _mm512_mask_storeu_ps(dst.wrapping_add(r * ld_dst + whole / 2), words, both);
             }
+        }
+    }
+
+    /// See [`Pairs::split`](super::Pairs::split).
+    #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
+    pub(super) fn split(words: &[f32], low: &mut [f32], high: &mut [f32]) {
+        for ((word, low), high) in words.iter().zip(low).zip(high) {
+            let bits = word.to_bits();
+            *low = f32::from_bits(bits << 16);
+            *high = f32::from_bits(bits & 0xFFFF_0000);
         }
     }
 
