@@ -95,8 +95,8 @@ pub fn linear_geglu(
     unsafe { (y.finish(), kept.finish()) }
 }
 
-/// Gradients of [`linear_geglu`] with respect to `x [m, k]`, `w [2 d, k]` and the bias `[2 d]`. Takes the words that it kept, and
-/// `dy [m, d]`.
+/// Gradients of [`linear_geglu`] with respect to `x [m, k]` and, where `weights` are wanted, `w [2 d, k]` and the bias `[2 d]`. Takes
+/// the words that it kept, and `dy [m, d]`.
 ///
 /// # Panics
 /// Where [`fuses_linear_geglu`] says no.
@@ -107,13 +107,15 @@ pub fn linear_geglu_backward(
     kept: &[f32],
     dy: &[f32],
     [m, k, d]: [usize; 3],
-) -> [Vec<f32>; 3] {
+    weights: bool,
+) -> [Option<Vec<f32>>; 3] {
     let level = level();
     let pairs = expect_pairs(level, [m, k, d]);
     let n = 2 * d;
     assert!(kept.len() == m * d && dy.len() == m * d, "words and dy");
     // One row of values and gates beside the rows of their gradients.
-    in_one_pass(level, pairs, x, w, [m, k, n], n + n.div_ceil(ROWS), |rows, room| {
+    let room = n + n.div_ceil(ROWS);
+    let [dx, dw, db] = in_one_pass(level, pairs, x, w, [m, k, n], weights, room, |rows, room| {
         let (slopes, row) = room.split_at_mut(ROWS * n);
         let row = &mut row[..n];
         for (r, slope) in rows.zip(slopes.chunks_exact_mut(n)) {
@@ -126,5 +128,6 @@ pub fn linear_geglu_backward(
             });
         }
         slopes.as_ptr()
-    })
+    });
+    [Some(dx), weights.then_some(dw), weights.then_some(db)]
 }

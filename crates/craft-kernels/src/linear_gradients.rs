@@ -34,7 +34,7 @@ pub fn linear_gradients(
         Some(pairs) if suits([m, k, n]) && wants[0] && wants[1] => {
             assert_eq!(dy.len(), m * n, "dy");
             let rows = |rows: Range<usize>, _: &mut [f32]| dy[rows.start * n..].as_ptr();
-            let [dx, dw, db] = in_one_pass(level, pairs, x, w, [m, k, n], 0, rows);
+            let [dx, dw, db] = in_one_pass(level, pairs, x, w, [m, k, n], true, 0, rows);
             [Some(dx), Some(dw), wants[2].then_some(db)]
         }
         _ => [
@@ -80,14 +80,16 @@ impl Kernel for AddColumns<'_> {
 
 /// dx, dw, db. Tasks sum over rows of their own, then those sums are added in order: the number of tasks depends on the shape only.
 ///
-/// `upper(rows, room)` says where those rows, at most [`ROWS`], of the output's gradient are: somewhere that outlives the call, or in
+/// Without `weights` dw and db are empty. `upper(rows, room)` says where those rows, at most [`ROWS`], of the output's gradient are: somewhere that outlives the call, or in
 /// `room`, which holds [`ROWS`] times `room_len` values.
+#[allow(clippy::too_many_arguments)]
 pub(crate) fn in_one_pass(
     level: Level,
     pairs: Pairs,
     x: &[f32],
     w: &[f32],
     [m, k, n]: [usize; 3],
+    weights: bool,
     room_len: usize,
     upper: impl Fn(Range<usize>, &mut [f32]) -> *const f32 + Sync,
 ) -> [Vec<f32>; 3] {
@@ -140,6 +142,9 @@ pub(crate) fn in_one_pass(
                         let to = to_x.at(r0 * k);
                         let of_dy = (rows_of.as_ptr(), words);
                         narrow.product([rows, words, k], of_dy, packed.as_ptr(), to, false);
+                        if !weights {
+                            continue;
+                        }
                         narrow.columns_turned(of_a.0, of_a.1, [rows, left], left, room, a);
                         narrow.columns(of_b.0, of_b.1, [rows, right], right, b);
                         let (shape, a) = ([left, depth, right], (a.as_ptr(), depth));
@@ -151,6 +156,10 @@ pub(crate) fn in_one_pass(
                 }
             });
         });
+        if !weights {
+            // SAFETY: the tasks cover all rows of dx.
+            return [unsafe { dx.finish() }, Vec::new(), Vec::new()];
+        }
         let dw = total(sums, tasks);
         let dw = if turned { crate::transpose(&dw, 1, k, n) } else { dw };
         // SAFETY: the tasks cover all rows of dx.

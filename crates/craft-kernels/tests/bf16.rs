@@ -297,7 +297,10 @@ fn the_gated_projection_is_its_two_parts() {
             let h = linear(&x, &w, Some(&b), m, k, 2 * d);
             let (y, kept) = linear_geglu(&x, &w, &b, [m, k, d]);
             close(&y, &wide(&geglu(&h, m, d)), 1e-5, &what);
-            let got = linear_geglu_backward(&x, &w, &kept, &dy, [m, k, d]);
+            let got = linear_geglu_backward(&x, &w, &kept, &dy, [m, k, d], true);
+            let some = linear_geglu_backward(&x, &w, &kept, &dy, [m, k, d], false);
+            assert_eq!(some, [got[0].clone(), None, None]);
+            let got = got.map(Option::unwrap);
             // The gate's slopes are those of its rounded input; a few of its last bits fall to the other side.
             let dh = geglu_backward(&rounded(&h), &dy, m, d);
             let want = linear_gradients(&x, &w, &dh, [m, k, 2 * d], [true; 3]);

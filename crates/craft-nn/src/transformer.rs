@@ -6,6 +6,7 @@ use burn::tensor::Tensor;
 
 use crate::init::Init;
 use crate::layers::{Conv2d, GroupNorm, LayerNorm, Linear};
+use crate::lora::LowRank;
 use crate::ops;
 
 /// Multi-head attention with projections; the context is `x` itself where none is given.
@@ -61,6 +62,18 @@ pub struct FeedForward {
     net_at_2: Linear,
 }
 
+impl Geglu {
+    fn forward(&self, x: Tensor<3>) -> Tensor<3> {
+        let Linear { weight, bias } = &self.proj;
+        match bias {
+            Some(bias) if LowRank::of(weight).is_none() => {
+                ops::linear_geglu(x, weight.base(), bias.val())
+            }
+            _ => ops::geglu(self.proj.forward(x)),
+        }
+    }
+}
+
 impl FeedForward {
     fn new(init: &mut Init, width: usize) -> Self {
         Self {
@@ -70,7 +83,7 @@ impl FeedForward {
     }
 
     fn forward(&self, x: Tensor<3>) -> Tensor<3> {
-        self.net_at_2.forward(ops::geglu(self.net_at_0.proj.forward(x)))
+        self.net_at_2.forward(self.net_at_0.forward(x))
     }
 }
 

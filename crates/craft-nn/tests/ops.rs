@@ -4,43 +4,13 @@
 
 mod common;
 
-use burn::tensor::{Device, Tensor, TensorData};
-use common::error;
+use burn::tensor::{Device, Tensor};
+use common::{error, random, run};
 use craft_nn::ops::{self, Act, reference};
-use craft_nn::weights::to_vec;
 use rand_chacha::ChaCha8Rng;
-use rand_core::{Rng, SeedableRng};
+use rand_core::SeedableRng;
 
 const TOLERANCE: f32 = 1e-5;
-
-fn random(rng: &mut ChaCha8Rng, count: usize) -> Vec<f32> {
-    (0..count).map(|_| (rng.next_u32() >> 8) as f32 / (1 << 23) as f32 - 1.0).collect()
-}
-
-/// Output and gradients of `(f(inputs) · direction).sum()` with respect to the inputs that `tracked`
-/// names.
-fn run(
-    inputs: &[Vec<f32>],
-    tracked: &[bool],
-    f: &dyn Fn(&[Tensor<1>]) -> Tensor<1>,
-) -> (Vec<f32>, Vec<Option<Vec<f32>>>) {
-    let device = Device::flex().autodiff();
-    let leaves: Vec<Tensor<1>> = inputs
-        .iter()
-        .zip(tracked)
-        .map(|(data, &tracked)| {
-            let data = TensorData::new(data.clone(), [data.len()]);
-            let leaf = Tensor::from_data(data, &device);
-            if tracked { leaf.require_grad() } else { leaf }
-        })
-        .collect();
-    let output = f(&leaves);
-    let values = to_vec(output.clone());
-    let mut rng = ChaCha8Rng::seed_from_u64(99);
-    let direction = TensorData::new(random(&mut rng, values.len()), [values.len()]);
-    let gradients = (output * Tensor::from_data(direction, &device)).sum().backward();
-    (values, leaves.iter().map(|leaf| leaf.grad(&gradients).map(to_vec)).collect())
-}
 
 #[track_caller]
 fn compare(

@@ -79,6 +79,36 @@ impl CpuOp for Linear {
     }
 }
 
+/// [`Linear`] of `[x, weight, bias]`, then gated GELU, in bf16; the backward pass needs the gate's input only as bf16.
+#[derive(Debug)]
+pub(super) struct LinearGeglu {
+    /// Rows, inputs, outputs.
+    pub(super) lengths: [usize; 3],
+    pub(super) shape: Vec<usize>,
+}
+
+impl CpuOp for LinearGeglu {
+    fn phase(&self) -> Phase {
+        Phase::Linear
+    }
+    fn flops(&self) -> [f64; 2] {
+        let forward = self.lengths.iter().map(|&n| n as f64).product::<f64>() * 4.0;
+        [forward, 2.0 * forward]
+    }
+    fn forward(&self, i: &[&[f32]]) -> Forward {
+        let (output, kept) = k::linear_geglu(i[0], i[1], i[2], self.lengths);
+        Forward { output, shape: self.shape.clone(), saved: vec![kept] }
+    }
+    fn backward(&self, s: Saved<'_>) -> Vec<Option<Vec<f32>>> {
+        let (x, w) = (s.inputs[0], s.inputs[1]);
+        let weights = s.wants[1] || s.wants[2];
+        k::linear_geglu_backward(x, w, &s.saved[0], s.grad, self.lengths, weights).into()
+    }
+    fn keeps(&self) -> [bool; 3] {
+        [true, true, false]
+    }
+}
+
 /// Scaled dot-product attention of `[q, k, v]`, heads interleaved in the channel axis.
 #[derive(Debug)]
 pub(super) struct Attention {

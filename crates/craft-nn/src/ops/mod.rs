@@ -167,6 +167,16 @@ pub fn geglu(x: Tensor<3>) -> Tensor<3> {
     apply1(x, cpu::Geglu { m: b * l, d: d2 / 2, shape: vec![b, l, d2 / 2] })
 }
 
+/// [`geglu`] of [`linear`]: `weight` `[2d, in]`, `bias` `[2d]`.
+pub fn linear_geglu(x: Tensor<3>, weight: Tensor<2>, bias: Tensor<1>) -> Tensor<3> {
+    let ([b, l, width], [d2, _]) = (x.dims(), weight.dims());
+    let lengths = [b * l, width, d2 / 2];
+    if !has_kernels(&x.device()) || !k::fuses_linear_geglu(lengths) {
+        return geglu(linear(x, weight, Some(bias)));
+    }
+    apply3(x, weight, bias, cpu::LinearGeglu { lengths, shape: vec![b, l, d2 / 2] })
+}
+
 /// `[N, C, H, W]` to tokens `[N, H·W, C]`.
 pub fn to_tokens(x: Tensor<4>) -> Tensor<3> {
     let [n, c, h, w] = x.dims();

@@ -7,6 +7,8 @@ use std::path::PathBuf;
 use burn::module::Param;
 use burn::tensor::{Device, Gradients, Int, Tensor, TensorData};
 use craft_nn::weights::{self, HostTensor, ParamVisitor, TensorMap, to_vec};
+use rand_chacha::ChaCha8Rng;
+use rand_core::{Rng, SeedableRng};
 use safetensors::{Dtype, SafeTensors};
 
 pub fn path(name: &str) -> PathBuf {
@@ -106,4 +108,33 @@ pub fn close_gradients<M: burn::module::Module>(
         expected.keys().filter_map(|n| n.strip_prefix("grad.")).map(str::to_owned).collect();
     assert_eq!(visitor.seen, names);
     assert!(visitor.failed.is_empty(), "{}", visitor.failed.join("\n"));
+}
+
+pub fn random(rng: &mut ChaCha8Rng, count: usize) -> Vec<f32> {
+    (0..count).map(|_| (rng.next_u32() >> 8) as f32 / (1 << 23) as f32 - 1.0).collect()
+}
+
+/// Output and gradients of `(f(inputs) · direction).sum()` with respect to the inputs that `tracked`
+/// names.
+pub fn run(
+    inputs: &[Vec<f32>],
+    tracked: &[bool],
+    f: &dyn Fn(&[Tensor<1>]) -> Tensor<1>,
+) -> (Vec<f32>, Vec<Option<Vec<f32>>>) {
+    let device = Device::flex().autodiff();
+    let leaves: Vec<Tensor<1>> = inputs
+        .iter()
+        .zip(tracked)
+        .map(|(data, &tracked)| {
+            let data = TensorData::new(data.clone(), [data.len()]);
+            let leaf = Tensor::from_data(data, &device);
+            if tracked { leaf.require_grad() } else { leaf }
+        })
+        .collect();
+    let output = f(&leaves);
+    let values = to_vec(output.clone());
+    let mut rng = ChaCha8Rng::seed_from_u64(99);
+    let direction = TensorData::new(random(&mut rng, values.len()), [values.len()]);
+    let gradients = (output * Tensor::from_data(direction, &device)).sum().backward();
+    (values, leaves.iter().map(|leaf| leaf.grad(&gradients).map(to_vec)).collect())
 }

@@ -1,0 +1,71 @@
+//! Operations with products in bf16 against the same composed from Burn's own in f32. One test: the precision is global to the process.
+#![allow(clippy::unwrap_used, clippy::print_stderr, missing_docs)]
+
+mod common;
+
+use burn::tensor::Tensor;
+use common::{error, random, run};
+use craft_nn::ops::{self, Precision, reference};
+use rand_chacha::ChaCha8Rng;
+use rand_core::SeedableRng;
+
+/// Factors of 8 bits; sums of them are better.
+const TOLERANCE: f32 = 2e-2;
+
+type Op<'a> = &'a dyn Fn(&[Tensor<1>]) -> Tensor<1>;
+
+fn compare(name: &str, sizes: &[usize], kernel: Op<'_>, oracle: Op<'_>) {
+    let mut rng = ChaCha8Rng::seed_from_u64(7);
+    let inputs: Vec<Vec<f32>> = sizes.iter().map(|&n| random(&mut rng, n)).collect();
+    // All inputs tracked, and each alone: frozen weights take other ways.
+    let all = vec![true; sizes.len()];
+    let alone = |i| (0..sizes.len()).map(|j| i == j).collect();
+    for tracked in std::iter::once(all).chain((0..sizes.len()).map(alone)) {
+        let (expected, slopes) = run(&inputs, &tracked, oracle);
+        assert!(ops::set_precision(Precision::Bf16));
+        let (found, gradients) = run(&inputs, &tracked, kernel);
+        assert!(ops::set_precision(Precision::F32));
+        let worst = error(&found, &expected);
+        assert!(worst < TOLERANCE, "{name}: output differs by {worst}");
+        // Equal to the last bit would mean that bf16 was not used.
+        assert!(worst > 1e-5, "{name}: output differs by {worst} only");
+        for (i, (found, expected)) in gradients.iter().zip(&slopes).enumerate() {
+            assert_eq!(found.is_some(), tracked[i], "{name}: gradient {i}");
+            let Some((found, expected)) = found.as_ref().zip(expected.as_ref()) else { continue };
+            let worst = error(found, expected);
+            assert!(worst < TOLERANCE, "{name}: gradient {i} differs by {worst}");
+        }
+    }
+}
+
+#[test]
+fn operations_in_bf16_are_near_those_in_f32() {
+    if !ops::bf16_supported() {
+        eprintln!("skipped: this CPU has no bf16 multiply-adds");
+        return;
+    }
+    for [b, l, k, d] in [[2, 256, 64, 128], [3, 50, 24, 20]] {
+        let x = move |t: &[Tensor<1>]| t[0].clone().reshape([b, l, k]);
+        let w = move |t: &[Tensor<1>]| t[1].clone().reshape([2 * d, k]);
+        let sizes = [b * l * k, 2 * d * k, 2 * d];
+        compare(
+            "linear and gate",
+            &sizes,
+            &|t| ops::linear_geglu(x(t), w(t), t[2].clone()).reshape([-1]),
+            &|t| reference::geglu(reference::linear(x(t), w(t), Some(t[2].clone()))).reshape([-1]),
+        );
+        compare(
+            "linear",
+            &sizes,
+            &|t| ops::linear(x(t), w(t), Some(t[2].clone())).reshape([-1]),
+            &|t| reference::linear(x(t), w(t), Some(t[2].clone())).reshape([-1]),
+        );
+        let q = move |t: &Tensor<1>| t.clone().reshape([b, l, k]);
+        compare(
+            "attention",
+            &[b * l * k; 3],
+            &|t| ops::attention(q(&t[0]), q(&t[1]), q(&t[2]), 4, false).reshape([-1]),
+            &|t| reference::attention(q(&t[0]), q(&t[1]), q(&t[2]), 4, false).reshape([-1]),
+        );
+    }
+}
