@@ -1,10 +1,10 @@
-//! The number format of the factors in linear maps and convolutions.
+//! The number format of the factors in linear maps, attention and convolutions.
 
 use crate::simd::bf16;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// Number format in which linear maps and convolutions multiply. Sums, results and every other operation are `f32`, and so
-/// are convolutions that go Winograd's way ([`ConvShape::winograd`](crate::ConvShape::winograd)): without AMX it is faster
+/// Number format in which linear maps, attention and convolutions multiply. Sums, results and every other operation are `f32`
+/// (but for what [`linear_geglu`](crate::linear_geglu) keeps), and so are convolutions that go Winograd's way ([`ConvShape::winograd`](crate::ConvShape::winograd)): without AMX it is faster
 /// than multiplying directly in bf16.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Precision {

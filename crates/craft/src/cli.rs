@@ -30,9 +30,9 @@ pub(crate) struct Global {
     /// Threads to compute with; all cores if not given. Does not change any result
     #[arg(long, global = true, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub(crate) threads: Option<u16>,
-    /// Number format of the factors in linear maps and in those convolutions that are not faster in
-    /// f32; sums and the rest are f32. bf16 is faster where the processor has AVX-512 BF16, and
-    /// changes results by its rounding: keep to one format in a run
+    /// Number format of the factors in linear maps, attention, and those convolutions that are not faster in
+    /// f32; sums and the rest are f32, but for what a gate keeps for its backward pass. bf16 is faster
+    /// where the processor has AVX-512 BF16, and changes results by its rounding: keep to one format in a run
     #[arg(long, global = true, value_enum, default_value_t, value_name = "FORMAT")]
     pub(crate) matmul_precision: MatmulPrecision,
     /// Results as JSON, one object a line
