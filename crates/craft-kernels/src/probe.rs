@@ -61,6 +61,5 @@ fn on_tiles(tiles: Tiles, rounds: usize, x: f32) -> (usize, f32) {
         // SAFETY: the arrays have the rows and words that `o` names.
         unsafe { ready.multiply(2, 2, &o) };
     }
-    drop(ready);
     (4 * rounds * SIDE * SIDE * DEPTH, c[0])
 }

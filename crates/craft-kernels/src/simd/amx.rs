@@ -16,6 +16,7 @@ pub(crate) struct Tiles(());
 
 /// One block of tiles of a product. Distances are in words.
 #[derive(Clone, Copy)]
+#[cfg_attr(not(all(target_arch = "x86_64", target_os = "linux")), allow(dead_code))]
 pub(crate) struct Operands {
     /// `16 * row tiles` rows of `16 * steps` words.
     pub a: *const f32,
