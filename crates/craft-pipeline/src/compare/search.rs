@@ -154,18 +154,31 @@ pub(super) fn run(
     Ok(())
 }
 
-/// Learning rate, steps and change of the best look that loses at most `fact_loss` of the facts; where all lose more,
-/// of the one that loses least. A rate that diverged is taken only where all did, and then as far as it went; of equals
+/// Change of look `i` with half of those before and after it: a setting that is good at one length only is not to be trusted on
+/// another seed.
+fn steady(looks: &[(usize, f64)], i: usize) -> f64 {
+    let beside = [i.checked_sub(1).and_then(|i| looks.get(i)), looks.get(i + 1)];
+    let (mut sum, mut weight) = (2.0 * looks[i].1, 2.0);
+    for (_, gain) in beside.into_iter().flatten() {
+        sum += gain;
+        weight += 1.0;
+    }
+    sum / weight
+}
+
+/// Learning rate, steps and change of the best look, by its [`steady`] change, that loses at most `fact_loss` of the facts; where
+/// all lose more, of the one that loses least. A rate that diverged is taken only where all did, and then as far as it went; of equals
 /// the first, which is less training.
 fn best(trials: &[Trial], fact_loss: f64) -> Option<(f64, usize, f64)> {
     let looks = |diverged: bool| {
         let of = trials.iter().filter(move |t| t.stopped.is_some() == diverged);
         let looks = of.flat_map(|t| {
-            t.gains.iter().map(move |&(steps, gain)| {
+            t.gains.iter().enumerate().map(move |(i, &(steps, gain))| {
                 let facts = t.facts.iter().find(|(at, _)| *at == steps).map_or(0.0, |f| f.1);
                 // Whether the loss is allowed, then the smaller loss, then the larger gain.
                 let allowed = facts >= -fact_loss;
-                ((allowed, if allowed { 0.0 } else { facts }, gain), (t.learning_rate, steps, gain))
+                let rank = (allowed, if allowed { 0.0 } else { facts }, steady(&t.gains, i));
+                (rank, (t.learning_rate, steps, gain))
             })
         });
         let best = looks.fold(None, |best: Option<(_, _)>, new| match best {
@@ -296,6 +309,19 @@ mod tests {
         assert_eq!((rate, steps), (1e-5, 10));
         assert!((gain - 0.35).abs() < 1e-12, "{gain}");
         assert_eq!(best_rate(&seeds[0].trials), Some(1e-4));
+    }
+
+    #[test]
+    fn a_look_that_stands_alone_is_not_trusted() {
+        let trials = [
+            trial(1e-4, &[(5, 0.028), (10, 0.027), (20, 0.041), (30, 0.032)], None),
+            trial(4e-4, &[(5, 0.044), (10, -0.002), (20, 0.012), (30, -0.016)], None),
+        ];
+        assert_eq!(best(&trials, 0.01), Some((1e-4, 20, 0.041)));
+        // Beside nothing it stands for itself, and the end of a curve that rises is its best.
+        assert_eq!(steady(&[(5, 0.3)], 0), 0.3);
+        let rising = trial(1e-4, &[(5, 0.1), (10, 0.2)], None);
+        assert_eq!(best(&[rising], 0.01), Some((1e-4, 10, 0.2)));
     }
 
     #[test]
