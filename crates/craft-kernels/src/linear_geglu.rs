@@ -1,6 +1,8 @@
 //! The first half of a transformer block's feed-forward part, `geglu(x Wᵀ + bias)`, in bf16: what goes into the gate stays in the
 //! caches, and only its rounded values are kept for the backward pass.
 
+use std::ops::Range;
+
 use crate::activation::{GegluRow, GegluRowBackward};
 use crate::buffer::{Output, Shared, scratch};
 use crate::gemm::narrow::{Narrow, split, whole};
@@ -115,7 +117,7 @@ pub fn linear_geglu_backward(
     assert!(kept.len() == m * d && dy.len() == m * d, "words and dy");
     // One row of values and gates beside the rows of their gradients.
     let room = n + n.div_ceil(ROWS);
-    let [dx, dw, db] = in_one_pass(level, pairs, x, w, [m, k, n], weights, room, |rows, room| {
+    let slopes_of = |rows: Range<usize>, room: &mut [f32]| {
         let (slopes, row) = room.split_at_mut(ROWS * n);
         let row = &mut row[..n];
         for (r, slope) in rows.zip(slopes.chunks_exact_mut(n)) {
@@ -128,6 +130,9 @@ pub fn linear_geglu_backward(
             });
         }
         slopes.as_ptr()
-    });
+    };
+    // SAFETY: `room` begins with ROWS rows of n slopes.
+    let [dx, dw, db] =
+        unsafe { in_one_pass(level, pairs, x, w, [m, k, n], weights, room, slopes_of) };
     [Some(dx), weights.then_some(dw), weights.then_some(db)]
 }

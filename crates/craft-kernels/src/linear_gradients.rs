@@ -34,7 +34,8 @@ pub fn linear_gradients(
         Some(pairs) if suits([m, k, n]) && wants[0] && wants[1] => {
             assert_eq!(dy.len(), m * n, "dy");
             let rows = |rows: Range<usize>, _: &mut [f32]| dy[rows.start * n..].as_ptr();
-            let [dx, dw, db] = in_one_pass(level, pairs, x, w, [m, k, n], true, 0, rows);
+            // SAFETY: dy holds m rows of n.
+            let [dx, dw, db] = unsafe { in_one_pass(level, pairs, x, w, [m, k, n], true, 0, rows) };
             [Some(dx), Some(dw), wants[2].then_some(db)]
         }
         _ => [
@@ -80,10 +81,13 @@ impl Kernel for AddColumns<'_> {
 
 /// dx, dw, db. Tasks sum over rows of their own, then those sums are added in order: the number of tasks depends on the shape only.
 ///
-/// Without `weights` dw and db are empty. `upper(rows, room)` says where those rows, at most [`ROWS`], of the output's gradient are: somewhere that outlives the call, or in
-/// `room`, which holds [`ROWS`] times `room_len` values.
+/// Without `weights` dw and db are empty. `upper(rows, room)` says where those rows, at most [`ROWS`], of the output's gradient are:
+/// somewhere that outlives the call, or in `room`, which holds [`ROWS`] times `room_len` values.
+///
+/// # Safety
+/// What `upper` returns is readable for its rows of n values.
 #[allow(clippy::too_many_arguments)]
-pub(crate) fn in_one_pass(
+pub(crate) unsafe fn in_one_pass(
     level: Level,
     pairs: Pairs,
     x: &[f32],
