@@ -3,7 +3,7 @@
 use crate::activation::Swish;
 use crate::buffer::{Output, Shared};
 use crate::parallel;
-use crate::reduce::{Deviation, Sum};
+use crate::reduce::moments;
 use crate::simd::map::{Binary, Unary, for_vectors, read, write};
 use crate::simd::{Kernel, Simd, level};
 
@@ -51,12 +51,7 @@ impl Kernel for Group<'_> {
     #[inline(always)]
     fn run<S: Simd>(self, s: S) -> (f32, f32) {
         let (x, size) = (self.x, self.x.len());
-        let m = Sum(x).run(s) / size as f64;
-        // The deviation is taken from the rounded mean, and corrected for the rounding.
-        let mean = m as f32;
-        let off = m - f64::from(mean);
-        let variance = (Deviation(x, mean).run(s) / size as f64 - off * off).max(0.0);
-        let rstd = (1.0 / (variance + f64::from(self.eps)).sqrt()) as f32;
+        let (mean, rstd) = moments(s, x, self.eps);
         let hw = size / self.weight.len();
         for (j, (&weight, &bias)) in self.weight.iter().zip(self.bias).enumerate() {
             let scale = rstd * weight;

@@ -2,7 +2,7 @@
 
 use crate::buffer::{Output, Shared, scratch};
 use crate::parallel;
-use crate::reduce::{Deviation, Sum};
+use crate::reduce::moments;
 use crate::simd::map::{for_vectors, read, write};
 use crate::simd::{Kernel, Simd, level};
 
@@ -19,12 +19,7 @@ impl Kernel for Row<'_> {
     #[inline(always)]
     fn run<S: Simd>(self, s: S) -> (f32, f32) {
         let d = self.x.len();
-        let m = Sum(self.x).run(s) / d as f64;
-        // The deviation is taken from the rounded mean, and corrected for the rounding.
-        let rounded = m as f32;
-        let off = m - f64::from(rounded);
-        let variance = (Deviation(self.x, rounded).run(s) / d as f64 - off * off).max(0.0);
-        let r = (1.0 / (variance + f64::from(self.eps)).sqrt()) as f32;
+        let (rounded, r) = moments(s, self.x, self.eps);
         let (mean, rstd) = (s.splat(rounded), s.splat(r));
         for_vectors!(S, d, |i, n| {
             // SAFETY: n values from index i are inside the row, weight, bias and y.

@@ -3,6 +3,7 @@
 use std::ops::Range;
 
 use crate::buffer::{Output, Shared, scratch};
+use crate::gemm::Init;
 use crate::gemm::narrow::{Narrow, split, whole};
 use crate::linear::{linear_backward_bias, linear_backward_input, linear_backward_weight};
 use crate::parallel;
@@ -145,7 +146,7 @@ pub(crate) unsafe fn in_one_pass(
                         narrow.rows(up.0, n, [rows, n], words, rows_of);
                         let to = to_x.at(r0 * k);
                         let of_dy = (rows_of.as_ptr(), words);
-                        narrow.product([rows, words, k], of_dy, packed.as_ptr(), to, false);
+                        narrow.product([rows, words, k], of_dy, packed.as_ptr(), to, Init::Zero);
                         if !weights {
                             continue;
                         }
@@ -153,7 +154,7 @@ pub(crate) unsafe fn in_one_pass(
                         narrow.columns(of_b.0, of_b.1, [rows, right], right, b);
                         let (shape, a) = ([left, depth, right], (a.as_ptr(), depth));
                         let more = r0 > task * each;
-                        narrow.product(shape, a, b.as_ptr(), sum.as_mut_ptr(), more);
+                        narrow.product(shape, a, b.as_ptr(), sum.as_mut_ptr(), Init::load_if(more));
                         let dy = std::slice::from_raw_parts(dy, rows * n);
                         level.run(AddColumns { x: dy, to: bias });
                     }

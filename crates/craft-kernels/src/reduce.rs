@@ -52,6 +52,18 @@ impl Kernel for Deviation<'_> {
     }
 }
 
+/// Mean of `x`, and the reciprocal of its deviation with `eps` added to the variance.
+#[inline(always)]
+pub(crate) fn moments<S: Simd>(s: S, x: &[f32], eps: f32) -> (f32, f32) {
+    let n = x.len() as f64;
+    let mean = Sum(x).run(s) / n;
+    // The deviation is taken from the rounded mean, and corrected for the rounding.
+    let rounded = mean as f32;
+    let off = mean - f64::from(rounded);
+    let variance = (Deviation(x, rounded).run(s) / n - off * off).max(0.0);
+    (rounded, (1.0 / (variance + f64::from(eps)).sqrt()) as f32)
+}
+
 /// Values of one task of [`sum_squares`]; fixed, so that the order of the sum is.
 const TASK: usize = 1 << 16;
 

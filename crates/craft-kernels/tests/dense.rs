@@ -1,6 +1,6 @@
 //! Linear layers, matrix products and attention against the definitions.
 mod common;
-use common::{Rng, attention as reference, close, matmul as naive, turn, wide};
+use common::{Rng, attention as reference, attention_shapes, close, matmul as naive, turn, wide};
 use craft_kernels::*;
 
 #[test]
@@ -45,17 +45,8 @@ fn linear_matches_the_definition() {
 #[test]
 fn attention_matches_the_definition() {
     let mut r = Rng(3);
-    let shapes = [
-        (1, 1, 2, 3, 8),
-        (2, 2, 64, 32, 32),
-        (2, 3, 33, 77, 40),
-        (1, 8, 300, 300, 20),
-        (3, 1, 16, 129, 64),
-        (1, 2, 45, 45, 7),
-        (1, 1, 300, 260, 160),
-    ];
-    for (batch, heads, queries, keys, head_dim) in shapes {
-        let s = AttentionShape { batch, heads, queries, keys, head_dim };
+    for s in attention_shapes() {
+        let AttentionShape { batch, heads, queries, keys, head_dim } = s;
         let (lq, lk) = (batch * queries * heads * head_dim, batch * keys * heads * head_dim);
         let (mut q, k, v, dout) = (r.vec(lq), r.vec(lk), r.vec(lk), r.vec(lq));
         q.iter_mut().for_each(|v| *v *= 3.0);

@@ -6,6 +6,7 @@
 use super::forward::ScaleRows;
 use super::{AttentionShape, Inputs, QUERIES};
 use crate::buffer::{Output, Shared, scratch};
+use crate::gemm::Init;
 use crate::gemm::narrow::{Narrow, split, whole};
 use crate::simd::amx::TILE;
 use crate::simd::bf16::Pairs;
@@ -158,7 +159,7 @@ pub(super) fn attention(level: Level, pairs: Pairs, i: &Inputs<'_>) -> (Vec<f32>
                     let of_k = (k[k0 * l.words..].as_ptr(), l.words);
                     // SAFETY: k has whole(n) rows from k0 on, q `words` rows of `width`, scores whole(n) of `width`.
                     unsafe {
-                        narrow.product(shape, of_k, q.as_ptr(), scores.as_mut_ptr(), false);
+                        narrow.product(shape, of_k, q.as_ptr(), scores.as_mut_ptr(), Init::Zero);
                     }
                     if i.causal {
                         mask(scores, width, n, q0, k0);
@@ -177,7 +178,13 @@ pub(super) fn attention(level: Level, pairs: Pairs, i: &Inputs<'_>) -> (Vec<f32>
                     // SAFETY: scores have whole(n) rows; v has d rows with whole(n) / 2 words from k0 / 2 on.
                     unsafe {
                         narrow.columns(scores.as_ptr(), width, [whole(n), width], width, words);
-                        narrow.product(shape, of_v, words.as_ptr(), part.as_mut_ptr(), k0 > 0);
+                        narrow.product(
+                            shape,
+                            of_v,
+                            words.as_ptr(),
+                            part.as_mut_ptr(),
+                            Init::load_if(k0 > 0),
+                        );
                     }
                 }
                 level.run(Divide { part, by: sums, width });

@@ -5,6 +5,7 @@ use super::backward::RowDots;
 use super::forward::ScaleRows;
 use super::narrow::{KB, Lengths, QB, mask};
 use crate::buffer::{Output, scratch};
+use crate::gemm::Init;
 use crate::gemm::narrow::{Narrow, split, whole};
 use crate::simd::bf16::Pairs;
 use crate::simd::math::exp;
@@ -152,9 +153,9 @@ pub(super) fn attention_backward(
                     // and slopes whole(n) rows of `width`.
                     unsafe {
                         let a = (k_rows[rows_at..].as_ptr(), l.words);
-                        narrow.product(shape, a, q.as_ptr(), scores.as_mut_ptr(), false);
+                        narrow.product(shape, a, q.as_ptr(), scores.as_mut_ptr(), Init::Zero);
                         let a = (v_rows[rows_at..].as_ptr(), l.words);
-                        narrow.product(shape, a, upper.as_ptr(), slopes.as_mut_ptr(), false);
+                        narrow.product(shape, a, upper.as_ptr(), slopes.as_mut_ptr(), Init::Zero);
                     }
                     if i.causal {
                         mask(scores, width, n, q0, k0);
@@ -166,14 +167,20 @@ pub(super) fn attention_backward(
                     unsafe {
                         narrow.rows(scores.as_ptr(), width, all, width / 2, words);
                         let (a, to) = ((words.as_ptr(), width / 2), dv[k0 * l.d..].as_mut_ptr());
-                        narrow.product(shape, a, upper_pairs.as_ptr(), to, true);
+                        narrow.product(shape, a, upper_pairs.as_ptr(), to, Init::Load);
                         narrow.rows(slopes.as_ptr(), width, all, width / 2, words);
                         let (a, to) = ((words.as_ptr(), width / 2), dk[k0 * l.d..].as_mut_ptr());
-                        narrow.product(shape, a, q_pairs.as_ptr(), to, true);
+                        narrow.product(shape, a, q_pairs.as_ptr(), to, Init::Load);
                         narrow.columns(slopes.as_ptr(), width, all, width, words);
                         let a = (k_turned[k0 / 2..].as_ptr(), l.keys / 2);
                         let shape = [l.d, whole(n) / 2, width];
-                        narrow.product(shape, a, words.as_ptr(), part.as_mut_ptr(), k0 > 0);
+                        narrow.product(
+                            shape,
+                            a,
+                            words.as_ptr(),
+                            part.as_mut_ptr(),
+                            Init::load_if(k0 > 0),
+                        );
                     }
                 }
                 let part = &mut part[..l.d * width];

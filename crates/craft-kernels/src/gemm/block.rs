@@ -19,6 +19,13 @@ pub(crate) enum Init {
     Columns(*const f32),
 }
 
+impl Init {
+    /// What C holds where it holds `some`thing, zero otherwise.
+    pub(crate) fn load_if(some: bool) -> Self {
+        if some { Self::Load } else { Self::Zero }
+    }
+}
+
 /// `C[m, n] = init + A[m, k] B[k, n]`.
 ///
 /// `PANEL`: rows of A adjacent in memory (`a + tile * a_tile + k * a_step + row`); otherwise values of k adjacent, row r

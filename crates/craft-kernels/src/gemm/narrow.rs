@@ -127,22 +127,22 @@ impl Narrow {
         self.level.run(job);
     }
 
-    /// `c [m, n] = a [m, words] b [words, n]`, or adds to c; every length is whole tiles, and rows lie at these distances: `a`'s at
+    /// `c [m, n] = init + a [m, words] b [words, n]`; every length is whole tiles, and rows lie at these distances: `a`'s at
     /// `lda`, the others' at `n`.
     ///
     /// # Safety
-    /// The operands are readable, and `c` writable, over those extents.
+    /// The operands and `init` are readable, and `c` writable, over those extents.
     pub(crate) unsafe fn product(
         &self,
         [m, words, n]: [usize; 3],
         (a, lda): (*const f32, usize),
         b: *const f32,
         c: *mut f32,
-        add: bool,
+        init: Init,
     ) {
         let mut g = Block::<false, false>::new(m, n, words);
         (g.a, g.a_step, g.b, g.ldb, g.b_padded, g.tiled) = (a, lda, b, n, true, true);
-        (g.c, g.ldc, g.init) = (c, n, if add { Init::Load } else { Init::Zero });
+        (g.c, g.ldc, g.init) = (c, n, init);
         // SAFETY: as the caller vouches.
         unsafe {
             g.ready().compute_ready(self.level, Some(self.pairs), self.ready.as_ref());

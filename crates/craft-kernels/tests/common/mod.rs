@@ -104,6 +104,29 @@ pub fn turn(x: &[f64], r: usize, c: usize) -> Vec<f64> {
     y
 }
 
+/// Shapes of attention: odd lengths and widths, more and fewer keys than queries, several tiles.
+pub fn attention_shapes() -> Vec<AttentionShape> {
+    let all = [
+        (1, 1, 1, 1, 1),
+        (1, 1, 2, 3, 8),
+        (2, 4, 64, 64, 16),
+        (2, 2, 64, 32, 32),
+        (2, 3, 33, 77, 40),
+        (1, 8, 300, 300, 20),
+        (3, 1, 16, 129, 64),
+        (1, 2, 45, 45, 7),
+        (1, 1, 300, 260, 160),
+    ];
+    let shape = |(batch, heads, queries, keys, head_dim)| AttentionShape {
+        batch,
+        heads,
+        queries,
+        keys,
+        head_dim,
+    };
+    all.map(shape).into()
+}
+
 /// out, lse, dq, dk, dv of attention.
 pub fn attention(
     q: &[f32],
