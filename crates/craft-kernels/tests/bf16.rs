@@ -298,11 +298,11 @@ fn the_gated_projection_is_its_two_parts() {
             let some = linear_geglu_backward(&x, &w, &kept, &dy, [m, k, d], false);
             assert_eq!(some, [got[0].clone(), None, None]);
             let got = got.map(Option::unwrap);
-            // The gate's slopes are those of its rounded input.
+            // The gate's slopes are those of its rounded input; the bias is added last here, so a few round to the other side.
             let dh = geglu_backward(&rounded(&h), &dy, m, d);
             let want = linear_gradients(&x, &w, &dh, [m, k, 2 * d], [true; 3]);
             for (got, want) in got.iter().zip(want) {
-                close(got, &wide(&want.unwrap()), 1e-5, &what);
+                close(got, &wide(&want.unwrap()), 1e-3, &what);
             }
             let exact = geglu_backward(&h, &dy, m, d);
             let exact = linear_gradients(&x, &w, &exact, [m, k, 2 * d], [true; 3]);
