@@ -9,6 +9,7 @@ mod forward;
 mod planes;
 mod shape;
 mod weight;
+mod weight_tiles;
 mod winograd;
 
 pub use backward::{conv2d_backward_bias, conv2d_backward_input};

@@ -32,6 +32,16 @@ impl Geometry {
         self.stride[0].min(self.kernel[0])
     }
 
+    /// Planes of one channel.
+    pub(super) fn planes(&self) -> usize {
+        self.kernel[1] * self.phases()
+    }
+
+    /// Values of one plane.
+    pub(super) fn plane_len(&self) -> usize {
+        self.rows() * self.out_width
+    }
+
     /// Rows of one plane.
     fn rows(&self) -> usize {
         self.out_height + (self.kernel[0] - 1) / self.stride[0]
@@ -39,23 +49,16 @@ impl Geometry {
 
     /// Values of all planes of one channel.
     pub(super) fn channel_len(&self) -> usize {
-        if self.direct() {
-            self.positions()
-        } else {
-            self.kernel[1] * self.phases() * self.rows() * self.out_width
-        }
+        if self.direct() { self.positions() } else { self.planes() * self.plane_len() }
     }
 
     /// Where each tap starts in the planes of `channels`, `group` of them at a time: all channels of a group for each
     /// tap, kernel rows outer.
     pub(super) fn offsets(&self, channels: usize, group: usize) -> Vec<usize> {
-        let [kh, kw] = self.kernel;
-        let plane = self.rows() * self.out_width;
-        let mut table = Vec::with_capacity(channels * kh * kw);
+        let taps = self.kernel[0] * self.kernel[1];
+        let mut table = Vec::with_capacity(channels * taps);
         for c0 in (0..channels).step_by(group) {
-            for (i, j) in (0..kh).flat_map(|i| (0..kw).map(move |j| (i, j))) {
-                let phase = i % self.stride[0];
-                let tap = (j * self.phases() + phase) * plane + i / self.stride[0] * self.out_width;
+            for tap in (0..taps).map(|tap| self.tap(tap, self.plane_len())) {
                 let of_group = c0..(c0 + group).min(channels);
                 table.extend(of_group.map(|c| c * self.channel_len() + tap));
             }
@@ -63,27 +66,37 @@ impl Geometry {
         table
     }
 
+    /// Where a tap, counted row by row, starts in the planes of a channel that lie `plane` values apart.
+    pub(super) fn tap(&self, tap: usize, plane: usize) -> usize {
+        let (i, j) = (tap / self.kernel[1], tap % self.kernel[1]);
+        let phase = i % self.stride[0];
+        (j * self.phases() + phase) * plane + i / self.stride[0] * self.out_width
+    }
+
     /// Writes the planes of one channel of the input.
     pub(super) fn fill(&self, image: &[f32], planes: &mut [f32]) {
-        let plane_len = self.rows() * self.out_width;
-        for (index, plane) in
-            planes[..self.channel_len()].chunks_exact_mut(plane_len.max(1)).enumerate()
-        {
-            let (j, phase) = (index / self.phases(), index % self.phases());
-            let shift = j as isize - self.left;
-            if self.stride == [1, 1] && self.out_width == self.width {
-                self.fill_shifted(image, plane, shift);
-            } else {
-                self.fill_rows(image, plane, shift, phase);
-            }
+        let planes = &mut planes[..self.channel_len()];
+        for (index, plane) in planes.chunks_exact_mut(self.plane_len().max(1)).enumerate() {
+            self.fill_plane(index, image, plane);
+        }
+    }
+
+    /// Writes one of them.
+    pub(super) fn fill_plane<T: Copy + Default>(&self, index: usize, image: &[T], plane: &mut [T]) {
+        let (j, phase) = (index / self.phases(), index % self.phases());
+        let shift = j as isize - self.left;
+        if self.stride == [1, 1] && self.out_width == self.width {
+            self.fill_shifted(image, plane, shift);
+        } else {
+            self.fill_rows(image, plane, shift, phase);
         }
     }
 
     /// Stride 1 and equal widths: the plane is the flat image, shifted, with the columns that wrapped around cleared.
-    fn fill_shifted(&self, image: &[f32], plane: &mut [f32], shift: isize) {
+    fn fill_shifted<T: Copy + Default>(&self, image: &[T], plane: &mut [T], shift: isize) {
         let w = self.width as isize;
         if shift.unsigned_abs() >= self.width {
-            plane.fill(0.0);
+            plane.fill(T::default());
             return;
         }
         // Plane value i is image value i - top * w + shift.
@@ -91,9 +104,9 @@ impl Geometry {
         let end = (image.len() as isize + self.top * w - shift).clamp(begin, plane.len() as isize);
         let from = (begin - self.top * w + shift) as usize;
         let (begin, end) = (begin as usize, end as usize);
-        plane[..begin].fill(0.0);
+        plane[..begin].fill(T::default());
         plane[begin..end].copy_from_slice(&image[from..from + end - begin]);
-        plane[end..].fill(0.0);
+        plane[end..].fill(T::default());
         if shift != 0 {
             let clear = if shift < 0 {
                 0..shift.unsigned_abs()
@@ -101,12 +114,18 @@ impl Geometry {
                 self.width - shift as usize..self.width
             };
             for row in plane.chunks_exact_mut(self.width) {
-                row[clear.clone()].fill(0.0);
+                row[clear.clone()].fill(T::default());
             }
         }
     }
 
-    fn fill_rows(&self, image: &[f32], plane: &mut [f32], shift: isize, phase: usize) {
+    fn fill_rows<T: Copy + Default>(
+        &self,
+        image: &[T],
+        plane: &mut [T],
+        shift: isize,
+        phase: usize,
+    ) {
         let step = self.stride[1];
         let w = self.width as isize;
         // Output columns x with 0 <= x * step + shift < width.
@@ -118,12 +137,12 @@ impl Geometry {
         for (r, row) in plane.chunks_exact_mut(self.out_width.max(1)).enumerate() {
             let y = (r * self.stride[0] + phase) as isize - self.top;
             if y < 0 || y >= self.height as isize || first == last {
-                row.fill(0.0);
+                row.fill(T::default());
                 continue;
             }
             let source = &image[y as usize * self.width..(y as usize + 1) * self.width];
-            row[..first].fill(0.0);
-            row[last..].fill(0.0);
+            row[..first].fill(T::default());
+            row[last..].fill(T::default());
             let from = (first * step) as isize + shift;
             let source = source[from as usize..].iter().step_by(step);
             for (to, &v) in row[first..last].iter_mut().zip(source) {

@@ -8,6 +8,7 @@
 
 use super::planes::Geometry;
 use super::shape::ConvShape;
+use super::weight_tiles::weight_on_tiles;
 use super::winograd::weight_gradient;
 use crate::buffer::{Output, Shared, scratch};
 use crate::gemm::block::panel_vectors;
@@ -49,11 +50,14 @@ pub fn conv2d_backward_weight(x: &[f32], dy: &[f32], s: &ConvShape) -> Vec<f32> 
     if s.winograd_weight() {
         return weight_gradient(level, x, dy, s);
     }
+    let pairs = Pairs::active(level).filter(|_| g.out_width.is_multiple_of(2));
+    if let Some(pairs) = pairs.filter(|p| p.tiles().is_some()) {
+        return weight_on_tiles(pairs, x, dy, g, s);
+    }
     let width = panel_vectors(co, level.lanes()) * level.lanes();
     let panels = co.div_ceil(width);
     let block = (PLANES / g.channel_len()).clamp(4, 32).min(ci.div_ceil(4));
     let tasks = ci.div_ceil(block);
-    let pairs = Pairs::active(level).filter(|_| g.out_width.is_multiple_of(2));
     // From here on, lengths of the sum are in words.
     let each = if pairs.is_some() { 2 } else { 1 };
     let (values, positions) = (positions, positions / each);
