@@ -264,6 +264,16 @@ impl Pass<'_> {
             let channels = (inputs - c0).min(block);
             let length = layout.rows(channels * taps);
             let start = index * layout.block + tile * MR * length;
+            if let (Some(pairs), true, TILE) = (self.pairs, layout.in_rows, group) {
+                for r in 0..MR {
+                    // SAFETY: each task writes its own rows of the buffer.
+                    unsafe {
+                        let to = to.at(start + r * length);
+                        self.pack_row(pairs, tile * MR + r, [c0, channels], &places, to);
+                    }
+                }
+                return;
+            }
             let (row, step) = if layout.in_rows { (length, 1) } else { (1, MR) };
             for r in 0..MR {
                 let o = tile * MR + r;
@@ -292,6 +302,35 @@ impl Pass<'_> {
                 (channels * taps..length).for_each(|_| put(0.0));
             }
         });
+    }
+}
+
+impl Pass<'_> {
+    /// One row of the packed weight, by groups of [`TILE`] channels of words: that of output `o` for `channels` from `c0` on.
+    ///
+    /// # Safety
+    /// `to` is writable for a word of each channel and tap.
+    unsafe fn pack_row(
+        &self,
+        pairs: Pairs,
+        o: usize,
+        [c0, channels]: [usize; 2],
+        places: &[isize],
+        mut to: *mut f32,
+    ) {
+        let t = &self.taps;
+        for c in (c0..c0 + channels).step_by(TILE) {
+            let values = if o < self.outputs { (self.inputs - 2 * c).min(2 * TILE) } else { 0 };
+            for place in places {
+                let from = (t.first + o * t.out + 2 * c * t.input).wrapping_add_signed(*place);
+                // SAFETY: taps of an output and `values` inputs are inside the weight, whose length was checked; the caller
+                // vouches for `to`.
+                unsafe {
+                    pairs.gather(t.w.as_ptr().wrapping_add(from), t.input, values, to);
+                    to = to.add(TILE);
+                }
+            }
+        }
     }
 }
 

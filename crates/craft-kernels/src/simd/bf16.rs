@@ -113,6 +113,15 @@ impl Pairs {
 
 #[cfg(target_arch = "x86_64")]
 impl Pairs {
+    /// Sixteen words of values that lie `step` apart, of which the first `values` are read and the others zero.
+    ///
+    /// # Safety
+    /// `src + i * step` is readable for `i < values`, `31 * step` fits in 31 bits, and `dst` is writable for 16 words.
+    pub(crate) unsafe fn gather(self, src: *const f32, step: usize, values: usize, dst: *mut f32) {
+        // SAFETY: the caller vouches for both, `self` for the instructions.
+        unsafe { x86::gather(src, step, values, dst) };
+    }
+
     /// The values of words: the even one of each to `low`, the odd one to `high`.
     pub(crate) fn split(self, words: &[f32], low: &mut [f32], high: &mut [f32]) {
         assert!(low.len() == words.len() && high.len() == words.len(), "two values a word");
@@ -128,6 +137,9 @@ impl Pairs {
         unreachable!("no bf16 instructions")
     }
     pub(crate) fn run<K: Kernel>(self, _: K) -> K::Output {
+        unreachable!("no bf16 instructions")
+    }
+    pub(crate) unsafe fn gather(self, _: *const f32, _: usize, _: usize, _: *mut f32) {
         unreachable!("no bf16 instructions")
     }
     pub(crate) unsafe fn rows(
@@ -238,6 +250,46 @@ mod x86 {
         }
     }
 
+    /// Words of the values in `low` and `high` at the same place.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
+    fn words(low: __m512, high: __m512) -> __m512 {
+        // Halves 0..16 of the converted vector come from `low`, 16..32 from `high`.
+        const HALVES: [u16; 32] = {
+            let mut halves = [0; 32];
+            let mut i = 0;
+            while i < 32 {
+                halves[i] = (i / 2 + i % 2 * 16) as u16;
+                i += 1;
+            }
+            halves
+        };
+        // SAFETY: the array is 64 bytes long, and so are the vectors.
+        unsafe {
+            let order = _mm512_loadu_si512(HALVES.as_ptr().cast());
+            let both: __m512i = std::mem::transmute(_mm512_cvtne2ps_pbh(high, low));
+            _mm512_castsi512_ps(_mm512_permutexvar_epi16(order, both))
+        }
+    }
+
+    /// See [`Pairs::gather`](super::Pairs::gather).
+    ///
+    /// # Safety
+    /// As there.
+    #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
+    pub(super) unsafe fn gather(src: *const f32, step: usize, values: usize, dst: *mut f32) {
+        let counts = _mm512_set_epi32(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0);
+        let at = _mm512_mullo_epi32(counts, _mm512_set1_epi32(2 * step as i32));
+        let (evens, odds) = (mask(values.div_ceil(2)), mask(values / 2));
+        let none = _mm512_setzero_ps();
+        // SAFETY: masked places are not read; place 2 i and 2 i + 1 of the others are below `values`.
+        unsafe {
+            let low = _mm512_mask_i32gather_ps::<4>(none, evens, at, src);
+            let high = _mm512_mask_i32gather_ps::<4>(none, odds, at, src.wrapping_add(step));
+            _mm512_storeu_ps(dst, words(low, high));
+        }
+    }
+
     /// See [`Pairs::columns`](super::Pairs::columns).
     ///
     /// # Safety
@@ -252,18 +304,6 @@ mod x86 {
         ld_dst: usize,
         padded: usize,
     ) {
-        // Halves 0..16 of the converted vector come from the even row, 16..32 from the odd one.
-        const HALVES: [u16; 32] = {
-            let mut halves = [0; 32];
-            let mut i = 0;
-            while i < 32 {
-                halves[i] = (i / 2 + i % 2 * 16) as u16;
-                i += 1;
-            }
-            halves
-        };
-        // SAFETY: the array is 64 bytes long.
-        let order = unsafe { _mm512_loadu_si512(HALVES.as_ptr().cast()) };
         for q in 0..values.div_ceil(2) {
             let odd_row = 2 * q + 1 < values;
             let mut c = 0;
@@ -276,9 +316,7 @@ mod x86 {
                     let low = read(even, left);
                     let high =
                         if odd_row { read(even.add(ld_src), left) } else { _mm512_setzero_ps() };
-                    let both: __m512i = std::mem::transmute(_mm512_cvtne2ps_pbh(high, low));
-                    let words = _mm512_castsi512_ps(_mm512_permutexvar_epi16(order, both));
-                    _mm512_mask_storeu_ps(to, mask(left), words);
+                    _mm512_mask_storeu_ps(to, mask(left), words(low, high));
                 }
                 c += 16;
             }
