@@ -146,6 +146,36 @@ impl Kernel for GegluRowBackward<'_> {
     }
 }
 
+/// A row of [`geglu`] and of its gradient at once.
+pub(crate) struct GegluRowBoth<'a> {
+    pub value: &'a [f32],
+    pub gate: &'a [f32],
+    pub dy: &'a [f32],
+    pub y: Shared,
+    pub dx: Shared,
+}
+
+impl Kernel for GegluRowBoth<'_> {
+    type Output = ();
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        let d = self.dy.len();
+        for_vectors!(S, d, |i, n| {
+            // SAFETY: n values from index i are inside value, gate, dy and y and inside each half of dx.
+            unsafe {
+                let value = read(s, self.value.as_ptr().add(i), n);
+                let gate = read(s, self.gate.as_ptr().add(i), n);
+                let dy = read(s, self.dy.as_ptr().add(i), n);
+                let (cdf, pdf) = normal(s, gate);
+                let (gelu, slope) = (s.mul(gate, cdf), s.fma(gate, pdf, cdf));
+                write(s, self.y.at(i), s.mul(value, gelu), n);
+                write(s, self.dx.at(i), s.mul(dy, gelu), n);
+                write(s, self.dx.at(d + i), s.mul(s.mul(dy, value), slope), n);
+            }
+        });
+    }
+}
+
 /// Gradient of [`geglu`]: `x [m, 2 d]`, `dy [m, d]`; returns `[m, 2 d]`.
 #[must_use]
 pub fn geglu_backward(x: &[f32], dy: &[f32], m: usize, d: usize) -> Vec<f32> {

@@ -14,12 +14,12 @@ mod activation;
 mod attention;
 mod buffer;
 mod conv;
+mod feed_forward;
 mod gemm;
 mod group_norm;
 mod layer_norm;
 mod layout;
 mod linear;
-mod linear_geglu;
 mod linear_gradients;
 mod memory;
 mod optimizer;
@@ -40,6 +40,7 @@ pub use conv::{
     ConvShape, conv2d, conv2d_backward_bias, conv2d_backward_input, conv2d_backward_weight,
     set_winograd,
 };
+pub use feed_forward::{FeedForward, feed_forward, feed_forward_backward, fuses_feed_forward};
 pub use group_norm::{group_norm, group_norm_backward};
 pub use layer_norm::{layer_norm, layer_norm_backward};
 pub use layout::{
@@ -49,7 +50,6 @@ pub use layout::{
 pub use linear::{
     linear, linear_backward_bias, linear_backward_input, linear_backward_weight, matmul,
 };
-pub use linear_geglu::{fuses_linear_geglu, linear_geglu, linear_geglu_backward};
 pub use linear_gradients::linear_gradients;
 pub use memory::keep_freed_memory;
 pub use optimizer::{AdamW, adamw_step};

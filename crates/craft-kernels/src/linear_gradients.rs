@@ -1,7 +1,5 @@
 //! All gradients of a linear map in bf16, in one pass over the gradient of its output.
 
-use std::ops::Range;
-
 use crate::buffer::{Output, Shared, scratch};
 use crate::gemm::Init;
 use crate::gemm::narrow::{Narrow, split, whole};
@@ -33,10 +31,7 @@ pub fn linear_gradients(
     let level = level();
     match Pairs::active(level) {
         Some(pairs) if suits([m, k, n]) && wants[0] && wants[1] => {
-            assert_eq!(dy.len(), m * n, "dy");
-            let rows = |rows: Range<usize>, _: &mut [f32]| dy[rows.start * n..].as_ptr();
-            // SAFETY: dy holds m rows of n.
-            let [dx, dw, db] = unsafe { in_one_pass(level, pairs, x, w, [m, k, n], true, 0, rows) };
+            let [dx, dw, db] = in_one_pass(level, pairs, x, w, dy, [m, k, n]);
             [Some(dx), Some(dw), wants[2].then_some(db)]
         }
         _ => [
@@ -51,6 +46,12 @@ pub fn linear_gradients(
 pub(crate) fn suits([m, k, n]: [usize; 3]) -> bool {
     let whole_tiles = [m, k, n].iter().all(|l| l.is_multiple_of(TILE));
     whole_tiles && m >= 2 * LEAST && n * k <= LARGEST && n * k > 0
+}
+
+/// Rows of one task, and the number of tasks: depends on `m` only.
+pub(crate) fn rows_and_tasks(m: usize) -> [usize; 2] {
+    let each = m.div_ceil((m / LEAST).clamp(1, TASKS)).next_multiple_of(TILE);
+    [each, m.div_ceil(each)]
 }
 
 /// Adds up columns: `to [n] += sum over the rows of x [rows, n]`.
@@ -80,95 +81,129 @@ impl Kernel for AddColumns<'_> {
     }
 }
 
-/// dx, dw, db. Tasks sum over rows of their own, then those sums are added in order: the number of tasks depends on the shape only.
-///
-/// Without `weights` dw and db are empty. `upper(rows, room)` says where those rows, at most [`ROWS`], of the output's gradient are:
-/// somewhere that outlives the call, or in `room`, which holds [`ROWS`] times `room_len` values.
-///
-/// # Safety
-/// What `upper` returns is readable for its rows of n values.
-#[allow(clippy::too_many_arguments)]
-pub(crate) unsafe fn in_one_pass(
+/// Gradients of the weight and the bias of one linear map, summed over the rows of one task.
+pub(crate) struct WeightSums<'a> {
+    k: usize,
+    n: usize,
+    /// `[n, k]`, or `[k, n]` where [`turned`](Self::turned).
+    weight: &'a mut [f32],
+    bias: &'a mut [f32],
+    started: bool,
+}
+
+impl<'a> WeightSums<'a> {
+    /// Whether the weight's gradient is summed transposed: where that turns the smaller factor.
+    fn turned([k, n]: [usize; 2]) -> bool {
+        k < n
+    }
+
+    /// Values of the sums of one map with `k` inputs and `n` outputs.
+    pub(crate) fn len([k, n]: [usize; 2]) -> usize {
+        n * k + n
+    }
+
+    /// Values of the room that [`add`](Self::add) asks for.
+    pub(crate) fn room([k, n]: [usize; 2]) -> usize {
+        whole(ROWS) / 2 * (k + n + k.min(n))
+    }
+
+    /// Sums in the `task`th part of a buffer that holds those of all `tasks`: first their weights, then their biases.
+    ///
+    /// # Safety
+    /// `all` is writable for [`len`](Self::len) values a task, and no one else has this task's.
+    pub(crate) unsafe fn of(all: Shared, task: usize, tasks: usize, [k, n]: [usize; 2]) -> Self {
+        // SAFETY: the parts are inside the buffer and this task's own.
+        let (weight, bias) = unsafe {
+            (
+                std::slice::from_raw_parts_mut(all.at(task * n * k), n * k),
+                std::slice::from_raw_parts_mut(all.at(tasks * n * k + task * n), n),
+            )
+        };
+        bias.fill(0.0);
+        Self { k, n, weight, bias, started: false }
+    }
+
+    /// Adds what [`ROWS`] rows, or fewer, of the map's input and of its output's gradient contribute.
+    pub(crate) fn add(
+        &mut self,
+        level: Level,
+        narrow: &Narrow,
+        x: &[f32],
+        dy: &[f32],
+        room: &mut [f32],
+    ) {
+        let Self { k, n, .. } = *self;
+        let rows = dy.len() / n;
+        assert!(rows <= ROWS && dy.len() == rows * n && x.len() == rows * k, "rows of x and dy");
+        let ((a_of, left), (b_of, right)) =
+            if Self::turned([k, n]) { ((x, k), (dy, n)) } else { ((dy, n), (x, k)) };
+        let (depth, most) = (whole(rows) / 2, whole(ROWS) / 2);
+        let [turn, a, b] = split(room, [most * left, most * left, most * right]);
+        // SAFETY: the slices hold `rows` rows, the buffers as many words, and the sum [left, right].
+        unsafe {
+            narrow.columns_turned(a_of.as_ptr(), left, [rows, left], left, turn, a);
+            narrow.columns(b_of.as_ptr(), right, [rows, right], right, b);
+            let (shape, a) = ([left, depth, right], (a.as_ptr(), depth));
+            let init = Init::load_if(self.started);
+            narrow.product(shape, a, b.as_ptr(), self.weight.as_mut_ptr(), init);
+        }
+        level.run(AddColumns { x: dy, to: &mut *self.bias });
+        self.started = true;
+    }
+
+    /// The gradients: the sums of all tasks, in order.
+    pub(crate) fn total(all: &[f32], tasks: usize, [k, n]: [usize; 2]) -> [Vec<f32>; 2] {
+        let (weights, biases) = all.split_at(tasks * n * k);
+        let dw = total(weights, tasks);
+        let dw = if Self::turned([k, n]) { crate::transpose(&dw, 1, k, n) } else { dw };
+        [dw, total(biases, tasks)]
+    }
+}
+
+/// dx, dw, db. Tasks sum over rows of their own, then those sums are added.
+fn in_one_pass(
     level: Level,
     pairs: Pairs,
     x: &[f32],
     w: &[f32],
+    dy: &[f32],
     [m, k, n]: [usize; 3],
-    weights: bool,
-    room_len: usize,
-    upper: impl Fn(Range<usize>, &mut [f32]) -> *const f32 + Sync,
 ) -> [Vec<f32>; 3] {
-    assert!(x.len() == m * k && w.len() == n * k, "x and w");
-    let each = m.div_ceil((m / LEAST).clamp(1, TASKS)).next_multiple_of(TILE);
-    let tasks = m.div_ceil(each);
-    // The weight's gradient is summed transposed where that turns the smaller factor.
-    let turned = k < n;
+    assert!(x.len() == m * k && w.len() == n * k && dy.len() == m * n, "x, w and dy");
+    let [each, tasks] = rows_and_tasks(m);
     let words = whole(n) / 2;
     let mut dx = Output::new(m * k);
     let to_x = dx.ptr();
-    scratch(words * k + tasks * (n * k + n), |shared| {
-        let [packed, sums, biases] = split(shared, [words * k, tasks * n * k, tasks * n]);
+    scratch(words * k + tasks * WeightSums::len([k, n]), |shared| {
+        let [packed, sums] = split(shared, [words * k, tasks * WeightSums::len([k, n])]);
         // SAFETY: w holds n rows of k.
         unsafe { Narrow::new(level, pairs).columns(w.as_ptr(), k, [n, k], k, packed) };
-        let (packed, sums_at) = (&*packed, Shared::new(sums.as_mut_ptr()));
-        let biases_at = Shared::new(biases.as_mut_ptr());
+        let (packed, all) = (&*packed, Shared::new(sums.as_mut_ptr()));
         parallel::for_each(tasks, 4 * m * k * n, |task| {
             let narrow = Narrow::new(level, pairs);
-            // SAFETY: each task has a part of its own of both buffers.
-            let (sum, bias) = unsafe {
-                (
-                    std::slice::from_raw_parts_mut(sums_at.at(task * n * k), n * k),
-                    std::slice::from_raw_parts_mut(biases_at.at(task * n), n),
-                )
-            };
-            bias.fill(0.0);
-            let pairs_of = whole(ROWS) / 2;
-            let (left, right) = if turned { (k, n) } else { (n, k) };
-            let lengths = [
-                whole(ROWS) * words,
-                pairs_of * left,
-                pairs_of * left,
-                pairs_of * right,
-                ROWS * room_len,
-            ];
+            // SAFETY: the buffer holds the sums of all tasks.
+            let mut sums = unsafe { WeightSums::of(all, task, tasks, [k, n]) };
+            let lengths = [whole(ROWS) * words, WeightSums::room([k, n])];
             scratch(lengths.iter().sum(), |buffer| {
-                let [rows_of, room, a, b, upper_room] = split(buffer, lengths);
+                let [rows_of, room] = split(buffer, lengths);
                 let last = ((task + 1) * each).min(m);
                 for r0 in (task * each..last).step_by(ROWS) {
                     let rows = (last - r0).min(ROWS);
-                    let dy = upper(r0..r0 + rows, upper_room);
-                    let (up, low) = ((dy, n), (x[r0 * k..][..rows * k].as_ptr(), k));
-                    let (of_a, of_b) = if turned { (low, up) } else { (up, low) };
-                    let depth = whole(rows) / 2;
-                    // SAFETY: dy and x have `rows` rows of n and k values; the buffers hold ROWS of them; rows r0.. of dx and
-                    // the sums are this task's own.
+                    let (x, dy) = (&x[r0 * k..][..rows * k], &dy[r0 * n..][..rows * n]);
+                    // SAFETY: the buffer holds ROWS rows; rows r0.. of dx are this task's own.
                     unsafe {
-                        narrow.rows(up.0, n, [rows, n], words, rows_of);
-                        let to = to_x.at(r0 * k);
+                        narrow.rows(dy.as_ptr(), n, [rows, n], words, rows_of);
                         let of_dy = (rows_of.as_ptr(), words);
+                        let to = to_x.at(r0 * k);
                         narrow.product([rows, words, k], of_dy, packed.as_ptr(), to, Init::Zero);
-                        if !weights {
-                            continue;
-                        }
-                        narrow.columns_turned(of_a.0, of_a.1, [rows, left], left, room, a);
-                        narrow.columns(of_b.0, of_b.1, [rows, right], right, b);
-                        let (shape, a) = ([left, depth, right], (a.as_ptr(), depth));
-                        let more = r0 > task * each;
-                        narrow.product(shape, a, b.as_ptr(), sum.as_mut_ptr(), Init::load_if(more));
-                        let dy = std::slice::from_raw_parts(dy, rows * n);
-                        level.run(AddColumns { x: dy, to: bias });
                     }
+                    sums.add(level, &narrow, x, dy, room);
                 }
             });
         });
-        if !weights {
-            // SAFETY: the tasks cover all rows of dx.
-            return [unsafe { dx.finish() }, Vec::new(), Vec::new()];
-        }
-        let dw = total(sums, tasks);
-        let dw = if turned { crate::transpose(&dw, 1, k, n) } else { dw };
+        let [dw, db] = WeightSums::total(sums, tasks, [k, n]);
         // SAFETY: the tasks cover all rows of dx.
-        [unsafe { dx.finish() }, dw, total(biases, tasks)]
+        [unsafe { dx.finish() }, dw, db]
     })
 }
 

@@ -4,7 +4,7 @@ use crate::simd::bf16;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Number format in which linear maps, attention and convolutions multiply. Sums, results and every other operation are `f32`
-/// (but for what [`linear_geglu`](crate::linear_geglu) keeps), and so are convolutions that go Winograd's way ([`ConvShape::winograd`](crate::ConvShape::winograd)): without AMX it is faster
+/// (but for what [`feed_forward`](crate::feed_forward) keeps), and so are convolutions that go Winograd's way ([`ConvShape::winograd`](crate::ConvShape::winograd)): without AMX it is faster
 /// than multiplying directly in bf16.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Precision {

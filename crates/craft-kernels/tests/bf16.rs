@@ -282,32 +282,39 @@ fn gradients_in_one_pass_are_those_of_many() {
 }
 
 #[test]
-fn the_gated_projection_is_its_two_parts() {
+fn the_feed_forward_part_is_its_parts() {
     in_bf16(|| {
         let mut r = Rng(35);
-        assert!(!fuses_linear_geglu([2048, 60, 256]) && !fuses_linear_geglu([16, 64, 256]));
-        for (m, k, d) in [(512, 16, 8), (2048, 64, 256), (1040, 48, 40)] {
-            assert!(fuses_linear_geglu([m, k, d]));
+        assert!(!fuses_feed_forward([2048, 60, 256]) && !fuses_feed_forward([16, 64, 256]));
+        for (m, k, d) in [(512, 16, 16), (2048, 64, 256), (1040, 48, 48)] {
+            let lengths = [m, k, d];
+            assert!(fuses_feed_forward(lengths));
             let what = format!("{m} {k} {d}");
-            let (x, w, b) = (r.vec(m * k), r.vec(2 * d * k), r.vec(2 * d));
-            let dy = r.vec(m * d);
-            let h = linear(&x, &w, Some(&b), m, k, 2 * d);
-            let (y, kept) = linear_geglu(&x, &w, &b, [m, k, d]);
-            close(&y, &wide(&geglu(&h, m, d)), 1e-5, &what);
-            let got = linear_geglu_backward(&x, &w, &kept, &dy, [m, k, d], true);
-            let some = linear_geglu_backward(&x, &w, &kept, &dy, [m, k, d], false);
-            assert_eq!(some, [got[0].clone(), None, None]);
+            let (x, w1, b1) = (r.vec(m * k), r.vec(2 * d * k), r.vec(2 * d));
+            let (w2, b2, residual, dy) = (r.vec(k * d), r.vec(k), r.vec(m * k), r.vec(m * k));
+            let f = FeedForward { x: &x, w1: &w1, b1: &b1, w2: &w2, b2: &b2, residual: &residual };
+            let h = linear(&x, &w1, Some(&b1), m, k, 2 * d);
+            let inner = geglu(&h, m, d);
+            let (y, kept) = feed_forward(&f, lengths, true);
+            let want = add(&linear(&inner, &w2, Some(&b2), m, d, k), &residual);
+            close(&y, &wide(&want), 1e-5, &what);
+            assert_eq!(feed_forward(&f, lengths, false), (y, None), "{what}");
+            let kept = kept.unwrap();
+            let got = feed_forward_backward(&f, &kept, &dy, lengths, true);
+            let some = feed_forward_backward(&f, &kept, &dy, lengths, false);
+            assert_eq!(some, [got[0].clone(), None, None, None, None]);
             let got = got.map(Option::unwrap);
-            // The gate's slopes are those of its rounded input; the bias is added last here, so a few round to the other side.
-            let dh = geglu_backward(&rounded(&h), &dy, m, d);
-            let want = linear_gradients(&x, &w, &dh, [m, k, 2 * d], [true; 3]);
-            for (got, want) in got.iter().zip(want) {
-                close(got, &wide(&want.unwrap()), 1e-3, &what);
-            }
-            let exact = geglu_backward(&h, &dy, m, d);
-            let exact = linear_gradients(&x, &w, &exact, [m, k, 2 * d], [true; 3]);
-            for (got, want) in got.iter().zip(exact) {
-                close(got, &wide(&want.unwrap()), 1e-2, &what);
+            // With the gate's input rounded, as it is kept, and without.
+            for (h, tolerance) in [(rounded(&h), 1e-3), (h, 1e-2)] {
+                let inner = geglu(&h, m, d);
+                let second = linear_gradients(&inner, &w2, &dy, [m, d, k], [true; 3]);
+                let [dinner, dw2, db2] = second.map(Option::unwrap);
+                let dh = geglu_backward(&h, &dinner, m, d);
+                let first = linear_gradients(&x, &w1, &dh, [m, k, 2 * d], [true; 3]);
+                let [dx, dw1, db1] = first.map(Option::unwrap);
+                for (got, want) in got.iter().zip([dx, dw1, db1, dw2, db2]) {
+                    close(got, &wide(&want), tolerance, &what);
+                }
             }
         }
     });

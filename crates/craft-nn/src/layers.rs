@@ -76,6 +76,12 @@ impl Linear {
         }
     }
 
+    /// Weight and bias, where there is a bias and no factors change the weight.
+    pub(crate) fn plain(&self) -> Option<(Tensor<2>, Tensor<1>)> {
+        let bias = self.bias.as_ref().filter(|_| LowRank::of(&self.weight).is_none())?;
+        Some((self.weight.base(), bias.val()))
+    }
+
     /// `[.., in]` to `[.., out]`.
     pub fn forward<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
         let bias = self.bias.as_ref().map(|b| b.val());

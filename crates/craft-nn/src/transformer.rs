@@ -6,7 +6,6 @@ use burn::tensor::Tensor;
 
 use crate::init::Init;
 use crate::layers::{Conv2d, GroupNorm, LayerNorm, Linear};
-use crate::lora::LowRank;
 use crate::ops;
 
 /// Multi-head attention with projections; the context is `x` itself where none is given.
@@ -62,18 +61,6 @@ pub struct FeedForward {
     net_at_2: Linear,
 }
 
-impl Geglu {
-    fn forward(&self, x: Tensor<3>) -> Tensor<3> {
-        let Linear { weight, bias } = &self.proj;
-        match bias {
-            Some(bias) if LowRank::of(weight).is_none() => {
-                ops::linear_geglu(x, weight.base(), bias.val())
-            }
-            _ => ops::geglu(self.proj.forward(x)),
-        }
-    }
-}
-
 impl FeedForward {
     fn new(init: &mut Init, width: usize) -> Self {
         Self {
@@ -82,8 +69,13 @@ impl FeedForward {
         }
     }
 
-    fn forward(&self, x: Tensor<3>) -> Tensor<3> {
-        self.net_at_2.forward(self.net_at_0.forward(x))
+    /// `residual` plus the part's output.
+    fn forward(&self, x: Tensor<3>, residual: Tensor<3>) -> Tensor<3> {
+        let (first, second) = (&self.net_at_0.proj, &self.net_at_2);
+        match (first.plain(), second.plain()) {
+            (Some(first), Some(second)) => ops::feed_forward(x, first, second, residual),
+            _ => ops::add(second.forward(ops::geglu(first.forward(x))), residual),
+        }
     }
 }
 
@@ -116,7 +108,7 @@ impl BasicTransformerBlock {
         let x = ops::add(self.attn1.forward(self.norm1.forward(x.clone()), own), x);
         let cross = self.attn2.forward(self.norm2.forward(x.clone()), Some(context.clone()));
         let x = ops::add(cross, x);
-        ops::add(self.ff.forward(self.norm3.forward(x.clone())), x)
+        self.ff.forward(self.norm3.forward(x.clone()), x)
     }
 }
 

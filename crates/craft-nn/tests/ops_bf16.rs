@@ -48,11 +48,20 @@ fn operations_in_bf16_are_near_those_in_f32() {
         let x = move |t: &[Tensor<1>]| t[0].clone().reshape([b, l, k]);
         let w = move |t: &[Tensor<1>]| t[1].clone().reshape([2 * d, k]);
         let sizes = [b * l * k, 2 * d * k, 2 * d];
+        let back = move |t: &[Tensor<1>]| t[3].clone().reshape([k, d]);
+        let residual = move |t: &[Tensor<1>]| t[5].clone().reshape([b, l, k]);
         compare(
-            "linear and gate",
-            &sizes,
-            &|t| ops::linear_geglu(x(t), w(t), t[2].clone()).reshape([-1]),
-            &|t| reference::geglu(reference::linear(x(t), w(t), Some(t[2].clone()))).reshape([-1]),
+            "feed-forward part",
+            &[b * l * k, 2 * d * k, 2 * d, k * d, k, b * l * k],
+            &|t| {
+                let (first, second) = ((w(t), t[2].clone()), (back(t), t[4].clone()));
+                ops::feed_forward(x(t), first, second, residual(t)).reshape([-1])
+            },
+            &|t| {
+                let inner = reference::geglu(reference::linear(x(t), w(t), Some(t[2].clone())));
+                let out = reference::linear(inner, back(t), Some(t[4].clone()));
+                (out + residual(t)).reshape([-1])
+            },
         );
         compare(
             "linear",

@@ -2,7 +2,7 @@
 
 use craft_kernels as k;
 
-use super::extension::{CpuOp, Forward, Saved};
+use super::extension::{CpuOp, Forward, INPUTS, Saved};
 use super::profile::Phase;
 
 /// Computes a gradient only where it is wanted.
@@ -41,8 +41,8 @@ impl CpuOp for Conv2d {
         }
         out
     }
-    fn keeps(&self) -> [bool; 3] {
-        [true, true, false]
+    fn keeps(&self) -> [bool; INPUTS] {
+        [true, true, false, false, false, false]
     }
 }
 
@@ -74,38 +74,56 @@ impl CpuOp for Linear {
         let gradients = k::linear_gradients(x, w, s.grad, [self.m, self.k, self.n], wants);
         gradients.into_iter().take(s.wants.len()).collect()
     }
-    fn keeps(&self) -> [bool; 3] {
-        [true, true, false]
+    fn keeps(&self) -> [bool; INPUTS] {
+        [true, true, false, false, false, false]
     }
 }
 
-/// [`Linear`] of `[x, weight, bias]`, then gated GELU, in bf16; the backward pass needs the gate's input only as bf16.
+/// The feed-forward part of a transformer block in bf16, of `[x, w1, b1, w2, b2, residual]`; the backward pass needs the gate's input
+/// only as bf16.
 #[derive(Debug)]
-pub(super) struct LinearGeglu {
-    /// Rows, inputs, outputs.
+pub(super) struct FeedForward {
+    /// Rows, width, inner width.
     pub(super) lengths: [usize; 3],
     pub(super) shape: Vec<usize>,
 }
 
-impl CpuOp for LinearGeglu {
+impl FeedForward {
+    fn run(&self, i: &[&[f32]], keep: bool) -> Forward {
+        let [x, w1, b1, w2, b2, residual] = [i[0], i[1], i[2], i[3], i[4], i[5]];
+        let parts = k::FeedForward { x, w1, b1, w2, b2, residual };
+        let (output, kept) = k::feed_forward(&parts, self.lengths, keep);
+        Forward { output, shape: self.shape.clone(), saved: kept.into_iter().collect() }
+    }
+}
+
+impl CpuOp for FeedForward {
     fn phase(&self) -> Phase {
         Phase::Linear
     }
     fn flops(&self) -> [f64; 2] {
-        let forward = self.lengths.iter().map(|&n| n as f64).product::<f64>() * 4.0;
+        let forward = self.lengths.iter().map(|&n| n as f64).product::<f64>() * 6.0;
         [forward, 2.0 * forward]
     }
     fn forward(&self, i: &[&[f32]]) -> Forward {
-        let (output, kept) = k::linear_geglu(i[0], i[1], i[2], self.lengths);
-        Forward { output, shape: self.shape.clone(), saved: vec![kept] }
+        self.run(i, true)
+    }
+    fn output(&self, i: &[&[f32]]) -> Forward {
+        self.run(i, false)
     }
     fn backward(&self, s: Saved<'_>) -> Vec<Option<Vec<f32>>> {
-        let (x, w) = (s.inputs[0], s.inputs[1]);
-        let weights = s.wants[1] || s.wants[2];
-        k::linear_geglu_backward(x, w, &s.saved[0], s.grad, self.lengths, weights).into()
+        let (x, w1, w2) = (s.inputs[0], s.inputs[1], s.inputs[3]);
+        let parts = k::FeedForward { x, w1, b1: &[], w2, b2: &[], residual: &[] };
+        let weights = s.wants[1..5].contains(&true);
+        let kept = &s.saved[0];
+        let gradients = k::feed_forward_backward(&parts, kept, s.grad, self.lengths, weights);
+        gradients.into_iter().chain([None]).collect()
     }
-    fn keeps(&self) -> [bool; 3] {
-        [true, true, false]
+    fn passes(&self) -> [bool; INPUTS] {
+        [false, false, false, false, false, true]
+    }
+    fn keeps(&self) -> [bool; INPUTS] {
+        [true, true, false, true, false, false]
     }
 }
 
@@ -219,8 +237,8 @@ impl CpuOp for LayerNorm {
         );
         vec![Some(dx), Some(dw), Some(db)]
     }
-    fn keeps(&self) -> [bool; 3] {
-        [true, true, false]
+    fn keeps(&self) -> [bool; INPUTS] {
+        [true, true, false, false, false, false]
     }
 }
 
@@ -291,8 +309,8 @@ impl CpuOp for Transpose {
     fn backward(&self, s: Saved<'_>) -> Vec<Option<Vec<f32>>> {
         vec![Some(k::transpose(s.grad, self.batch, self.columns, self.rows))]
     }
-    fn keeps(&self) -> [bool; 3] {
-        [false; 3]
+    fn keeps(&self) -> [bool; INPUTS] {
+        [false; INPUTS]
     }
 }
 
@@ -312,8 +330,8 @@ impl CpuOp for Upsample2x {
         let [n, c, h, w] = self.0;
         vec![Some(k::upsample_nearest2x_backward(s.grad, n * c, h, w))]
     }
-    fn keeps(&self) -> [bool; 3] {
-        [false; 3]
+    fn keeps(&self) -> [bool; INPUTS] {
+        [false; INPUTS]
     }
 }
 
@@ -333,11 +351,11 @@ impl CpuOp for AddChannel {
         let [n, c, h, w] = self.0;
         vec![None, when(s.wants[1], || k::add_channel_backward(s.grad, n, c, h * w))]
     }
-    fn passes(&self) -> [bool; 3] {
-        [true, false, false]
+    fn passes(&self) -> [bool; INPUTS] {
+        [true, false, false, false, false, false]
     }
-    fn keeps(&self) -> [bool; 3] {
-        [false; 3]
+    fn keeps(&self) -> [bool; INPUTS] {
+        [false; INPUTS]
     }
 }
 
@@ -355,11 +373,11 @@ impl CpuOp for Add {
     fn backward(&self, _: Saved<'_>) -> Vec<Option<Vec<f32>>> {
         vec![None, None]
     }
-    fn passes(&self) -> [bool; 3] {
-        [true, true, false]
+    fn passes(&self) -> [bool; INPUTS] {
+        [true, true, false, false, false, false]
     }
-    fn keeps(&self) -> [bool; 3] {
-        [false; 3]
+    fn keeps(&self) -> [bool; INPUTS] {
+        [false; INPUTS]
     }
 }
 
@@ -387,7 +405,7 @@ impl CpuOp for ConcatChannels {
         let parts = k::split_channels(s.grad, &self.channels, self.batch, hw);
         parts.into_iter().zip(s.wants).map(|(part, &wants)| wants.then_some(part)).collect()
     }
-    fn keeps(&self) -> [bool; 3] {
-        [false; 3]
+    fn keeps(&self) -> [bool; INPUTS] {
+        [false; INPUTS]
     }
 }

@@ -1,6 +1,6 @@
 //! The door between Burn's automatic differentiation and the CPU kernels.
 //!
-//! A [`CpuOp`] is a function of one to three float tensors with a hand-written backward pass, both
+//! A [`CpuOp`] is a function of one to three or six float tensors with a hand-written backward pass, both
 //! over plain slices. One backend extension carries every such operation, so that a new kernel needs
 //! no glue of its own. The operations are reached on the `flex` backend only; [`super`] falls back to
 //! Burn's own operations elsewhere.
@@ -15,7 +15,7 @@ use burn::backend::autodiff::checkpoint::strategy::CheckpointStrategy;
 use burn::backend::autodiff::grads::Gradients;
 use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
 use burn::backend::tensor::FloatTensor;
-use burn::backend::{Autodiff, Backend, Dispatch, Flex, backend_extension};
+use burn::backend::{Autodiff, Backend, Dispatch, DispatchTensor, Flex, backend_extension};
 use burn::tensor::{DType, Tensor, TensorData, bf16};
 
 use super::profile::{Phase, timed};
@@ -43,22 +43,30 @@ pub(crate) struct Saved<'a> {
     pub(crate) wants: &'a [bool],
 }
 
+/// Most inputs of an operation.
+pub(crate) const INPUTS: usize = 6;
+
 /// An operation over host slices with its backward pass.
 pub(crate) trait CpuOp: Debug + Send + Sync + 'static {
     /// Computes the output from contiguous inputs.
     fn forward(&self, inputs: &[&[f32]]) -> Forward;
 
+    /// The output alone, where no backward pass will follow.
+    fn output(&self, inputs: &[&[f32]]) -> Forward {
+        self.forward(inputs)
+    }
+
     /// Gradients with respect to the inputs, `None` where not wanted, or where the gradient [`passes`](Self::passes).
     fn backward(&self, s: Saved<'_>) -> Vec<Option<Vec<f32>>>;
 
     /// The inputs whose gradient is that of the output: it is handed on without a copy.
-    fn passes(&self) -> [bool; 3] {
-        [false; 3]
+    fn passes(&self) -> [bool; INPUTS] {
+        [false; INPUTS]
     }
 
     /// Which inputs the backward pass reads.
-    fn keeps(&self) -> [bool; 3] {
-        [true; 3]
+    fn keeps(&self) -> [bool; INPUTS] {
+        [true; INPUTS]
     }
 
     /// Whether the backward pass reads the output.
@@ -89,6 +97,16 @@ pub(crate) trait CpuOps: Backend {
         c: FloatTensor<Self>,
         op: OpRef,
     ) -> FloatTensor<Self>;
+    #[allow(clippy::too_many_arguments)]
+    fn cpu_op6(
+        a: FloatTensor<Self>,
+        b: FloatTensor<Self>,
+        c: FloatTensor<Self>,
+        d: FloatTensor<Self>,
+        e: FloatTensor<Self>,
+        f: FloatTensor<Self>,
+        op: OpRef,
+    ) -> FloatTensor<Self>;
 }
 
 type Host = FloatTensor<Flex>;
@@ -110,20 +128,23 @@ fn host(data: Vec<f32>, shape: Vec<usize>) -> Host {
     Host::from_data(TensorData::new(data, shape))
 }
 
-fn run(op: &OpRef, inputs: &[Host]) -> (Host, Vec<Vec<f32>>) {
+/// The output, and what the backward pass wants kept, if there will be one.
+fn run(op: &OpRef, inputs: &[Host], tracked: bool) -> (Host, Vec<Vec<f32>>) {
     let inputs: Vec<Host> = inputs.iter().map(Host::to_contiguous).collect();
     let values: Vec<Cow<'_, [f32]>> = inputs.iter().map(slice).collect();
     let slices: Vec<&[f32]> = values.iter().map(AsRef::as_ref).collect();
-    let forward = timed(op.phase(), op.flops()[0], || op.forward(&slices));
+    let forward = timed(op.phase(), op.flops()[0], || {
+        if tracked { op.forward(&slices) } else { op.output(&slices) }
+    });
     (host(forward.output, forward.shape), forward.saved)
 }
 
 impl CpuOps for Flex {
     fn cpu_op1(a: FloatTensor<Self>, op: OpRef) -> FloatTensor<Self> {
-        run(&op, &[a]).0
+        run(&op, &[a], false).0
     }
     fn cpu_op2(a: FloatTensor<Self>, b: FloatTensor<Self>, op: OpRef) -> FloatTensor<Self> {
-        run(&op, &[a, b]).0
+        run(&op, &[a, b], false).0
     }
     fn cpu_op3(
         a: FloatTensor<Self>,
@@ -131,7 +152,18 @@ impl CpuOps for Flex {
         c: FloatTensor<Self>,
         op: OpRef,
     ) -> FloatTensor<Self> {
-        run(&op, &[a, b, c]).0
+        run(&op, &[a, b, c], false).0
+    }
+    fn cpu_op6(
+        a: FloatTensor<Self>,
+        b: FloatTensor<Self>,
+        c: FloatTensor<Self>,
+        d: FloatTensor<Self>,
+        e: FloatTensor<Self>,
+        f: FloatTensor<Self>,
+        op: OpRef,
+    ) -> FloatTensor<Self> {
+        run(&op, &[a, b, c, d, e, f], false).0
     }
 }
 
@@ -211,14 +243,14 @@ fn track<C: CheckpointStrategy, const N: usize>(inputs: [Tracked<C>; N], op: OpR
             }
             let shapes = inputs.each_ref().map(|t| t.primitive().layout().shape().to_vec());
             let primitives = inputs.map(|t| t.into_primitive());
-            let (output, saved) = run(&op, &primitives);
+            let (output, saved) = run(&op, &primitives, true);
             let kept = op.keeps_output().then(|| output.clone());
             let state = State { op, nodes, shapes, output: kept, saved: Arc::new(saved) };
             prep.finish(state, output)
         }
         OpsKind::UnTracked(prep) => {
             let primitives = inputs.map(|t| t.into_primitive());
-            prep.finish(run(&op, &primitives).0)
+            prep.finish(run(&op, &primitives, false).0)
         }
     }
 }
@@ -237,6 +269,17 @@ impl<C: CheckpointStrategy> CpuOps for Autodiff<Flex, C> {
         op: OpRef,
     ) -> FloatTensor<Self> {
         track::<C, 3>([a, b, c], op)
+    }
+    fn cpu_op6(
+        a: FloatTensor<Self>,
+        b: FloatTensor<Self>,
+        c: FloatTensor<Self>,
+        d: FloatTensor<Self>,
+        e: FloatTensor<Self>,
+        f: FloatTensor<Self>,
+        op: OpRef,
+    ) -> FloatTensor<Self> {
+        track::<C, 6>([a, b, c, d, e, f], op)
     }
 }
 
@@ -270,4 +313,11 @@ pub(crate) fn apply3<const A: usize, const B: usize, const C: usize, const O: us
         c.into_dispatch(),
         op,
     ))
+}
+
+/// Applies an operation of six tensors.
+pub(crate) fn apply6<const O: usize>(inputs: [DispatchTensor; 6], op: impl CpuOp) -> Tensor<O> {
+    let op: OpRef = Arc::new(op);
+    let [a, b, c, d, e, f] = inputs;
+    Tensor::from_dispatch(<Dispatch as CpuOps>::cpu_op6(a, b, c, d, e, f, op))
 }

@@ -15,7 +15,7 @@ mod extension;
 pub mod profile;
 pub mod reference;
 
-use extension::{apply1, apply2, apply3};
+use extension::{apply1, apply2, apply3, apply6};
 
 pub use craft_kernels::{
     Precision, amx_active, bf16_supported, keep_freed_memory, precision, set_precision,
@@ -167,14 +167,29 @@ pub fn geglu(x: Tensor<3>) -> Tensor<3> {
     apply1(x, cpu::Geglu { m: b * l, d: d2 / 2, shape: vec![b, l, d2 / 2] })
 }
 
-/// [`geglu`] of [`linear`]: `weight` `[2d, in]`, `bias` `[2d]`.
-pub fn linear_geglu(x: Tensor<3>, weight: Tensor<2>, bias: Tensor<1>) -> Tensor<3> {
-    let ([b, l, width], [d2, _]) = (x.dims(), weight.dims());
-    let lengths = [b * l, width, d2 / 2];
-    if !has_kernels(&x.device()) || !k::fuses_linear_geglu(lengths) {
-        return geglu(linear(x, weight, Some(bias)));
+/// The feed-forward part of a transformer block: `residual` plus the second [`linear`] map of the [`geglu`] of the first. `x` and
+/// `residual` `[.., width]`; weights and biases `[2d, width]` and `[2d]`, `[width, d]` and `[width]`.
+pub fn feed_forward(
+    x: Tensor<3>,
+    first: (Tensor<2>, Tensor<1>),
+    second: (Tensor<2>, Tensor<1>),
+    residual: Tensor<3>,
+) -> Tensor<3> {
+    let ([b, l, width], [out, d]) = (x.dims(), second.0.dims());
+    let lengths = [b * l, width, d];
+    if !has_kernels(&x.device()) || out != width || !k::fuses_feed_forward(lengths) {
+        let inner = geglu(linear(x, first.0, Some(first.1)));
+        return add(linear(inner, second.0, Some(second.1)), residual);
     }
-    apply3(x, weight, bias, cpu::LinearGeglu { lengths, shape: vec![b, l, d2 / 2] })
+    let inputs = [
+        x.into_dispatch(),
+        first.0.into_dispatch(),
+        first.1.into_dispatch(),
+        second.0.into_dispatch(),
+        second.1.into_dispatch(),
+        residual.into_dispatch(),
+    ];
+    apply6(inputs, cpu::FeedForward { lengths, shape: vec![b, l, width] })
 }
 
 /// `[N, C, H, W]` to tokens `[N, H·W, C]`.
