@@ -1,26 +1,29 @@
-//! The feed-forward part of a transformer block, `residual + geglu(x W1ᵀ + b1) W2ᵀ + b2`, in bf16: what lies between its two maps
-//! stays in the caches, and only the gate's rounded input is kept for the backward pass.
+//! The feed-forward part of a transformer block, `x + geglu(norm(x) W1ᵀ + b1) W2ᵀ + b2`, in bf16: what lies between stays in the
+//! caches, and only the gate's rounded input is kept for the backward pass.
 
 use crate::activation::{GegluRow, GegluRowBoth};
 use crate::buffer::{Output, Shared, scratch};
 use crate::gemm::Init;
 use crate::gemm::narrow::{Narrow, split, whole};
-use crate::linear_gradients::{ROWS, WeightSums, rows_and_tasks, suits};
+use crate::layer_norm::Norm;
+use crate::linear_gradients::{ROWS, WeightSums, rows_and_tasks, suits, total};
 use crate::parallel;
+use crate::rows::AddRow;
 use crate::simd::bf16::Pairs;
-use crate::simd::map::for_vectors;
-use crate::simd::{Kernel, Level, Simd, level};
+use crate::simd::{Level, level};
 
 /// Rows that go through both maps of the forward pass at once.
 const BLOCK: usize = 32;
 /// Rows of one of its tasks.
 const TASK: usize = 128;
 
-/// What the feed-forward part computes with: `x` and `residual` `[m, k]`, `w1 [2 d, k]`, `b1 [2 d]`, `w2 [k, d]`, `b2 [k]`.
+/// What the feed-forward part computes with: `x [m, k]`, `w1 [2 d, k]`, `b1 [2 d]`, `w2 [k, d]`, `b2 [k]`.
 #[derive(Clone, Copy)]
 pub struct FeedForward<'a> {
-    /// Input.
+    /// Input, which the output is added to.
     pub x: &'a [f32],
+    /// Normalises it first.
+    pub norm: Norm<'a>,
     /// Weight of the projection to values and gates.
     pub w1: &'a [f32],
     /// Its bias.
@@ -29,8 +32,6 @@ pub struct FeedForward<'a> {
     pub w2: &'a [f32],
     /// Its bias.
     pub b2: &'a [f32],
-    /// What is added to the output.
-    pub residual: &'a [f32],
 }
 
 /// Whether [`feed_forward`] serves `m` rows of `k` values and an inner width of `d`: whole tiles of a size that fits the caches, with
@@ -43,27 +44,6 @@ pub fn fuses_feed_forward([m, k, d]: [usize; 3]) -> bool {
 fn expect_pairs(level: Level, shape: [usize; 3]) -> Pairs {
     let pairs = Pairs::active(level).filter(|_| fuses_feed_forward(shape));
     pairs.unwrap_or_else(|| panic!("{shape:?} is not fused: ask `fuses_feed_forward` first"))
-}
-
-/// Adds `x` to a row.
-struct AddRow<'a> {
-    to: *mut f32,
-    x: &'a [f32],
-}
-
-impl Kernel for AddRow<'_> {
-    type Output = ();
-    #[inline(always)]
-    fn run<S: Simd>(self, s: S) {
-        for_vectors!(S, self.x.len(), |i, n| {
-            // SAFETY: n values from index i are inside both: the one use gives a row of the output.
-            unsafe {
-                let (to, x) = (self.to.add(i), self.x.as_ptr().add(i));
-                let sum = s.add(s.load_partial(to, n), s.load_partial(x, n));
-                s.store_partial(to, sum, n);
-            }
-        });
-    }
 }
 
 /// The output `[m, k]`, and, where it is to be kept for the backward pass, `[m, d]` words that hold a value and its gate as bf16.
@@ -79,7 +59,7 @@ pub fn feed_forward(
     let level = level();
     let pairs = expect_pairs(level, [m, k, d]);
     let n = 2 * d;
-    assert!(f.x.len() == m * k && f.residual.len() == m * k, "x and residual");
+    assert!(f.x.len() == m * k && f.norm.weight.len() == k, "x and norm");
     assert!(f.w1.len() == n * k && f.b1.len() == n, "w1 and b1");
     assert!(f.w2.len() == k * d && f.b2.len() == k, "w2 and b2");
     let (words, inner) = (whole(k) / 2, whole(d) / 2);
@@ -98,15 +78,24 @@ pub fn feed_forward(
         let (first, second) = (&*first, &*second);
         parallel::for_each(m.div_ceil(TASK), 6 * m * k * d, |task| {
             let narrow = Narrow::new(level, pairs);
-            let lengths = [whole(BLOCK) * words, BLOCK * n, BLOCK * d, whole(BLOCK) * inner];
+            let lengths = [
+                BLOCK * k,
+                2 * BLOCK,
+                whole(BLOCK) * words,
+                BLOCK * n,
+                BLOCK * d,
+                whole(BLOCK) * inner,
+            ];
             scratch(lengths.iter().sum(), |buffer| {
-                let [a, h, y, b] = split(buffer, lengths);
+                let [normed, stats, a, h, y, b] = split(buffer, lengths);
                 let last = ((task + 1) * TASK).min(m);
                 for r0 in (task * TASK..last).step_by(BLOCK) {
                     let rows = (last - r0).min(BLOCK);
-                    // SAFETY: rows r0.. are inside x; h holds `rows` rows of n.
+                    let x = &f.x[r0 * k..][..rows * k];
+                    f.norm.rows(level, x, &mut normed[..rows * k], stats);
+                    // SAFETY: the buffers hold `rows` rows of k and of n.
                     unsafe {
-                        narrow.rows(f.x[r0 * k..].as_ptr(), k, [rows, k], words, a);
+                        narrow.rows(normed.as_ptr(), k, [rows, k], words, a);
                         let bias = Init::Columns(f.b1.as_ptr());
                         let a = (a.as_ptr(), words);
                         narrow.product([rows, words, n], a, first.as_ptr(), h.as_mut_ptr(), bias);
@@ -134,7 +123,8 @@ pub fn feed_forward(
                             bias,
                         );
                     }
-                    level.run(AddRow { to, x: &f.residual[r0 * k..][..rows * k] });
+                    // SAFETY: as above.
+                    unsafe { level.run(AddRow::new(to, x)) };
                 }
             });
         });
@@ -143,8 +133,8 @@ pub fn feed_forward(
     unsafe { (out.finish(), keep.then(|| kept.finish())) }
 }
 
-/// Gradients of [`feed_forward`] with respect to `x` and, where `weights` are wanted, `w1`, `b1`, `w2` and `b2`; that of the residual
-/// is `dy [m, k]` itself. Takes the words that the forward pass kept; the biases and the residual of `f` are not read.
+/// Gradients of [`feed_forward`] with respect to `x`, the norm's weight and bias and, where `weights` are wanted, `w1`, `b1`, `w2` and
+/// `b2`. Takes the words that the forward pass kept and `dy [m, k]`; the biases of the two maps are not read.
 ///
 /// # Panics
 /// Where [`fuses_feed_forward`] says no.
@@ -155,7 +145,7 @@ pub fn feed_forward_backward(
     dy: &[f32],
     [m, k, d]: [usize; 3],
     weights: bool,
-) -> [Option<Vec<f32>>; 5] {
+) -> [Option<Vec<f32>>; 7] {
     let level = level();
     let pairs = expect_pairs(level, [m, k, d]);
     let n = 2 * d;
@@ -166,9 +156,9 @@ pub fn feed_forward_backward(
     let mut dx = Output::new(m * k);
     let to_x = dx.ptr();
     let sums = maps.map(|map| if weights { tasks * WeightSums::len(map) } else { 0 });
-    let lengths = [words * d, inner * k, sums[0], sums[1]];
+    let lengths = [words * d, inner * k, tasks * 2 * k, sums[0], sums[1]];
     scratch(lengths.iter().sum(), |shared| {
-        let [back, front, first, second] = split(shared, lengths);
+        let [back, front, norms, first, second] = split(shared, lengths);
         let narrow = Narrow::new(level, pairs);
         // SAFETY: w2 holds k rows of d, w1 n rows of k.
         unsafe {
@@ -178,13 +168,21 @@ pub fn feed_forward_backward(
         drop(narrow);
         let (back, front) = (&*back, &*front);
         let all = [Shared::new(first.as_mut_ptr()), Shared::new(second.as_mut_ptr())];
+        let norms_at = Shared::new(norms.as_mut_ptr());
         parallel::for_each(tasks, 12 * m * k * d, |task| {
             let narrow = Narrow::new(level, pairs);
             // SAFETY: the buffers hold the sums of all tasks.
             let mut sums = weights
                 .then(|| unsafe { [0, 1].map(|i| WeightSums::of(all[i], task, tasks, maps[i])) });
+            // SAFETY: each task has 2 k values of the buffer to itself.
+            let of_norm =
+                unsafe { std::slice::from_raw_parts_mut(norms_at.at(task * 2 * k), 2 * k) };
+            of_norm.fill(0.0);
             let room = maps.map(WeightSums::room);
             let lengths = [
+                ROWS * k,
+                2 * ROWS,
+                ROWS * k,
                 whole(ROWS) * words,
                 ROWS * d,
                 n,
@@ -194,11 +192,14 @@ pub fn feed_forward_backward(
                 room[0].max(room[1]),
             ];
             scratch(lengths.iter().sum(), |buffer| {
-                let [upper, dh, row, y, slopes, words_of, room] = split(buffer, lengths);
+                let [normed, stats, dnormed, upper, dh, row, y, slopes, words_of, room] =
+                    split(buffer, lengths);
                 let last = ((task + 1) * each).min(m);
                 for r0 in (task * each..last).step_by(ROWS) {
                     let rows = (last - r0).min(ROWS);
                     let (x, dy) = (&f.x[r0 * k..][..rows * k], &dy[r0 * k..][..rows * k]);
+                    let (normed, dnormed) = (&mut normed[..rows * k], &mut dnormed[..rows * k]);
+                    f.norm.rows(level, x, normed, stats);
                     // SAFETY: dy holds `rows` rows of k, dh as many of d.
                     unsafe {
                         narrow.rows(dy.as_ptr(), k, [rows, k], words, upper);
@@ -224,11 +225,14 @@ pub fn feed_forward_backward(
                     unsafe {
                         narrow.rows(slopes.as_ptr(), n, [rows, n], inner, words_of);
                         let slopes = (words_of.as_ptr(), inner);
-                        let to = to_x.at(r0 * k);
+                        let to = dnormed.as_mut_ptr();
                         narrow.product([rows, inner, k], slopes, front.as_ptr(), to, Init::Zero);
+                        let dx = std::slice::from_raw_parts_mut(to_x.at(r0 * k), rows * k);
+                        f.norm.rows_backward(level, x, dnormed, stats, dx, of_norm);
+                        level.run(AddRow::new(dx.as_mut_ptr(), dy));
                     }
                     if let Some([first, second]) = &mut sums {
-                        first.add(level, &narrow, x, slopes, room);
+                        first.add(level, &narrow, normed, slopes, room);
                         second.add(level, &narrow, y, dy, room);
                     }
                 }
@@ -236,11 +240,14 @@ pub fn feed_forward_backward(
         });
         // SAFETY: the tasks cover all rows of dx.
         let dx = Some(unsafe { dx.finish() });
+        let mut of_norm = total(norms, tasks);
+        let db = Some(of_norm.split_off(k));
+        let dw = Some(of_norm);
         if !weights {
-            return [dx, None, None, None, None];
+            return [dx, dw, db, None, None, None, None];
         }
         let [dw1, db1] = WeightSums::total(first, tasks, maps[0]).map(Some);
         let [dw2, db2] = WeightSums::total(second, tasks, maps[1]).map(Some);
-        [dx, dw1, db1, dw2, db2]
+        [dx, dw, db, dw1, db1, dw2, db2]
     })
 }

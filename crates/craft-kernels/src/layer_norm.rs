@@ -4,7 +4,7 @@ use crate::buffer::{Output, Shared, scratch};
 use crate::parallel;
 use crate::reduce::moments;
 use crate::simd::map::{for_vectors, read, write};
-use crate::simd::{Kernel, Simd, level};
+use crate::simd::{Kernel, Level, Simd, level};
 
 struct Row<'a> {
     x: &'a [f32],
@@ -33,6 +33,52 @@ impl Kernel for Row<'_> {
             }
         });
         (rounded, r)
+    }
+}
+
+/// The affine map of a layer norm, `weight [d]` and `bias [d]`, and what is added to the variance.
+#[derive(Clone, Copy)]
+pub struct Norm<'a> {
+    /// Factor of each column.
+    pub weight: &'a [f32],
+    /// Summand of each column.
+    pub bias: &'a [f32],
+    /// Added to the variance.
+    pub eps: f32,
+}
+
+impl Norm<'_> {
+    /// Normalises rows `x` to `y`; `stats` receives mean and reciprocal deviation of each.
+    pub(crate) fn rows(&self, level: Level, x: &[f32], y: &mut [f32], stats: &mut [f32]) {
+        let (d, Self { weight, bias, eps }) = (self.weight.len(), *self);
+        assert!(y.len() == x.len() && bias.len() == d, "x, y and bias");
+        let rows = x.chunks_exact(d).zip(y.chunks_exact_mut(d)).zip(stats.chunks_exact_mut(2));
+        for ((x, y), stats) in rows {
+            let y = Shared::new(y.as_mut_ptr());
+            let (mean, rstd) = level.run(Row { x, weight, bias, y, eps });
+            stats.copy_from_slice(&[mean, rstd]);
+        }
+    }
+
+    /// Gradients of [`rows`](Self::rows): that of `x` to `dx`, those of weight and bias added to `sums`, one after the other.
+    pub(crate) fn rows_backward(
+        &self,
+        level: Level,
+        x: &[f32],
+        dy: &[f32],
+        stats: &[f32],
+        dx: &mut [f32],
+        sums: &mut [f32],
+    ) {
+        let (d, weight) = (self.weight.len(), self.weight);
+        assert!(dy.len() == x.len() && dx.len() == x.len() && sums.len() == 2 * d, "rows");
+        let (dw, db) = sums.split_at_mut(d);
+        let (dw, db) = (Shared::new(dw.as_mut_ptr()), Shared::new(db.as_mut_ptr()));
+        let rows = x.chunks_exact(d).zip(dy.chunks_exact(d)).zip(dx.chunks_exact_mut(d));
+        for (((x, dy), dx), stats) in rows.zip(stats.chunks_exact(2)) {
+            let (mean, rstd, dx) = (stats[0], stats[1], Shared::new(dx.as_mut_ptr()));
+            level.run(RowBackward { x, dy, weight, mean, rstd, dx, dw, db });
+        }
     }
 }
 

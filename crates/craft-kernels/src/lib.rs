@@ -12,6 +12,7 @@
 
 mod activation;
 mod attention;
+mod attention_part;
 mod buffer;
 mod conv;
 mod feed_forward;
@@ -28,6 +29,7 @@ mod pool;
 mod precision;
 mod probe;
 mod reduce;
+mod rows;
 mod simd;
 mod widen;
 
@@ -36,13 +38,17 @@ pub use activation::{
     silu_backward,
 };
 pub use attention::{AttentionShape, attention, attention_backward};
+pub use attention_part::{
+    AttentionPart, AttentionPartGradients, AttentionPartShape, attention_part,
+    attention_part_backward, fuses_attention_part,
+};
 pub use conv::{
     ConvShape, conv2d, conv2d_backward_bias, conv2d_backward_input, conv2d_backward_weight,
     set_winograd,
 };
 pub use feed_forward::{FeedForward, feed_forward, feed_forward_backward, fuses_feed_forward};
 pub use group_norm::{group_norm, group_norm_backward};
-pub use layer_norm::{layer_norm, layer_norm_backward};
+pub use layer_norm::{Norm, layer_norm, layer_norm_backward};
 pub use layout::{
     add, add_channel, add_channel_backward, concat_channels, split_channels, transpose,
     upsample_nearest2x, upsample_nearest2x_backward,

@@ -123,7 +123,7 @@ impl<'a> WeightSums<'a> {
         Self { k, n, weight, bias, started: false }
     }
 
-    /// Adds what [`ROWS`] rows, or fewer, of the map's input and of its output's gradient contribute.
+    /// Adds what rows of the map's input and of its output's gradient contribute.
     pub(crate) fn add(
         &mut self,
         level: Level,
@@ -133,8 +133,16 @@ impl<'a> WeightSums<'a> {
         room: &mut [f32],
     ) {
         let Self { k, n, .. } = *self;
+        assert!(dy.len() / n * n == dy.len() && x.len() / k * n == dy.len(), "rows of x and dy");
+        for (x, dy) in x.chunks(ROWS * k).zip(dy.chunks(ROWS * n)) {
+            self.add_few(level, narrow, x, dy, room);
+        }
+    }
+
+    /// The same of at most [`ROWS`] rows.
+    fn add_few(&mut self, level: Level, narrow: &Narrow, x: &[f32], dy: &[f32], room: &mut [f32]) {
+        let Self { k, n, .. } = *self;
         let rows = dy.len() / n;
-        assert!(rows <= ROWS && dy.len() == rows * n && x.len() == rows * k, "rows of x and dy");
         let ((a_of, left), (b_of, right)) =
             if Self::turned([k, n]) { ((x, k), (dy, n)) } else { ((dy, n), (x, k)) };
         let (depth, most) = (whole(rows) / 2, whole(ROWS) / 2);
@@ -208,7 +216,7 @@ fn in_one_pass(
 }
 
 /// The sum of `tasks` parts that follow each other, in order.
-fn total(parts: &[f32], tasks: usize) -> Vec<f32> {
+pub(crate) fn total(parts: &[f32], tasks: usize) -> Vec<f32> {
     let len = parts.len() / tasks;
     let mut out = Output::new(len);
     let to = out.ptr();

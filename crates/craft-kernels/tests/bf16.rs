@@ -1,58 +1,12 @@
 //! Linear maps and convolutions in bf16. The precision is global to the process, so one test at a time.
-#![allow(clippy::unwrap_used, clippy::print_stderr)]
+#![allow(clippy::unwrap_used)]
 mod common;
+use common::narrow::{in_bf16, rounded};
 use common::{
     Rng, attention as reference, attention_shapes, close, conv, conv_shapes, matmul as naive, turn,
     wide,
 };
 use craft_kernels::*;
-use std::sync::{Mutex, MutexGuard, PoisonError};
-
-static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
-
-/// Puts the process back to `f32` and the CPU's best.
-struct Restore(#[allow(dead_code)] MutexGuard<'static, ()>);
-
-impl Drop for Restore {
-    fn drop(&mut self) {
-        set_amx(true);
-        assert!(set_precision(Precision::F32));
-    }
-}
-
-/// Runs a test with bf16 switched on, on AVX-512 BF16 and then on AMX tiles, as far as the CPU has them.
-fn in_bf16(test: impl Fn()) {
-    let _restore = Restore(ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner));
-    if !set_precision(Precision::Bf16) {
-        assert!(!bf16_supported());
-        assert_eq!(precision(), Precision::F32);
-        eprintln!("skipped: this CPU has no bf16 multiply-adds");
-        return;
-    }
-    assert_eq!(precision(), Precision::Bf16);
-    set_amx(false);
-    assert!(!amx_active());
-    test();
-    set_amx(true);
-    if amx_active() {
-        test();
-    } else {
-        eprintln!("without AMX, which this CPU does not have");
-    }
-}
-
-/// The nearest bf16, the even one of two.
-fn round(x: f32) -> f32 {
-    let down = f32::from_bits(x.to_bits() & 0xFFFF_0000);
-    let up = f32::from_bits((x.to_bits() & 0xFFFF_0000).wrapping_add(1 << 16));
-    let (below, above) = ((x - down).abs(), (up - x).abs());
-    let even = down.to_bits() >> 16 & 1 == 0;
-    if below < above || below == above && even { down } else { up }
-}
-
-fn rounded(x: &[f32]) -> Vec<f32> {
-    x.iter().map(|&v| round(v)).collect()
-}
 
 /// Values of which every fourth lies half-way between two bf16.
 fn values(r: &mut Rng, n: usize) -> Vec<f32> {
@@ -276,45 +230,6 @@ fn gradients_in_one_pass_are_those_of_many() {
                 let wants = std::array::from_fn(|j| i != j);
                 let some = linear_gradients(&x, &w, &dy, [m, k, n], wants);
                 assert_eq!(some.each_ref().map(Option::is_some), wants);
-            }
-        }
-    });
-}
-
-#[test]
-fn the_feed_forward_part_is_its_parts() {
-    in_bf16(|| {
-        let mut r = Rng(35);
-        assert!(!fuses_feed_forward([2048, 60, 256]) && !fuses_feed_forward([16, 64, 256]));
-        for (m, k, d) in [(512, 16, 16), (2048, 64, 256), (1040, 48, 48)] {
-            let lengths = [m, k, d];
-            assert!(fuses_feed_forward(lengths));
-            let what = format!("{m} {k} {d}");
-            let (x, w1, b1) = (r.vec(m * k), r.vec(2 * d * k), r.vec(2 * d));
-            let (w2, b2, residual, dy) = (r.vec(k * d), r.vec(k), r.vec(m * k), r.vec(m * k));
-            let f = FeedForward { x: &x, w1: &w1, b1: &b1, w2: &w2, b2: &b2, residual: &residual };
-            let h = linear(&x, &w1, Some(&b1), m, k, 2 * d);
-            let inner = geglu(&h, m, d);
-            let (y, kept) = feed_forward(&f, lengths, true);
-            let want = add(&linear(&inner, &w2, Some(&b2), m, d, k), &residual);
-            close(&y, &wide(&want), 1e-5, &what);
-            assert_eq!(feed_forward(&f, lengths, false), (y, None), "{what}");
-            let kept = kept.unwrap();
-            let got = feed_forward_backward(&f, &kept, &dy, lengths, true);
-            let some = feed_forward_backward(&f, &kept, &dy, lengths, false);
-            assert_eq!(some, [got[0].clone(), None, None, None, None]);
-            let got = got.map(Option::unwrap);
-            // With the gate's input rounded, as it is kept, and without.
-            for (h, tolerance) in [(rounded(&h), 1e-3), (h, 1e-2)] {
-                let inner = geglu(&h, m, d);
-                let second = linear_gradients(&inner, &w2, &dy, [m, d, k], [true; 3]);
-                let [dinner, dw2, db2] = second.map(Option::unwrap);
-                let dh = geglu_backward(&h, &dinner, m, d);
-                let first = linear_gradients(&x, &w1, &dh, [m, k, 2 * d], [true; 3]);
-                let [dx, dw1, db1] = first.map(Option::unwrap);
-                for (got, want) in got.iter().zip([dx, dw1, db1, dw2, db2]) {
-                    close(got, &wide(&want), tolerance, &what);
-                }
             }
         }
     });

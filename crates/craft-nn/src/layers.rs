@@ -76,6 +76,11 @@ impl Linear {
         }
     }
 
+    /// The weight, where there is no bias and no factors change it.
+    pub(crate) fn plain_weight(&self) -> Option<Tensor<2>> {
+        (self.bias.is_none() && LowRank::of(&self.weight).is_none()).then(|| self.weight.base())
+    }
+
     /// Weight and bias, where there is a bias and no factors change the weight.
     pub(crate) fn plain(&self) -> Option<(Tensor<2>, Tensor<1>)> {
         let bias = self.bias.as_ref().filter(|_| LowRank::of(&self.weight).is_none())?;
@@ -146,6 +151,11 @@ impl LayerNorm {
     /// Identity affine map.
     pub fn new(init: &mut Init, width: usize, eps: f64) -> Self {
         Self { weight: init.constant([width], 1.0), bias: init.constant([width], 0.0), eps }
+    }
+
+    /// As operations on whole parts take it.
+    pub(crate) fn affine(&self) -> ops::Norm {
+        ops::Norm { weight: self.weight.val(), bias: self.bias.val(), eps: self.eps as f32 }
     }
 
     /// `[.., width]` to the same shape.

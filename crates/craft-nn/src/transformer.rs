@@ -38,13 +38,20 @@ impl Attention {
         }
     }
 
-    /// `x` `[B, L, width]`, `context` `[B, Lc, context]`.
-    pub fn forward(&self, x: Tensor<3>, context: Option<Tensor<3>>) -> Tensor<3> {
-        let context = context.unwrap_or_else(|| x.clone());
-        let q = self.to_q.forward(x);
+    /// `x` plus what its normalised tokens `[B, L, width]` make of the `context` `[B, Lc, context]`.
+    fn forward(&self, norm: &LayerNorm, x: Tensor<3>, context: Option<Tensor<3>>) -> Tensor<3> {
+        let of_context = [&self.to_q, &self.to_k, &self.to_v];
+        let weights = of_context.map(Linear::plain_weight);
+        if let ([Some(q), Some(k), Some(v)], Some(out)) = (weights, self.to_out_at_0.plain()) {
+            return ops::attention_part(x, norm.affine(), context, [q, k, v], out, self.heads);
+        }
+        let normed = norm.forward(x.clone());
+        let context = context.unwrap_or_else(|| normed.clone());
+        let q = self.to_q.forward(normed);
         let k = self.to_k.forward(context.clone());
         let v = self.to_v.forward(context);
-        self.to_out_at_0.forward(ops::attention(q, k, v, self.heads, false))
+        let seen = ops::attention(q, k, v, self.heads, false);
+        ops::add(self.to_out_at_0.forward(seen), x)
     }
 }
 
@@ -69,13 +76,14 @@ impl FeedForward {
         }
     }
 
-    /// `residual` plus the part's output.
-    fn forward(&self, x: Tensor<3>, residual: Tensor<3>) -> Tensor<3> {
+    /// `x` plus what its normalised tokens become.
+    fn forward(&self, norm: &LayerNorm, x: Tensor<3>) -> Tensor<3> {
         let (first, second) = (&self.net_at_0.proj, &self.net_at_2);
-        match (first.plain(), second.plain()) {
-            (Some(first), Some(second)) => ops::feed_forward(x, first, second, residual),
-            _ => ops::add(second.forward(ops::geglu(first.forward(x))), residual),
+        if let (Some(first), Some(second)) = (first.plain(), second.plain()) {
+            return ops::feed_forward(x, norm.affine(), first, second);
         }
+        let inner = ops::geglu(first.forward(norm.forward(x.clone())));
+        ops::add(second.forward(inner), x)
     }
 }
 
@@ -105,10 +113,9 @@ impl BasicTransformerBlock {
 
     fn forward(&self, x: Tensor<3>, context: &Tensor<3>, only_cross: bool) -> Tensor<3> {
         let own = only_cross.then(|| context.clone());
-        let x = ops::add(self.attn1.forward(self.norm1.forward(x.clone()), own), x);
-        let cross = self.attn2.forward(self.norm2.forward(x.clone()), Some(context.clone()));
-        let x = ops::add(cross, x);
-        self.ff.forward(self.norm3.forward(x.clone()), x)
+        let x = self.attn1.forward(&self.norm1, x, own);
+        let x = self.attn2.forward(&self.norm2, x, Some(context.clone()));
+        self.ff.forward(&self.norm3, x)
     }
 }
 

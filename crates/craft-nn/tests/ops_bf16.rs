@@ -49,20 +49,53 @@ fn operations_in_bf16_are_near_those_in_f32() {
         let w = move |t: &[Tensor<1>]| t[1].clone().reshape([2 * d, k]);
         let sizes = [b * l * k, 2 * d * k, 2 * d];
         let back = move |t: &[Tensor<1>]| t[3].clone().reshape([k, d]);
-        let residual = move |t: &[Tensor<1>]| t[5].clone().reshape([b, l, k]);
+        let norm = |t: &[Tensor<1>], at: usize| ops::Norm {
+            weight: t[at].clone() + 1.0,
+            bias: t[at + 1].clone(),
+            eps: 1e-5,
+        };
+        let normed = move |t: &[Tensor<1>], at: usize| {
+            reference::layer_norm(x(t), t[at].clone() + 1.0, t[at + 1].clone(), 1e-5)
+        };
         compare(
             "feed-forward part",
-            &[b * l * k, 2 * d * k, 2 * d, k * d, k, b * l * k],
+            &[b * l * k, 2 * d * k, 2 * d, k * d, k, k, k],
             &|t| {
                 let (first, second) = ((w(t), t[2].clone()), (back(t), t[4].clone()));
-                ops::feed_forward(x(t), first, second, residual(t)).reshape([-1])
+                ops::feed_forward(x(t), norm(t, 5), first, second).reshape([-1])
             },
             &|t| {
-                let inner = reference::geglu(reference::linear(x(t), w(t), Some(t[2].clone())));
-                let out = reference::linear(inner, back(t), Some(t[4].clone()));
-                (out + residual(t)).reshape([-1])
+                let h = reference::linear(normed(t, 5), w(t), Some(t[2].clone()));
+                let out = reference::linear(reference::geglu(h), back(t), Some(t[4].clone()));
+                (out + x(t)).reshape([-1])
             },
         );
+        let square = move |t: &[Tensor<1>], at: usize| t[at].clone().reshape([k, k]);
+        let weights = move |t: &[Tensor<1>]| [1, 2, 3].map(|at| square(t, at));
+        let out = move |t: &[Tensor<1>]| (square(t, 4), t[5].clone());
+        for context in [false, true] {
+            let of_context = move |t: &[Tensor<1>]| t[8].clone().reshape([b, 32, k]);
+            let mut sizes = vec![b * l * k, k * k, k * k, k * k, k * k, k, k, k];
+            sizes.extend(context.then_some(b * 32 * k));
+            compare(
+                "attention part",
+                &sizes,
+                &|t| {
+                    let seen = context.then(|| of_context(t));
+                    ops::attention_part(x(t), norm(t, 6), seen, weights(t), out(t), 4).reshape([-1])
+                },
+                &|t| {
+                    let [wq, wk, wv] = weights(t);
+                    let seen = if context { of_context(t) } else { normed(t, 6) };
+                    let q = reference::linear(normed(t, 6), wq, None);
+                    let key = reference::linear(seen.clone(), wk, None);
+                    let v = reference::linear(seen, wv, None);
+                    let (wo, bo) = out(t);
+                    let heads = reference::attention(q, key, v, 4, false);
+                    (reference::linear(heads, wo, Some(bo)) + x(t)).reshape([-1])
+                },
+            );
+        }
         compare(
             "linear",
             &sizes,

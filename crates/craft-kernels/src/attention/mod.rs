@@ -5,6 +5,9 @@ mod forward;
 mod narrow;
 mod narrow_backward;
 
+pub(crate) use narrow::Head;
+pub(crate) use narrow_backward::Above;
+
 use std::ops::Range;
 
 use crate::parallel;
@@ -69,6 +72,44 @@ struct Inputs<'a> {
     shape: &'a AttentionShape,
     scale: f32,
     causal: bool,
+}
+
+impl Inputs<'_> {
+    /// Where the queries of a head of a sequence, counted as one, begin.
+    fn query_at(&self, pair: usize) -> usize {
+        self.at(pair, self.shape.queries)
+    }
+
+    /// The same of its keys.
+    fn key_at(&self, pair: usize) -> usize {
+        self.at(pair, self.shape.keys)
+    }
+
+    fn at(&self, pair: usize, rows: usize) -> usize {
+        let s = self.shape;
+        pair / s.heads * rows * s.width() + pair % s.heads * s.head_dim
+    }
+
+    fn head(&self, pair: usize) -> Head<'_> {
+        let (s, key_at) = (self.shape, self.key_at(pair));
+        Head {
+            q: tail(self.q, self.query_at(pair)),
+            ldq: s.width(),
+            k: tail(self.k, key_at),
+            v: tail(self.v, key_at),
+            ldk: s.width(),
+            queries: s.queries,
+            keys: s.keys,
+            d: s.head_dim,
+            scale: self.scale,
+            causal: self.causal,
+        }
+    }
+}
+
+/// What follows `at`; nothing where that is past the end, as of heads without channels or sequences without queries.
+fn tail(x: &[f32], at: usize) -> &[f32] {
+    x.get(at..).unwrap_or_default()
 }
 
 /// `softmax(scale * q k^T) v` a head, with query `i` seeing keys `0..=i` only where `causal`.

@@ -3,9 +3,11 @@
 //! Scores and outputs lie transposed, keys or channels down and queries across: the softmax then runs down columns of vectors,
 //! and the words that the second product takes pair rows of probabilities.
 
+use std::ops::Range;
+
 use super::forward::ScaleRows;
-use super::{AttentionShape, Inputs, QUERIES};
-use crate::buffer::{Output, Shared, scratch};
+use super::{Inputs, QUERIES, tail};
+use crate::buffer::{Output, scratch};
 use crate::gemm::Init;
 use crate::gemm::narrow::{Narrow, split, whole};
 use crate::simd::amx::TILE;
@@ -30,12 +32,8 @@ pub(super) struct Lengths {
 }
 
 impl Lengths {
-    pub(super) fn new(s: &AttentionShape) -> Self {
-        Self {
-            d: s.head_dim.next_multiple_of(TILE),
-            words: whole(s.head_dim) / 2,
-            keys: whole(s.keys),
-        }
+    pub(super) fn new(d: usize, keys: usize) -> Self {
+        Self { d: d.next_multiple_of(TILE), words: whole(d) / 2, keys: whole(keys) }
     }
 }
 
@@ -98,52 +96,77 @@ impl Kernel for Softmax<'_> {
     }
 }
 
-/// See [`attention`](super::attention); scores and outputs are products of values rounded to bf16.
-pub(super) fn attention(level: Level, pairs: Pairs, i: &Inputs<'_>) -> (Vec<f32>, Vec<f32>) {
-    let s = i.shape;
-    let l = Lengths::new(s);
-    let (d, ld, keys) = (s.head_dim, s.width(), s.keys);
-    let (mut out, mut lse) =
-        (Output::new(s.query_len()), Output::new(s.batch * s.heads * s.queries));
-    let (to, to_lse) = (out.ptr(), lse.ptr());
-    let lengths = [
-        l.keys * l.words,
-        l.d * l.keys / 2,
-        (l.d * l.keys / 2).max(QB * l.words),
-        QB * l.d,
-        QB * l.words,
-        KB * QB,
-        KB / 2 * QB,
-        l.d * QB,
-        QB,
-        QB,
-    ];
-    s.for_each(QUERIES, s.flops(), |pair, queries_of| {
+/// Queries, keys and values of one head of one sequence, each beginning at its first value, in rows at these distances.
+pub(crate) struct Head<'a> {
+    pub q: &'a [f32],
+    pub ldq: usize,
+    pub k: &'a [f32],
+    pub v: &'a [f32],
+    pub ldk: usize,
+    pub queries: usize,
+    pub keys: usize,
+    /// Channels.
+    pub d: usize,
+    pub scale: f32,
+    pub causal: bool,
+}
+
+impl Head<'_> {
+    pub(super) fn check(&self) {
+        let enough = |x: &[f32], rows: usize, ld: usize| {
+            rows == 0 || (ld >= self.d && x.len() >= (rows - 1) * ld + self.d)
+        };
+        assert!(enough(self.q, self.queries, self.ldq), "q");
+        assert!(enough(self.k, self.keys, self.ldk) && enough(self.v, self.keys, self.ldk), "k, v");
+    }
+
+    /// The output of these queries, and the logarithms of their softmax's denominators.
+    ///
+    /// # Safety
+    /// `out` is writable for a row of `d` values at distance `ld`, and `lse` for a value, of each of the head's queries.
+    pub(crate) unsafe fn forward(
+        &self,
+        level: Level,
+        narrow: &Narrow,
+        queries_of: Range<usize>,
+        (out, ld): (*mut f32, usize),
+        lse: *mut f32,
+    ) {
+        self.check();
+        let (d, keys, causal) = (self.d, self.keys, self.causal);
+        let l = Lengths::new(d, keys);
         let (first, last) = (queries_of.start, queries_of.end);
-        let narrow = Narrow::new(level, pairs);
-        let (b, h) = (pair / s.heads, pair % s.heads);
-        let key_at = b * keys * ld + h * d;
+        let lengths = [
+            l.keys * l.words,
+            l.d * l.keys / 2,
+            (l.d * l.keys / 2).max(QB * l.words),
+            QB * l.d,
+            QB * l.words,
+            KB * QB,
+            KB / 2 * QB,
+            l.d * QB,
+            QB,
+            QB,
+        ];
         scratch(lengths.iter().sum(), |buffer| {
             let [k, v, room, queries, q, scores, words, part, largest, sums] =
                 split(buffer, lengths);
-            // SAFETY: head h of sequence b holds `keys` rows of d at distance ld.
+            // SAFETY: `check` saw `keys` rows of d.
             unsafe {
-                narrow.rows(i.k.as_ptr().wrapping_add(key_at), ld, [keys, d], l.words, k);
-                let v_at = i.v.as_ptr().wrapping_add(key_at);
-                narrow.columns_turned(v_at, ld, [keys, d], l.d, room, v);
+                narrow.rows(self.k.as_ptr(), self.ldk, [keys, d], l.words, k);
+                narrow.columns_turned(self.v.as_ptr(), self.ldk, [keys, d], l.d, room, v);
             }
             for q0 in (first..last).step_by(QB) {
                 let rows = (last - q0).min(QB);
                 let width = rows.next_multiple_of(TILE);
-                let query_at = (b * s.queries + q0) * ld + h * d;
                 let scaled = ScaleRows {
-                    x: i.q.as_ptr().wrapping_add(query_at),
-                    ldx: ld,
+                    x: tail(self.q, q0 * self.ldq).as_ptr(),
+                    ldx: self.ldq,
                     y: queries.as_mut_ptr(),
                     ldy: l.d,
                     rows,
                     d,
-                    factor: i.scale,
+                    factor: self.scale,
                 };
                 // SAFETY: rows q0.. of the head are inside q; the copy holds QB rows.
                 unsafe {
@@ -151,7 +174,7 @@ pub(super) fn attention(level: Level, pairs: Pairs, i: &Inputs<'_>) -> (Vec<f32>
                     narrow.rows_turned(queries.as_ptr(), l.d, [rows, d], width, room, q);
                 }
                 let part = &mut part[..l.d * width];
-                let end = if i.causal { (q0 + rows).min(keys) } else { keys };
+                let end = if causal { (q0 + rows).min(keys) } else { keys };
                 for k0 in (0..end).step_by(KB) {
                     let n = (keys - k0).min(KB);
                     let scores = &mut scores[..whole(n) * width];
@@ -161,7 +184,7 @@ pub(super) fn attention(level: Level, pairs: Pairs, i: &Inputs<'_>) -> (Vec<f32>
                     unsafe {
                         narrow.product(shape, of_k, q.as_ptr(), scores.as_mut_ptr(), Init::Zero);
                     }
-                    if i.causal {
+                    if causal {
                         mask(scores, width, n, q0, k0);
                     }
                     level.run(Softmax {
@@ -188,17 +211,32 @@ pub(super) fn attention(level: Level, pairs: Pairs, i: &Inputs<'_>) -> (Vec<f32>
                     }
                 }
                 level.run(Divide { part, by: sums, width });
-                for r in 0..rows {
-                    // SAFETY: this task alone writes the logarithms of this head's rows q0...
-                    unsafe {
-                        to_lse.at(pair * s.queries + q0 + r).write(largest[r] + sums[r].ln());
+                // SAFETY: the caller vouches for rows q0.. of the output and of the logarithms.
+                unsafe {
+                    for r in 0..rows {
+                        lse.add(q0 + r).write(largest[r] + sums[r].ln());
                     }
+                    narrow.turn(part.as_ptr(), width, [d, rows], out.add(q0 * ld), ld, 0);
                 }
-                let y = Shared::new(to.at(query_at));
-                // SAFETY: this task alone writes this head's rows q0.. of d values at distance ld.
-                unsafe { narrow.turn(part.as_ptr(), width, [d, rows], y.get(), ld, 0) };
             }
         });
+    }
+}
+
+/// See [`attention`](super::attention); scores and outputs are products of values rounded to bf16.
+pub(super) fn attention(level: Level, pairs: Pairs, i: &Inputs<'_>) -> (Vec<f32>, Vec<f32>) {
+    let s = i.shape;
+    let ld = s.width();
+    let (mut out, mut lse) =
+        (Output::new(s.query_len()), Output::new(s.batch * s.heads * s.queries));
+    let (to, to_lse) = (out.ptr(), lse.ptr());
+    s.for_each(QUERIES, s.flops(), |pair, queries| {
+        let at = i.query_at(pair);
+        // SAFETY: this task alone writes this head's rows and logarithms of these queries.
+        unsafe {
+            let (out, lse) = (to.at(at), to_lse.at(pair * s.queries));
+            i.head(pair).forward(level, &Narrow::new(level, pairs), queries, (out, ld), lse);
+        }
     });
     // SAFETY: the tasks cover all heads and queries.
     unsafe { (out.finish(), lse.finish()) }

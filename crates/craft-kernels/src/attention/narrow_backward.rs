@@ -1,9 +1,9 @@
 //! The backward pass in bf16: probabilities are computed again, transposed as in the [forward pass](super::narrow).
 
-use super::Inputs;
 use super::backward::RowDots;
 use super::forward::ScaleRows;
-use super::narrow::{KB, Lengths, QB, mask};
+use super::narrow::{Head, KB, Lengths, QB, mask};
+use super::{Inputs, tail};
 use crate::buffer::{Output, scratch};
 use crate::gemm::Init;
 use crate::gemm::narrow::{Narrow, split, whole};
@@ -47,44 +47,51 @@ impl Kernel for Gradients<'_> {
     }
 }
 
-/// See [`attention_backward`](super::attention_backward); every product is one of values rounded to bf16.
-pub(super) fn attention_backward(
-    level: Level,
-    pairs: Pairs,
-    i: &Inputs<'_>,
-    out: &[f32],
-    lse: &[f32],
-    dout: &[f32],
-) -> (Vec<f32>, Vec<f32>, Vec<f32>) {
-    let s = i.shape;
-    let l = Lengths::new(s);
-    let (d, ld, keys) = (s.head_dim, s.width(), s.keys);
-    let (mut dq, mut dk, mut dv) =
-        (Output::new(i.q.len()), Output::new(i.k.len()), Output::new(i.k.len()));
-    let (to_q, to_k, to_v) = (dq.ptr(), dk.ptr(), dv.ptr());
-    let lengths = [
-        l.keys * l.words,
-        l.keys * l.words,
-        l.d * l.keys / 2,
-        (l.d * l.keys / 2).max(QB * l.words),
-        l.keys * l.d,
-        l.keys * l.d,
-        QB * l.d,
-        l.words * QB,
-        l.words * QB,
-        QB / 2 * l.d,
-        QB / 2 * l.d,
-        KB * QB,
-        KB * QB,
-        KB * QB / 2,
-        l.d * QB,
-        QB,
-        QB,
-    ];
-    s.for_each(s.queries.max(1), 5 * s.flops() / 2, |pair, _| {
-        let narrow = Narrow::new(level, pairs);
-        let (b, h) = (pair / s.heads, pair % s.heads);
-        let key_at = b * keys * ld + h * d;
+/// Output of a head and its gradient, each beginning at the head's first value, in rows at distance `ld`, and the logarithms that the
+/// forward pass returned.
+pub(crate) struct Above<'a> {
+    pub out: &'a [f32],
+    pub dout: &'a [f32],
+    pub ld: usize,
+    pub lse: &'a [f32],
+}
+
+impl Head<'_> {
+    /// Gradients with respect to the queries, to `dq` in rows at distance `ldq`, and to keys and values, at distance `ldk`.
+    ///
+    /// # Safety
+    /// `dq` is writable for all queries, `dk` and `dv` for all keys.
+    pub(crate) unsafe fn backward(
+        &self,
+        level: Level,
+        narrow: &Narrow,
+        above: &Above<'_>,
+        to_q: *mut f32,
+        to_k: *mut f32,
+        to_v: *mut f32,
+    ) {
+        self.check();
+        let (d, keys) = (self.d, self.keys);
+        let l = Lengths::new(d, keys);
+        let lengths = [
+            l.keys * l.words,
+            l.keys * l.words,
+            l.d * l.keys / 2,
+            (l.d * l.keys / 2).max(QB * l.words),
+            l.keys * l.d,
+            l.keys * l.d,
+            QB * l.d,
+            l.words * QB,
+            l.words * QB,
+            QB / 2 * l.d,
+            QB / 2 * l.d,
+            KB * QB,
+            KB * QB,
+            KB * QB / 2,
+            l.d * QB,
+            QB,
+            QB,
+        ];
         scratch(lengths.iter().sum(), |buffer| {
             let [
                 k_rows,
@@ -107,27 +114,30 @@ pub(super) fn attention_backward(
             ] = split(buffer, lengths);
             dk.fill(0.0);
             dv.fill(0.0);
-            let (k, v) = (i.k.as_ptr().wrapping_add(key_at), i.v.as_ptr().wrapping_add(key_at));
-            // SAFETY: head h of sequence b holds `keys` rows of d at distance ld.
+            let (k, v, ldk) = (self.k.as_ptr(), self.v.as_ptr(), self.ldk);
+            // SAFETY: `check` saw `keys` rows of d.
             unsafe {
-                narrow.rows(k, ld, [keys, d], l.words, k_rows);
-                narrow.rows(v, ld, [keys, d], l.words, v_rows);
-                narrow.columns_turned(k, ld, [keys, d], l.d, room, k_turned);
+                narrow.rows(k, ldk, [keys, d], l.words, k_rows);
+                narrow.rows(v, ldk, [keys, d], l.words, v_rows);
+                narrow.columns_turned(k, ldk, [keys, d], l.d, room, k_turned);
             }
-            for q0 in (0..s.queries).step_by(QB) {
-                let rows = (s.queries - q0).min(QB);
+            for q0 in (0..self.queries).step_by(QB) {
+                let rows = (self.queries - q0).min(QB);
                 let width = whole(rows);
-                let at = (b * s.queries + q0) * ld + h * d;
                 let scaled = ScaleRows {
-                    x: i.q[at..].as_ptr(),
-                    ldx: ld,
+                    x: tail(self.q, q0 * self.ldq).as_ptr(),
+                    ldx: self.ldq,
                     y: queries.as_mut_ptr(),
                     ldy: l.d,
                     rows,
                     d,
-                    factor: i.scale,
+                    factor: self.scale,
                 };
-                let up = dout[at..].as_ptr();
+                let (a, b, ld) =
+                    (&above.out[q0 * above.ld..], &above.dout[q0 * above.ld..], above.ld);
+                // Sees that their rows are there.
+                level.run(RowDots { a, b, rows, d, ld, out: delta });
+                let up = b.as_ptr();
                 // SAFETY: rows q0.. of the head are inside q and dout; the copy holds QB rows.
                 unsafe {
                     level.run(scaled.ready());
@@ -137,12 +147,11 @@ pub(super) fn attention_backward(
                     narrow.rows_turned(up, ld, [rows, d], width, room, upper);
                     narrow.columns(up, ld, [rows, d], l.d, upper_pairs);
                 }
-                level.run(RowDots { a: &out[at..], b: &dout[at..], rows, d, ld, out: delta });
                 delta[rows..width].fill(0.0);
-                lse_of[..rows].copy_from_slice(&lse[pair * s.queries + q0..][..rows]);
+                lse_of[..rows].copy_from_slice(&above.lse[q0..][..rows]);
                 // Queries beyond the last see nothing.
                 lse_of[rows..width].fill(f32::INFINITY);
-                let end = if i.causal { (q0 + rows).min(keys) } else { keys };
+                let end = if self.causal { (q0 + rows).min(keys) } else { keys };
                 for k0 in (0..end).step_by(KB) {
                     let n = (keys - k0).min(KB);
                     let (scores, slopes) =
@@ -157,7 +166,7 @@ pub(super) fn attention_backward(
                         let a = (v_rows[rows_at..].as_ptr(), l.words);
                         narrow.product(shape, a, upper.as_ptr(), slopes.as_mut_ptr(), Init::Zero);
                     }
-                    if i.causal {
+                    if self.causal {
                         mask(scores, width, n, q0, k0);
                     }
                     level.run(Gradients { scores, slopes, lse: lse_of, delta, keys: n, width });
@@ -184,17 +193,46 @@ pub(super) fn attention_backward(
                     }
                 }
                 let part = &mut part[..l.d * width];
-                part.iter_mut().for_each(|v| *v *= i.scale);
-                // SAFETY: this task alone writes this head's rows of dq.
-                unsafe { narrow.turn(part.as_ptr(), width, [d, rows], to_q.at(at), ld, 0) };
+                part.iter_mut().for_each(|v| *v *= self.scale);
+                // SAFETY: the caller vouches for these rows of dq.
+                unsafe {
+                    let to = to_q.add(q0 * self.ldq);
+                    narrow.turn(part.as_ptr(), width, [d, rows], to, self.ldq, 0);
+                }
             }
-            for (from, to) in [(&*dk, to_k), (&*dv, to_v)] {
-                let (x, y) = (from.as_ptr(), to.at(key_at));
-                let done = ScaleRows { x, ldx: l.d, y, ldy: ld, rows: keys, d, factor: 1.0 };
-                // SAFETY: this task alone writes this head's rows of dk and dv.
+            for (from, y) in [(&*dk, to_k), (&*dv, to_v)] {
+                let x = from.as_ptr();
+                let done = ScaleRows { x, ldx: l.d, y, ldy: ldk, rows: keys, d, factor: 1.0 };
+                // SAFETY: the caller vouches for all rows of dk and dv.
                 unsafe { level.run(done.ready()) };
             }
         });
+    }
+}
+
+/// See [`attention_backward`](super::attention_backward); every product is one of values rounded to bf16.
+pub(super) fn attention_backward(
+    level: Level,
+    pairs: Pairs,
+    i: &Inputs<'_>,
+    out: &[f32],
+    lse: &[f32],
+    dout: &[f32],
+) -> (Vec<f32>, Vec<f32>, Vec<f32>) {
+    let s = i.shape;
+    let (mut dq, mut dk, mut dv) =
+        (Output::new(i.q.len()), Output::new(i.k.len()), Output::new(i.k.len()));
+    let (to_q, to_k, to_v) = (dq.ptr(), dk.ptr(), dv.ptr());
+    s.for_each(s.queries.max(1), 5 * s.flops() / 2, |pair, _| {
+        let (query_at, key_at) = (i.query_at(pair), i.key_at(pair));
+        let lse = &lse[pair * s.queries..];
+        let above =
+            Above { out: tail(out, query_at), dout: tail(dout, query_at), ld: s.width(), lse };
+        // SAFETY: this task alone writes this head's rows of the three.
+        unsafe {
+            let (dq, dk, dv) = (to_q.at(query_at), to_k.at(key_at), to_v.at(key_at));
+            i.head(pair).backward(level, &Narrow::new(level, pairs), &above, dq, dk, dv);
+        }
     });
     // SAFETY: the tasks cover all heads, queries and keys.
     unsafe { (dq.finish(), dk.finish(), dv.finish()) }

@@ -1,6 +1,8 @@
 //! Random inputs, comparison, and naive reference formulas in `f64`.
 #![allow(dead_code, unreachable_pub)]
 
+pub mod narrow;
+
 use craft_kernels::{AttentionShape, ConvShape};
 
 /// Small deterministic generator (splitmix64).

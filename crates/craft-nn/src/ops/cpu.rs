@@ -10,6 +10,11 @@ fn when(wanted: bool, f: impl FnOnce() -> Vec<f32>) -> Option<Vec<f32>> {
     wanted.then(f)
 }
 
+/// Only the first `n` inputs.
+fn first(n: usize) -> [bool; INPUTS] {
+    std::array::from_fn(|i| i < n)
+}
+
 /// 2-d convolution of `[x, weight]` or `[x, weight, bias]`.
 #[derive(Debug)]
 pub(super) struct Conv2d(pub(super) k::ConvShape);
@@ -42,7 +47,7 @@ impl CpuOp for Conv2d {
         out
     }
     fn keeps(&self) -> [bool; INPUTS] {
-        [true, true, false, false, false, false]
+        first(2)
     }
 }
 
@@ -75,55 +80,7 @@ impl CpuOp for Linear {
         gradients.into_iter().take(s.wants.len()).collect()
     }
     fn keeps(&self) -> [bool; INPUTS] {
-        [true, true, false, false, false, false]
-    }
-}
-
-/// The feed-forward part of a transformer block in bf16, of `[x, w1, b1, w2, b2, residual]`; the backward pass needs the gate's input
-/// only as bf16.
-#[derive(Debug)]
-pub(super) struct FeedForward {
-    /// Rows, width, inner width.
-    pub(super) lengths: [usize; 3],
-    pub(super) shape: Vec<usize>,
-}
-
-impl FeedForward {
-    fn run(&self, i: &[&[f32]], keep: bool) -> Forward {
-        let [x, w1, b1, w2, b2, residual] = [i[0], i[1], i[2], i[3], i[4], i[5]];
-        let parts = k::FeedForward { x, w1, b1, w2, b2, residual };
-        let (output, kept) = k::feed_forward(&parts, self.lengths, keep);
-        Forward { output, shape: self.shape.clone(), saved: kept.into_iter().collect() }
-    }
-}
-
-impl CpuOp for FeedForward {
-    fn phase(&self) -> Phase {
-        Phase::Linear
-    }
-    fn flops(&self) -> [f64; 2] {
-        let forward = self.lengths.iter().map(|&n| n as f64).product::<f64>() * 6.0;
-        [forward, 2.0 * forward]
-    }
-    fn forward(&self, i: &[&[f32]]) -> Forward {
-        self.run(i, true)
-    }
-    fn output(&self, i: &[&[f32]]) -> Forward {
-        self.run(i, false)
-    }
-    fn backward(&self, s: Saved<'_>) -> Vec<Option<Vec<f32>>> {
-        let (x, w1, w2) = (s.inputs[0], s.inputs[1], s.inputs[3]);
-        let parts = k::FeedForward { x, w1, b1: &[], w2, b2: &[], residual: &[] };
-        let weights = s.wants[1..5].contains(&true);
-        let kept = &s.saved[0];
-        let gradients = k::feed_forward_backward(&parts, kept, s.grad, self.lengths, weights);
-        gradients.into_iter().chain([None]).collect()
-    }
-    fn passes(&self) -> [bool; INPUTS] {
-        [false, false, false, false, false, true]
-    }
-    fn keeps(&self) -> [bool; INPUTS] {
-        [true, true, false, true, false, false]
+        first(2)
     }
 }
 
@@ -238,7 +195,7 @@ impl CpuOp for LayerNorm {
         vec![Some(dx), Some(dw), Some(db)]
     }
     fn keeps(&self) -> [bool; INPUTS] {
-        [true, true, false, false, false, false]
+        first(2)
     }
 }
 
@@ -352,7 +309,7 @@ impl CpuOp for AddChannel {
         vec![None, when(s.wants[1], || k::add_channel_backward(s.grad, n, c, h * w))]
     }
     fn passes(&self) -> [bool; INPUTS] {
-        [true, false, false, false, false, false]
+        first(1)
     }
     fn keeps(&self) -> [bool; INPUTS] {
         [false; INPUTS]
@@ -374,7 +331,7 @@ impl CpuOp for Add {
         vec![None, None]
     }
     fn passes(&self) -> [bool; INPUTS] {
-        [true, true, false, false, false, false]
+        first(2)
     }
     fn keeps(&self) -> [bool; INPUTS] {
         [false; INPUTS]

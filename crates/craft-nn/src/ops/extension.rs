@@ -1,6 +1,6 @@
 //! The door between Burn's automatic differentiation and the CPU kernels.
 //!
-//! A [`CpuOp`] is a function of one to three or six float tensors with a hand-written backward pass, both
+//! A [`CpuOp`] is a function of one to nine float tensors with a hand-written backward pass, both
 //! over plain slices. One backend extension carries every such operation, so that a new kernel needs
 //! no glue of its own. The operations are reached on the `flex` backend only; [`super`] falls back to
 //! Burn's own operations elsewhere.
@@ -15,7 +15,10 @@ use burn::backend::autodiff::checkpoint::strategy::CheckpointStrategy;
 use burn::backend::autodiff::grads::Gradients;
 use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
 use burn::backend::tensor::FloatTensor;
-use burn::backend::{Autodiff, Backend, Dispatch, DispatchTensor, Flex, backend_extension};
+use burn::backend::{
+    Autodiff, Backend, BackendTensor, Dispatch, DispatchAutodiffContext, DispatchTensor,
+    DispatchTensorKind, ExtensionType, Flex, backend_extension,
+};
 use burn::tensor::{DType, Tensor, TensorData, bf16};
 
 use super::profile::{Phase, timed};
@@ -44,7 +47,7 @@ pub(crate) struct Saved<'a> {
 }
 
 /// Most inputs of an operation.
-pub(crate) const INPUTS: usize = 6;
+pub(crate) const INPUTS: usize = 9;
 
 /// An operation over host slices with its backward pass.
 pub(crate) trait CpuOp: Debug + Send + Sync + 'static {
@@ -87,26 +90,44 @@ pub(crate) trait CpuOp: Debug + Send + Sync + 'static {
 /// Shared handle of an operation.
 pub(crate) type OpRef = Arc<dyn CpuOp>;
 
+/// Any number of tensors, of which the extension macro would want each by name.
+pub(crate) struct Inputs<B: Backend>(Vec<FloatTensor<B>>);
+
+impl<B: Backend> ExtensionType<B> for Inputs<B> {
+    type Target = Inputs<Dispatch>;
+
+    fn map_to_dispatch<F>(self, map_kind: F, autodiff: DispatchAutodiffContext) -> Self::Target
+    where
+        F: Fn(BackendTensor<B>) -> DispatchTensorKind,
+    {
+        let wrap = |t| DispatchTensor { kind: map_kind(BackendTensor::Float(t)), autodiff };
+        Inputs(self.0.into_iter().map(wrap).collect())
+    }
+
+    fn map_from_dispatch<F>(target: Self::Target, unwrap_kind: F) -> Self
+    where
+        F: Fn(DispatchTensor) -> BackendTensor<B>,
+    {
+        Self(target.0.into_iter().map(|t| unwrap_kind(t).float()).collect())
+    }
+
+    fn routing_tensor(target: &Self::Target) -> Option<&DispatchTensor> {
+        target.0.first()
+    }
+
+    fn routing_float_tensor(target: &Self::Target) -> Option<&DispatchTensor> {
+        target.0.first()
+    }
+
+    fn autodiff_context(target: &Self::Target) -> DispatchAutodiffContext {
+        let contexts = target.0.iter().map(|t| t.autodiff);
+        contexts.fold(DispatchAutodiffContext::Disabled, DispatchAutodiffContext::merge)
+    }
+}
+
 #[backend_extension(Flex, Autodiff)]
 pub(crate) trait CpuOps: Backend {
-    fn cpu_op1(a: FloatTensor<Self>, op: OpRef) -> FloatTensor<Self>;
-    fn cpu_op2(a: FloatTensor<Self>, b: FloatTensor<Self>, op: OpRef) -> FloatTensor<Self>;
-    fn cpu_op3(
-        a: FloatTensor<Self>,
-        b: FloatTensor<Self>,
-        c: FloatTensor<Self>,
-        op: OpRef,
-    ) -> FloatTensor<Self>;
-    #[allow(clippy::too_many_arguments)]
-    fn cpu_op6(
-        a: FloatTensor<Self>,
-        b: FloatTensor<Self>,
-        c: FloatTensor<Self>,
-        d: FloatTensor<Self>,
-        e: FloatTensor<Self>,
-        f: FloatTensor<Self>,
-        op: OpRef,
-    ) -> FloatTensor<Self>;
+    fn cpu_op(#[extension_type] inputs: Inputs<Self>, op: OpRef) -> FloatTensor<Self>;
 }
 
 type Host = FloatTensor<Flex>;
@@ -140,30 +161,8 @@ fn run(op: &OpRef, inputs: &[Host], tracked: bool) -> (Host, Vec<Vec<f32>>) {
 }
 
 impl CpuOps for Flex {
-    fn cpu_op1(a: FloatTensor<Self>, op: OpRef) -> FloatTensor<Self> {
-        run(&op, &[a], false).0
-    }
-    fn cpu_op2(a: FloatTensor<Self>, b: FloatTensor<Self>, op: OpRef) -> FloatTensor<Self> {
-        run(&op, &[a, b], false).0
-    }
-    fn cpu_op3(
-        a: FloatTensor<Self>,
-        b: FloatTensor<Self>,
-        c: FloatTensor<Self>,
-        op: OpRef,
-    ) -> FloatTensor<Self> {
-        run(&op, &[a, b, c], false).0
-    }
-    fn cpu_op6(
-        a: FloatTensor<Self>,
-        b: FloatTensor<Self>,
-        c: FloatTensor<Self>,
-        d: FloatTensor<Self>,
-        e: FloatTensor<Self>,
-        f: FloatTensor<Self>,
-        op: OpRef,
-    ) -> FloatTensor<Self> {
-        run(&op, &[a, b, c, d, e, f], false).0
+    fn cpu_op(inputs: Inputs<Self>, op: OpRef) -> FloatTensor<Self> {
+        run(&op, &inputs.0, false).0
     }
 }
 
@@ -255,38 +254,36 @@ fn track<C: CheckpointStrategy, const N: usize>(inputs: [Tracked<C>; N], op: OpR
     }
 }
 
+/// [`track`] with the number of inputs, one of those named, as a constant.
+macro_rules! track_any {
+    ($inputs:ident, $op:ident; $($n:literal)*) => {
+        match $inputs.len() {
+            $($n => track::<C, $n>(exactly($inputs), $op),)*
+            n => unreachable!("no operation has {n} inputs"),
+        }
+    };
+}
+
+fn exactly<T, const N: usize>(inputs: Vec<T>) -> [T; N] {
+    inputs.try_into().unwrap_or_else(|_| unreachable!("the length was looked at"))
+}
+
 impl<C: CheckpointStrategy> CpuOps for Autodiff<Flex, C> {
-    fn cpu_op1(a: FloatTensor<Self>, op: OpRef) -> FloatTensor<Self> {
-        track::<C, 1>([a], op)
+    fn cpu_op(inputs: Inputs<Self>, op: OpRef) -> FloatTensor<Self> {
+        let inputs = inputs.0;
+        track_any!(inputs, op; 1 2 3 4 5 6 7 8 9)
     }
-    fn cpu_op2(a: FloatTensor<Self>, b: FloatTensor<Self>, op: OpRef) -> FloatTensor<Self> {
-        track::<C, 2>([a, b], op)
-    }
-    fn cpu_op3(
-        a: FloatTensor<Self>,
-        b: FloatTensor<Self>,
-        c: FloatTensor<Self>,
-        op: OpRef,
-    ) -> FloatTensor<Self> {
-        track::<C, 3>([a, b, c], op)
-    }
-    fn cpu_op6(
-        a: FloatTensor<Self>,
-        b: FloatTensor<Self>,
-        c: FloatTensor<Self>,
-        d: FloatTensor<Self>,
-        e: FloatTensor<Self>,
-        f: FloatTensor<Self>,
-        op: OpRef,
-    ) -> FloatTensor<Self> {
-        track::<C, 6>([a, b, c, d, e, f], op)
-    }
+}
+
+/// Applies an operation.
+pub(crate) fn apply<const O: usize>(inputs: Vec<DispatchTensor>, op: impl CpuOp) -> Tensor<O> {
+    let op: OpRef = Arc::new(op);
+    Tensor::from_dispatch(<Dispatch as CpuOps>::cpu_op(Inputs(inputs), op))
 }
 
 /// Applies an operation of one tensor.
 pub(crate) fn apply1<const A: usize, const O: usize>(a: Tensor<A>, op: impl CpuOp) -> Tensor<O> {
-    let op: OpRef = Arc::new(op);
-    Tensor::from_dispatch(<Dispatch as CpuOps>::cpu_op1(a.into_dispatch(), op))
+    apply(vec![a.into_dispatch()], op)
 }
 
 /// Applies an operation of two tensors.
@@ -295,8 +292,7 @@ pub(crate) fn apply2<const A: usize, const B: usize, const O: usize>(
     b: Tensor<B>,
     op: impl CpuOp,
 ) -> Tensor<O> {
-    let op: OpRef = Arc::new(op);
-    Tensor::from_dispatch(<Dispatch as CpuOps>::cpu_op2(a.into_dispatch(), b.into_dispatch(), op))
+    apply(vec![a.into_dispatch(), b.into_dispatch()], op)
 }
 
 /// Applies an operation of three tensors.
@@ -306,18 +302,5 @@ pub(crate) fn apply3<const A: usize, const B: usize, const C: usize, const O: us
     c: Tensor<C>,
     op: impl CpuOp,
 ) -> Tensor<O> {
-    let op: OpRef = Arc::new(op);
-    Tensor::from_dispatch(<Dispatch as CpuOps>::cpu_op3(
-        a.into_dispatch(),
-        b.into_dispatch(),
-        c.into_dispatch(),
-        op,
-    ))
-}
-
-/// Applies an operation of six tensors.
-pub(crate) fn apply6<const O: usize>(inputs: [DispatchTensor; 6], op: impl CpuOp) -> Tensor<O> {
-    let op: OpRef = Arc::new(op);
-    let [a, b, c, d, e, f] = inputs;
-    Tensor::from_dispatch(<Dispatch as CpuOps>::cpu_op6(a, b, c, d, e, f, op))
+    apply(vec![a.into_dispatch(), b.into_dispatch(), c.into_dispatch()], op)
 }

@@ -12,10 +12,11 @@ use serde::Deserialize;
 
 mod cpu;
 mod extension;
+mod parts;
 pub mod profile;
 pub mod reference;
 
-use extension::{apply1, apply2, apply3, apply6};
+use extension::{apply, apply1, apply2, apply3};
 
 pub use craft_kernels::{
     Precision, amx_active, bf16_supported, keep_freed_memory, precision, set_precision,
@@ -167,29 +168,81 @@ pub fn geglu(x: Tensor<3>) -> Tensor<3> {
     apply1(x, cpu::Geglu { m: b * l, d: d2 / 2, shape: vec![b, l, d2 / 2] })
 }
 
-/// The feed-forward part of a transformer block: `residual` plus the second [`linear`] map of the [`geglu`] of the first. `x` and
-/// `residual` `[.., width]`; weights and biases `[2d, width]` and `[2d]`, `[width, d]` and `[width]`.
+/// The affine map of a layer norm over the last axis.
+#[derive(Clone, Debug)]
+pub struct Norm {
+    /// `[d]`
+    pub weight: Tensor<1>,
+    /// `[d]`
+    pub bias: Tensor<1>,
+    /// Added to the variance.
+    pub eps: f32,
+}
+
+impl Norm {
+    fn apply(self, x: Tensor<3>) -> Tensor<3> {
+        layer_norm(x, self.weight, self.bias, self.eps)
+    }
+}
+
+/// The feed-forward part of a transformer block: `x` plus the second [`linear`] map of the [`geglu`] of the first of the normalised
+/// `x`. `x` `[B, L, width]`; weights and biases `[2d, width]` and `[2d]`, `[width, d]` and `[width]`.
 pub fn feed_forward(
     x: Tensor<3>,
+    norm: Norm,
     first: (Tensor<2>, Tensor<1>),
     second: (Tensor<2>, Tensor<1>),
-    residual: Tensor<3>,
 ) -> Tensor<3> {
     let ([b, l, width], [out, d]) = (x.dims(), second.0.dims());
     let lengths = [b * l, width, d];
     if !has_kernels(&x.device()) || out != width || !k::fuses_feed_forward(lengths) {
-        let inner = geglu(linear(x, first.0, Some(first.1)));
-        return add(linear(inner, second.0, Some(second.1)), residual);
+        let inner = geglu(linear(norm.apply(x.clone()), first.0, Some(first.1)));
+        return add(linear(inner, second.0, Some(second.1)), x);
     }
-    let inputs = [
+    let inputs = vec![
         x.into_dispatch(),
+        norm.weight.into_dispatch(),
+        norm.bias.into_dispatch(),
         first.0.into_dispatch(),
         first.1.into_dispatch(),
         second.0.into_dispatch(),
         second.1.into_dispatch(),
-        residual.into_dispatch(),
     ];
-    apply6(inputs, cpu::FeedForward { lengths, shape: vec![b, l, width] })
+    apply(inputs, parts::FeedForward { lengths, eps: norm.eps, shape: vec![b, l, width] })
+}
+
+/// One attention part of a transformer block: `x` plus the projection of the [`attention`] of the normalised `x` to the context, or to
+/// itself. `x` `[B, L, width]`, `context` `[B, Lc, context width]`; `qkv` `[inner, width]` and twice `[inner, context width]`, `out`
+/// `[width, inner]` and `[width]`.
+pub fn attention_part(
+    x: Tensor<3>,
+    norm: Norm,
+    context: Option<Tensor<3>>,
+    qkv: [Tensor<2>; 3],
+    out: (Tensor<2>, Tensor<1>),
+    heads: usize,
+) -> Tensor<3> {
+    let ([batch, queries, width], [inner, _]) = (x.dims(), qkv[0].dims());
+    let [keys, context_width] =
+        context.as_ref().map_or([queries, width], |c| [c.dims()[1], c.dims()[2]]);
+    let attention_shape =
+        k::AttentionShape { batch, heads, queries, keys, head_dim: inner / heads };
+    let lengths = k::AttentionPartShape { attention: attention_shape, width, context_width };
+    if !has_kernels(&x.device()) || !k::fuses_attention_part(&lengths) {
+        let [wq, wk, wv] = qkv;
+        let normed = norm.apply(x.clone());
+        let context = context.unwrap_or_else(|| normed.clone());
+        let q = linear(normed, wq, None);
+        let (k, v) = (linear(context.clone(), wk, None), linear(context, wv, None));
+        let seen = attention(q, k, v, heads, false);
+        return add(linear(seen, out.0, Some(out.1)), x);
+    }
+    let mut inputs =
+        vec![x.into_dispatch(), norm.weight.into_dispatch(), norm.bias.into_dispatch()];
+    inputs.extend(qkv.map(Tensor::into_dispatch));
+    inputs.extend([out.0.into_dispatch(), out.1.into_dispatch()]);
+    inputs.extend(context.map(Tensor::into_dispatch));
+    apply(inputs, parts::AttentionPart { lengths, eps: norm.eps })
 }
 
 /// `[N, C, H, W]` to tokens `[N, H·W, C]`.

@@ -1,0 +1,478 @@
+//! One attention part of a transformer block, `x + attention(norm(x) Wqᵀ, c Wkᵀ, c Wvᵀ) Woᵀ + bo` with `c` the context or `norm(x)`
+//! itself, in bf16: a few sequences at a time go through all of it while they are in the caches. The heads' outputs are kept for the
+//! backward pass; queries, keys and values are computed again.
+
+use crate::attention::{Above, AttentionShape, Head};
+use crate::buffer::{Output, Shared, scratch};
+use crate::gemm::Init;
+use crate::gemm::narrow::{Narrow, split, whole};
+use crate::layer_norm::Norm;
+use crate::linear_gradients::{ROWS, WeightSums, rows_and_tasks, suits, total};
+use crate::parallel;
+use crate::rows::AddRow;
+use crate::simd::bf16::Pairs;
+use crate::simd::{Level, level};
+
+/// Most tokens of a sequence: more would not stay in the caches.
+const LONGEST: usize = 256;
+
+/// What the part computes with: `x [batch, queries, width]`, `context [batch, keys, context_width]`, `wq [inner, width]`, `wk` and
+/// `wv` `[inner, context_width]`, `wo [width, inner]`, `bo [width]`, where the heads together are `inner` wide.
+#[derive(Clone, Copy)]
+pub struct AttentionPart<'a> {
+    /// Input, which the output is added to.
+    pub x: &'a [f32],
+    /// Normalises it first.
+    pub norm: Norm<'a>,
+    /// What is attended to; the normalised input where there is none.
+    pub context: Option<&'a [f32]>,
+    /// Weight of the queries.
+    pub wq: &'a [f32],
+    /// Weight of the keys.
+    pub wk: &'a [f32],
+    /// Weight of the values.
+    pub wv: &'a [f32],
+    /// Weight of the output.
+    pub wo: &'a [f32],
+    /// Bias of the output.
+    pub bo: &'a [f32],
+}
+
+/// Its shape.
+#[derive(Clone, Copy, Debug)]
+pub struct AttentionPartShape {
+    /// Of the attention itself.
+    pub attention: AttentionShape,
+    /// Width of the tokens.
+    pub width: usize,
+    /// Width of the context's tokens, or that of the tokens.
+    pub context_width: usize,
+}
+
+impl AttentionPartShape {
+    fn inner(&self) -> usize {
+        self.attention.heads * self.attention.head_dim
+    }
+
+    fn scale(&self) -> f32 {
+        1.0 / (self.attention.head_dim as f32).sqrt()
+    }
+
+    /// Inputs and outputs of the maps to queries, to keys and values, and to the output.
+    fn maps(&self) -> [[usize; 2]; 3] {
+        let inner = self.inner();
+        [[self.width, inner], [self.context_width, 2 * inner], [inner, self.width]]
+    }
+
+    /// Sequences that are taken at once.
+    fn group(&self) -> usize {
+        (ROWS / self.attention.queries.max(self.attention.keys)).clamp(1, self.attention.batch)
+    }
+
+    /// Multiplications and additions of the forward pass.
+    fn flops(&self) -> usize {
+        let s = &self.attention;
+        let of = |rows: usize, [k, n]: [usize; 2]| 2 * s.batch * rows * k * n;
+        let [q, kv, o] = self.maps();
+        of(s.queries, q)
+            + of(s.keys, kv)
+            + of(s.queries, o)
+            + of(s.queries, [s.keys, 2 * self.inner()])
+    }
+
+    fn check(&self, p: &AttentionPart<'_>) {
+        let (s, inner) = (&self.attention, self.inner());
+        let [m, width] = [s.batch * s.queries, self.width];
+        assert!(p.x.len() == m * width && p.norm.weight.len() == width, "x and norm");
+        match p.context {
+            Some(c) => assert_eq!(c.len(), s.batch * s.keys * self.context_width, "context"),
+            None => assert!(s.keys == s.queries && self.context_width == width, "own context"),
+        }
+        assert_eq!(p.wq.len(), inner * width, "wq");
+        let of_context = inner * self.context_width;
+        assert!(p.wk.len() == of_context && p.wv.len() == of_context, "wk and wv");
+        assert_eq!(p.wo.len(), width * inner, "wo");
+    }
+}
+
+/// Whether [`attention_part`] serves a shape: widths of whole tiles, sequences and weights of a size that fits the caches, enough
+/// tokens, with products in bf16.
+#[must_use]
+pub fn fuses_attention_part(shape: &AttentionPartShape) -> bool {
+    let s = &shape.attention;
+    let rows = s.batch * s.queries;
+    Pairs::active(level()).is_some()
+        && (1..=LONGEST).contains(&s.queries)
+        && (1..=LONGEST).contains(&s.keys)
+        && shape.maps().into_iter().all(|[k, n]| suits([rows.next_multiple_of(16), k, n]))
+}
+
+fn expect_pairs(level: Level, shape: &AttentionPartShape) -> Pairs {
+    let pairs = Pairs::active(level).filter(|_| fuses_attention_part(shape));
+    pairs.unwrap_or_else(|| panic!("{shape:?} is not fused: ask `fuses_attention_part` first"))
+}
+
+/// Weights of queries, and of keys and values, in words as products take them.
+struct Weights<'a> {
+    q: &'a [f32],
+    kv: &'a [f32],
+}
+
+impl Weights<'_> {
+    /// Values of the two, and of the room that [`pack`](Self::pack) asks for.
+    fn lengths(s: &AttentionPartShape) -> [usize; 3] {
+        let [q, kv, _] = s.maps().map(|[k, n]| whole(k) / 2 * n);
+        [q, kv, kv.max(q) + 2 * s.inner() * s.context_width]
+    }
+
+    /// The room begins with the weights of keys and values, one after the other, afterwards.
+    fn pack<'b>(
+        narrow: &Narrow,
+        p: &AttentionPart<'_>,
+        s: &AttentionPartShape,
+        [q, kv]: [&'b mut [f32]; 2],
+        room: &mut [f32],
+    ) -> Weights<'b> {
+        let [[width, inner], [context, both], _] = s.maps();
+        let (stacked, room) = room.split_at_mut(both * context);
+        stacked[..inner * context].copy_from_slice(p.wk);
+        stacked[inner * context..].copy_from_slice(p.wv);
+        // SAFETY: the weights hold rows of `width` and of `context`.
+        unsafe {
+            narrow.rows_turned(p.wq.as_ptr(), width, [inner, width], inner, room, q);
+            narrow.rows_turned(stacked.as_ptr(), context, [both, context], both, room, kv);
+        }
+        Weights { q, kv }
+    }
+}
+
+/// What a few sequences are turned into before their heads attend.
+struct Projected<'a> {
+    normed: &'a mut [f32],
+    /// Mean and reciprocal deviation of each row.
+    stats: &'a mut [f32],
+    words: &'a mut [f32],
+    q: &'a mut [f32],
+    /// Keys and values side by side.
+    kv: &'a mut [f32],
+}
+
+impl<'a> Projected<'a> {
+    fn lengths(s: &AttentionPartShape) -> [usize; 5] {
+        let [[width, inner], [context, both], _] = s.maps();
+        let queries = s.group() * s.attention.queries;
+        let keys = s.group() * s.attention.keys;
+        let words = (whole(queries) * whole(width)).max(whole(keys) * whole(context)) / 2;
+        [queries * width, 2 * queries, words, queries * inner, keys * both]
+    }
+
+    fn new([normed, stats, words, q, kv]: [&'a mut [f32]; 5]) -> Self {
+        Self { normed, stats, words, q, kv }
+    }
+
+    /// Fills them for `count` sequences from `first` on.
+    fn fill(
+        &mut self,
+        level: Level,
+        narrow: &Narrow,
+        (p, s): (&AttentionPart<'_>, &AttentionPartShape),
+        weights: &Weights<'_>,
+        [first, count]: [usize; 2],
+    ) {
+        let [[width, inner], [context, both], _] = s.maps();
+        let (queries, keys) = (count * s.attention.queries, count * s.attention.keys);
+        let x = &p.x[first * s.attention.queries * width..][..queries * width];
+        let normed = &mut self.normed[..queries * width];
+        p.norm.rows(level, x, normed, self.stats);
+        let words = whole(width) / 2;
+        // SAFETY: the buffers hold the rows of a group of sequences.
+        unsafe {
+            narrow.rows(normed.as_ptr(), width, [queries, width], words, self.words);
+            let a = (self.words.as_ptr(), words);
+            let (shape, q) = ([queries, words, inner], self.q.as_mut_ptr());
+            narrow.product(shape, a, weights.q.as_ptr(), q, Init::Zero);
+        }
+        let words = whole(context) / 2;
+        if let Some(all) = p.context {
+            let rows = &all[first * s.attention.keys * context..][..keys * context];
+            // SAFETY: as above.
+            unsafe { narrow.rows(rows.as_ptr(), context, [keys, context], words, self.words) };
+        }
+        // SAFETY: as above.
+        unsafe {
+            let a = (self.words.as_ptr(), words);
+            let (shape, kv) = ([keys, words, both], self.kv.as_mut_ptr());
+            narrow.product(shape, a, weights.kv.as_ptr(), kv, Init::Zero);
+        }
+    }
+
+    /// Head `h` of the `n`th of these sequences.
+    fn head(&self, s: &AttentionPartShape, n: usize, h: usize) -> Head<'_> {
+        let (a, inner) = (&s.attention, s.inner());
+        let key_at = n * a.keys * 2 * inner + h * a.head_dim;
+        Head {
+            q: &self.q[n * a.queries * inner + h * a.head_dim..],
+            ldq: inner,
+            k: &self.kv[key_at..],
+            v: &self.kv[key_at + inner..],
+            ldk: 2 * inner,
+            queries: a.queries,
+            keys: a.keys,
+            d: a.head_dim,
+            scale: s.scale(),
+            causal: false,
+        }
+    }
+}
+
+/// The output `[batch, queries, width]`, and, where they are to be kept for the backward pass, the heads' outputs
+/// `[batch, queries, inner]` and the logarithms of their softmax's denominators `[batch, heads, queries]`.
+///
+/// # Panics
+/// Where [`fuses_attention_part`] says no.
+#[must_use]
+pub fn attention_part(
+    p: &AttentionPart<'_>,
+    s: &AttentionPartShape,
+    keep: bool,
+) -> (Vec<f32>, Option<[Vec<f32>; 2]>) {
+    let level = level();
+    let pairs = expect_pairs(level, s);
+    s.check(p);
+    assert_eq!(p.bo.len(), s.width, "bo");
+    let (a, width, inner) = (s.attention, s.width, s.inner());
+    let (m, group) = (a.batch * a.queries, s.group());
+    let mut y = Output::new(m * width);
+    let [mut out, mut lse] = if keep { [m * inner, m * a.heads] } else { [0, 0] }.map(Output::new);
+    let (to, to_out, to_lse) = (y.ptr(), out.ptr(), lse.ptr());
+    let [q, kv, room] = Weights::lengths(s);
+    let of_out = whole(inner) / 2 * width;
+    let lengths = [q, kv, room.max(of_out), of_out];
+    scratch(lengths.iter().sum(), |shared| {
+        let [q, kv, room, back] = split(shared, lengths);
+        let narrow = Narrow::new(level, pairs);
+        // SAFETY: wo holds `width` rows of `inner`.
+        unsafe { narrow.rows_turned(p.wo.as_ptr(), inner, [width, inner], width, room, back) };
+        let weights = Weights::pack(&narrow, p, s, [q, kv], room);
+        drop(narrow);
+        let back = &*back;
+        parallel::for_each(a.batch.div_ceil(group), s.flops(), |task| {
+            let narrow = Narrow::new(level, pairs);
+            let first = task * group;
+            let count = (a.batch - first).min(group);
+            let rows = count * a.queries;
+            let words = whole(inner) / 2;
+            let parts = Projected::lengths(s);
+            let own = [rows * inner, group * a.heads * a.queries, whole(rows) * words];
+            scratch(parts.iter().chain(&own).sum(), |buffer| {
+                let (buffer, rest) = buffer.split_at_mut(parts.iter().sum());
+                let mut projected = Projected::new(split(buffer, parts));
+                projected.fill(level, &narrow, (p, s), &weights, [first, count]);
+                let [local, logs, packed] = split(rest, own);
+                let (heads_out, logs) = if keep {
+                    (to_out.at(first * a.queries * inner), to_lse.at(first * a.heads * a.queries))
+                } else {
+                    (local.as_mut_ptr(), logs.as_mut_ptr())
+                };
+                for (n, h) in (0..count).flat_map(|n| (0..a.heads).map(move |h| (n, h))) {
+                    let head = projected.head(s, n, h);
+                    let at = n * a.queries * inner + h * a.head_dim;
+                    let logs = logs.wrapping_add((n * a.heads + h) * a.queries);
+                    // SAFETY: these rows and logarithms are this task's own.
+                    unsafe {
+                        let to = (heads_out.add(at), inner);
+                        head.forward(level, &narrow, 0..a.queries, to, logs);
+                    }
+                }
+                let at = first * a.queries * width;
+                // SAFETY: the heads have written `rows` rows of `inner`; these rows of the output are this task's own.
+                unsafe {
+                    narrow.rows(heads_out, inner, [rows, inner], words, packed);
+                    let (shape, bias) = ([rows, words, width], Init::Columns(p.bo.as_ptr()));
+                    narrow.product(shape, (packed.as_ptr(), words), back.as_ptr(), to.at(at), bias);
+                    level.run(AddRow::new(to.at(at), &p.x[at..][..rows * width]));
+                }
+            });
+        });
+    });
+    // SAFETY: the tasks cover all sequences.
+    unsafe { (y.finish(), keep.then(|| [out.finish(), lse.finish()])) }
+}
+
+/// Gradients of [`attention_part`]; those of the weights and of the context where they are wanted.
+pub struct AttentionPartGradients {
+    /// Of `x`.
+    pub x: Vec<f32>,
+    /// Of the norm's weight and bias.
+    pub norm: [Vec<f32>; 2],
+    /// Of the context.
+    pub context: Option<Vec<f32>>,
+    /// Of `wq`, `wk`, `wv`, `wo` and `bo`.
+    pub weights: Option<[Vec<f32>; 5]>,
+}
+
+/// Gradients of [`attention_part`], from its inputs, what it kept, and `dy` in the shape of its output; the bias `bo` is not read.
+///
+/// # Panics
+/// Where [`fuses_attention_part`] says no.
+#[must_use]
+pub fn attention_part_backward(
+    p: &AttentionPart<'_>,
+    [out, lse]: [&[f32]; 2],
+    dy: &[f32],
+    s: &AttentionPartShape,
+    (of_context, of_weights): (bool, bool),
+) -> AttentionPartGradients {
+    let level = level();
+    let pairs = expect_pairs(level, s);
+    s.check(p);
+    let (a, maps) = (s.attention, s.maps());
+    let [[width, inner], [context, both], _] = maps;
+    let (m, group) = (a.batch * a.queries, s.group());
+    assert!(dy.len() == m * width && out.len() == m * inner, "dy and the heads' outputs");
+    assert_eq!(lse.len(), m * a.heads, "logarithms");
+    let of_context = of_context && p.context.is_some();
+    // Sequences of a task.
+    let each = rows_and_tasks(m)[0].div_ceil(a.queries).next_multiple_of(group);
+    let tasks = a.batch.div_ceil(each);
+    let mut dx = Output::new(m * width);
+    let mut dc = Output::new(if of_context { a.batch * a.keys * context } else { 0 });
+    let (to_x, to_c) = (dx.ptr(), dc.ptr());
+    let [q, kv, room] = Weights::lengths(s);
+    let sums = maps.map(|map| if of_weights { tasks * WeightSums::len(map) } else { 0 });
+    let lengths = [
+        q,
+        kv,
+        room,
+        whole(inner) / 2 * width,
+        whole(both) / 2 * context,
+        whole(width) / 2 * inner,
+        tasks * 2 * width,
+        sums[0],
+        sums[1],
+        sums[2],
+    ];
+    scratch(lengths.iter().sum(), |shared| {
+        let [q, kv, room, from_q, from_kv, from_y, norms, sums_q, sums_kv, sums_o] =
+            split(shared, lengths);
+        let narrow = Narrow::new(level, pairs);
+        let weights = Weights::pack(&narrow, p, s, [q, kv], room);
+        // SAFETY: wq holds `inner` rows of `width`, wo `width` rows of `inner`; the room begins with the weights of keys and values.
+        unsafe {
+            narrow.columns(p.wq.as_ptr(), width, [inner, width], width, from_q);
+            narrow.columns(room.as_ptr(), context, [both, context], context, from_kv);
+            narrow.columns(p.wo.as_ptr(), inner, [width, inner], inner, from_y);
+        }
+        drop(narrow);
+        let (from_q, from_kv, from_y) = (&*from_q, &*from_kv, &*from_y);
+        let all =
+            [&mut *sums_q, &mut *sums_kv, &mut *sums_o].map(|sums| Shared::new(sums.as_mut_ptr()));
+        let norms_at = Shared::new(norms.as_mut_ptr());
+        parallel::for_each(tasks, 3 * s.flops(), |task| {
+            let narrow = Narrow::new(level, pairs);
+            // SAFETY: the buffers hold the sums of all tasks.
+            let mut sums = of_weights.then(|| unsafe {
+                [0, 1, 2].map(|i| WeightSums::of(all[i], task, tasks, maps[i]))
+            });
+            // SAFETY: each task has 2 * width values of the buffer to itself.
+            let of_norm =
+                unsafe { std::slice::from_raw_parts_mut(norms_at.at(task * 2 * width), 2 * width) };
+            of_norm.fill(0.0);
+            let (queries, keys) = (group * a.queries, group * a.keys);
+            let parts = Projected::lengths(s);
+            let words = [whole(queries) * whole(inner.max(width)), whole(keys) * whole(both)];
+            let own = [
+                queries * inner,
+                queries * inner,
+                keys * both,
+                queries * width,
+                words[0].max(words[1]) / 2,
+                maps.map(WeightSums::room).into_iter().max().unwrap_or(0),
+            ];
+            scratch(parts.iter().chain(&own).sum(), |buffer| {
+                let (buffer, rest) = buffer.split_at_mut(parts.iter().sum());
+                let mut projected = Projected::new(split(buffer, parts));
+                let [dout, dq, dkv, dnormed, packed, room] = split(rest, own);
+                let last = ((task + 1) * each).min(a.batch);
+                for first in (task * each..last).step_by(group) {
+                    let count = (last - first).min(group);
+                    let (rows, of_keys) = (count * a.queries, count * a.keys);
+                    let at = first * a.queries;
+                    let dy = &dy[at * width..][..rows * width];
+                    let out = &out[at * inner..][..rows * inner];
+                    projected.fill(level, &narrow, (p, s), &weights, [first, count]);
+                    let words = whole(width) / 2;
+                    // SAFETY: the buffers hold the rows of a group of sequences.
+                    unsafe {
+                        narrow.rows(dy.as_ptr(), width, [rows, width], words, packed);
+                        let (shape, to) = ([rows, words, inner], dout.as_mut_ptr());
+                        let of_dy = (packed.as_ptr(), words);
+                        narrow.product(shape, of_dy, from_y.as_ptr(), to, Init::Zero);
+                    }
+                    for (n, h) in (0..count).flat_map(|n| (0..a.heads).map(move |h| (n, h))) {
+                        let at = n * a.queries * inner + h * a.head_dim;
+                        let above = Above {
+                            out: &out[at..],
+                            dout: &dout[at..],
+                            ld: inner,
+                            lse: &lse[((first + n) * a.heads + h) * a.queries..],
+                        };
+                        let key_at = n * a.keys * both + h * a.head_dim;
+                        let to_k = dkv[key_at..].as_mut_ptr();
+                        let to_v = dkv[key_at + inner..].as_mut_ptr();
+                        let to_q = dq[at..].as_mut_ptr();
+                        let head = projected.head(s, n, h);
+                        // SAFETY: the buffers hold the rows of a group of sequences.
+                        unsafe { head.backward(level, &narrow, &above, to_q, to_k, to_v) };
+                    }
+                    let (dq, dkv) = (&dq[..rows * inner], &dkv[..of_keys * both]);
+                    let words = [whole(inner) / 2, whole(both) / 2];
+                    let normed = &projected.normed[..rows * width];
+                    let dnormed = &mut dnormed[..rows * width];
+                    let x = &p.x[at * width..][..rows * width];
+                    // SAFETY: as above; rows of dx and of the context's gradient are this task's own.
+                    unsafe {
+                        narrow.rows(dq.as_ptr(), inner, [rows, inner], words[0], packed);
+                        let (shape, of_q) = ([rows, words[0], width], (packed.as_ptr(), words[0]));
+                        let to = dnormed.as_mut_ptr();
+                        narrow.product(shape, of_q, from_q.as_ptr(), to, Init::Zero);
+                        if of_context || p.context.is_none() {
+                            narrow.rows(dkv.as_ptr(), both, [of_keys, both], words[1], packed);
+                            let (to, init) = match p.context {
+                                Some(_) => (to_c.at(first * a.keys * context), Init::Zero),
+                                None => (dnormed.as_mut_ptr(), Init::Load),
+                            };
+                            let shape = [of_keys, words[1], context];
+                            let of_kv = (packed.as_ptr(), words[1]);
+                            narrow.product(shape, of_kv, from_kv.as_ptr(), to, init);
+                        }
+                        let dx = std::slice::from_raw_parts_mut(to_x.at(at * width), rows * width);
+                        p.norm.rows_backward(level, x, dnormed, projected.stats, dx, of_norm);
+                        level.run(AddRow::new(dx.as_mut_ptr(), dy));
+                    }
+                    if let Some([of_q, of_kv, of_o]) = &mut sums {
+                        let seen = match p.context {
+                            Some(c) => &c[first * a.keys * context..][..of_keys * context],
+                            None => normed,
+                        };
+                        of_q.add(level, &narrow, normed, dq, room);
+                        of_kv.add(level, &narrow, seen, dkv, room);
+                        of_o.add(level, &narrow, out, dy, room);
+                    }
+                }
+            });
+        });
+        let weights = of_weights.then(|| {
+            let [dwq, _] = WeightSums::total(sums_q, tasks, maps[0]);
+            let [mut dwk, _] = WeightSums::total(sums_kv, tasks, maps[1]);
+            let dwv = dwk.split_off(inner * context);
+            let [dwo, dbo] = WeightSums::total(sums_o, tasks, maps[2]);
+            [dwq, dwk, dwv, dwo, dbo]
+        });
+        let mut of_norm = total(norms, tasks);
+        let db = of_norm.split_off(width);
+        // SAFETY: the tasks cover all sequences.
+        let (x, context) = unsafe { (dx.finish(), of_context.then(|| dc.finish())) };
+        AttentionPartGradients { x, norm: [of_norm, db], context, weights }
+    })
+}

@@ -1,0 +1,153 @@
+//! The parts of a transformer block against the operations that they are made of, all in bf16.
+#![allow(clippy::unwrap_used)]
+mod common;
+use common::narrow::{in_bf16, rounded};
+use common::{Rng, close, wide};
+use craft_kernels::*;
+
+/// A layer norm's weight near 1 and bias near 0.
+fn affine(r: &mut Rng, d: usize) -> [Vec<f32>; 2] {
+    [(0..d).map(|_| 1.0 + 0.2 * r.value()).collect(), r.vec(d)]
+}
+
+const EPS: f32 = 1e-5;
+
+#[test]
+fn the_feed_forward_part_is_its_parts() {
+    in_bf16(|| {
+        let mut r = Rng(35);
+        assert!(!fuses_feed_forward([2048, 60, 256]) && !fuses_feed_forward([16, 64, 256]));
+        for (m, k, d) in [(512, 16, 16), (2048, 64, 256), (1040, 48, 48)] {
+            let lengths = [m, k, d];
+            assert!(fuses_feed_forward(lengths));
+            let what = format!("{m} {k} {d}");
+            let (x, w1, b1) = (r.vec(m * k), r.vec(2 * d * k), r.vec(2 * d));
+            let (w2, b2, dy) = (r.vec(k * d), r.vec(k), r.vec(m * k));
+            let [weight, bias] = affine(&mut r, k);
+            let norm = Norm { weight: &weight, bias: &bias, eps: EPS };
+            let f = FeedForward { x: &x, norm, w1: &w1, b1: &b1, w2: &w2, b2: &b2 };
+            let (normed, mean, rstd) = layer_norm(&x, &weight, &bias, m, k, EPS);
+            let h = linear(&normed, &w1, Some(&b1), m, k, 2 * d);
+            let inner = geglu(&h, m, d);
+            let (y, kept) = feed_forward(&f, lengths, true);
+            let want = add(&linear(&inner, &w2, Some(&b2), m, d, k), &x);
+            close(&y, &wide(&want), 1e-5, &what);
+            assert_eq!(feed_forward(&f, lengths, false), (y, None), "{what}");
+            let kept = kept.unwrap();
+            let got = feed_forward_backward(&f, &kept, &dy, lengths, true);
+            let some = feed_forward_backward(&f, &kept, &dy, lengths, false);
+            assert_eq!(some[..3], got[..3]);
+            assert!(some[3..].iter().all(Option::is_none));
+            let got = got.map(Option::unwrap);
+            // With the gate's input rounded, as it is kept, and without.
+            for (h, tolerance) in [(rounded(&h), 1e-3), (h, 1e-2)] {
+                let inner = geglu(&h, m, d);
+                let second = linear_gradients(&inner, &w2, &dy, [m, d, k], [true; 3]);
+                let [dinner, dw2, db2] = second.map(Option::unwrap);
+                let dh = geglu_backward(&h, &dinner, m, d);
+                let first = linear_gradients(&normed, &w1, &dh, [m, k, 2 * d], [true; 3]);
+                let [dnormed, dw1, db1] = first.map(Option::unwrap);
+                let (dx, dw, db) = layer_norm_backward(&x, &dnormed, &weight, &mean, &rstd, m, k);
+                for (got, want) in got.iter().zip([add(&dx, &dy), dw, db, dw1, db1, dw2, db2]) {
+                    close(got, &wide(&want), tolerance, &what);
+                }
+            }
+        }
+    });
+}
+
+/// Sequences, heads, queries, keys where the context is another, width of a head, of the tokens, of the context's.
+type Lengths = (usize, usize, usize, Option<usize>, usize, usize, usize);
+
+#[test]
+fn the_attention_part_is_its_parts() {
+    in_bf16(|| {
+        let mut r = Rng(36);
+        let cases: [Lengths; 6] = [
+            (8, 4, 64, None, 16, 64, 64),
+            (33, 4, 16, None, 16, 64, 64),
+            (8, 4, 64, Some(32), 16, 64, 96),
+            (40, 2, 50, Some(77), 24, 32, 16),
+            (5, 2, 200, None, 40, 48, 48),
+            (3, 1, 256, Some(1), 32, 16, 32),
+        ];
+        for case in cases {
+            let (batch, heads, queries, other, head_dim, width, context_width) = case;
+            let what = format!("{case:?}");
+            let keys = other.unwrap_or(queries);
+            let shape = AttentionPartShape {
+                attention: AttentionShape { batch, heads, queries, keys, head_dim },
+                width,
+                context_width,
+            };
+            assert!(fuses_attention_part(&shape), "{what}");
+            let (m, mc, inner) = (batch * queries, batch * keys, heads * head_dim);
+            let (x, c, dy) = (r.vec(m * width), r.vec(mc * context_width), r.vec(m * width));
+            let (wq, wk) = (r.vec(inner * width), r.vec(inner * context_width));
+            let (wv, wo, bo) = (r.vec(inner * context_width), r.vec(width * inner), r.vec(width));
+            let [weight, bias] = affine(&mut r, width);
+            let norm = Norm { weight: &weight, bias: &bias, eps: EPS };
+            let context = other.map(|_| c.as_slice());
+            let p =
+                AttentionPart { x: &x, norm, context, wq: &wq, wk: &wk, wv: &wv, wo: &wo, bo: &bo };
+            let (normed, mean, rstd) = layer_norm(&x, &weight, &bias, m, width, EPS);
+            let seen = context.unwrap_or(&normed);
+            let q = linear(&normed, &wq, None, m, width, inner);
+            let k = linear(seen, &wk, None, mc, context_width, inner);
+            let v = linear(seen, &wv, None, mc, context_width, inner);
+            let (scale, a) = (1.0 / (head_dim as f32).sqrt(), &shape.attention);
+            let (out, lse) = attention(&q, &k, &v, a, scale, false);
+            let want = add(&linear(&out, &wo, Some(&bo), m, inner, width), &x);
+            let (y, kept) = attention_part(&p, &shape, true);
+            close(&y, &wide(&want), 1e-3, &what);
+            assert_eq!(attention_part(&p, &shape, false), (y, None), "{what}");
+            let kept = kept.unwrap();
+            close(&kept[0], &wide(&out), 1e-3, &what);
+            close(&kept[1], &wide(&lse), 1e-3, &what);
+
+            let kept = kept.each_ref().map(Vec::as_slice);
+            let got = attention_part_backward(&p, kept, &dy, &shape, (true, true));
+            let of = linear_gradients(&out, &wo, &dy, [m, inner, width], [true; 3]);
+            let [dout, dwo, dbo] = of.map(Option::unwrap);
+            let (dq, dk, dv) = attention_backward(&q, &k, &v, &out, &lse, &dout, a, scale, false);
+            let lengths = [mc, context_width, inner];
+            let [dn, dwq, _] =
+                linear_gradients(&normed, &wq, &dq, [m, width, inner], [true, true, false]);
+            let [dck, dwk, _] = linear_gradients(seen, &wk, &dk, lengths, [true, true, false]);
+            let [dcv, dwv, _] = linear_gradients(seen, &wv, &dv, lengths, [true, true, false]);
+            let dc = add(&dck.unwrap(), &dcv.unwrap());
+            let dn = if other.is_some() { dn.unwrap() } else { add(&dn.unwrap(), &dc) };
+            let (dx, dw, db) = layer_norm_backward(&x, &dn, &weight, &mean, &rstd, m, width);
+            close(&got.x, &wide(&add(&dx, &dy)), 2e-3, &what);
+            for (got, want) in got.norm.iter().zip([dw, db]) {
+                close(got, &wide(&want), 2e-3, &what);
+            }
+            assert_eq!(got.context.is_some(), other.is_some(), "{what}");
+            if let Some(got) = &got.context {
+                close(got, &wide(&dc), 2e-3, &what);
+            }
+            let want = [dwq.unwrap(), dwk.unwrap(), dwv.unwrap(), dwo, dbo];
+            for (got, want) in got.weights.as_ref().unwrap().iter().zip(want) {
+                close(got, &wide(&want), 2e-3, &what);
+            }
+            let less = attention_part_backward(&p, kept, &dy, &shape, (false, false));
+            assert!(less.x == got.x && less.norm == got.norm, "{what}");
+            assert!(less.context.is_none() && less.weights.is_none(), "{what}");
+        }
+    });
+}
+
+#[test]
+fn long_sequences_and_odd_widths_are_not_fused() {
+    in_bf16(|| {
+        let of = |queries, width, heads| AttentionPartShape {
+            attention: AttentionShape { batch: 16, heads, queries, keys: queries, head_dim: 16 },
+            width,
+            context_width: width,
+        };
+        assert!(fuses_attention_part(&of(64, 64, 4)));
+        for shape in [of(1024, 64, 4), of(64, 60, 4), of(64, 640, 40), of(1, 64, 4)] {
+            assert!(!fuses_attention_part(&shape), "{shape:?}");
+        }
+    });
+}
