@@ -5,7 +5,7 @@ use crate::buffer::{Output, Shared};
 use crate::parallel;
 use crate::reduce::moments;
 use crate::simd::map::{Binary, Unary, for_vectors, read, write};
-use crate::simd::{Kernel, Simd, level};
+use crate::simd::{Kernel, Level, Simd, level};
 
 /// `y = act(x * scale + shift)` over one channel.
 struct Affine<'a> {
@@ -60,6 +60,79 @@ impl Kernel for Group<'_> {
             Affine { x: &x[j * hw..][..hw], y, scale, shift, silu: self.silu }.run(s);
         }
         (mean, rstd)
+    }
+}
+
+/// Group norm of images `[c, hw]`, with its affine map and SiLU.
+#[derive(Clone, Copy)]
+pub struct GroupNormSilu<'a> {
+    /// `[c]`
+    pub weight: &'a [f32],
+    /// `[c]`
+    pub bias: &'a [f32],
+    /// Groups of channels.
+    pub groups: usize,
+    /// Added to the variance.
+    pub eps: f32,
+}
+
+impl GroupNormSilu<'_> {
+    fn channels(&self) -> usize {
+        self.weight.len() / self.groups
+    }
+
+    /// One image `x` to `y`; `stats` receives mean and reciprocal deviation of each group.
+    pub(crate) fn image(&self, level: Level, x: &[f32], y: &mut [f32], stats: &mut [f32]) {
+        assert_eq!(x.len(), y.len(), "x and y");
+        let (each, size) = (self.channels(), x.len() / self.groups);
+        for (g, stats) in stats.chunks_exact_mut(2).enumerate() {
+            let (weight, bias) = (&self.weight[g * each..][..each], &self.bias[g * each..][..each]);
+            let (x, y) = (&x[g * size..][..size], &mut y[g * size..][..size]);
+            let y = Shared::new(y.as_mut_ptr());
+            let (mean, rstd) = level.run(Group { x, y, weight, bias, eps: self.eps, silu: true });
+            stats.copy_from_slice(&[mean, rstd]);
+        }
+    }
+
+    /// One channel of an image with these statistics.
+    pub(crate) fn channel(&self, level: Level, x: &[f32], c: usize, stats: &[f32], y: &mut [f32]) {
+        assert_eq!(x.len(), y.len(), "x and y");
+        let g = c / self.channels();
+        let (mean, rstd) = (stats[2 * g], stats[2 * g + 1]);
+        let scale = rstd * self.weight[c];
+        let shift = (-mean).mul_add(scale, self.bias[c]);
+        let y = Shared::new(y.as_mut_ptr());
+        level.run(Affine { x, y, scale, shift, silu: true });
+    }
+
+    /// Gradient of one image to `dx`; those of the bias and the weight that it contributes to `sums` and `dots` `[c]`.
+    ///
+    /// # Safety
+    /// `dx` is writable for the image, `sums` and `dots` for a value a channel.
+    pub(crate) unsafe fn image_backward(
+        &self,
+        level: Level,
+        (x, dy): (&[f32], &[f32]),
+        stats: &[f32],
+        dx: *mut f32,
+        [sums, dots]: [*mut f32; 2],
+    ) {
+        assert_eq!(x.len(), dy.len(), "x and dy");
+        let (each, size) = (self.channels(), x.len() / self.groups);
+        for (g, stats) in stats.chunks_exact(2).enumerate() {
+            level.run(GroupBackward {
+                x: &x[g * size..][..size],
+                dy: &dy[g * size..][..size],
+                dx: Shared::new(dx.wrapping_add(g * size)),
+                weight: &self.weight[g * each..][..each],
+                bias: &self.bias[g * each..][..each],
+                mean: stats[0],
+                rstd: stats[1],
+                silu: true,
+                sums: Shared::new(sums.wrapping_add(g * each)),
+                dots: Shared::new(dots.wrapping_add(g * each)),
+            });
+        }
     }
 }
 
@@ -296,7 +369,7 @@ pub fn group_norm_backward(
 }
 
 /// Sums `[n, c]` over the images, in order.
-fn over_images(parts: &[f32], n: usize, c: usize) -> Vec<f32> {
+pub(crate) fn over_images(parts: &[f32], n: usize, c: usize) -> Vec<f32> {
     let mut total = vec![0.0f64; c];
     for image in parts.chunks_exact(c.max(1)).take(n) {
         total.iter_mut().zip(image).for_each(|(t, &v)| *t += f64::from(v));

@@ -43,11 +43,12 @@ pub use attention_part::{
     attention_part_backward, fuses_attention_part,
 };
 pub use conv::{
-    ConvShape, conv2d, conv2d_backward_bias, conv2d_backward_input, conv2d_backward_weight,
+    Added, ConvShape, NormConv, NormConvGradients, conv2d, conv2d_backward_bias,
+    conv2d_backward_input, conv2d_backward_weight, fuses_norm_conv, norm_conv, norm_conv_backward,
     set_winograd,
 };
 pub use feed_forward::{FeedForward, feed_forward, feed_forward_backward, fuses_feed_forward};
-pub use group_norm::{group_norm, group_norm_backward};
+pub use group_norm::{GroupNormSilu, group_norm, group_norm_backward};
 pub use layer_norm::{Norm, layer_norm, layer_norm_backward};
 pub use layout::{
     add, add_channel, add_channel_backward, concat_channels, split_channels, transpose,

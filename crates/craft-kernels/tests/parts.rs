@@ -151,3 +151,72 @@ fn long_sequences_and_odd_widths_are_not_fused() {
         }
     });
 }
+
+/// Batch, channels in and out, height, width, kernel, groups.
+type ConvLengths = (usize, usize, usize, usize, usize, usize, usize);
+
+#[test]
+fn the_half_residual_block_is_its_parts() {
+    in_bf16(|| {
+        let mut r = Rng(37);
+        let cases: [ConvLengths; 5] = [
+            (32, 32, 32, 16, 16, 3, 8),
+            (8, 64, 64, 8, 8, 3, 8),
+            (9, 96, 32, 6, 12, 3, 4),
+            (11, 12, 4, 9, 10, 3, 3),
+            (8, 32, 48, 8, 8, 1, 1),
+        ];
+        for case in cases {
+            let (batch, ci, co, height, width, kernel, groups) = case;
+            let s = ConvShape {
+                batch,
+                in_channels: ci,
+                out_channels: co,
+                height,
+                width,
+                kernel: [kernel; 2],
+                stride: [1, 1],
+                padding: [kernel / 2; 4],
+            };
+            assert_eq!(fuses_norm_conv(&s), amx_active(), "{case:?}");
+            if !amx_active() {
+                return;
+            }
+            let hw = height * width;
+            let (x, dy) = (r.vec(batch * ci * hw), r.vec(batch * co * hw));
+            let (w, bias) = (r.vec(co * ci * kernel * kernel), r.vec(co));
+            let (channels, image) = (r.vec(batch * co), r.vec(batch * co * hw));
+            let [weight, shift] = affine(&mut r, ci);
+            let norm = GroupNormSilu { weight: &weight, bias: &shift, groups, eps: EPS };
+            let (normed, mean, rstd) =
+                group_norm(&x, &weight, &shift, batch, ci, hw, groups, EPS, true);
+            let plain = conv2d(&normed, &w, Some(&bias), &s);
+            for added in [Added::Nothing, Added::Channels(&channels), Added::Image(&image)] {
+                let what = format!("{case:?}");
+                let p = NormConv { x: &x, norm, w: &w, bias: &bias, added };
+                let (y, stats) = norm_conv(&p, &s);
+                let want = match added {
+                    Added::Nothing => plain.clone(),
+                    Added::Channels(t) => add_channel(&plain, t, batch, co, hw),
+                    Added::Image(t) => add(&plain, t),
+                };
+                close(&y, &wide(&want), 1e-5, &what);
+                let got = norm_conv_backward(&p, &stats, &dy, &s, true);
+                let above = conv2d_backward_input(&dy, &w, &s);
+                let (dx, dweight, dshift) = group_norm_backward(
+                    &x, &above, &weight, &shift, &mean, &rstd, batch, ci, hw, groups, true,
+                );
+                close(&got.x, &wide(&dx), 1e-5, &what);
+                close(&got.norm[0], &wide(&dweight), 1e-5, &what);
+                close(&got.norm[1], &wide(&dshift), 1e-5, &what);
+                let dw = conv2d_backward_weight(&normed, &dy, &s);
+                close(got.w.as_ref().unwrap(), &wide(&dw), 1e-5, &what);
+                close(&got.bias, &wide(&conv2d_backward_bias(&dy, &s)), 1e-5, &what);
+                let of_channels = add_channel_backward(&dy, batch, co, hw);
+                close(&got.channels, &wide(&of_channels), 1e-5, &what);
+                let less = norm_conv_backward(&p, &stats, &dy, &s, false);
+                assert!(less.w.is_none() && less.x == got.x, "{what}");
+            }
+        }
+    });
+}

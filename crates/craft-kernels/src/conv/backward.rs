@@ -20,7 +20,6 @@ pub fn conv2d_backward_input(dy: &[f32], w: &[f32], s: &ConvShape) -> Vec<f32> {
     assert_eq!(dy.len(), s.out_len(), "dy");
     assert_eq!(w.len(), s.weight_len(), "w");
     let level = level();
-    let [kh, kw] = s.kernel;
     let mut dx = Output::new(s.in_len());
     let to = dx.ptr();
     if s.winograd() {
@@ -44,64 +43,86 @@ pub fn conv2d_backward_input(dy: &[f32], w: &[f32], s: &ConvShape) -> Vec<f32> {
             dx.finish()
         };
     }
-    let vertical = phases(s.height, s.padding[0], kh, s.stride[0]);
-    let horizontal = phases(s.width, s.padding[2], kw, s.stride[1]);
-    for v in &vertical {
-        for h in &horizontal {
-            let planes = s.batch * s.in_channels;
-            let geometry = Geometry {
-                height: s.out_height(),
-                width: s.out_width(),
-                out_height: v.count,
-                out_width: h.count,
-                kernel: [v.taps, h.taps],
-                stride: [1, 1],
-                top: v.pad,
-                left: h.pad,
-            };
-            let whole = s.stride == [1, 1];
-            let values = planes * geometry.positions();
-            if v.taps == 0 || h.taps == 0 || s.out_len() == 0 {
-                scratch(values, |part| {
-                    part.fill(0.0);
-                    scatter(part, to, s, v, h);
-                });
-                continue;
-            }
-            let taps = Taps {
-                w,
-                first: v.last_tap * kw + h.last_tap,
-                out: kh * kw,
-                input: s.in_channels * kh * kw,
-                row: -((s.stride[0] * kw) as isize),
-                column: -(s.stride[1] as isize),
-            };
-            let pass = Pass {
-                batch: s.batch,
-                inputs: s.out_channels,
-                outputs: s.in_channels,
-                geometry,
-                taps,
-                bias: None,
-                pairs: Pairs::active(level),
-            };
-            if whole {
-                // SAFETY: the only phase covers the whole of dx.
-                unsafe { pass.run(level, dy, to) };
-            } else {
-                scratch(values, |part| {
-                    // SAFETY: the buffer has one value for every position of the phase.
-                    unsafe { pass.run(level, dy, Shared::new(part.as_mut_ptr())) };
-                    scatter(part, to, s, v, h);
-                });
-            }
+    let pairs = Pairs::active(level);
+    for (v, h) in phases_of(s) {
+        if v.taps == 0 || h.taps == 0 || s.out_len() == 0 {
+            scratch(s.batch * s.in_channels * v.count * h.count, |part| {
+                part.fill(0.0);
+                scatter(part, to, s, &v, &h);
+            });
+            continue;
+        }
+        let pass = phase_pass(s, w, pairs, &v, &h);
+        if s.stride == [1, 1] {
+            // SAFETY: the only phase covers the whole of dx.
+            unsafe { pass.run(level, dy, to) };
+        } else {
+            scratch(s.batch * s.in_channels * v.count * h.count, |part| {
+                // SAFETY: the buffer has one value for every position of the phase.
+                unsafe { pass.run(level, dy, Shared::new(part.as_mut_ptr())) };
+                scatter(part, to, s, &v, &h);
+            });
         }
     }
     // SAFETY: the phases together cover every input position.
     unsafe { dx.finish() }
 }
 
+/// The correlation that makes one phase of the input gradient.
+fn phase_pass<'a>(
+    s: &ConvShape,
+    w: &'a [f32],
+    pairs: Option<Pairs>,
+    v: &Phase,
+    h: &Phase,
+) -> Pass<'a> {
+    let [kh, kw] = s.kernel;
+    Pass {
+        batch: s.batch,
+        inputs: s.out_channels,
+        outputs: s.in_channels,
+        geometry: Geometry {
+            height: s.out_height(),
+            width: s.out_width(),
+            out_height: v.count,
+            out_width: h.count,
+            kernel: [v.taps, h.taps],
+            stride: [1, 1],
+            top: v.pad,
+            left: h.pad,
+        },
+        taps: Taps {
+            w,
+            first: v.last_tap * kw + h.last_tap,
+            out: kh * kw,
+            input: s.in_channels * kh * kw,
+            row: -((s.stride[0] * kw) as isize),
+            column: -(s.stride[1] as isize),
+        },
+        bias: None,
+        pairs,
+    }
+}
+
+/// The correlation that makes the whole input gradient of a convolution with stride 1, if its input and output have values.
+pub(super) fn input_pass<'a>(
+    s: &ConvShape,
+    w: &'a [f32],
+    pairs: Option<Pairs>,
+) -> Option<Pass<'a>> {
+    let (v, h) = phases_of(s).next().filter(|_| s.stride == [1, 1])?;
+    Some(phase_pass(s, w, pairs, &v, &h))
+}
+
+/// Phases of rows and columns, each with each.
+fn phases_of(s: &ConvShape) -> impl Iterator<Item = (Phase, Phase)> {
+    let vertical = phases(s.height, s.padding[0], s.kernel[0], s.stride[0]);
+    let horizontal = phases(s.width, s.padding[2], s.kernel[1], s.stride[1]);
+    vertical.into_iter().flat_map(move |v| horizontal.clone().into_iter().map(move |h| (v, h)))
+}
+
 /// The input positions `start, start + stride, ..` along one axis and the kernel taps that reach them.
+#[derive(Clone, Copy)]
 struct Phase {
     start: usize,
     count: usize,

@@ -21,25 +21,6 @@ pub fn conv2d(x: &[f32], w: &[f32], bias: Option<&[f32]>, s: &ConvShape) -> Vec<
         assert_eq!(bias.len(), s.out_channels, "bias");
     }
     let level = level();
-    let [kh, kw] = s.kernel;
-    let geometry = Geometry {
-        height: s.height,
-        width: s.width,
-        out_height: s.out_height(),
-        out_width: s.out_width(),
-        kernel: s.kernel,
-        stride: s.stride,
-        top: s.padding[0] as isize,
-        left: s.padding[2] as isize,
-    };
-    let taps = Taps {
-        w,
-        first: 0,
-        out: s.in_channels * kh * kw,
-        input: kh * kw,
-        row: kw as isize,
-        column: 1,
-    };
     let mut y = Output::new(s.out_len());
     if s.winograd() {
         let correlation = Correlation {
@@ -62,15 +43,7 @@ pub fn conv2d(x: &[f32], w: &[f32], bias: Option<&[f32]>, s: &ConvShape) -> Vec<
             y.finish()
         };
     }
-    let pass = Pass {
-        batch: s.batch,
-        inputs: s.in_channels,
-        outputs: s.out_channels,
-        geometry,
-        taps,
-        bias,
-        pairs: Pairs::active(level),
-    };
+    let pass = Pass::forward(s, w, bias, Pairs::active(level));
     // SAFETY: the pass writes every position of every output channel of the fresh vector.
     unsafe {
         pass.run(level, x, y.ptr());
@@ -106,7 +79,33 @@ pub(super) struct Pass<'a> {
 const KC: usize = 288;
 const PLANES: usize = 96 << 10;
 
-impl Pass<'_> {
+impl<'a> Pass<'a> {
+    /// That of a convolution's output.
+    pub(super) fn forward(
+        s: &ConvShape,
+        w: &'a [f32],
+        bias: Option<&'a [f32]>,
+        pairs: Option<Pairs>,
+    ) -> Self {
+        let [kh, kw] = s.kernel;
+        Self {
+            batch: s.batch,
+            inputs: s.in_channels,
+            outputs: s.out_channels,
+            geometry: Geometry::forward(s),
+            taps: Taps {
+                w,
+                first: 0,
+                out: s.in_channels * kh * kw,
+                input: kh * kw,
+                row: kw as isize,
+                column: 1,
+            },
+            bias,
+            pairs,
+        }
+    }
+
     /// Channels as the products count them: of values, or of words.
     fn channels(&self) -> usize {
         if self.pairs.is_some() { self.inputs.div_ceil(2) } else { self.inputs }
@@ -132,105 +131,137 @@ impl Pass<'_> {
     /// # Safety
     /// `y` is writable for `batch * outputs * positions` values.
     pub(super) unsafe fn run(&self, level: Level, x: &[f32], y: Shared) {
-        let g = self.geometry;
-        let (positions, taps) = (g.positions(), g.kernel[0] * g.kernel[1]);
-        let image = g.height * g.width;
+        let (positions, image) = (self.geometry.positions(), self.image_len());
         if positions == 0 || self.outputs == 0 || self.batch == 0 {
             return;
         }
-        let block = self.channel_block();
         let tiles = self.outputs.div_ceil(MR);
-        let layout = self.layout(block);
-        let flops = 2 * self.batch * self.outputs * positions * self.inputs * taps;
         // Few images: split the output channels too, at the price of a second copy of the planes.
         let splits =
             if self.batch >= 8 { 1 } else { (8usize.div_ceil(self.batch)).min(tiles.div_ceil(4)) };
         let tiles_each = tiles.div_ceil(splits);
         let splits = tiles.div_ceil(tiles_each);
-        let group = self.group();
-        let table = g.offsets(block, group);
-        let inputs = self.channels();
-        scratch(layout.len(inputs.div_ceil(block)), |packed| {
-            self.pack(block, layout, packed);
-            let packed = &*packed;
-            parallel::for_each(self.batch * splits, flops, |task| {
+        self.prepared(|p| {
+            parallel::for_each(self.batch * splits, self.flops(), |task| {
                 let (n, split) = (task / splits, task % splits);
                 let o0 = split * tiles_each * MR;
                 let outputs = (self.outputs - o0).min(tiles_each * MR);
                 let to = y.at((n * self.outputs + o0) * positions);
-                let (planes_len, words_len) = match (self.pairs, g.direct()) {
-                    (None, true) => (0, 0),
-                    (None, false) => (block * g.channel_len(), 0),
-                    // A tile read in place may reach past the last position.
-                    (Some(_), true) => (block * image + TILE, 0),
-                    (Some(_), false) => (block * g.channel_len() + TILE, image),
-                };
-                scratch(planes_len + words_len, |buffer| {
-                    let (planes, words) = buffer.split_at_mut(planes_len);
-                    let mut c0 = 0;
-                    loop {
-                        let channels = (inputs - c0).min(block);
-                        let first = (n * self.inputs + c0) * image;
-                        let b = if let Some(pairs) = self.pairs {
-                            for c in 0..channels {
-                                let c1 = 2 * (c0 + c);
-                                let from = &x[(n * self.inputs + c1) * image..];
-                                let values = (self.inputs - c1).min(2);
-                                let to = if g.direct() {
-                                    &mut planes[c * image..(c + 1) * image]
-                                } else {
-                                    &mut *words
-                                };
-                                let (from, dst) =
-                                    (from[..values * image].as_ptr(), to.as_mut_ptr());
-                                // SAFETY: one or two channels of `image` values, and as many words.
-                                unsafe { pairs.columns(from, image, values, image, dst, image, 0) };
-                                if !g.direct() {
-                                    g.fill(words, &mut planes[c * g.channel_len()..]);
-                                }
-                            }
-                            planes.as_ptr()
-                        } else if g.direct() {
-                            x[first..first + channels * image].as_ptr()
+                let x = &x[n * image..][..image];
+                // SAFETY: C is this task's own range of `y`.
+                unsafe { self.image(level, p, x, [o0, outputs], self.bias, to) };
+            });
+        });
+    }
+
+    /// Values of one image of the input.
+    fn image_len(&self) -> usize {
+        self.inputs * self.geometry.height * self.geometry.width
+    }
+
+    /// Floating-point operations.
+    pub(super) fn flops(&self) -> usize {
+        let [kh, kw] = self.geometry.kernel;
+        2 * self.batch * self.outputs * self.geometry.positions() * self.inputs * kh * kw
+    }
+
+    /// Calls `f` with what all images share.
+    pub(super) fn prepared<R>(&self, f: impl FnOnce(&Prepared<'_>) -> R) -> R {
+        let block = self.channel_block();
+        let layout = self.layout(block);
+        let table = self.geometry.offsets(block, self.group());
+        scratch(layout.len(self.channels().div_ceil(block)), |packed| {
+            self.pack(block, layout, packed);
+            f(&Prepared { block, layout, table, packed })
+        })
+    }
+
+    /// Output channels `o0..o0 + outputs` of one image `x`, with one bias for each output channel of the whole.
+    ///
+    /// # Safety
+    /// `to` is writable for `outputs * positions` values.
+    pub(super) unsafe fn image(
+        &self,
+        level: Level,
+        p: &Prepared<'_>,
+        x: &[f32],
+        [o0, outputs]: [usize; 2],
+        bias: Option<&[f32]>,
+        to: *mut f32,
+    ) {
+        let (g, block, layout) = (self.geometry, p.block, p.layout);
+        let (positions, taps) = (g.positions(), g.kernel[0] * g.kernel[1]);
+        let image = g.height * g.width;
+        let (inputs, group) = (self.channels(), self.group());
+        let (planes_len, words_len) = match (self.pairs, g.direct()) {
+            (None, true) => (0, 0),
+            (None, false) => (block * g.channel_len(), 0),
+            // A tile read in place may reach past the last position.
+            (Some(_), true) => (block * image + TILE, 0),
+            (Some(_), false) => (block * g.channel_len() + TILE, image),
+        };
+        scratch(planes_len + words_len, |buffer| {
+            let (planes, words) = buffer.split_at_mut(planes_len);
+            let mut c0 = 0;
+            loop {
+                let channels = (inputs - c0).min(block);
+                let b = if let Some(pairs) = self.pairs {
+                    for c in 0..channels {
+                        let c1 = 2 * (c0 + c);
+                        let values = (self.inputs - c1).min(2);
+                        let from = &x[c1 * image..][..values * image];
+                        let to = if g.direct() {
+                            &mut planes[c * image..(c + 1) * image]
                         } else {
-                            for c in 0..channels {
-                                let from = first + c * image;
-                                g.fill(&x[from..from + image], &mut planes[c * g.channel_len()..]);
-                            }
-                            planes.as_ptr()
+                            &mut *words
                         };
-                        let k = channels * taps;
-                        let a = packed[c0 / block * layout.block + o0 * layout.rows(k)..].as_ptr();
-                        let init = match (c0, self.bias) {
-                            (0, None) => Init::Zero,
-                            (0, Some(bias)) => Init::Rows(bias[o0..].as_ptr()),
-                            _ => Init::Load,
-                        };
-                        // SAFETY: the offsets end `positions` values before the end of the planes; the packed weight
-                        // holds k values for each output; C is this task's own range of `y`.
-                        unsafe {
-                            if layout.in_rows {
-                                let mut m = Block::<false, true>::new(outputs, positions, k);
-                                (m.a, m.a_step, m.tiled) = (a, layout.rows(k), true);
-                                (m.b, m.b_table) = (b, table.as_ptr());
-                                m.b_rows = if group == TILE { g.channel_len() } else { 0 };
-                                (m.c, m.ldc, m.init) = (to, positions, init);
-                                m.ready().compute(level, self.pairs);
-                            } else {
-                                let mut m = Block::<true, true>::new(outputs, positions, k);
-                                (m.a, m.a_step, m.a_tile) = (a, MR, MR * k);
-                                (m.b, m.b_table) = (b, table.as_ptr());
-                                (m.c, m.ldc, m.init) = (to, positions, init);
-                                m.ready().compute(level, self.pairs);
-                            }
-                        }
-                        c0 += channels;
-                        if c0 >= inputs {
-                            break;
+                        let (from, dst) = (from.as_ptr(), to.as_mut_ptr());
+                        // SAFETY: one or two channels of `image` values, and as many words.
+                        unsafe { pairs.columns(from, image, values, image, dst, image, 0) };
+                        if !g.direct() {
+                            g.fill(words, &mut planes[c * g.channel_len()..]);
                         }
                     }
-                });
-            });
+                    planes.as_ptr()
+                } else if g.direct() {
+                    x[c0 * image..][..channels * image].as_ptr()
+                } else {
+                    for c in 0..channels {
+                        let from = &x[(c0 + c) * image..][..image];
+                        g.fill(from, &mut planes[c * g.channel_len()..]);
+                    }
+                    planes.as_ptr()
+                };
+                let k = channels * taps;
+                let a = p.packed[c0 / block * layout.block + o0 * layout.rows(k)..].as_ptr();
+                let init = match (c0, bias) {
+                    (0, None) => Init::Zero,
+                    (0, Some(bias)) => Init::Rows(bias[o0..].as_ptr()),
+                    _ => Init::Load,
+                };
+                // SAFETY: the offsets end `positions` values before the end of the planes; the packed weight holds k values for
+                // each output; the caller vouches for C.
+                unsafe {
+                    if layout.in_rows {
+                        let mut m = Block::<false, true>::new(outputs, positions, k);
+                        (m.a, m.a_step, m.tiled) = (a, layout.rows(k), true);
+                        (m.b, m.b_table) = (b, p.table.as_ptr());
+                        m.b_rows = if group == TILE { g.channel_len() } else { 0 };
+                        (m.c, m.ldc, m.init) = (to, positions, init);
+                        m.ready().compute(level, self.pairs);
+                    } else {
+                        let mut m = Block::<true, true>::new(outputs, positions, k);
+                        (m.a, m.a_step, m.a_tile) = (a, MR, MR * k);
+                        (m.b, m.b_table) = (b, p.table.as_ptr());
+                        (m.c, m.ldc, m.init) = (to, positions, init);
+                        m.ready().compute(level, self.pairs);
+                    }
+                }
+                c0 += channels;
+                if c0 >= inputs {
+                    break;
+                }
+            }
         });
     }
 
@@ -332,6 +363,14 @@ impl Pass<'_> {
             }
         }
     }
+}
+
+/// What the images of a [`Pass`] share.
+pub(super) struct Prepared<'a> {
+    block: usize,
+    layout: Layout,
+    table: Vec<usize>,
+    packed: &'a [f32],
 }
 
 /// How the weight is packed: in rows that AMX tiles read, or in tiles of [`MR`] outputs.

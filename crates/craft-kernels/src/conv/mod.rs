@@ -6,6 +6,7 @@
 
 mod backward;
 mod forward;
+mod norm_conv;
 mod planes;
 mod shape;
 mod weight;
@@ -14,6 +15,9 @@ mod winograd;
 
 pub use backward::{conv2d_backward_bias, conv2d_backward_input};
 pub use forward::conv2d;
+pub use norm_conv::{
+    Added, NormConv, NormConvGradients, fuses_norm_conv, norm_conv, norm_conv_backward,
+};
 pub use shape::ConvShape;
 pub use weight::conv2d_backward_weight;
 pub use winograd::set_winograd;

@@ -1,5 +1,7 @@
 //! Copies of an image in which every tap of the kernel reads a contiguous run.
 
+use super::shape::ConvShape;
+
 /// How output positions read the input: output `(y, x)` and tap `(i, j)` read input
 /// `(y * stride_y + i - top, x * stride_x + j - left)`, zero outside.
 #[derive(Clone, Copy, Debug)]
@@ -15,6 +17,20 @@ pub(super) struct Geometry {
 }
 
 impl Geometry {
+    /// That of a convolution's output.
+    pub(super) fn forward(s: &ConvShape) -> Self {
+        Self {
+            height: s.height,
+            width: s.width,
+            out_height: s.out_height(),
+            out_width: s.out_width(),
+            kernel: s.kernel,
+            stride: s.stride,
+            top: s.padding[0] as isize,
+            left: s.padding[2] as isize,
+        }
+    }
+
     /// Output positions of one channel.
     pub(super) fn positions(&self) -> usize {
         self.out_height * self.out_width

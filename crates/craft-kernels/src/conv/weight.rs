@@ -32,16 +32,7 @@ pub fn conv2d_backward_weight(x: &[f32], dy: &[f32], s: &ConvShape) -> Vec<f32> 
     assert_eq!(x.len(), s.in_len(), "x");
     assert_eq!(dy.len(), s.out_len(), "dy");
     let level = level();
-    let g = Geometry {
-        height: s.height,
-        width: s.width,
-        out_height: s.out_height(),
-        out_width: s.out_width(),
-        kernel: s.kernel,
-        stride: s.stride,
-        top: s.padding[0] as isize,
-        left: s.padding[2] as isize,
-    };
+    let g = Geometry::forward(s);
     let (positions, taps) = (g.positions(), s.kernel[0] * s.kernel[1]);
     let (ci, co, image) = (s.in_channels, s.out_channels, s.height * s.width);
     if s.out_len() == 0 || s.in_len() == 0 {
@@ -52,7 +43,9 @@ pub fn conv2d_backward_weight(x: &[f32], dy: &[f32], s: &ConvShape) -> Vec<f32> 
     }
     let pairs = Pairs::active(level).filter(|_| g.out_width.is_multiple_of(2));
     if let Some(pairs) = pairs.filter(|p| p.tiles().is_some()) {
-        return weight_on_tiles(pairs, x, dy, g, s);
+        let of_channel = |n: usize, c: usize, _: &mut [f32]| x[(n * ci + c) * image..].as_ptr();
+        // SAFETY: x holds every channel of every image.
+        return unsafe { weight_on_tiles(pairs, of_channel, dy, s) };
     }
     let width = panel_vectors(co, level.lanes()) * level.lanes();
     let panels = co.div_ceil(width);

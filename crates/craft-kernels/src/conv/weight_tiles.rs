@@ -66,15 +66,18 @@ impl Plan {
     }
 }
 
-/// The gradient; `g` is that of the forward pass, whose output has an even width.
-pub(super) fn weight_on_tiles(
+/// The gradient of a convolution whose output has an even width. `channel(n, c, room)` says where channel c of image n of the input
+/// is: somewhere that outlives the call, or in `room`, which is as long.
+///
+/// # Safety
+/// What `channel` returns is readable for one channel of one image.
+pub(super) unsafe fn weight_on_tiles(
     pairs: Pairs,
-    x: &[f32],
+    channel: impl Fn(usize, usize, &mut [f32]) -> *const f32 + Sync,
     dy: &[f32],
-    g: Geometry,
     s: &ConvShape,
 ) -> Vec<f32> {
-    let (level, p) = (level(), Plan::new(g, s));
+    let (level, p) = (level(), Plan::new(Geometry::forward(s), s));
     let (ci, co, taps) = (s.in_channels, s.out_channels, p.taps);
     let width = panel_vectors(co, TILE) * TILE;
     let panel = (s.batch * p.plane + TILE) * width;
@@ -90,11 +93,12 @@ pub(super) fn weight_on_tiles(
             let images = (s.batch - n0).min(p.images);
             let channels = (ci - c0).min(p.block);
             let b = turned[n0 * p.plane * width..].as_ptr();
-            // SAFETY: `sums` has room for the task's rows; the panels hold the images' rows and a tile more.
+            // SAFETY: `sums` has room for the task's rows; the panels hold the images' rows and a tile more; the caller vouches for
+            // the channels.
             unsafe {
-                let x = &x[n0 * ci * s.height * s.width..];
                 let right = Right { b, width, panel };
-                sum(pairs, x, s, &p, [c0, channels], images, right, sums);
+                let channel = |n: usize, c: usize, room: &mut [f32]| channel(n0 + n, c0 + c, room);
+                sum(pairs, channel, s, &p, channels, images, right, sums);
             }
         };
         // Columns c0 * taps.. of dw [co, ci * taps].
@@ -179,34 +183,34 @@ struct Right {
     panel: usize,
 }
 
-/// `sums[(channel, tap), o] = sum over images and positions` for `channels` channels from `c0` on; `x` begins with the first image.
+/// `sums[(channel, tap), o] = sum over images and positions` for `channels` channels of `images` images, which `channel` finds.
 ///
 /// # Safety
-/// `sums` is writable for `channels * taps` rows of the output channels; the panels hold the images' rows and a tile more.
+/// `channel` returns readable channels; `sums` is writable for `channels * taps` rows of the output channels; the panels hold the images' rows and a tile more.
 #[allow(clippy::too_many_arguments)]
 unsafe fn sum(
     pairs: Pairs,
-    x: &[f32],
+    channel: impl Fn(usize, usize, &mut [f32]) -> *const f32,
     s: &ConvShape,
     p: &Plan,
-    [c0, channels]: [usize; 2],
+    channels: usize,
     images: usize,
     right: Right,
     sums: *mut f32,
 ) {
     let (co, image, taps) = (s.out_channels, s.height * s.width, p.taps);
     let ready = pairs.tiles().map(|t| t.ready());
-    let lengths = [channels.next_multiple_of(TILE) * p.channel, image.div_ceil(2)];
+    let lengths = [channels.next_multiple_of(TILE) * p.channel, image.div_ceil(2), image];
     scratch(lengths.iter().sum(), |buffer| {
-        let [stacks, words] = split(buffer, lengths);
+        let [stacks, words, room] = split(buffer, lengths);
         for n0 in (0..images).step_by(p.group) {
             let group = (images - n0).min(p.group);
             for c in 0..channels {
                 let of_channel = halves(&mut stacks[c * p.channel..][..p.planes * p.stack]);
                 for n in 0..group {
-                    let from = &x[((n0 + n) * s.in_channels + c0 + c) * image..][..image];
-                    // SAFETY: both are as long as one image.
-                    unsafe { pairs.rows(from.as_ptr(), 0, 1, image, words.as_mut_ptr(), 0) };
+                    let from = channel(n0 + n, c, room);
+                    // SAFETY: both are as long as one channel.
+                    unsafe { pairs.rows(from, 0, 1, image, words.as_mut_ptr(), 0) };
                     let from = &halves(words)[..image];
                     for (index, stack) in of_channel.chunks_exact_mut(2 * p.stack).enumerate() {
                         p.g.fill_plane(index, from, &mut stack[2 * n * p.plane..][..2 * p.plane]);
