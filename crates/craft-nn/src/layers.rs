@@ -5,7 +5,7 @@ use burn::tensor::{Int, Tensor};
 
 use crate::init::Init;
 use crate::lora::LowRank;
-use crate::ops;
+use crate::ops::{self, Added};
 
 /// 2-d convolution. `weight` `[out, in, k, k]`.
 #[derive(Module, Debug)]
@@ -54,6 +54,16 @@ impl Conv2d {
         let [_, _, kh, kw] = weight.dims();
         let y = ops::conv2d(x.clone(), weight, bias, self.stride, self.padding);
         lora.add_conv(y, x, [kh, kw], self.stride, self.padding)
+    }
+
+    /// The convolution, with stride 1, of the norm of `x` after SiLU, and what is added to it.
+    pub(crate) fn after_norm(&self, norm: &GroupNorm, x: Tensor<4>, added: Added) -> Tensor<4> {
+        let plain = self.bias.as_ref().filter(|_| LowRank::of(&self.weight).is_none());
+        if let (Some(bias), 1) = (plain, self.stride) {
+            let conv = (self.weight.base(), bias.val());
+            return ops::norm_conv(x, norm.affine(), norm.groups, conv, self.padding, added);
+        }
+        added.to(self.forward(norm.forward_silu(x)))
     }
 }
 
@@ -119,6 +129,11 @@ impl GroupNorm {
             groups,
             eps,
         }
+    }
+
+    /// As operations on whole parts take it.
+    fn affine(&self) -> ops::Norm {
+        ops::Norm { weight: self.weight.val(), bias: self.bias.val(), eps: self.eps as f32 }
     }
 
     /// `[N, C, H, W]` to the same shape.

@@ -6,7 +6,7 @@ use burn::tensor::Tensor;
 
 use crate::init::Init;
 use crate::layers::{Conv2d, GroupNorm, Linear};
-use crate::ops::{self, Act};
+use crate::ops::{self, Act, Added};
 
 /// `ResnetBlock2D`: two convolutions, each after group norm and SiLU, with the timestep's bias between.
 #[derive(Module, Debug)]
@@ -47,16 +47,16 @@ impl ResnetBlock2D {
 
     /// `x` `[N, in, H, W]`; `time` `[N, width]` is the embedding *after* its SiLU.
     pub fn forward(&self, x: Tensor<4>, time: Option<&Tensor<2>>) -> Tensor<4> {
-        let mut h = self.conv1.forward(self.norm1.forward_silu(x.clone()));
-        if let (Some(projection), Some(time)) = (&self.time_emb_proj, time) {
-            h = ops::add_channel(h, projection.forward(time.clone()));
-        }
-        let h = self.conv2.forward(self.norm2.forward_silu(h));
+        let bias = match (&self.time_emb_proj, time) {
+            (Some(projection), Some(time)) => Added::Channels(projection.forward(time.clone())),
+            _ => Added::Nothing,
+        };
+        let h = self.conv1.after_norm(&self.norm1, x.clone(), bias);
         let shortcut = match &self.conv_shortcut {
             Some(conv) => conv.forward(x),
             None => x,
         };
-        ops::add(shortcut, h)
+        self.conv2.after_norm(&self.norm2, h, Added::Image(shortcut))
     }
 }
 

@@ -4,7 +4,7 @@ use burn::module::Module;
 use burn::tensor::{Gradients, Tensor};
 
 use crate::layers::{Conv2d, GroupNorm};
-use crate::ops;
+use crate::ops::{self, Added};
 use crate::resnet::{Downsample2D, ResnetBlock2D, Upsample2D};
 use crate::transformer::Transformer2D;
 use crate::unet::{AddedCondition, UNet2DConditionModel};
@@ -51,7 +51,7 @@ impl Block<'_> {
             (Self::Input(conv), _) => conv.forward(x),
             (Self::Down(block), _) => block.forward(x),
             (Self::Up(block), _) => block.forward(x, size),
-            (Self::Output(norm, conv), _) => conv.forward(norm.forward_silu(x)),
+            (Self::Output(norm, conv), _) => conv.after_norm(norm, x, Added::Nothing),
         }
     }
 }

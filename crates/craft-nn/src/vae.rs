@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use crate::config::{ConfigError, check_rest};
 use crate::init::Init;
 use crate::layers::{Conv2d, GroupNorm};
-use crate::ops;
+use crate::ops::{self, Added};
 use crate::resnet::{Downsample2D, ResnetBlock2D, Upsample2D};
 
 const COMPONENT: &str = "AutoencoderKL";
@@ -265,7 +265,7 @@ impl Encoder {
             }
         }
         let x = self.mid_block.forward(x);
-        self.conv_out.forward(self.conv_norm_out.forward_silu(x))
+        self.conv_out.after_norm(&self.conv_norm_out, x, Added::Nothing)
     }
 }
 
@@ -317,7 +317,7 @@ impl Decoder {
                 x = up.forward(x, None);
             }
         }
-        self.conv_out.forward(self.conv_norm_out.forward_silu(x))
+        self.conv_out.after_norm(&self.conv_norm_out, x, Added::Nothing)
     }
 }
 

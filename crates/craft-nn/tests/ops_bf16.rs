@@ -111,4 +111,39 @@ fn operations_in_bf16_are_near_those_in_f32() {
             &|t| reference::attention(q(&t[0]), q(&t[1]), q(&t[2]), 4, false).reshape([-1]),
         );
     }
+    for added in 0..3 {
+        let [n, c, out, h] = [9, 32, 16, 8];
+        let x = move |t: &[Tensor<1>]| t[0].clone().reshape([n, c, h, h]);
+        let norm = |t: &[Tensor<1>]| (t[1].clone() + 1.0, t[2].clone());
+        let w = move |t: &[Tensor<1>]| t[3].clone().reshape([out, c, 3, 3]);
+        let per_channel = move |t: &[Tensor<1>]| t[5].clone().reshape([n, out]);
+        let image = move |t: &[Tensor<1>]| t[5].clone().reshape([n, out, h, h]);
+        let mut sizes = vec![n * c * h * h, c, c, out * c * 9, out];
+        sizes.extend([None, Some(n * out), Some(n * out * h * h)][added]);
+        compare(
+            "half a residual block",
+            &sizes,
+            &|t| {
+                let (weight, bias) = norm(t);
+                let norm = ops::Norm { weight, bias, eps: 1e-5 };
+                let plus = match added {
+                    0 => ops::Added::Nothing,
+                    1 => ops::Added::Channels(per_channel(t)),
+                    _ => ops::Added::Image(image(t)),
+                };
+                ops::norm_conv(x(t), norm, 4, (w(t), t[4].clone()), [1; 4], plus).reshape([-1])
+            },
+            &|t| {
+                let (weight, bias) = norm(t);
+                let normed = reference::group_norm(x(t), weight, bias, 4, 1e-5, true);
+                let y = reference::conv2d(normed, w(t), Some(t[4].clone()), 1, [1; 4]);
+                let y = match added {
+                    0 => y,
+                    1 => reference::add_channel(y, per_channel(t)),
+                    _ => y + image(t),
+                };
+                y.reshape([-1])
+            },
+        );
+    }
 }

@@ -16,6 +16,9 @@ use crate::simd::{Level, level};
 /// Fewest images: each is one task.
 const LEAST_IMAGES: usize = 8;
 
+/// Values of the largest image: it would not stay in the caches.
+const LARGEST_IMAGE: usize = 1 << 18;
+
 /// What is added to the output of a convolution beside its bias.
 #[derive(Clone, Copy, Debug)]
 pub enum Added<'a> {
@@ -42,7 +45,7 @@ pub struct NormConv<'a> {
     pub added: Added<'a>,
 }
 
-/// Whether [`norm_conv`] serves a shape: stride 1, an even width, enough images, all passes on tiles.
+/// Whether [`norm_conv`] serves a shape: stride 1, an even width, enough images of a size that fits the caches, all passes on tiles.
 #[must_use]
 pub fn fuses_norm_conv(s: &ConvShape) -> bool {
     let tiles = Pairs::active(level()).and_then(Pairs::tiles);
@@ -50,6 +53,7 @@ pub fn fuses_norm_conv(s: &ConvShape) -> bool {
         && s.stride == [1, 1]
         && s.batch >= LEAST_IMAGES
         && s.in_len() > 0
+        && s.in_len() / s.batch <= LARGEST_IMAGE
         && s.out_len() > 0
         && s.out_width().is_multiple_of(2)
         && !s.winograd()

@@ -11,7 +11,7 @@ fn when(wanted: bool, f: impl FnOnce() -> Vec<f32>) -> Option<Vec<f32>> {
 }
 
 /// Only the first `n` inputs.
-fn first(n: usize) -> [bool; INPUTS] {
+pub(super) fn first(n: usize) -> [bool; INPUTS] {
     std::array::from_fn(|i| i < n)
 }
 

@@ -168,7 +168,7 @@ pub fn geglu(x: Tensor<3>) -> Tensor<3> {
     apply1(x, cpu::Geglu { m: b * l, d: d2 / 2, shape: vec![b, l, d2 / 2] })
 }
 
-/// The affine map of a layer norm over the last axis.
+/// The affine map of a norm over `d` channels.
 #[derive(Clone, Debug)]
 pub struct Norm {
     /// `[d]`
@@ -243,6 +243,75 @@ pub fn attention_part(
     inputs.extend([out.0.into_dispatch(), out.1.into_dispatch()]);
     inputs.extend(context.map(Tensor::into_dispatch));
     apply(inputs, parts::AttentionPart { lengths, eps: norm.eps })
+}
+
+/// What [`norm_conv`] adds to its output.
+#[derive(Clone, Debug)]
+pub enum Added {
+    /// Nothing.
+    Nothing,
+    /// `[N, out]`, to every pixel.
+    Channels(Tensor<2>),
+    /// An image of the output's shape.
+    Image(Tensor<4>),
+}
+
+impl Added {
+    /// `y` with it.
+    pub(crate) fn to(self, y: Tensor<4>) -> Tensor<4> {
+        match self {
+            Self::Nothing => y,
+            Self::Channels(t) => add_channel(y, t),
+            Self::Image(image) => add(image, y),
+        }
+    }
+}
+
+/// [`group_norm`] with SiLU and so many groups, then [`conv2d`] with stride 1, then an addition: half of a residual block. `x`
+/// `[N, C, H, W]`; weight and bias `[out, C, k, k]` and `[out]`.
+pub fn norm_conv(
+    x: Tensor<4>,
+    norm: Norm,
+    groups: usize,
+    conv: (Tensor<4>, Tensor<1>),
+    padding: [usize; 4],
+    added: Added,
+) -> Tensor<4> {
+    let ([batch, in_channels, height, width], [out_channels, _, kh, kw]) =
+        (x.dims(), conv.0.dims());
+    let shape = k::ConvShape {
+        batch,
+        in_channels,
+        out_channels,
+        height,
+        width,
+        kernel: [kh, kw],
+        stride: [1, 1],
+        padding,
+    };
+    if !has_kernels(&x.device()) || !k::fuses_norm_conv(&shape) {
+        let normed = group_norm(x, norm.weight, norm.bias, groups, norm.eps, true);
+        return added.to(conv2d(normed, conv.0, Some(conv.1), 1, padding));
+    }
+    let mut inputs = vec![
+        x.into_dispatch(),
+        norm.weight.into_dispatch(),
+        norm.bias.into_dispatch(),
+        conv.0.into_dispatch(),
+        conv.1.into_dispatch(),
+    ];
+    let added = match added {
+        Added::Nothing => parts::AddedKind::Nothing,
+        Added::Channels(t) => {
+            inputs.push(t.into_dispatch());
+            parts::AddedKind::Channels
+        }
+        Added::Image(image) => {
+            inputs.push(image.into_dispatch());
+            parts::AddedKind::Image
+        }
+    };
+    apply(inputs, parts::NormConv { shape, groups, eps: norm.eps, added })
 }
 
 /// `[N, C, H, W]` to tokens `[N, H·W, C]`.

@@ -1,7 +1,9 @@
-//! Whole parts of a transformer block, each with its norm and its residual connection, as one differentiable operation in bf16.
+//! Whole parts of a transformer or residual block, each with its norm and its residual connection, as one differentiable operation in
+//! bf16.
 
 use craft_kernels as k;
 
+use super::cpu::{Conv2d, first};
 use super::extension::{CpuOp, Forward, INPUTS, Saved};
 use super::profile::Phase;
 
@@ -106,5 +108,68 @@ impl CpuOp for AttentionPart {
     }
     fn keeps(&self) -> [bool; INPUTS] {
         [true, true, true, true, true, true, true, false, true]
+    }
+}
+
+/// What [`NormConv`] adds to its output.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum AddedKind {
+    Nothing,
+    Channels,
+    Image,
+}
+
+/// Half of a residual block, of `[x, norm weight, norm bias, weight, bias]` and what is added, if anything is.
+#[derive(Debug)]
+pub(super) struct NormConv {
+    pub(super) shape: k::ConvShape,
+    pub(super) groups: usize,
+    pub(super) eps: f32,
+    pub(super) added: AddedKind,
+}
+
+impl NormConv {
+    fn parts<'a>(&self, i: &[&'a [f32]]) -> k::NormConv<'a> {
+        let norm =
+            k::GroupNormSilu { weight: i[1], bias: i[2], groups: self.groups, eps: self.eps };
+        let added = match self.added {
+            AddedKind::Nothing => k::Added::Nothing,
+            AddedKind::Channels => k::Added::Channels(i[5]),
+            AddedKind::Image => k::Added::Image(i[5]),
+        };
+        k::NormConv { x: i[0], norm, w: i[3], bias: i[4], added }
+    }
+}
+
+impl CpuOp for NormConv {
+    fn phase(&self) -> Phase {
+        Phase::Convolution
+    }
+    fn flops(&self) -> [f64; 2] {
+        Conv2d(self.shape).flops()
+    }
+    fn forward(&self, i: &[&[f32]]) -> Forward {
+        let s = &self.shape;
+        let (output, stats) = k::norm_conv(&self.parts(i), s);
+        let shape = vec![s.batch, s.out_channels, s.out_height(), s.out_width()];
+        Forward { output, shape, saved: vec![stats] }
+    }
+    fn backward(&self, s: Saved<'_>) -> Vec<Option<Vec<f32>>> {
+        let (parts, of_weight) = (self.parts(s.inputs), s.wants[3]);
+        let g = k::norm_conv_backward(&parts, &s.saved[0], s.grad, &self.shape, of_weight);
+        let [weight, bias] = g.norm.map(Some);
+        let mut all = vec![Some(g.x), weight, bias, g.w, Some(g.bias)];
+        match self.added {
+            AddedKind::Nothing => {}
+            AddedKind::Channels => all.push(Some(g.channels)),
+            AddedKind::Image => all.push(None),
+        }
+        all
+    }
+    fn passes(&self) -> [bool; INPUTS] {
+        std::array::from_fn(|i| i == 5 && self.added == AddedKind::Image)
+    }
+    fn keeps(&self) -> [bool; INPUTS] {
+        first(4)
     }
 }
