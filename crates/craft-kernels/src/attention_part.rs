@@ -250,11 +250,12 @@ pub fn attention_part(
     let lengths = [q, kv, room.max(of_out), of_out];
     scratch(lengths.iter().sum(), |shared| {
         let [q, kv, room, back] = split(shared, lengths);
-        let narrow = Narrow::new(level, pairs);
-        // SAFETY: wo holds `width` rows of `inner`.
-        unsafe { narrow.rows_turned(p.wo.as_ptr(), inner, [width, inner], width, room, back) };
-        let weights = Weights::pack(&narrow, p, s, [q, kv], room);
-        drop(narrow);
+        let weights = {
+            let narrow = Narrow::new(level, pairs);
+            // SAFETY: wo holds `width` rows of `inner`.
+            unsafe { narrow.rows_turned(p.wo.as_ptr(), inner, [width, inner], width, room, back) };
+            Weights::pack(&narrow, p, s, [q, kv], room)
+        };
         let back = &*back;
         parallel::for_each(a.batch.div_ceil(group), s.flops(), |task| {
             let narrow = Narrow::new(level, pairs);
@@ -263,21 +264,19 @@ pub fn attention_part(
             let rows = count * a.queries;
             let words = whole(inner) / 2;
             let parts = Projected::lengths(s);
-            let own = [rows * inner, group * a.heads * a.queries, whole(rows) * words];
+            let own = [rows * inner, whole(rows) * words];
             scratch(parts.iter().chain(&own).sum(), |buffer| {
                 let (buffer, rest) = buffer.split_at_mut(parts.iter().sum());
                 let mut projected = Projected::new(split(buffer, parts));
                 projected.fill(level, &narrow, (p, s), &weights, [first, count]);
-                let [local, logs, packed] = split(rest, own);
-                let (heads_out, logs) = if keep {
-                    (to_out.at(first * a.queries * inner), to_lse.at(first * a.heads * a.queries))
-                } else {
-                    (local.as_mut_ptr(), logs.as_mut_ptr())
-                };
+                let [local, packed] = split(rest, own);
+                let logs = keep.then(|| to_lse.at(first * a.heads * a.queries));
+                let heads_out =
+                    if keep { to_out.at(first * a.queries * inner) } else { local.as_mut_ptr() };
                 for (n, h) in (0..count).flat_map(|n| (0..a.heads).map(move |h| (n, h))) {
                     let head = projected.head(s, n, h);
                     let at = n * a.queries * inner + h * a.head_dim;
-                    let logs = logs.wrapping_add((n * a.heads + h) * a.queries);
+                    let logs = logs.map(|l| l.wrapping_add((n * a.heads + h) * a.queries));
                     // SAFETY: these rows and logarithms are this task's own.
                     unsafe {
                         let to = (heads_out.add(at), inner);
@@ -355,15 +354,15 @@ pub fn attention_part_backward(
     scratch(lengths.iter().sum(), |shared| {
         let [q, kv, room, from_q, from_kv, from_y, norms, sums_q, sums_kv, sums_o] =
             split(shared, lengths);
-        let narrow = Narrow::new(level, pairs);
-        let weights = Weights::pack(&narrow, p, s, [q, kv], room);
         // SAFETY: wq holds `inner` rows of `width`, wo `width` rows of `inner`; the room begins with the weights of keys and values.
-        unsafe {
+        let weights = unsafe {
+            let narrow = Narrow::new(level, pairs);
+            let weights = Weights::pack(&narrow, p, s, [q, kv], room);
             narrow.columns(p.wq.as_ptr(), width, [inner, width], width, from_q);
             narrow.columns(room.as_ptr(), context, [both, context], context, from_kv);
             narrow.columns(p.wo.as_ptr(), inner, [width, inner], inner, from_y);
-        }
-        drop(narrow);
+            weights
+        };
         let (from_q, from_kv, from_y) = (&*from_q, &*from_kv, &*from_y);
         let all =
             [&mut *sums_q, &mut *sums_kv, &mut *sums_o].map(|sums| Shared::new(sums.as_mut_ptr()));

@@ -68,13 +68,12 @@ pub fn feed_forward(
     let lengths = [words * n, inner * k, (n * words).max(k * inner)];
     scratch(lengths.iter().sum(), |shared| {
         let [first, second, room] = split(shared, lengths);
-        let narrow = Narrow::new(level, pairs);
         // SAFETY: w1 holds n rows of k, w2 k rows of d.
         unsafe {
+            let narrow = Narrow::new(level, pairs);
             narrow.rows_turned(f.w1.as_ptr(), k, [n, k], n, room, first);
             narrow.rows_turned(f.w2.as_ptr(), d, [k, d], k, room, second);
         }
-        drop(narrow);
         let (first, second) = (&*first, &*second);
         parallel::for_each(m.div_ceil(TASK), 6 * m * k * d, |task| {
             let narrow = Narrow::new(level, pairs);
@@ -159,13 +158,12 @@ pub fn feed_forward_backward(
     let lengths = [words * d, inner * k, tasks * 2 * k, sums[0], sums[1]];
     scratch(lengths.iter().sum(), |shared| {
         let [back, front, norms, first, second] = split(shared, lengths);
-        let narrow = Narrow::new(level, pairs);
         // SAFETY: w2 holds k rows of d, w1 n rows of k.
         unsafe {
+            let narrow = Narrow::new(level, pairs);
             narrow.columns(f.w2.as_ptr(), d, [k, d], d, back);
             narrow.columns(f.w1.as_ptr(), k, [n, k], k, front);
         }
-        drop(narrow);
         let (back, front) = (&*back, &*front);
         let all = [Shared::new(first.as_mut_ptr()), Shared::new(second.as_mut_ptr())];
         let norms_at = Shared::new(norms.as_mut_ptr());

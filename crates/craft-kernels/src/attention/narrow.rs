@@ -120,7 +120,7 @@ impl Head<'_> {
         assert!(enough(self.k, self.keys, self.ldk) && enough(self.v, self.keys, self.ldk), "k, v");
     }
 
-    /// The output of these queries, and the logarithms of their softmax's denominators.
+    /// The output of these queries, and the logarithms of their softmax's denominators where they are wanted.
     ///
     /// # Safety
     /// `out` is writable for a row of `d` values at distance `ld`, and `lse` for a value, of each of the head's queries.
@@ -130,7 +130,7 @@ impl Head<'_> {
         narrow: &Narrow,
         queries_of: Range<usize>,
         (out, ld): (*mut f32, usize),
-        lse: *mut f32,
+        lse: Option<*mut f32>,
     ) {
         self.check();
         let (d, keys, causal) = (self.d, self.keys, self.causal);
@@ -213,8 +213,10 @@ impl Head<'_> {
                 level.run(Divide { part, by: sums, width });
                 // SAFETY: the caller vouches for rows q0.. of the output and of the logarithms.
                 unsafe {
-                    for r in 0..rows {
-                        lse.add(q0 + r).write(largest[r] + sums[r].ln());
+                    if let Some(lse) = lse {
+                        for r in 0..rows {
+                            lse.add(q0 + r).write(largest[r] + sums[r].ln());
+                        }
                     }
                     narrow.turn(part.as_ptr(), width, [d, rows], out.add(q0 * ld), ld, 0);
                 }
@@ -235,7 +237,7 @@ pub(super) fn attention(level: Level, pairs: Pairs, i: &Inputs<'_>) -> (Vec<f32>
         // SAFETY: this task alone writes this head's rows and logarithms of these queries.
         unsafe {
             let (out, lse) = (to.at(at), to_lse.at(pair * s.queries));
-            i.head(pair).forward(level, &Narrow::new(level, pairs), queries, (out, ld), lse);
+            i.head(pair).forward(level, &Narrow::new(level, pairs), queries, (out, ld), Some(lse));
         }
     });
     // SAFETY: the tasks cover all heads and queries.

@@ -60,7 +60,7 @@ impl Plan {
         let beyond = plane - g.positions() / 2 + TILE;
         let stack = (group * plane + beyond).next_multiple_of(TILE);
         // An odd number of tiles, so that the rows of one do not share a set of the cache.
-        let channel = (planes * stack / TILE | 1) * TILE;
+        let channel = ((planes * stack / TILE) | 1) * TILE;
         let ranges = s.batch.div_ceil(images);
         Self { g, taps, planes, plane, group, stack, channel, block, blocks, images, ranges }
     }
