@@ -220,3 +220,64 @@ fn the_half_residual_block_is_its_parts() {
         }
     });
 }
+
+#[test]
+fn threads_do_not_matter() {
+    in_bf16(|| {
+        let run = || {
+            let mut r = Rng(38);
+            let bits = |v: &[f32]| v.iter().map(|x| x.to_bits()).collect::<Vec<_>>();
+            let mut all = vec![];
+            let (m, k, d) = (1040, 48, 48);
+            let (x, dy, w1, w2) = (r.vec(m * k), r.vec(m * k), r.vec(2 * d * k), r.vec(k * d));
+            let (b1, b2, [weight, bias]) = (r.vec(2 * d), r.vec(k), affine(&mut r, k));
+            let norm = Norm { weight: &weight, bias: &bias, eps: EPS };
+            let f = FeedForward { x: &x, norm, w1: &w1, b1: &b1, w2: &w2, b2: &b2 };
+            let (y, kept) = feed_forward(&f, [m, k, d], true);
+            let got = feed_forward_backward(&f, &kept.unwrap(), &dy, [m, k, d], true);
+            all.push(bits(&y));
+            all.extend(got.iter().flatten().map(|v| bits(v)));
+
+            let attention =
+                AttentionShape { batch: 26, heads: 2, queries: 40, keys: 40, head_dim: 24 };
+            let shape = AttentionPartShape { attention, width: k, context_width: k };
+            let [wq, wk, wv, wo] = [0; 4].map(|_| r.vec(k * k));
+            let (wq, wk, wv, wo) = (&wq, &wk, &wv, &wo);
+            let p = AttentionPart { x: &x, norm, context: None, wq, wk, wv, wo, bo: &b2 };
+            let (y, kept) = attention_part(&p, &shape, true);
+            let kept = kept.unwrap();
+            let kept = kept.each_ref().map(Vec::as_slice);
+            let got = attention_part_backward(&p, kept, &dy, &shape, (false, true));
+            all.push(bits(&y));
+            all.push(bits(&got.x));
+            all.extend(got.weights.iter().flatten().chain(&got.norm).map(|v| bits(v)));
+
+            let s = ConvShape {
+                batch: 13,
+                in_channels: k,
+                out_channels: 16,
+                height: 8,
+                width: 8,
+                kernel: [3; 2],
+                stride: [1; 2],
+                padding: [1; 4],
+            };
+            if fuses_norm_conv(&s) {
+                let (x, w) = (r.vec(13 * k * 64), r.vec(16 * k * 9));
+                let dy = r.vec(13 * 16 * 64);
+                let norm = GroupNormSilu { weight: &weight, bias: &bias, groups: 4, eps: EPS };
+                let p = NormConv { x: &x, norm, w: &w, bias: &b2[..16], added: Added::Nothing };
+                let (y, stats) = norm_conv(&p, &s);
+                let got = norm_conv_backward(&p, &stats, &dy, &s, true);
+                all.extend([&y, &got.x, &got.bias, got.w.as_ref().unwrap()].map(|v| bits(v)));
+                all.extend(got.norm.iter().map(|v| bits(v)));
+            }
+            all
+        };
+        let pool = |threads| {
+            rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap().install(run)
+        };
+        let one = pool(1);
+        assert!(one.len() > 14 && one == pool(3), "three threads differ from one");
+    });
+}

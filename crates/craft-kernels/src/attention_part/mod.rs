@@ -2,12 +2,16 @@
 //! itself, in bf16: a few sequences at a time go through all of it while they are in the caches. The heads' outputs are kept for the
 //! backward pass; queries, keys and values are computed again.
 
-use crate::attention::{Above, AttentionShape, Head};
-use crate::buffer::{Output, Shared, scratch};
+mod backward;
+
+pub use backward::{AttentionPartGradients, attention_part_backward};
+
+use crate::attention::{AttentionShape, Head};
+use crate::buffer::{Output, scratch};
 use crate::gemm::Init;
 use crate::gemm::narrow::{Narrow, split, whole};
 use crate::layer_norm::Norm;
-use crate::linear_gradients::{ROWS, WeightSums, rows_and_tasks, suits, total};
+use crate::linear_gradients::{ROWS, suits};
 use crate::parallel;
 use crate::rows::AddRow;
 use crate::simd::bf16::Pairs;
@@ -296,182 +300,4 @@ pub fn attention_part(
     });
     // SAFETY: the tasks cover all sequences.
     unsafe { (y.finish(), keep.then(|| [out.finish(), lse.finish()])) }
-}
-
-/// Gradients of [`attention_part`]; those of the weights and of the context where they are wanted.
-pub struct AttentionPartGradients {
-    /// Of `x`.
-    pub x: Vec<f32>,
-    /// Of the norm's weight and bias.
-    pub norm: [Vec<f32>; 2],
-    /// Of the context.
-    pub context: Option<Vec<f32>>,
-    /// Of `wq`, `wk`, `wv`, `wo` and `bo`.
-    pub weights: Option<[Vec<f32>; 5]>,
-}
-
-/// Gradients of [`attention_part`], from its inputs, what it kept, and `dy` in the shape of its output; the bias `bo` is not read.
-///
-/// # Panics
-/// Where [`fuses_attention_part`] says no.
-#[must_use]
-pub fn attention_part_backward(
-    p: &AttentionPart<'_>,
-    [out, lse]: [&[f32]; 2],
-    dy: &[f32],
-    s: &AttentionPartShape,
-    (of_context, of_weights): (bool, bool),
-) -> AttentionPartGradients {
-    let level = level();
-    let pairs = expect_pairs(level, s);
-    s.check(p);
-    let (a, maps) = (s.attention, s.maps());
-    let [[width, inner], [context, both], _] = maps;
-    let (m, group) = (a.batch * a.queries, s.group());
-    assert!(dy.len() == m * width && out.len() == m * inner, "dy and the heads' outputs");
-    assert_eq!(lse.len(), m * a.heads, "logarithms");
-    let of_context = of_context && p.context.is_some();
-    // Sequences of a task.
-    let each = rows_and_tasks(m)[0].div_ceil(a.queries).next_multiple_of(group);
-    let tasks = a.batch.div_ceil(each);
-    let mut dx = Output::new(m * width);
-    let mut dc = Output::new(if of_context { a.batch * a.keys * context } else { 0 });
-    let (to_x, to_c) = (dx.ptr(), dc.ptr());
-    let [q, kv, room] = Weights::lengths(s);
-    let sums = maps.map(|map| if of_weights { tasks * WeightSums::len(map) } else { 0 });
-    let lengths = [
-        q,
-        kv,
-        room,
-        whole(inner) / 2 * width,
-        whole(both) / 2 * context,
-        whole(width) / 2 * inner,
-        tasks * 2 * width,
-        sums[0],
-        sums[1],
-        sums[2],
-    ];
-    scratch(lengths.iter().sum(), |shared| {
-        let [q, kv, room, from_q, from_kv, from_y, norms, sums_q, sums_kv, sums_o] =
-            split(shared, lengths);
-        // SAFETY: wq holds `inner` rows of `width`, wo `width` rows of `inner`; the room begins with the weights of keys and values.
-        let weights = unsafe {
-            let narrow = Narrow::new(level, pairs);
-            let weights = Weights::pack(&narrow, p, s, [q, kv], room);
-            narrow.columns(p.wq.as_ptr(), width, [inner, width], width, from_q);
-            narrow.columns(room.as_ptr(), context, [both, context], context, from_kv);
-            narrow.columns(p.wo.as_ptr(), inner, [width, inner], inner, from_y);
-            weights
-        };
-        let (from_q, from_kv, from_y) = (&*from_q, &*from_kv, &*from_y);
-        let all =
-            [&mut *sums_q, &mut *sums_kv, &mut *sums_o].map(|sums| Shared::new(sums.as_mut_ptr()));
-        let norms_at = Shared::new(norms.as_mut_ptr());
-        parallel::for_each(tasks, 3 * s.flops(), |task| {
-            let narrow = Narrow::new(level, pairs);
-            // SAFETY: the buffers hold the sums of all tasks.
-            let mut sums = of_weights.then(|| unsafe {
-                [0, 1, 2].map(|i| WeightSums::of(all[i], task, tasks, maps[i]))
-            });
-            // SAFETY: each task has 2 * width values of the buffer to itself.
-            let of_norm =
-                unsafe { std::slice::from_raw_parts_mut(norms_at.at(task * 2 * width), 2 * width) };
-            of_norm.fill(0.0);
-            let (queries, keys) = (group * a.queries, group * a.keys);
-            let parts = Projected::lengths(s);
-            let words = [whole(queries) * whole(inner.max(width)), whole(keys) * whole(both)];
-            let own = [
-                queries * inner,
-                queries * inner,
-                keys * both,
-                queries * width,
-                words[0].max(words[1]) / 2,
-                maps.map(WeightSums::room).into_iter().max().unwrap_or(0),
-            ];
-            scratch(parts.iter().chain(&own).sum(), |buffer| {
-                let (buffer, rest) = buffer.split_at_mut(parts.iter().sum());
-                let mut projected = Projected::new(split(buffer, parts));
-                let [dout, dq, dkv, dnormed, packed, room] = split(rest, own);
-                let last = ((task + 1) * each).min(a.batch);
-                for first in (task * each..last).step_by(group) {
-                    let count = (last - first).min(group);
-                    let (rows, of_keys) = (count * a.queries, count * a.keys);
-                    let at = first * a.queries;
-                    let dy = &dy[at * width..][..rows * width];
-                    let out = &out[at * inner..][..rows * inner];
-                    projected.fill(level, &narrow, (p, s), &weights, [first, count]);
-                    let words = whole(width) / 2;
-                    // SAFETY: the buffers hold the rows of a group of sequences.
-                    unsafe {
-                        narrow.rows(dy.as_ptr(), width, [rows, width], words, packed);
-                        let (shape, to) = ([rows, words, inner], dout.as_mut_ptr());
-                        let of_dy = (packed.as_ptr(), words);
-                        narrow.product(shape, of_dy, from_y.as_ptr(), to, Init::Zero);
-                    }
-                    for (n, h) in (0..count).flat_map(|n| (0..a.heads).map(move |h| (n, h))) {
-                        let at = n * a.queries * inner + h * a.head_dim;
-                        let above = Above {
-                            out: &out[at..],
-                            dout: &dout[at..],
-                            ld: inner,
-                            lse: &lse[((first + n) * a.heads + h) * a.queries..],
-                        };
-                        let key_at = n * a.keys * both + h * a.head_dim;
-                        let to_k = dkv[key_at..].as_mut_ptr();
-                        let to_v = dkv[key_at + inner..].as_mut_ptr();
-                        let to_q = dq[at..].as_mut_ptr();
-                        let head = projected.head(s, n, h);
-                        // SAFETY: the buffers hold the rows of a group of sequences.
-                        unsafe { head.backward(level, &narrow, &above, to_q, to_k, to_v) };
-                    }
-                    let (dq, dkv) = (&dq[..rows * inner], &dkv[..of_keys * both]);
-                    let words = [whole(inner) / 2, whole(both) / 2];
-                    let normed = &projected.normed[..rows * width];
-                    let dnormed = &mut dnormed[..rows * width];
-                    let x = &p.x[at * width..][..rows * width];
-                    // SAFETY: as above; rows of dx and of the context's gradient are this task's own.
-                    unsafe {
-                        narrow.rows(dq.as_ptr(), inner, [rows, inner], words[0], packed);
-                        let (shape, of_q) = ([rows, words[0], width], (packed.as_ptr(), words[0]));
-                        let to = dnormed.as_mut_ptr();
-                        narrow.product(shape, of_q, from_q.as_ptr(), to, Init::Zero);
-                        if of_context || p.context.is_none() {
-                            narrow.rows(dkv.as_ptr(), both, [of_keys, both], words[1], packed);
-                            let (to, init) = match p.context {
-                                Some(_) => (to_c.at(first * a.keys * context), Init::Zero),
-                                None => (dnormed.as_mut_ptr(), Init::Load),
-                            };
-                            let shape = [of_keys, words[1], context];
-                            let of_kv = (packed.as_ptr(), words[1]);
-                            narrow.product(shape, of_kv, from_kv.as_ptr(), to, init);
-                        }
-                        let dx = std::slice::from_raw_parts_mut(to_x.at(at * width), rows * width);
-                        p.norm.rows_backward(level, x, dnormed, projected.stats, dx, of_norm);
-                        level.run(AddRow::new(dx.as_mut_ptr(), dy));
-                    }
-                    if let Some([of_q, of_kv, of_o]) = &mut sums {
-                        let seen = match p.context {
-                            Some(c) => &c[first * a.keys * context..][..of_keys * context],
-                            None => normed,
-                        };
-                        of_q.add(level, &narrow, normed, dq, room);
-                        of_kv.add(level, &narrow, seen, dkv, room);
-                        of_o.add(level, &narrow, out, dy, room);
-                    }
-                }
-            });
-        });
-        let weights = of_weights.then(|| {
-            let [dwq, _] = WeightSums::total(sums_q, tasks, maps[0]);
-            let [mut dwk, _] = WeightSums::total(sums_kv, tasks, maps[1]);
-            let dwv = dwk.split_off(inner * context);
-            let [dwo, dbo] = WeightSums::total(sums_o, tasks, maps[2]);
-            [dwq, dwk, dwv, dwo, dbo]
-        });
-        let mut of_norm = total(norms, tasks);
-        let db = of_norm.split_off(width);
-        // SAFETY: the tasks cover all sequences.
-        let (x, context) = unsafe { (dx.finish(), of_context.then(|| dc.finish())) };
-        AttentionPartGradients { x, norm: [of_norm, db], context, weights }
-    })
 }
