@@ -9,11 +9,11 @@ use craft_kernels::multiply_add_probe;
 /// Kinds of operations.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Phase {
-    /// Convolutions.
+    /// Convolutions; where halves of residual blocks are one operation, with their norms and additions.
     Convolution,
-    /// Scaled dot-product attention.
+    /// Scaled dot-product attention; where parts of transformer blocks are one operation, with norm, projections and addition.
     Attention,
-    /// Linear maps.
+    /// Linear maps, and feed-forward parts that are one operation.
     Linear,
     /// Norms, activations and gates.
     NormAndActivation,
