@@ -25,7 +25,7 @@ pub struct AttentionPartGradients {
 /// Gradients of [`attention_part`](super::attention_part), from its inputs, what it kept, and `dy` in the shape of its output; the bias `bo` is not read.
 ///
 /// # Panics
-/// Where [`fuses_attention_part`] says no.
+/// Where [`fuses_attention_part`](crate::fuses_attention_part) says no.
 #[must_use]
 pub fn attention_part_backward(
     p: &AttentionPart<'_>,
