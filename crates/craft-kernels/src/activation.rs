@@ -120,42 +120,16 @@ pub fn geglu(x: &[f32], m: usize, d: usize) -> Vec<f32> {
     unsafe { out.finish() }
 }
 
+/// A row of the gradient of [`geglu`], and of [`geglu`] itself where there is a `y` for it.
 pub(crate) struct GegluRowBackward<'a> {
-    pub x: &'a [f32],
-    pub dy: &'a [f32],
-    pub dx: Shared,
-}
-
-impl Kernel for GegluRowBackward<'_> {
-    type Output = ();
-    #[inline(always)]
-    fn run<S: Simd>(self, s: S) {
-        let d = self.dy.len();
-        for_vectors!(S, d, |i, n| {
-            // SAFETY: n values from index i are inside each half of x and dx and inside dy.
-            unsafe {
-                let value = read(s, self.x.as_ptr().add(i), n);
-                let gate = read(s, self.x.as_ptr().add(d + i), n);
-                let dy = read(s, self.dy.as_ptr().add(i), n);
-                let (cdf, pdf) = normal(s, gate);
-                let slope = s.fma(gate, pdf, cdf);
-                write(s, self.dx.at(i), s.mul(dy, s.mul(gate, cdf)), n);
-                write(s, self.dx.at(d + i), s.mul(s.mul(dy, value), slope), n);
-            }
-        });
-    }
-}
-
-/// A row of [`geglu`] and of its gradient at once.
-pub(crate) struct GegluRowBoth<'a> {
     pub value: &'a [f32],
     pub gate: &'a [f32],
     pub dy: &'a [f32],
-    pub y: Shared,
     pub dx: Shared,
+    pub y: Option<Shared>,
 }
 
-impl Kernel for GegluRowBoth<'_> {
+impl Kernel for GegluRowBackward<'_> {
     type Output = ();
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
@@ -168,7 +142,9 @@ impl Kernel for GegluRowBoth<'_> {
                 let dy = read(s, self.dy.as_ptr().add(i), n);
                 let (cdf, pdf) = normal(s, gate);
                 let (gelu, slope) = (s.mul(gate, cdf), s.fma(gate, pdf, cdf));
-                write(s, self.y.at(i), s.mul(value, gelu), n);
+                if let Some(y) = self.y {
+                    write(s, y.at(i), s.mul(value, gelu), n);
+                }
                 write(s, self.dx.at(i), s.mul(dy, gelu), n);
                 write(s, self.dx.at(d + i), s.mul(s.mul(dy, value), slope), n);
             }
@@ -186,11 +162,13 @@ pub fn geglu_backward(x: &[f32], dy: &[f32], m: usize, d: usize) -> Vec<f32> {
     let dx = out.ptr();
     parallel::for_ranges(m, 2 * COST * d, |start, end| {
         for r in start..end {
-            let x = &x[2 * d * r..2 * d * (r + 1)];
+            let (value, gate) = x[2 * d * r..2 * d * (r + 1)].split_at(d);
             level.run(GegluRowBackward {
-                x,
+                value,
+                gate,
                 dy: &dy[d * r..d * (r + 1)],
                 dx: Shared::new(dx.at(2 * d * r)),
+                y: None,
             });
         }
     });

@@ -1,7 +1,7 @@
 //! The feed-forward part of a transformer block, `x + geglu(norm(x) W1ᵀ + b1) W2ᵀ + b2`, in bf16: what lies between stays in the
 //! caches, and only the gate's rounded input is kept for the backward pass.
 
-use crate::activation::{GegluRow, GegluRowBoth};
+use crate::activation::{GegluRow, GegluRowBackward};
 use crate::buffer::{Output, Shared, scratch};
 use crate::gemm::Init;
 use crate::gemm::narrow::{Narrow, split, whole};
@@ -211,11 +211,11 @@ pub fn feed_forward_backward(
                         y.chunks_exact_mut(d).zip(slopes.chunks_exact_mut(n)).enumerate()
                     {
                         pairs.split(&kept[(r0 + r) * d..][..d], values, gates);
-                        level.run(GegluRowBoth {
+                        level.run(GegluRowBackward {
                             value: values,
                             gate: gates,
                             dy: &dh[r * d..][..d],
-                            y: Shared::new(y.as_mut_ptr()),
+                            y: Some(Shared::new(y.as_mut_ptr())),
                             dx: Shared::new(slope.as_mut_ptr()),
                         });
                     }

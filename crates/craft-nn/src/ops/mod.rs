@@ -61,9 +61,22 @@ pub fn conv2d(
     if !has_kernels(&x.device()) {
         return reference::conv2d(x, weight, bias, stride, padding);
     }
+    let shape = conv_shape(&x, &weight, stride, padding);
+    match bias {
+        Some(bias) => apply3(x, weight, bias, cpu::Conv2d(shape)),
+        None => apply2(x, weight, cpu::Conv2d(shape)),
+    }
+}
+
+fn conv_shape(
+    x: &Tensor<4>,
+    weight: &Tensor<4>,
+    stride: usize,
+    padding: [usize; 4],
+) -> k::ConvShape {
     let [batch, in_channels, height, width] = x.dims();
     let [out_channels, _, kh, kw] = weight.dims();
-    let shape = k::ConvShape {
+    k::ConvShape {
         batch,
         in_channels,
         out_channels,
@@ -72,10 +85,6 @@ pub fn conv2d(
         kernel: [kh, kw],
         stride: [stride, stride],
         padding,
-    };
-    match bias {
-        Some(bias) => apply3(x, weight, bias, cpu::Conv2d(shape)),
-        None => apply2(x, weight, cpu::Conv2d(shape)),
     }
 }
 
@@ -277,18 +286,7 @@ pub fn norm_conv(
     padding: [usize; 4],
     added: Added,
 ) -> Tensor<4> {
-    let ([batch, in_channels, height, width], [out_channels, _, kh, kw]) =
-        (x.dims(), conv.0.dims());
-    let shape = k::ConvShape {
-        batch,
-        in_channels,
-        out_channels,
-        height,
-        width,
-        kernel: [kh, kw],
-        stride: [1, 1],
-        padding,
-    };
+    let shape = conv_shape(&x, &conv.0, 1, padding);
     if !has_kernels(&x.device()) || !k::fuses_norm_conv(&shape) {
         let normed = group_norm(x, norm.weight, norm.bias, groups, norm.eps, true);
         return added.to(conv2d(normed, conv.0, Some(conv.1), 1, padding));
