@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use craft_core::select::{group_advantages, random_control, select};
+use craft_core::select::{Selection, group_advantages, random_control, select};
 use craft_core::stats::mean_std;
 use craft_core::{Candidate, CandidateId, Key, Prompt, PromptId, Recipe, ScoreRow, Split};
 use craft_diffusion::lair::centred_weights;
@@ -239,9 +239,9 @@ impl Pool {
 
     fn units(&self, recipe: &Recipe, data: Data, loss: Loss) -> Result<Vec<Vec<Chosen>>> {
         let single = |chosen: Vec<Chosen>| chosen.into_iter().map(|c| vec![c]).collect();
+        let select = || select(&self.rows, &recipe.select_options());
         let selected = || -> Result<Vec<Chosen>> {
-            let selection = select(&self.rows, &recipe.select_options())?;
-            Ok(selection.selected().map(|row| (row.id.clone(), row.weight)).collect())
+            Ok(select()?.selected().map(|row| (row.id.clone(), row.weight)).collect())
         };
         Ok(match data {
             Data::Selected => single(selected()?),
@@ -270,6 +270,10 @@ impl Pool {
                 let ends = pairs.iter().filter_map(|g| ends(g).filter(|(b, w)| b.1 > w.1));
                 single(ends.flat_map(|(b, w)| [(b.0.clone(), 1.0), (w.0.clone(), 0.0)]).collect())
             }
+            Data::SelectedLiked => {
+                single(selected()?.into_iter().map(|(id, _)| (id, 1.0)).collect())
+            }
+            Data::SelectedLabels => single(best_and_worst(&select()?)),
             Data::Groups => {
                 let groups = self.groups(true);
                 let size = groups.iter().map(Vec::len).max().unwrap_or(0);
@@ -310,6 +314,17 @@ fn ends(group: &[Chosen]) -> Option<(&Chosen, &Chosen)> {
     let best = group.iter().rev().max_by(|a, b| a.1.total_cmp(&b.1))?;
     let worst = group.iter().min_by(|a, b| a.1.total_cmp(&b.1))?;
     Some((best, worst))
+}
+
+/// What is selected, as 1, and as many of the others of the lowest advantages, as 0; ties go to the smaller id.
+fn best_and_worst(selection: &Selection) -> Vec<Chosen> {
+    let liked: Vec<Chosen> = selection.selected().map(|row| (row.id.clone(), 1.0)).collect();
+    let others = selection.rows.iter().filter(|row| !row.selected);
+    let mut others: Vec<(f64, &CandidateId)> =
+        others.filter_map(|row| Some((row.advantage?, &row.id))).collect();
+    others.sort_by(|a, b| a.0.total_cmp(&b.0).then_with(|| a.1.cmp(b.1)));
+    let disliked = others.into_iter().take(liked.len()).map(|(_, id)| (id.clone(), 0.0));
+    liked.iter().cloned().chain(disliked).collect()
 }
 
 /// `G · softmax(total)` over a group: mean 1 over the group, and so over the pool.
@@ -389,6 +404,15 @@ max_samples = 3
         let ends: Vec<[u32; 2]> = pairs.iter().map(|p| [p[0].0.variant, p[1].0.variant]).collect();
         assert_eq!(ends, [[2, 0], [0, 3], [1, 2], [0, 3]]);
         assert_eq!(units(Data::RewardLabels, Loss::Kto(1.0)).len(), 8);
+        let liked = units(Data::SelectedLiked, Loss::Kto(1.0)).concat();
+        let selected = units(Data::Selected, w).concat();
+        assert!(liked.iter().zip(&selected).all(|(l, s)| l.0 == s.0 && l.1 == 1.0));
+        let labels = units(Data::SelectedLabels, Loss::Kto(1.0)).concat();
+        assert_eq!(labels[..3], liked);
+        let worst = labels[3..].iter().map(|c| (c.0.to_string(), c.1));
+        let ids = [(1, 3), (2, 2), (3, 3)]
+            .map(|(p, v)| CandidateId::new(PromptId::from_index(p), v, 0).to_string());
+        assert_eq!(worst.collect::<BTreeMap<_, _>>(), ids.map(|id| (id, 0.0)).into());
         let groups = units(Data::Groups, Loss::Lair(1.0));
         assert!(
             groups.iter().all(|g| g.len() == 4 && g.iter().map(|c| c.1).sum::<f64>().abs() < 1e-9)

@@ -27,6 +27,10 @@ pub(super) enum Data {
     AnnotatedLabels,
     /// The best and the worst picture of each prompt, each liked or not.
     RewardLabels,
+    /// What CRAFT selects, all of it liked.
+    SelectedLiked,
+    /// What CRAFT selects, liked, and as many candidates of the lowest advantages, disliked.
+    SelectedLabels,
     /// All pictures of a prompt at once, with listwise weights.
     Groups,
     /// All pictures, each with its advantage in its group.
@@ -162,6 +166,20 @@ pub(super) const METHODS: &[Method] = &[
         "kto-rewards",
         "Diffusion-KTO, best and worst by CRAFT's rewards",
         Data::RewardLabels,
+        Loss::Kto(KTO_BETA),
+        LONGER,
+    ),
+    method(
+        "kto-liked",
+        "Diffusion-KTO on what CRAFT selects, liked",
+        Data::SelectedLiked,
+        Loss::Kto(KTO_BETA),
+        LONGER,
+    ),
+    method(
+        "kto-selected",
+        "Diffusion-KTO on what CRAFT selects, liked, and as many of the worst, disliked",
+        Data::SelectedLabels,
         Loss::Kto(KTO_BETA),
         LONGER,
     ),
