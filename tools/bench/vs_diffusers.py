@@ -1,7 +1,7 @@
 """The same work in PyTorch with diffusers and in `craft bench`, alternating, as ratios.
 
     python tools/bench/vs_diffusers.py MODEL --craft target/release/craft [--batch 32] [--size 64] [--rounds 5]
-                                       [--unet 4m] [--kinds train-step sample] [--out DIR]
+                                       [--unet 4m] [--kinds train-step sample] [--checkpointing] [--out DIR]
 
 One round runs, one after another: a training step (forward, weighted squared error, backward, clipping, AdamW) and a sampling
 step (forward of twice the batch, for guidance) in PyTorch f32, f32 channels-last, bf16 autocast and bf16 autocast channels-last,
@@ -10,6 +10,8 @@ that neither holds memory or threads while the other is measured; PyTorch's four
 Before timing, one prediction of both programs is compared. Prints medians of the rounds' medians with their smallest and
 largest value, processor seconds of a step, peak memory (PyTorch's: the most of its four ways), and the ratio to PyTorch's best
 of each precision and overall. With --out the raw figures go to DIR as JSON with machine, versions and command.
+
+With --checkpointing both sides compute each block once more in the backward pass instead of keeping what is inside.
 
 --unet 4m takes MODEL with another denoiser of random weights: 4.3 M parameters, 0.76 GFLOP forward for a picture of 16 by 16
 latents. Stable Diffusion 1.5 at its size: MODEL from `tools/full_size.py make --family sd15`.
@@ -84,6 +86,9 @@ def torch_side(a, latent, tokens):
     import torch
 
     unet = load(a.model)
+    if a.checkpointing:
+        unet.train()
+        unet.enable_gradient_checkpointing()
     x, t, text = inputs(unet.config, 2 * a.batch, latent, tokens)
     found = {}
     for precision, layout in WAYS:
@@ -111,7 +116,7 @@ def torch_side(a, latent, tokens):
 def run_torch(a, kind):
     done = subprocess.run([
         sys.executable, __file__, a.model, "--side", "torch", "--kinds", kind, "--batch", str(a.batch), "--size", str(a.size),
-        "--steps", str(a.steps),
+        "--steps", str(a.steps), *(["--checkpointing"] if a.checkpointing else []),
     ], stdout=subprocess.PIPE, text=True, check=True)
     return json.loads(done.stdout.splitlines()[-1])
 
@@ -121,6 +126,7 @@ def run_craft(a, kind, precision):
     done = subprocess.run([
         a.craft, "-q", "--json", "--matmul-precision", precision, "bench", kind, "--model", a.model, "--batch",
         str(a.batch), "--height", str(a.size), "--width", str(a.size), "--steps", str(a.steps),
+        *(["--gradient-checkpointing"] if a.checkpointing and kind == "train-step" else []),
     ], capture_output=True, text=True)
     if done.returncode:
         if precision == "bf16" and "no bf16" in done.stderr:
@@ -194,6 +200,7 @@ def main():
     p.add_argument("--steps", type=int, default=4, help="steps of a round that count")
     p.add_argument("--unet", choices=["own", "4m"], default="own")
     p.add_argument("--kinds", nargs="+", choices=KINDS, default=KINDS)
+    p.add_argument("--checkpointing", action="store_true")
     p.add_argument("--out", type=pathlib.Path)
     p.add_argument("--side", choices=["torch", "predict"], help=argparse.SUPPRESS)
     p.add_argument("--at", type=pathlib.Path, help=argparse.SUPPRESS)
@@ -231,7 +238,7 @@ def measure(a, latent, tokens):
         name = f"vs-diffusers-{a.model.name}-batch{a.batch}-{a.size}px.json"
         (a.out / name).write_text(json.dumps({
             "command": f"tools/bench/vs_diffusers.py {a.model.name} --batch {a.batch} --size {a.size} --rounds {a.rounds} "
-                       f"--steps {a.steps} --kinds {' '.join(a.kinds)}",
+                       f"--steps {a.steps} --kinds {' '.join(a.kinds)}{' --checkpointing' if a.checkpointing else ''}",
             "processor": platform.processor() or platform.machine(), **versions,
             "runs": {f"{k} {n}": v for (k, n), v in found.items()},
         }, indent=1) + "\n")
