@@ -124,7 +124,7 @@ impl Cost {
         let rows = if options.guidance_scale > 1.0 { 2 } else { 1 };
         let maps = (kept.by_block * options.batch * rows) as u64 * FLOAT;
         let kept = if section.gradient_checkpointing { kept.by_block } else { kept.whole };
-        let micro_batch = recipe.micro_batch();
+        let micro_batch = recipe.micro_batch(h * w);
         let samples = recipe.select.max_samples.min(work.candidates);
         let embedding = model.tokenizer.length() * context_width(model);
         let state = trainable * FLOAT * (1 + copies);

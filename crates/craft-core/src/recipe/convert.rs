@@ -53,10 +53,17 @@ impl Recipe {
         self.evaluate.guidance_scale.unwrap_or(self.generate.guidance_scale)
     }
 
-    /// Samples per forward and backward pass.
-    pub fn micro_batch(&self) -> usize {
-        self.train.micro_batch.unwrap_or(self.train.batch)
+    /// Samples per forward and backward pass, with latents of so many positions each (height × width).
+    pub fn micro_batch(&self, positions: usize) -> usize {
+        let default = default_micro_batch(self.train.batch, positions);
+        self.train.micro_batch.unwrap_or(default)
     }
+}
+
+/// As many of `batch` as have 16,384 positions of latents together, and at least one: larger passes take more memory and are not
+/// faster (`dev/LOG.md`, 2026-11-28).
+fn default_micro_batch(batch: usize, positions: usize) -> usize {
+    batch.min((1 << 14) / positions.max(1)).max(1)
 }
 
 impl From<SchedulerName> for SamplerKind {

@@ -19,6 +19,15 @@ fn set(overrides: &[&str]) -> Result<Recipe, RecipeError> {
 }
 
 #[test]
+fn a_pass_takes_as_many_pictures_as_their_latents_allow() {
+    let passes = |keys: &[&str], side: usize| set(keys).unwrap().micro_batch(side * side);
+    let batch = ["train.batch=128"];
+    assert_eq!([16, 64, 128, 256].map(|side| passes(&batch, side)), [64, 4, 1, 1]);
+    assert_eq!(passes(&["train.batch=8"], 16), 8);
+    assert_eq!(passes(&["train.batch=128", "train.micro_batch=100"], 64), 100);
+}
+
+#[test]
 fn defaults_are_those_of_the_paper_and_round_trip() {
     let recipe = set(&[]).unwrap();
     assert_eq!((recipe.train.steps, recipe.train.batch), (120, 128));

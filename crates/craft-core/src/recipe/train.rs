@@ -88,7 +88,8 @@ pub struct TrainSection {
     pub steps: usize,
     /// Samples per step.
     pub batch: usize,
-    /// Samples per forward and backward pass; `None`: `batch`. Gradients are accumulated.
+    /// Samples per forward and backward pass; `None`: as many of `batch` as have 16,384 positions of latents
+    /// together. Gradients are accumulated.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub micro_batch: Option<usize>,
     /// Peak learning rate.

@@ -111,6 +111,13 @@ impl Fit<'_> {
         (self.recipe.train.batch / self.set.unit_length()).max(1)
     }
 
+    /// Samples of a pass.
+    fn micro_batch(&self) -> Result<usize> {
+        let options = generate::options(&self.recipe.generate, self.model)?;
+        let [_, h, w] = self.model.latent_shape(options.height, options.width);
+        Ok(self.recipe.micro_batch(h * w))
+    }
+
     /// Trains from the base model, or from where it was stopped, and shows the denoiser after each of
     /// `points` steps. A training that diverges ends there, and its cost says so.
     ///
@@ -230,7 +237,7 @@ impl Fit<'_> {
         if let Some((online, drawn, sampler)) = drawn {
             let phase = step % sampler.len();
             let n = drawn.rows(section.batch);
-            let micro = (self.recipe.micro_batch() / 2).max(1);
+            let micro = (self.micro_batch()? / 2).max(1);
             for from in (0..n).step_by(micro) {
                 let range = from..(from + micro).min(n);
                 let network = (&*unet, device);
@@ -239,7 +246,7 @@ impl Fit<'_> {
         } else {
             let units = self.units_a_step();
             picks = self.draws().picks(step, units, self.set.units.len());
-            let micro = (self.recipe.micro_batch() / self.set.unit_length()).max(1);
+            let micro = (self.micro_batch()? / self.set.unit_length()).max(1);
             for from in (0..units).step_by(micro) {
                 let batch = self.batch(step, &picks, from..(from + micro).min(units));
                 add(self.loss(&batch, units, unet, device)?, unet);

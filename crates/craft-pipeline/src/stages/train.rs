@@ -253,7 +253,8 @@ fn update(
 ) -> Result<(Networks, f64, f64, f64)> {
     let section = &run.recipe.train;
     let picks = trainer.draws.picks(step, section.batch, trainer.samples.len());
-    let micro = run.recipe.micro_batch().max(1);
+    let [_, h, w] = trainer.shape;
+    let micro = run.recipe.micro_batch(h * w);
     let mut grads = GradMap::new();
     let mut loss = 0.0;
     for from in (0..section.batch).step_by(micro) {

@@ -70,7 +70,7 @@ pub(super) struct Trainer<'a> {
     pub(super) draws: Draws,
     device: Device,
     /// Channels, rows and columns of latents.
-    shape: [usize; 3],
+    pub(super) shape: [usize; 3],
     /// Height and width of pictures.
     pixels: [usize; 2],
 }
@@ -191,7 +191,7 @@ pub(crate) fn measure(recipe: &Recipe, model: Model) -> Result<Spent> {
     let shape = model.latent_shape(options.height, options.width);
     let [_, h, w] = shape;
     // Large pictures one at a time; small ones in numbers that are worth a measurement.
-    let n = recipe.micro_batch().min((4096 / (h * w).max(1)).max(1));
+    let n = recipe.micro_batch(h * w).min((4096 / (h * w).max(1)).max(1));
     let mut stream = Key::new(recipe.seed).stage("measure").stream();
     let samples: Vec<Sample> = (0..n)
         .map(|i| {
