@@ -5,6 +5,9 @@ use burn::tensor::activation::sigmoid;
 
 use crate::objective::beside;
 
+/// β of the paper.
+pub const BETA: f64 = 1000.0;
+
 /// `Σ_b (1 − σ(±β (g_b − z))) / batch` with `g = m^ref − m`, the sign + for liked pictures and − for others,
 /// and the reference point `z = max(mean g, 0)` of the micro-batch, through which no gradient flows.
 ///

@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use burn::tensor::{Tensor, TensorData};
-use craft_core::recipe::{Precision, Recipe, TrainMode};
+use craft_core::recipe::{Method, Precision, Recipe, TrainMode};
 use craft_nn::lora::Pair;
 use craft_nn::weights;
 
@@ -118,6 +118,9 @@ impl Cost {
         let base = parameters[0] * if narrow { FLOAT / 2 } else { FLOAT };
         let factors = if full { 0 } else { trainable * FLOAT };
         let text_weights = if trains_text { parameters[1] * FLOAT } else { 0 };
+        // Factors lie beside the frozen reference, all parameters do not.
+        let compares = full && section.method == Method::Kto;
+        let reference = if compares { parameters[0] * FLOAT } else { 0 };
         // Two moments; the average and the master copies where there are some.
         let copies = 2 + u64::from(section.ema_decay.is_some()) + u64::from(full && narrow);
         let kept = model.unet.kept_values(h, w);
@@ -131,7 +134,7 @@ impl Cost {
         Ok(Self {
             parameters,
             trainable,
-            weights: base + factors + text_weights,
+            weights: base + factors + text_weights + reference,
             gradients: trainable * FLOAT,
             optimizer: trainable * FLOAT * copies,
             activations: (kept * micro_batch) as u64 * FLOAT,

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use craft_core::Recipe;
-use craft_core::recipe::{ExpandKind, Method, TrainMode};
+use craft_core::recipe::{ExpandKind, TrainMode};
 use craft_store::{Manifest, RunFolder};
 use serde_json::{Value, json};
 
@@ -174,11 +174,6 @@ impl Plan {
         pins: &Pins,
         context: &Context<'_>,
     ) -> Result<Self> {
-        if recipe.train.method != Method::Craft {
-            return Err(PipelineError::Usage(
-                "train.method: this version trains \"craft\" only".to_owned(),
-            ));
-        }
         let model = model(recipe, base, commit, context)?;
         Ok(Self { model, rewards: rewards::of_recipe(&recipe.rewards, base, pins, context)? })
     }

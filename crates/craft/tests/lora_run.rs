@@ -249,3 +249,21 @@ fn a_dry_run_says_what_training_costs() {
         [&args[..], &["--set", "generate.height=512", "--set", "generate.width=512"]].concat();
     tiny.expect(&big, 0, &["warning: training needs about", "gradient_checkpointing"]);
 }
+
+#[test]
+fn kto_compares_with_the_model_without_factors() {
+    let tiny = Tiny::new();
+    let kto = [&ALL[..], &["--set", "train.method=kto"]].concat();
+    let blocks = [&kto[..], &["--set", "train.gradient_checkpointing=true"]].concat();
+    tiny.expect(&run("a", &kto), 0, &[]);
+    tiny.expect(&run("b", &blocks), 0, &[]);
+    let losses = |run: &str| -> Vec<f64> {
+        let text = fs::read_to_string(tiny.path(run).join("metrics.jsonl")).unwrap();
+        let rows = text.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+        rows.filter(|row| row["run"] == "craft").map(|row| row["loss"].as_f64().unwrap()).collect()
+    };
+    let (a, b) = (losses("a"), losses("b"));
+    // New factors change nothing, and σ(0) is a half; from then on they do.
+    assert!((a[0] - 0.5).abs() < 1e-3 && (a[3] - 0.5).abs() > 1e-6, "{a:?}");
+    assert!(a.iter().zip(&b).all(|(a, b)| (a - b).abs() < 1e-3), "{a:?} {b:?}");
+}

@@ -173,3 +173,28 @@ fn nothing_passes_a_filter_that_is_too_strict() {
     assert!(text.contains("none of 30 candidates was selected"), "{text}");
     assert!(text.contains("funnel") && text.contains("margin"), "{text}");
 }
+
+#[test]
+fn kto_begins_level_with_its_reference_and_learns_from_the_worst_too() {
+    let dir = tempfile::tempdir().unwrap();
+    ok(&run(dir.path(), "a", &[]));
+    ok(&run(dir.path(), "b", &["--set", "train.method=kto"]));
+    let json = |path: &str| -> serde_json::Value {
+        serde_json::from_str(&fs::read_to_string(dir.path().join(path)).unwrap()).unwrap()
+    };
+    let [plain, both] =
+        ["a", "b"].map(|r| json(&format!("{r}/aligned/stage.json"))["counts"].clone());
+    assert_eq!((&plain["samples"], &both["samples"]), (&6.into(), &12.into()));
+    let metrics = fs::read_to_string(dir.path().join("b/metrics.jsonl")).unwrap();
+    let losses: Vec<f64> = metrics
+        .lines()
+        .map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap())
+        .filter(|row| row["run"] == "craft")
+        .map(|row| row["loss"].as_f64().unwrap())
+        .collect();
+    // Nothing is gained over the reference at first, and σ(0) is a half.
+    assert!((losses[0] - 0.5).abs() < 1e-3, "{losses:?}");
+    assert!(losses[1..].iter().all(|loss| (loss - 0.5).abs() > 1e-6), "{losses:?}");
+    let tuned = |name: &str| fs::read(dir.path().join(name).join(SAME[6])).unwrap();
+    assert!(tuned("a") != tuned("b"));
+}

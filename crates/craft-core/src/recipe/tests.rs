@@ -75,7 +75,7 @@ fn every_option_round_trips() {
         "train.timestep_max=900",
         "train.conditioning=mixed",
         "train.lr_schedule=cosine",
-        "train.method=raft",
+        "train.method=kto",
         "control.enabled=false",
         "evaluate.steps=10",
         "evaluate.guidance_scale=4",

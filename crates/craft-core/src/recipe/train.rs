@@ -32,18 +32,11 @@ pub enum Conditioning {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Method {
-    /// Composite reward assisted fine-tuning.
+    /// Composite reward assisted fine-tuning: the weighted denoising loss of what is selected.
     #[default]
     Craft,
-    /// Plain fine-tuning on the survivors, all weights 1.
-    Sft,
-    /// Best of each group.
-    Raft,
-    /// Softmax-of-reward weights.
-    Rwr,
-    /// Diffusion-DPO on best and worst of each group.
-    Dpo,
-    /// Diffusion-KTO.
+    /// Diffusion-KTO on what is selected, liked, and as many candidates of the lowest advantages, disliked
+    /// ([`worst`](crate::select::worst)).
     Kto,
 }
 

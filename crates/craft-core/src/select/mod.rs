@@ -302,6 +302,18 @@ impl Selection {
     }
 }
 
+/// As many of the rows that are not selected as there are selected ones, those of the lowest advantages first; ties go to the smaller id.
+pub fn worst(rows: &[SelectionRow]) -> Vec<&SelectionRow> {
+    let selected = rows.iter().filter(|row| row.selected).count();
+    let mut others: Vec<(f64, &SelectionRow)> = rows
+        .iter()
+        .filter(|row| !row.selected)
+        .filter_map(|row| Some((row.advantage?, row)))
+        .collect();
+    others.sort_by(|a, b| a.0.total_cmp(&b.0).then_with(|| a.1.id.cmp(&b.1.id)));
+    others.into_iter().take(selected).map(|(_, row)| row).collect()
+}
+
 /// A selection that cannot be made.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum SelectError {

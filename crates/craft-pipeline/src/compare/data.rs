@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use craft_core::select::{Selection, group_advantages, random_control, select};
+use craft_core::select::{group_advantages, random_control, select, worst};
 use craft_core::stats::mean_std;
 use craft_core::{Candidate, CandidateId, Key, Prompt, PromptId, Recipe, ScoreRow, Split};
 use craft_diffusion::lair::centred_weights;
@@ -273,7 +273,12 @@ impl Pool {
             Data::SelectedLiked => {
                 single(selected()?.into_iter().map(|(id, _)| (id, 1.0)).collect())
             }
-            Data::SelectedLabels => single(best_and_worst(&select()?)),
+            Data::SelectedLabels => {
+                let rows = select()?.rows;
+                let liked = rows.iter().filter(|row| row.selected).map(|row| (row, 1.0));
+                let labels = liked.chain(worst(&rows).into_iter().map(|row| (row, 0.0)));
+                single(labels.map(|(row, label)| (row.id.clone(), label)).collect())
+            }
             Data::Groups => {
                 let groups = self.groups(true);
                 let size = groups.iter().map(Vec::len).max().unwrap_or(0);
@@ -314,17 +319,6 @@ fn ends(group: &[Chosen]) -> Option<(&Chosen, &Chosen)> {
     let best = group.iter().rev().max_by(|a, b| a.1.total_cmp(&b.1))?;
     let worst = group.iter().min_by(|a, b| a.1.total_cmp(&b.1))?;
     Some((best, worst))
-}
-
-/// What is selected, as 1, and as many of the others of the lowest advantages, as 0; ties go to the smaller id.
-fn best_and_worst(selection: &Selection) -> Vec<Chosen> {
-    let liked: Vec<Chosen> = selection.selected().map(|row| (row.id.clone(), 1.0)).collect();
-    let others = selection.rows.iter().filter(|row| !row.selected);
-    let mut others: Vec<(f64, &CandidateId)> =
-        others.filter_map(|row| Some((row.advantage?, &row.id))).collect();
-    others.sort_by(|a, b| a.0.total_cmp(&b.0).then_with(|| a.1.cmp(b.1)));
-    let disliked = others.into_iter().take(liked.len()).map(|(_, id)| (id.clone(), 0.0));
-    liked.iter().cloned().chain(disliked).collect()
 }
 
 /// `G · softmax(total)` over a group: mean 1 over the group, and so over the pool.

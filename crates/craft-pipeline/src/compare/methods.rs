@@ -2,6 +2,7 @@
 
 use craft_core::Recipe;
 use craft_core::recipe::{RewardRole, nearest};
+use craft_diffusion::kto;
 use serde::Serialize;
 
 use crate::error::{PipelineError, Result};
@@ -134,7 +135,6 @@ const fn filtered(
 
 /// β of DPO for SD 1.5 in the paper (the reference's launchers use 5000).
 const DPO_BETA: f64 = 2000.0;
-const KTO_BETA: f64 = 1000.0;
 /// Methods over pairs start slowly, so they may train for longer.
 const LONGER: usize = 4;
 
@@ -161,26 +161,26 @@ pub(super) const METHODS: &[Method] = &[
         Loss::Dpo(DPO_BETA),
         LONGER,
     ),
-    method("kto", "Diffusion-KTO, annotators", Data::AnnotatedLabels, Loss::Kto(KTO_BETA), LONGER),
+    method("kto", "Diffusion-KTO, annotators", Data::AnnotatedLabels, Loss::Kto(kto::BETA), LONGER),
     method(
         "kto-rewards",
         "Diffusion-KTO, best and worst by CRAFT's rewards",
         Data::RewardLabels,
-        Loss::Kto(KTO_BETA),
+        Loss::Kto(kto::BETA),
         LONGER,
     ),
     method(
         "kto-liked",
         "Diffusion-KTO on what CRAFT selects, liked",
         Data::SelectedLiked,
-        Loss::Kto(KTO_BETA),
+        Loss::Kto(kto::BETA),
         LONGER,
     ),
     method(
         "kto-selected",
         "Diffusion-KTO on what CRAFT selects, liked, and as many of the worst, disliked",
         Data::SelectedLabels,
-        Loss::Kto(KTO_BETA),
+        Loss::Kto(kto::BETA),
         LONGER,
     ),
     method("mapo", "MaPO, annotators", Data::AnnotatedPairs, Loss::Mapo, LONGER),

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::time::Instant;
 
-use craft_core::recipe::{LrSchedule, StopSection, TrainMode, TrainSection};
-use craft_core::select::{ControlRow, SelectionRow};
+use craft_core::recipe::{LrSchedule, Method, StopSection, TrainMode, TrainSection};
+use craft_core::select::{ControlRow, SelectionRow, worst};
 use craft_core::{Candidate, Prompt};
 use craft_diffusion::guard::NanGuard;
 use craft_diffusion::optimizer::{self, AdamW, AdamWConfig, GradMap};
@@ -123,11 +123,18 @@ fn merged_texts(run: &Run<'_>, model: &Model) -> Vec<(&'static str, TensorMap)> 
 
 fn samples(run: &Run<'_>, arm: Arm, model: &Model) -> Result<Vec<Sample>> {
     let chosen: Vec<(String, f64)> = match arm {
-        Arm::Craft => jsonl::read::<SelectionRow>(&run.path("selection/selection.jsonl"))?
-            .into_iter()
-            .filter(|row| row.selected)
-            .map(|row| (row.id.to_string(), row.weight))
-            .collect(),
+        Arm::Craft => {
+            let rows: Vec<SelectionRow> = jsonl::read(&run.path("selection/selection.jsonl"))?;
+            let selected = rows.iter().filter(|row| row.selected);
+            match run.recipe.train.method {
+                Method::Craft => selected.map(|row| (row.id.to_string(), row.weight)).collect(),
+                Method::Kto => {
+                    let liked = selected.map(|row| (row.id.to_string(), 1.0));
+                    let disliked = worst(&rows).into_iter().map(|row| (row.id.to_string(), 0.0));
+                    liked.chain(disliked).collect()
+                }
+            }
+        }
         Arm::Control => jsonl::read::<ControlRow>(&run.path("selection/control.jsonl"))?
             .into_iter()
             .map(|row| (row.id.to_string(), row.weight))

@@ -2,10 +2,12 @@
 
 use burn::tensor::{Device, Tensor, TensorData};
 use craft_core::Key;
-use craft_core::recipe::Recipe;
+use craft_core::recipe::{Method, Recipe};
 use craft_core::schedule::NoiseSchedule;
-use craft_diffusion::objective::{diffuse, min_snr, weighted_mse};
+use craft_diffusion::kto;
+use craft_diffusion::objective::{diffuse, host_errors, min_snr, squared_errors, weighted_mse};
 use craft_diffusion::optimizer::{self, AdamW, GradMap};
+use craft_nn::unet::UNet2DConditionModel;
 use craft_nn::unet_blocks::UNetInputs;
 use craft_nn::weights;
 
@@ -50,6 +52,7 @@ pub(super) struct Sample {
     pub(super) latents: Vec<f32>,
     pub(super) original: Text,
     pub(super) expanded: Text,
+    /// Its weight in the loss; of KTO 1 if it is liked and 0 if not.
     pub(super) weight: f32,
 }
 
@@ -69,6 +72,8 @@ pub(super) struct Trainer<'a> {
     empty: Text,
     pub(super) draws: Draws,
     device: Device,
+    /// The model that training begins with, without factors, and its device: where the loss compares with it.
+    reference: Option<(UNet2DConditionModel, Device)>,
     /// Channels, rows and columns of latents.
     pub(super) shape: [usize; 3],
     /// Height and width of pictures.
@@ -87,6 +92,8 @@ impl<'a> Trainer<'a> {
             empty: Text::empty(model),
             draws: Draws::new(recipe.seed),
             device: Device::flex().autodiff(),
+            reference: (recipe.train.method == Method::Kto)
+                .then(|| (model.unet.clone(), model.device.clone())),
             shape: model.latent_shape(options.height, options.width),
             pixels: [options.height, options.width],
         })
@@ -115,8 +122,8 @@ impl<'a> Trainer<'a> {
                 Wording::Expanded => &sample.expanded,
                 Wording::Original => &sample.original,
             });
-            let factor = section.min_snr_gamma.map_or(1.0, |gamma| min_snr(kind, alpha, gamma));
-            weights.push(sample.weight * factor);
+            let gamma = section.min_snr_gamma.filter(|_| self.reference.is_none());
+            weights.push(sample.weight * gamma.map_or(1.0, |gamma| min_snr(kind, alpha, gamma)));
         }
         let [c, h, w] = self.shape;
         let tensor = |data: Vec<f32>| {
@@ -146,6 +153,18 @@ impl<'a> Trainer<'a> {
         Condition { states, added: pooled.map(|p| beside(p, self.pixels)) }
     }
 
+    /// Errors of the frozen reference, if there is one, for each sample of a micro-batch.
+    fn reference_errors(&self, batch: &Batch<'_>) -> Option<Vec<f32>> {
+        let (unet, device) = self.reference.as_ref()?;
+        let embeddings: Vec<&TextEmbedding> = batch.texts.iter().map(|t| &t.embedding).collect();
+        let length = batch.texts.first().map_or(0, |text| text.tokens.first.len());
+        let Condition { states, added } = stack(&embeddings, length, self.pixels, device);
+        let noisy = batch.noisy.clone().without_autodiff();
+        let prediction = unet.forward(noisy, &batch.times, &states, added.as_ref());
+        let target = weights::to_vec(batch.target.clone());
+        Some(host_errors(&weights::to_vec(prediction), &target, batch.times.len()))
+    }
+
     /// Adds the gradients of one micro-batch to `grads` and returns its part of the loss.
     pub(super) fn accumulate(
         &self,
@@ -155,8 +174,16 @@ impl<'a> Trainer<'a> {
     ) -> f64 {
         let section = &self.recipe.train;
         let Condition { states, added } = self.condition(networks, &batch.texts);
+        let reference = self.reference_errors(&batch);
         let Batch { noisy, target, times, weights, .. } = batch;
-        let loss = |prediction| weighted_mse(prediction, target, &weights, section.batch);
+        let loss = |prediction| match &reference {
+            None => weighted_mse(prediction, target, &weights, section.batch),
+            Some(reference) => {
+                let liked: Vec<bool> = weights.iter().map(|w| *w > 0.5).collect();
+                let errors = squared_errors(prediction, target);
+                kto::kto(errors, reference, &liked, kto::BETA, section.batch)
+            }
+        };
         let mut take = |gradients| optimizer::collect(networks, gradients, grads);
         if !section.gradient_checkpointing {
             let value = loss(networks.unet.forward(noisy, &times, &states, added.as_ref()));
