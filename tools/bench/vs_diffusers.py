@@ -235,7 +235,9 @@ def measure(a, latent, tokens):
     report(found)
     if a.out:
         a.out.mkdir(parents=True, exist_ok=True)
-        name = f"vs-diffusers-{a.model.name}-batch{a.batch}-{a.size}px.json"
+        what = "" if set(a.kinds) == set(KINDS) else "-" + a.kinds[0]
+        what += "-checkpointing" if a.checkpointing else ""
+        name = f"vs-diffusers-{a.model.name}-batch{a.batch}-{a.size}px{what}.json"
         (a.out / name).write_text(json.dumps({
             "command": f"tools/bench/vs_diffusers.py {a.model.name} --batch {a.batch} --size {a.size} --rounds {a.rounds} "
                        f"--steps {a.steps} --kinds {' '.join(a.kinds)}{' --checkpointing' if a.checkpointing else ''}",
