@@ -245,8 +245,9 @@ fn a_dry_run_says_what_training_costs() {
     assert!(!tiny.path("out").exists());
     // Far too much for any machine: a warning, not an error.
     let args = ["run", "recipe.toml", "--dry-run", "--set", "train.batch=60000"];
-    let big =
-        [&args[..], &["--set", "generate.height=512", "--set", "generate.width=512"]].concat();
+    let pass = ["--set", "train.micro_batch=60000"];
+    let size = ["--set", "generate.height=512", "--set", "generate.width=512"];
+    let big = [&args[..], &pass, &size].concat();
     tiny.expect(&big, 0, &["warning: training needs about", "gradient_checkpointing"]);
 }
 
