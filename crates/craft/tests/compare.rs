@@ -186,6 +186,7 @@ fn what_cannot_be_compared_is_refused_before_anything_is_done() {
     refused(&["--methods", "craft", "--rounds", "1"], &["--rounds 1", "2 to 20"]);
     refused(&["--methods", "craft", "--set", "rounds.count=2"], &["rounds.count", "--rounds"]);
     refused(&["--methods", "craft", "--set", "stop.every=2"], &["stop.every", "to the end"]);
+    refused(&["--methods", "craft", "--set", "train.method=kto"], &["train.method", "--methods"]);
     refused(&["--methods", "craft", "--set", "train.stepz=1"], &["train.steps"]);
     let lora = ["--methods", "craft", "--set", "train.mode=lora"];
     refused(

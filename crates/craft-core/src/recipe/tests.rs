@@ -28,6 +28,14 @@ fn a_pass_takes_as_many_pictures_as_their_latents_allow() {
 }
 
 #[test]
+fn kto_has_no_weights_to_scale() {
+    let recipe = set(&["train.method=kto"]).unwrap();
+    assert_eq!(Recipe::parse(&recipe.to_toml(), &NONE).unwrap(), recipe);
+    let refused = set(&["train.method=kto", "train.min_snr_gamma=5"]).unwrap_err().to_string();
+    assert!(refused.contains("train.min_snr_gamma") && refused.contains("kto"), "{refused}");
+}
+
+#[test]
 fn defaults_are_those_of_the_paper_and_round_trip() {
     let recipe = set(&[]).unwrap();
     assert_eq!((recipe.train.steps, recipe.train.batch), (120, 128));
@@ -75,7 +83,6 @@ fn every_option_round_trips() {
         "train.timestep_max=900",
         "train.conditioning=mixed",
         "train.lr_schedule=cosine",
-        "train.method=kto",
         "control.enabled=false",
         "evaluate.steps=10",
         "evaluate.guidance_scale=4",

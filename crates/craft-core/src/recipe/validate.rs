@@ -2,7 +2,9 @@
 
 use std::fmt::Display;
 
-use super::{LoraSection, PromptSource, Recipe, RecipeError, RewardRole, SchedulerName, TrainMode};
+use super::{
+    LoraSection, Method, PromptSource, Recipe, RecipeError, RewardRole, SchedulerName, TrainMode,
+};
 
 pub(super) fn range(
     key: impl Into<String>,
@@ -213,6 +215,10 @@ impl Recipe {
             && !(gamma > 0.0 && gamma <= 1e4)
         {
             return Err(range("train.min_snr_gamma", gamma, "a number above 0, at most 10000"));
+        }
+        if let Some(gamma) = t.min_snr_gamma.filter(|_| t.method == Method::Kto) {
+            let allowed = "left out with train.method = \"kto\", whose loss has no weights";
+            return Err(range("train.min_snr_gamma", gamma, allowed));
         }
         number("train.unconditional_dropout", t.unconditional_dropout, 0.0, 1.0)?;
         if let Some(max) = t.timestep_max

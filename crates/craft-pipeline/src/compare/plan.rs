@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use craft_core::Recipe;
-use craft_core::recipe::{Precision, PromptSource, TrainMode};
+use craft_core::recipe::{Method as RunMethod, Precision, PromptSource, TrainMode};
 use craft_store::Stage;
 
 use super::Options;
@@ -96,6 +96,7 @@ fn plain_training(recipe: &Recipe) -> Result<()> {
         ("train.precision = \"bf16\"", train.precision != Precision::F32),
         ("train.gradient_checkpointing = true", train.gradient_checkpointing),
         ("model.lora", !recipe.model.lora.is_empty()),
+        ("train.method (give --methods)", train.method != RunMethod::Craft),
         ("rounds.count (give --rounds)", recipe.rounds.count > 1),
         ("stop.every", recipe.stop.every > 0),
     ];

@@ -122,8 +122,8 @@ impl<'a> Trainer<'a> {
                 Wording::Expanded => &sample.expanded,
                 Wording::Original => &sample.original,
             });
-            let gamma = section.min_snr_gamma.filter(|_| self.reference.is_none());
-            weights.push(sample.weight * gamma.map_or(1.0, |gamma| min_snr(kind, alpha, gamma)));
+            let factor = section.min_snr_gamma.map_or(1.0, |gamma| min_snr(kind, alpha, gamma));
+            weights.push(sample.weight * factor);
         }
         let [c, h, w] = self.shape;
         let tensor = |data: Vec<f32>| {
