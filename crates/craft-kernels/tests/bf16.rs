@@ -40,6 +40,21 @@ fn shapes(r: &mut Rng) -> Vec<ConvShape> {
         };
         all.push(s);
     }
+    // Whole rows in a vector: padding that keeps the width, on either side.
+    for i in 0..36 {
+        let (rows, left) = (1 + r.below(3), i % 3);
+        let s = ConvShape {
+            batch: 1 + r.below(9),
+            in_channels: channels(r, i % 2 == 0),
+            out_channels: channels(r, i % 4 == 0),
+            height: rows + r.below(9),
+            width: 1 << (i % 6),
+            kernel: [rows, 3],
+            stride: [1, 1],
+            padding: [r.below(3), r.below(3), left, 2 - left],
+        };
+        all.push(s);
+    }
     all
 }
 

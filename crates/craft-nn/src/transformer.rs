@@ -112,8 +112,10 @@ impl BasicTransformerBlock {
     }
 
     fn forward(&self, x: Tensor<3>, context: &Tensor<3>, only_cross: bool) -> Tensor<3> {
+        let [rows, _, _] = context.dims();
         let own = only_cross.then(|| context.clone());
-        let x = self.attn1.forward(&self.norm1, x, own);
+        let x = if only_cross { ops::repeat_batch(x, rows) } else { x };
+        let x = ops::repeat_batch(self.attn1.forward(&self.norm1, x, own), rows);
         let x = self.attn2.forward(&self.norm2, x, Some(context.clone()));
         self.ff.forward(&self.norm3, x)
     }
@@ -186,7 +188,8 @@ impl Transformer2D {
         [self.norm.weight.dims()[0], self.transformer_blocks.len()]
     }
 
-    /// `x` `[N, C, H, W]`, `context` `[N, L, context]`.
+    /// `x` `[N, C, H, W]`, `context` `[k·N, L, context]`; returns `[k·N, C, H, W]`: up to the first look at the text, its k rows for
+    /// one of `x` are one.
     pub fn forward(&self, x: Tensor<4>, context: &Tensor<3>) -> Tensor<4> {
         let [_, _, height, width] = x.dims();
         let h = self.norm.forward(x.clone());
@@ -201,6 +204,7 @@ impl Transformer2D {
             Projection::Conv(conv) => conv.forward(ops::from_tokens(tokens, height, width)),
             Projection::Linear(linear) => ops::from_tokens(linear.forward(tokens), height, width),
         };
-        ops::add(h, x)
+        let rows = h.dims()[0];
+        ops::add(h, ops::repeat_batch(x, rows))
     }
 }

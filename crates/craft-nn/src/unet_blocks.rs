@@ -44,6 +44,7 @@ impl Block<'_> {
         let Inputs { x, skip, size } = inputs;
         match (self, skip) {
             (Self::Joined(block), Some(skip)) => {
+                let skip = ops::repeat_batch(skip, x.dims()[0]);
                 block.forward(ops::concat_channels(x, skip), Some(time))
             }
             (Self::Resnet(block) | Self::Joined(block), _) => block.forward(x, Some(time)),
@@ -172,8 +173,12 @@ impl UNet2DConditionModel {
         Kept { whole, by_block: inputs + largest }
     }
 
-    /// The model's prediction `[B, out, h, w]` for noisy latents `sample` `[B, in, h, w]` at
-    /// `timesteps` (length B) under text embeddings `[B, L, D]`.
+    /// The model's prediction `[k·B, out, h, w]` for noisy latents `sample` `[B, in, h, w]` at
+    /// `timesteps` (length B) under text embeddings `[k·B, L, D]`.
+    ///
+    /// k is mostly 1. With 2, row `B + i` is the prediction for sample `i` under another text, as guidance wants it: what comes
+    /// before the first look at the text (SD 1.5's first residual block and the self-attention after it, whole levels of some
+    /// networks) is computed once. SDXL's `added` condition, of k·B rows, goes into every block, so there nothing is shared.
     pub fn forward(
         &self,
         sample: Tensor<4>,
@@ -181,17 +186,25 @@ impl UNet2DConditionModel {
         context: &Tensor<3>,
         added: Option<&AddedCondition>,
     ) -> Tensor<4> {
-        let time = self.embed_time(timesteps, added, &sample);
+        let rows = context.dims()[0];
+        let (mut x, times) = match added {
+            Some(_) => {
+                let copies = rows / timesteps.len().max(1);
+                (ops::repeat_batch(sample, rows), timesteps.repeat(copies))
+            }
+            None => (sample, timesteps.to_vec()),
+        };
+        let mut time = self.embed_time(&times, added, &x);
         let mut skips = Vec::new();
-        let mut x = sample;
         for step in self.steps() {
             let inputs = step.inputs(x, &mut skips);
+            time = ops::repeat_batch(time, inputs.x.dims()[0]);
             x = step.block.forward(inputs, &time, context);
             if step.leaves {
                 skips.push(x.clone());
             }
         }
-        x
+        ops::repeat_batch(x, rows)
     }
 
     /// Loss and gradients with block-wise gradient checkpointing: only what goes into each block is

@@ -57,6 +57,27 @@ impl Unet {
 }
 
 #[test]
+fn samples_under_several_texts_are_those_samples_again() {
+    for family in ["sd15", "sd2", "sdxl"] {
+        let unet = Unet::load(family, Device::flex());
+        let (sample, time) = (unet.input::<4>("sample", 0..1), [unet.timesteps[0]; 2]);
+        let context = unet.input("encoder_hidden_states", 0..2);
+        let added = unet.io.contains_key("text_embeds").then(|| {
+            let ids = &unet.io["time_ids"].data;
+            let time_ids = (0..2).map(|b| ids[6 * b..6 * b + 6].to_vec()).collect();
+            AddedCondition { text_embeds: unet.input("text_embeds", 0..2), time_ids }
+        });
+        let once = unet.model.forward(sample.clone(), &time[..1], &context, added.as_ref());
+        let again = Tensor::cat(vec![sample.clone(), sample], 0);
+        let twice = unet.model.forward(again, &time, &context, added.as_ref());
+        let twice = to_vec(twice);
+        let (first, second) = twice.split_at(twice.len() / 2);
+        assert_ne!(first, second, "{family}: the texts differ");
+        assert!(error(&to_vec(once), &twice) < 1e-6, "{family}");
+    }
+}
+
+#[test]
 fn unets_of_all_families_predict_what_diffusers_predicts() {
     for family in ["sd15", "sd2", "sdxl"] {
         let unet = Unet::load(family, Device::flex());

@@ -194,14 +194,10 @@ fn denoise(
     for i in 0..o.steps {
         let t = samplers[0].timesteps()[i] as f32;
         let scale = samplers[0].input_scale(i) as f32;
-        let mut input = Vec::with_capacity(rows.len() * size);
-        for _ in 0..rows.len() / n {
-            input.extend(latents.iter().flatten().map(|v| v * scale));
-        }
-        let input = TensorData::new(input, [rows.len(), c, h, w]);
-        let input = Tensor::<4>::from_data(input, &model.device);
-        let output =
-            unet.forward(input, &vec![t; rows.len()], &condition.states, condition.added.as_ref());
+        let input: Vec<f32> = latents.iter().flatten().map(|v| v * scale).collect();
+        let input = Tensor::<4>::from_data(TensorData::new(input, [n, c, h, w]), &model.device);
+        // One sample under both texts.
+        let output = unet.forward(input, &vec![t; n], &condition.states, condition.added.as_ref());
         let output = weights::to_vec(output);
         let (first, second) = output.split_at(if guided { n * size } else { 0 });
         for (j, (sampler, x)) in samplers.iter_mut().zip(&mut latents).enumerate() {

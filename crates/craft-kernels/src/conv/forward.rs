@@ -9,6 +9,7 @@ use crate::gemm::{Block, Init};
 use crate::parallel;
 use crate::simd::amx::TILE;
 use crate::simd::bf16::{Pairs, word};
+use crate::simd::shifted::Copies;
 use crate::simd::{Level, level};
 
 /// Convolution of `x` with `w` plus a bias a channel; shapes as in [`ConvShape`], `bias [out_channels]`.
@@ -172,7 +173,8 @@ impl<'a> Pass<'a> {
         let table = self.geometry.offsets(block, self.group());
         scratch(layout.len(self.channels().div_ceil(block)), |packed| {
             self.pack(block, layout, packed);
-            f(&Prepared { block, layout, table, packed })
+            let copies = self.geometry.copies(TILE).filter(|_| self.pairs.is_some());
+            f(&Prepared { block, layout, table, packed, copies })
         })
     }
 
@@ -198,6 +200,7 @@ impl<'a> Pass<'a> {
             (None, false) => (block * g.channel_len(), 0),
             // A tile read in place may reach past the last position.
             (Some(_), true) => (block * image + TILE, 0),
+            (Some(_), false) if p.copies.is_some() => (block * g.channel_len() + TILE, 0),
             (Some(_), false) => (block * g.channel_len() + TILE, image),
         };
         scratch(planes_len + words_len, |buffer| {
@@ -210,6 +213,21 @@ impl<'a> Pass<'a> {
                         let c1 = 2 * (c0 + c);
                         let values = (self.inputs - c1).min(2);
                         let from = &x[c1 * image..][..values * image];
+                        if let Some(copies) = &p.copies {
+                            let to = planes[c * g.channel_len()..][..g.channel_len()].as_mut_ptr();
+                            // SAFETY: one or two channels of `image` values, and the planes of one.
+                            unsafe {
+                                pairs.copies_of_words(
+                                    from.as_ptr(),
+                                    image,
+                                    values,
+                                    image,
+                                    to,
+                                    copies,
+                                );
+                            }
+                            continue;
+                        }
                         let to = if g.direct() {
                             &mut planes[c * image..(c + 1) * image]
                         } else {
@@ -371,6 +389,7 @@ pub(super) struct Prepared<'a> {
     layout: Layout,
     table: Vec<usize>,
     packed: &'a [f32],
+    copies: Option<Copies>,
 }
 
 /// How the weight is packed: in rows that AMX tiles read, or in tiles of [`MR`] outputs.

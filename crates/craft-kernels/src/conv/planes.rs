@@ -1,6 +1,7 @@
 //! Copies of an image in which every tap of the kernel reads a contiguous run.
 
 use super::shape::ConvShape;
+use crate::simd::shifted::{COPIES, Copies};
 
 /// How output positions read the input: output `(y, x)` and tap `(i, j)` read input
 /// `(y * stride_y + i - top, x * stride_x + j - left)`, zero outside.
@@ -87,6 +88,18 @@ impl Geometry {
         let (i, j) = (tap / self.kernel[1], tap % self.kernel[1]);
         let phase = i % self.stride[0];
         (j * self.phases() + phase) * plane + i / self.stride[0] * self.out_width
+    }
+
+    /// The planes as shifted copies of an image, where vectors of `lanes` values hold whole rows.
+    pub(super) fn copies(&self, lanes: usize) -> Option<Copies> {
+        let width = self.width;
+        let whole = self.stride == [1, 1]
+            && self.kernel[1] == COPIES
+            && self.out_width == width
+            && width > 0
+            && lanes.is_multiple_of(width);
+        let (top, left) = (usize::try_from(self.top).ok()?, usize::try_from(self.left).ok()?);
+        whole.then(|| Copies::new(width, left, [top * width, self.plane_len()]))
     }
 
     /// Writes the planes of one channel of the input.

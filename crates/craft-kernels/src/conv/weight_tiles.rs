@@ -200,6 +200,7 @@ unsafe fn sum(
 ) {
     let (co, image, taps) = (s.out_channels, s.height * s.width, p.taps);
     let ready = pairs.tiles().map(|t| t.ready());
+    let copies = p.g.copies(TILE).map(|c| c.apart(2 * p.stack));
     let lengths = [channels.next_multiple_of(TILE) * p.channel, image.div_ceil(2), image];
     scratch(lengths.iter().sum(), |buffer| {
         let [stacks, words, room] = split(buffer, lengths);
@@ -209,6 +210,12 @@ unsafe fn sum(
                 let of_channel = halves(&mut stacks[c * p.channel..][..p.planes * p.stack]);
                 for n in 0..group {
                     let from = channel(n0 + n, c, room);
+                    if let Some(copies) = &copies {
+                        let to = of_channel[2 * n * p.plane..].as_mut_ptr();
+                        // SAFETY: the channel and, in each stack, the plane of one image.
+                        unsafe { pairs.copies_of_values(from, image, to, copies) };
+                        continue;
+                    }
                     // SAFETY: both are as long as one channel.
                     unsafe { pairs.rows(from, 0, 1, image, words.as_mut_ptr(), 0) };
                     let from = &halves(words)[..image];

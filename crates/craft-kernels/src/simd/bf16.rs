@@ -181,7 +181,7 @@ fn round(x: f32) -> u32 {
 }
 
 #[cfg(target_arch = "x86_64")]
-mod x86 {
+pub(super) mod x86 {
     use std::arch::x86_64::*;
 
     /// First `n`, at most 16, values from memory, the others zero.
@@ -190,13 +190,13 @@ mod x86 {
     /// `p` is readable for `n` values.
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
-    unsafe fn read(p: *const f32, n: usize) -> __m512 {
+    pub(in super::super) unsafe fn read(p: *const f32, n: usize) -> __m512 {
         // SAFETY: masked lanes are not read; the caller vouches for the others.
         unsafe { _mm512_maskz_loadu_ps(mask(n), p) }
     }
 
     #[inline(always)]
-    fn mask(n: usize) -> __mmask16 {
+    pub(in super::super) fn mask(n: usize) -> __mmask16 {
         if n >= 16 { 0xFFFF } else { (1 << n) - 1 }
     }
 
@@ -253,7 +253,7 @@ mod x86 {
     /// Words of the values in `low` and `high` at the same place.
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
-    fn words(low: __m512, high: __m512) -> __m512 {
+    pub(in super::super) fn words(low: __m512, high: __m512) -> __m512 {
         // Halves 0..16 of the converted vector come from `low`, 16..32 from `high`.
         const HALVES: [u16; 32] = {
             let mut halves = [0; 32];

@@ -15,6 +15,7 @@ pub(crate) mod math;
 #[cfg(target_arch = "aarch64")]
 mod neon;
 mod portable;
+pub(crate) mod shifted;
 
 use std::sync::atomic::{AtomicU8, Ordering};
 

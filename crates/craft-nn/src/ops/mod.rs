@@ -366,3 +366,11 @@ pub fn concat_channels(a: Tensor<4>, b: Tensor<4>) -> Tensor<4> {
     let channels = [ca, b.dims()[1]];
     apply2(a, b, cpu::ConcatChannels { batch, channels, height, width })
 }
+
+/// The rows of `x` (first axis) again and again until there are `rows`, a multiple of theirs; `x` itself where they are.
+pub fn repeat_batch<const D: usize>(x: Tensor<D>, rows: usize) -> Tensor<D> {
+    match rows / x.dims()[0].max(1) {
+        0 | 1 => x,
+        copies => Tensor::cat(vec![x; copies], 0),
+    }
+}

@@ -260,14 +260,12 @@ impl<'a> Online<'a> {
         let [c, h, w] = model.latent_shape(options.height, options.width);
         let n = asked.latents.len();
         let guided = options.guidance_scale > 1.0;
-        let halves = if guided { 2 } else { 1 };
-        let data: Vec<f32> = (0..halves).flat_map(|_| asked.latents.concat()).collect();
-        let input = Tensor::<4>::from_data(TensorData::new(data, [halves * n, c, h, w]), device);
+        let data = TensorData::new(asked.latents.concat(), [n, c, h, w]);
+        let input = Tensor::<4>::from_data(data, device);
         let mut rows = vec![&self.negative; if guided { n } else { 0 }];
         rows.extend(&asked.texts);
         let condition = model.condition(&rows, [options.height, options.width], device);
-        let times = asked.times.repeat(halves);
-        let output = unet.forward(input, &times, &condition.states, condition.added.as_ref());
+        let output = unet.forward(input, &asked.times, &condition.states, condition.added.as_ref());
         if !guided {
             return Ok(output);
         }

@@ -120,9 +120,8 @@ fn sample(
         let start = Instant::now();
         let t = samplers[0].timesteps()[step] as f32;
         let once: Vec<f32> = latents.iter().flatten().copied().collect();
-        let input = TensorData::new([once.as_slice(), &once].concat(), [2 * b, c, h, w]);
-        let input = Tensor::<4>::from_data(input, &model.device);
-        let output = model.unet.forward(input, &vec![t; 2 * b], &states, added.as_ref());
+        let input = Tensor::<4>::from_data(TensorData::new(once, [b, c, h, w]), &model.device);
+        let output = model.unet.forward(input, &vec![t; b], &states, added.as_ref());
         let output = weights::to_vec(output);
         let (without, with) = output.split_at(b * size);
         for (i, (sampler, x)) in samplers.iter_mut().zip(&mut latents).enumerate() {
@@ -142,7 +141,7 @@ fn sample(
     std::hint::black_box(weights::to_vec(model.vae.decode(latents)));
     let decode = Some(start.elapsed().as_secs_f64());
     seconds.sort_by(f64::total_cmp);
-    let flops = 2.0 * b as f64 * flops::forward(model, h, w);
+    let flops = b as f64 * flops::guided(model, h, w);
     Ok(Measured { seconds, cpu, decode, flops, phases })
 }
 

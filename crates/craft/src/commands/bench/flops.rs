@@ -25,6 +25,37 @@ pub(super) fn forward(model: &Model, h: usize, w: usize) -> f64 {
         .sum()
 }
 
+/// Those of one guided step for one picture: two forward passes, which share what comes before the first look at the text where no
+/// other condition tells them apart.
+pub(super) fn guided(model: &Model, h: usize, w: usize) -> f64 {
+    let config = &model.unet_config;
+    let levels = config.block_out_channels.len();
+    let first = config.down_block_types.iter().position(|t| t == "CrossAttnDownBlock2D");
+    let first = first.unwrap_or(levels);
+    let looks = first < levels && config.only_cross(first).unwrap_or(false);
+    let place = |pixels| Place { pixels, tokens: 0.0 };
+    let shared = weights::shapes(&model.unet)
+        .iter()
+        .filter(|(name, _)| precedes_text(name, first, looks))
+        .map(|(name, shape)| of_parameter(name, shape, &place(pixels(name, h, w, levels))))
+        .sum::<f64>();
+    let shares = config.addition_embed_type.is_none();
+    2.0 * forward(model, h, w) - if shares { shared } else { 0.0 }
+}
+
+/// Whether a parameter works before the first look at the text, which is in the way down's level `first`, or behind all of them.
+fn precedes_text(name: &str, first: usize, only_cross: bool) -> bool {
+    let Some((level, rest)) = name.strip_prefix("down_blocks.").and_then(|n| n.split_once('.'))
+    else {
+        return name.starts_with("conv_in.");
+    };
+    let level = level.parse().unwrap_or(usize::MAX);
+    let own = rest.starts_with("attentions.0.transformer_blocks.0.attn1.") && !only_cross;
+    let at_first =
+        own || ["resnets.0.", "attentions.0.proj_in."].iter().any(|p| rest.starts_with(p));
+    level < first || level == first && at_first
+}
+
 /// Positions of the map that a parameter writes.
 fn pixels(name: &str, h: usize, w: usize, levels: usize) -> f64 {
     let block = |prefix: &str| -> Option<usize> {
@@ -65,6 +96,25 @@ fn of_parameter(name: &str, shape: &[usize], place: &Place) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_way_to_the_first_text_is_shared() {
+        for (name, expected) in [
+            ("conv_in.weight", true),
+            ("down_blocks.0.resnets.1.conv2.weight", true),
+            ("down_blocks.0.downsamplers.0.conv.weight", true),
+            ("down_blocks.1.resnets.0.conv1.weight", true),
+            ("down_blocks.1.attentions.0.transformer_blocks.0.attn1.to_q.weight", true),
+            ("down_blocks.1.attentions.0.transformer_blocks.0.attn2.to_q.weight", false),
+            ("down_blocks.1.attentions.0.transformer_blocks.1.attn1.to_q.weight", false),
+            ("down_blocks.1.resnets.1.conv1.weight", false),
+            ("up_blocks.0.resnets.0.conv1.weight", false),
+        ] {
+            assert_eq!(precedes_text(name, 1, false), expected, "{name}");
+        }
+        let own = "down_blocks.1.attentions.0.transformer_blocks.0.attn1.to_q.weight";
+        assert!(!precedes_text(own, 1, true));
+    }
 
     #[test]
     fn parameters_count_where_they_work() {
