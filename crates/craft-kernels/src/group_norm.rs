@@ -36,6 +36,20 @@ impl Kernel for Affine<'_> {
     }
 }
 
+/// Mean and reciprocal deviation.
+struct Moments<'a> {
+    x: &'a [f32],
+    eps: f32,
+}
+
+impl Kernel for Moments<'_> {
+    type Output = (f32, f32);
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) -> (f32, f32) {
+        moments(s, self.x, self.eps)
+    }
+}
+
 /// The forward pass over one group; returns its mean and reciprocal deviation.
 struct Group<'a> {
     x: &'a [f32],
@@ -81,15 +95,11 @@ impl GroupNormSilu<'_> {
         self.weight.len() / self.groups
     }
 
-    /// One image `x` to `y`; `stats` receives mean and reciprocal deviation of each group.
-    pub(crate) fn image(&self, level: Level, x: &[f32], y: &mut [f32], stats: &mut [f32]) {
-        assert_eq!(x.len(), y.len(), "x and y");
-        let (each, size) = (self.channels(), x.len() / self.groups);
-        for (g, stats) in stats.chunks_exact_mut(2).enumerate() {
-            let (weight, bias) = (&self.weight[g * each..][..each], &self.bias[g * each..][..each]);
-            let (x, y) = (&x[g * size..][..size], &mut y[g * size..][..size]);
-            let y = Shared::new(y.as_mut_ptr());
-            let (mean, rstd) = level.run(Group { x, y, weight, bias, eps: self.eps, silu: true });
+    /// Mean and reciprocal deviation of each group of one image.
+    pub(crate) fn statistics(&self, level: Level, x: &[f32], stats: &mut [f32]) {
+        let size = x.len() / self.groups;
+        for (x, stats) in x.chunks_exact(size).zip(stats.chunks_exact_mut(2)) {
+            let (mean, rstd) = level.run(Moments { x, eps: self.eps });
             stats.copy_from_slice(&[mean, rstd]);
         }
     }

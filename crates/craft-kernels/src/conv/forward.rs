@@ -5,7 +5,9 @@ use super::shape::ConvShape;
 use super::winograd::Correlation;
 use crate::buffer::{Output, Shared, scratch};
 use crate::gemm::micro::MR;
+use crate::gemm::narrow::split;
 use crate::gemm::{Block, Init};
+use crate::group_norm::GroupNormSilu;
 use crate::parallel;
 use crate::simd::amx::TILE;
 use crate::simd::bf16::{Pairs, word};
@@ -148,9 +150,10 @@ impl<'a> Pass<'a> {
                 let o0 = split * tiles_each * MR;
                 let outputs = (self.outputs - o0).min(tiles_each * MR);
                 let to = y.at((n * self.outputs + o0) * positions);
-                let x = &x[n * image..][..image];
+                let x = Image::Plain(&x[n * image..][..image]);
+                let start = self.bias.map_or(Start::Zero, Start::Bias);
                 // SAFETY: C is this task's own range of `y`.
-                unsafe { self.image(level, p, x, [o0, outputs], self.bias, to) };
+                unsafe { self.image(level, p, x, [o0, outputs], start, to) };
             });
         });
     }
@@ -178,7 +181,7 @@ impl<'a> Pass<'a> {
         })
     }
 
-    /// Output channels `o0..o0 + outputs` of one image `x`, with one bias for each output channel of the whole.
+    /// Output channels `o0..o0 + outputs` of one image `x`.
     ///
     /// # Safety
     /// `to` is writable for `outputs * positions` values.
@@ -186,9 +189,9 @@ impl<'a> Pass<'a> {
         &self,
         level: Level,
         p: &Prepared<'_>,
-        x: &[f32],
+        x: Image<'_>,
         [o0, outputs]: [usize; 2],
-        bias: Option<&[f32]>,
+        start: Start<'_>,
         to: *mut f32,
     ) {
         let (g, block, layout) = (self.geometry, p.block, p.layout);
@@ -203,8 +206,9 @@ impl<'a> Pass<'a> {
             (Some(_), false) if p.copies.is_some() => (block * g.channel_len() + TILE, 0),
             (Some(_), false) => (block * g.channel_len() + TILE, image),
         };
-        scratch(planes_len + words_len, |buffer| {
-            let (planes, words) = buffer.split_at_mut(planes_len);
+        let room_len = if matches!(x, Image::Plain(_)) { 0 } else { 2 * image };
+        scratch(planes_len + words_len + room_len, |buffer| {
+            let [planes, words, room] = split(buffer, [planes_len, words_len, room_len]);
             let mut c0 = 0;
             loop {
                 let channels = (inputs - c0).min(block);
@@ -212,7 +216,7 @@ impl<'a> Pass<'a> {
                     for c in 0..channels {
                         let c1 = 2 * (c0 + c);
                         let values = (self.inputs - c1).min(2);
-                        let from = &x[c1 * image..][..values * image];
+                        let from = x.channels(level, [c1, values], image, room);
                         if let Some(copies) = &p.copies {
                             let to = planes[c * g.channel_len()..][..g.channel_len()].as_mut_ptr();
                             // SAFETY: one or two channels of `image` values, and the planes of one.
@@ -241,20 +245,24 @@ impl<'a> Pass<'a> {
                         }
                     }
                     planes.as_ptr()
-                } else if g.direct() {
+                } else if let (true, Image::Plain(x)) = (g.direct(), x) {
                     x[c0 * image..][..channels * image].as_ptr()
                 } else {
                     for c in 0..channels {
-                        let from = &x[(c0 + c) * image..][..image];
+                        let from = x.channels(level, [c0 + c, 1], image, room);
                         g.fill(from, &mut planes[c * g.channel_len()..]);
                     }
                     planes.as_ptr()
                 };
                 let k = channels * taps;
                 let a = p.packed[c0 / block * layout.block + o0 * layout.rows(k)..].as_ptr();
-                let init = match (c0, bias) {
-                    (0, None) => Init::Zero,
-                    (0, Some(bias)) => Init::Rows(bias[o0..].as_ptr()),
+                let init = match (c0, start) {
+                    (0, Start::Zero) => Init::Zero,
+                    (0, Start::Bias(bias)) => Init::Rows(bias[o0..].as_ptr()),
+                    (0, Start::Sum(bias, y)) => {
+                        let y = &y[o0 * positions..][..outputs * positions];
+                        Init::Sum(bias[o0..].as_ptr(), y.as_ptr())
+                    }
                     _ => Init::Load,
                 };
                 // SAFETY: the offsets end `positions` values before the end of the planes; the packed weight holds k values for
@@ -381,6 +389,48 @@ impl Pass<'_> {
             }
         }
     }
+}
+
+/// An image that a [`Pass`] reads.
+#[derive(Clone, Copy)]
+pub(super) enum Image<'a> {
+    /// As it is.
+    Plain(&'a [f32]),
+    /// Through a norm and SiLU, with these statistics of its groups.
+    Normed(&'a [f32], GroupNormSilu<'a>, &'a [f32]),
+}
+
+impl<'a> Image<'a> {
+    /// Some `[first, count]` channels of `size` values, in the image itself or in `room`.
+    #[inline]
+    fn channels<'b>(
+        self,
+        level: Level,
+        [first, count]: [usize; 2],
+        size: usize,
+        room: &'b mut [f32],
+    ) -> &'b [f32]
+    where
+        'a: 'b,
+    {
+        match self {
+            Self::Plain(x) => &x[first * size..][..count * size],
+            Self::Normed(x, norm, stats) => {
+                for (c, room) in (first..first + count).zip(room.chunks_exact_mut(size)) {
+                    norm.channel(level, &x[c * size..][..size], c, stats, room);
+                }
+                &room[..count * size]
+            }
+        }
+    }
+}
+
+/// What the outputs of a [`Pass`] start from; biases are one for each output channel of the whole, images of all of them.
+#[derive(Clone, Copy)]
+pub(super) enum Start<'a> {
+    Zero,
+    Bias(&'a [f32]),
+    Sum(&'a [f32], &'a [f32]),
 }
 
 /// What the images of a [`Pass`] share.

@@ -2,14 +2,13 @@
 //! normalised image never leaves the caches; the backward pass computes it again.
 
 use super::backward::input_pass;
-use super::forward::Pass;
+use super::forward::{Image, Pass, Start};
 use super::shape::ConvShape;
 use super::weight_tiles::weight_on_tiles;
 use crate::buffer::{Output, scratch};
 use crate::group_norm::{GroupNormSilu, over_images};
 use crate::parallel;
 use crate::reduce::Sum;
-use crate::rows::AddRow;
 use crate::simd::bf16::Pairs;
 use crate::simd::{Level, level};
 
@@ -95,22 +94,24 @@ pub fn norm_conv(p: &NormConv<'_>, s: &ConvShape) -> (Vec<f32>, Vec<f32>) {
     let pass = Pass::forward(s, p.w, None, Some(pairs));
     pass.prepared(|prepared| {
         parallel::for_each(s.batch, pass.flops(), |n| {
-            scratch(size + co, |buffer| {
-                let (normed, bias) = buffer.split_at_mut(size);
+            scratch(co, |bias| {
                 bias.copy_from_slice(p.bias);
-                if let Added::Channels(t) = p.added {
-                    bias.iter_mut().zip(&t[n * co..][..co]).for_each(|(b, t)| *b += t);
-                }
-                let to = to.at(n * out);
+                let start = match p.added {
+                    Added::Image(t) => Start::Sum(bias, &t[n * out..][..out]),
+                    Added::Channels(t) => {
+                        bias.iter_mut().zip(&t[n * co..][..co]).for_each(|(b, t)| *b += t);
+                        Start::Bias(bias)
+                    }
+                    Added::Nothing => Start::Bias(bias),
+                };
+                let x = &p.x[n * size..][..size];
                 // SAFETY: statistics and output of image n are this task's own.
                 unsafe {
                     let stats = to_stats.at(n * 2 * groups);
                     let stats = std::slice::from_raw_parts_mut(stats, 2 * groups);
-                    p.norm.image(level, &p.x[n * size..][..size], normed, stats);
-                    pass.image(level, prepared, normed, [0, co], Some(bias), to);
-                    if let Added::Image(t) = p.added {
-                        level.run(AddRow::new(to, &t[n * out..][..out]));
-                    }
+                    p.norm.statistics(level, x, stats);
+                    let x = Image::Normed(x, p.norm, stats);
+                    pass.image(level, prepared, x, [0, co], start, to.at(n * out));
                 }
             });
         });
@@ -164,7 +165,15 @@ pub fn norm_conv_backward(
                 let x = &p.x[n * size..][..size];
                 // SAFETY: image n of the gradients is this task's own.
                 unsafe {
-                    pass.image(level, prepared, dy, [0, ci], None, above.as_mut_ptr());
+                    let start = Start::Zero;
+                    pass.image(
+                        level,
+                        prepared,
+                        Image::Plain(dy),
+                        [0, ci],
+                        start,
+                        above.as_mut_ptr(),
+                    );
                     let of_norm = [to_sums.at(n * ci), to_dots.at(n * ci)];
                     p.norm.image_backward(level, (x, above), stats_of(n), to.at(n * size), of_norm);
                     for (o, dy) in dy.chunks_exact(out / co).enumerate() {

@@ -17,6 +17,8 @@ pub(crate) enum Init {
     Rows(*const f32),
     /// One value a column.
     Columns(*const f32),
+    /// One value a row, and one for each element, laid out as C is.
+    Sum(*const f32, *const f32),
 }
 
 impl Init {
@@ -170,6 +172,9 @@ impl<const PANEL: bool, const TABLE: bool> Kernel for Run<PANEL, TABLE> {
                     init: match g.init {
                         Init::Rows(p) => Init::Rows(p.wrapping_add(i)),
                         Init::Columns(p) => Init::Columns(p.wrapping_add(j)),
+                        Init::Sum(p, q) => {
+                            Init::Sum(p.wrapping_add(i), q.wrapping_add(i * g.ldc + j))
+                        }
                         other => other,
                     },
                 };

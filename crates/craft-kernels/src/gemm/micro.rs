@@ -68,6 +68,19 @@ pub(crate) unsafe fn tile<
                 *row = [s.splat(unsafe { *bias.add(i) }); N];
             }
         }
+        Init::Sum(bias, image) => {
+            for (i, row) in acc.iter_mut().enumerate() {
+                for (j, v) in row.iter_mut().enumerate() {
+                    // SAFETY: as for C, whose layout the image has; one value for each of the tile's rows.
+                    *v = unsafe {
+                        let p = image.add(i * t.ldc + j * lanes);
+                        let last = j + 1 == N && partial;
+                        let x = if last { s.load_partial(p, t.tail) } else { s.load(p) };
+                        s.add(s.splat(*bias.add(i)), x)
+                    };
+                }
+            }
+        }
         Init::Columns(bias) => {
             for j in 0..N {
                 // SAFETY: one value for each of the tile's valid columns.

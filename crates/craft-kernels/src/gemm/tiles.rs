@@ -161,13 +161,17 @@ unsafe fn start<S: Simd, const TABLE: bool>(
 ) {
     for r in 0..rows {
         let to = c.wrapping_add(r * ldc);
-        // SAFETY: the caller vouches for C and for one bias a row or a column.
+        // SAFETY: the caller vouches for C, for one bias a row or a column, and for an image of C's layout.
         unsafe {
             match g.init {
                 Init::Load => {}
                 Init::Zero => fill(s, 0.0, to, columns),
                 Init::Rows(bias) => fill(s, *bias.add(i + r), to, columns),
                 Init::Columns(bias) => copy(s, bias.add(j), to, columns),
+                Init::Sum(bias, image) => {
+                    let from = image.add((i + r) * g.ldc + j);
+                    add(s, *bias.add(i + r), from, to, columns);
+                }
             }
         }
     }
@@ -186,6 +190,20 @@ unsafe fn copy<S: Simd>(s: S, from: *const f32, to: *mut f32, n: usize) {
             } else {
                 s.store_partial(to.add(at), s.load_partial(from.add(at), left), left);
             }
+        }
+    }
+}
+
+/// # Safety
+/// `from` is readable and `to` writable for `n` values.
+#[inline(always)]
+unsafe fn add<S: Simd>(s: S, value: f32, from: *const f32, to: *mut f32, n: usize) {
+    for at in (0..n).step_by(S::LANES) {
+        let left = (n - at).min(S::LANES);
+        // SAFETY: at + left <= n.
+        unsafe {
+            let sum = s.add(s.splat(value), s.load_partial(from.add(at), left));
+            s.store_partial(to.add(at), sum, left);
         }
     }
 }
