@@ -83,8 +83,11 @@ pub fn silu_backward(x: &[f32], dy: &[f32]) -> Vec<f32> {
     map2(level(), x, dy, COST, Swish(1.0))
 }
 
+/// `y` of a row `[2 d]` and, where there is one, of a bias that is added to it first, also in the row itself where that is `kept`.
 pub(crate) struct GegluRow<'a> {
     pub x: &'a [f32],
+    pub bias: Option<&'a [f32]>,
+    pub kept: Option<Shared>,
     pub y: Shared,
 }
 
@@ -94,10 +97,18 @@ impl Kernel for GegluRow<'_> {
     fn run<S: Simd>(self, s: S) {
         let d = self.x.len() / 2;
         for_vectors!(S, d, |i, n| {
-            // SAFETY: n values from index i are inside each half of x and inside y.
+            // SAFETY: n values from index i are inside each half of x, of the bias and of what is kept, and inside y.
             unsafe {
-                let value = read(s, self.x.as_ptr().add(i), n);
-                let gate = read(s, self.x.as_ptr().add(d + i), n);
+                let mut value = read(s, self.x.as_ptr().add(i), n);
+                let mut gate = read(s, self.x.as_ptr().add(d + i), n);
+                if let Some(bias) = self.bias {
+                    value = s.add(value, read(s, bias.as_ptr().add(i), n));
+                    gate = s.add(gate, read(s, bias.as_ptr().add(d + i), n));
+                }
+                if let Some(kept) = self.kept {
+                    write(s, kept.at(i), value, n);
+                    write(s, kept.at(d + i), gate, n);
+                }
                 write(s, self.y.at(i), s.mul(value, s.mul(gate, normal(s, gate).0)), n);
             }
         });
@@ -113,7 +124,8 @@ pub fn geglu(x: &[f32], m: usize, d: usize) -> Vec<f32> {
     let y = out.ptr();
     parallel::for_ranges(m, COST * d, |start, end| {
         for r in start..end {
-            level.run(GegluRow { x: &x[2 * d * r..2 * d * (r + 1)], y: Shared::new(y.at(r * d)) });
+            let (x, y) = (&x[2 * d * r..2 * d * (r + 1)], Shared::new(y.at(r * d)));
+            level.run(GegluRow { x, bias: None, kept: None, y });
         }
     });
     // SAFETY: the ranges cover all rows.

@@ -95,14 +95,17 @@ pub fn feed_forward(
                     // SAFETY: the buffers hold `rows` rows of k and of n.
                     unsafe {
                         narrow.rows(normed.as_ptr(), k, [rows, k], words, a);
-                        let bias = Init::Columns(f.b1.as_ptr());
                         let a = (a.as_ptr(), words);
-                        narrow.product([rows, words, n], a, first.as_ptr(), h.as_mut_ptr(), bias);
+                        let shape = [rows, words, n];
+                        narrow.product(shape, a, first.as_ptr(), h.as_mut_ptr(), Init::Zero);
                     }
+                    // The bias is added here: sums that start from it would have to be written and read back first.
                     for (r, (row, y)) in
-                        h.chunks_exact(n).zip(y.chunks_exact_mut(d)).take(rows).enumerate()
+                        h.chunks_exact_mut(n).zip(y.chunks_exact_mut(d)).take(rows).enumerate()
                     {
-                        level.run(GegluRow { x: row, y: Shared::new(y.as_mut_ptr()) });
+                        let own = Shared::new(row.as_mut_ptr());
+                        let (bias, kept) = (Some(f.b1), keep.then_some(own));
+                        level.run(GegluRow { x: row, bias, kept, y: Shared::new(y.as_mut_ptr()) });
                         if keep {
                             let at = to_kept.at((r0 + r) * d);
                             // SAFETY: values and gates are two rows of d; this task alone writes this row's words.
@@ -113,17 +116,10 @@ pub fn feed_forward(
                     // SAFETY: y holds `rows` rows of d; these rows of the output are this task's own.
                     unsafe {
                         narrow.rows(y.as_ptr(), d, [rows, d], inner, b);
-                        let bias = Init::Columns(f.b2.as_ptr());
-                        narrow.product(
-                            [rows, inner, k],
-                            (b.as_ptr(), inner),
-                            second.as_ptr(),
-                            to,
-                            bias,
-                        );
+                        let start = Init::ColumnsAnd(f.b2.as_ptr(), x.as_ptr());
+                        let b = (b.as_ptr(), inner);
+                        narrow.product([rows, inner, k], b, second.as_ptr(), to, start);
                     }
-                    // SAFETY: as above.
-                    unsafe { level.run(AddRow::new(to, x)) };
                 }
             });
         });

@@ -13,7 +13,6 @@ use crate::gemm::narrow::{Narrow, split, whole};
 use crate::layer_norm::Norm;
 use crate::linear_gradients::{ROWS, suits};
 use crate::parallel;
-use crate::rows::AddRow;
 use crate::simd::bf16::Pairs;
 use crate::simd::{Level, level};
 
@@ -291,9 +290,10 @@ pub fn attention_part(
                 // SAFETY: the heads have written `rows` rows of `inner`; these rows of the output are this task's own.
                 unsafe {
                     narrow.rows(heads_out, inner, [rows, inner], words, packed);
-                    let (shape, bias) = ([rows, words, width], Init::Columns(p.bo.as_ptr()));
-                    narrow.product(shape, (packed.as_ptr(), words), back.as_ptr(), to.at(at), bias);
-                    level.run(AddRow::new(to.at(at), &p.x[at..][..rows * width]));
+                    let x = &p.x[at..][..rows * width];
+                    let start = Init::ColumnsAnd(p.bo.as_ptr(), x.as_ptr());
+                    let (shape, packed) = ([rows, words, width], (packed.as_ptr(), words));
+                    narrow.product(shape, packed, back.as_ptr(), to.at(at), start);
                 }
             });
         });

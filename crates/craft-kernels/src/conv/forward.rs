@@ -261,7 +261,7 @@ impl<'a> Pass<'a> {
                     (0, Start::Bias(bias)) => Init::Rows(bias[o0..].as_ptr()),
                     (0, Start::Sum(bias, y)) => {
                         let y = &y[o0 * positions..][..outputs * positions];
-                        Init::Sum(bias[o0..].as_ptr(), y.as_ptr())
+                        Init::RowsAnd(bias[o0..].as_ptr(), y.as_ptr())
                     }
                     _ => Init::Load,
                 };

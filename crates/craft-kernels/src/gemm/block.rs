@@ -18,7 +18,9 @@ pub(crate) enum Init {
     /// One value a column.
     Columns(*const f32),
     /// One value a row, and one for each element, laid out as C is.
-    Sum(*const f32, *const f32),
+    RowsAnd(*const f32, *const f32),
+    /// The same with one value a column.
+    ColumnsAnd(*const f32, *const f32),
 }
 
 impl Init {
@@ -172,8 +174,11 @@ impl<const PANEL: bool, const TABLE: bool> Kernel for Run<PANEL, TABLE> {
                     init: match g.init {
                         Init::Rows(p) => Init::Rows(p.wrapping_add(i)),
                         Init::Columns(p) => Init::Columns(p.wrapping_add(j)),
-                        Init::Sum(p, q) => {
-                            Init::Sum(p.wrapping_add(i), q.wrapping_add(i * g.ldc + j))
+                        Init::RowsAnd(p, q) => {
+                            Init::RowsAnd(p.wrapping_add(i), q.wrapping_add(i * g.ldc + j))
+                        }
+                        Init::ColumnsAnd(p, q) => {
+                            Init::ColumnsAnd(p.wrapping_add(j), q.wrapping_add(i * g.ldc + j))
                         }
                         other => other,
                     },

@@ -68,15 +68,20 @@ pub(crate) unsafe fn tile<
                 *row = [s.splat(unsafe { *bias.add(i) }); N];
             }
         }
-        Init::Sum(bias, image) => {
+        Init::RowsAnd(bias, image) | Init::ColumnsAnd(bias, image) => {
             for (i, row) in acc.iter_mut().enumerate() {
                 for (j, v) in row.iter_mut().enumerate() {
-                    // SAFETY: as for C, whose layout the image has; one value for each of the tile's rows.
+                    let last = j + 1 == N && partial;
+                    // SAFETY: as for C, whose layout the image has; one value for each of the tile's rows or valid columns.
                     *v = unsafe {
-                        let p = image.add(i * t.ldc + j * lanes);
-                        let last = j + 1 == N && partial;
-                        let x = if last { s.load_partial(p, t.tail) } else { s.load(p) };
-                        s.add(s.splat(*bias.add(i)), x)
+                        let at = |p: *const f32| {
+                            if last { s.load_partial(p, t.tail) } else { s.load(p) }
+                        };
+                        let bias = match t.init {
+                            Init::RowsAnd(..) => s.splat(*bias.add(i)),
+                            _ => at(bias.add(j * lanes)),
+                        };
+                        s.add(bias, at(image.add(i * t.ldc + j * lanes)))
                     };
                 }
             }

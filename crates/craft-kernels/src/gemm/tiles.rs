@@ -168,9 +168,15 @@ unsafe fn start<S: Simd, const TABLE: bool>(
                 Init::Zero => fill(s, 0.0, to, columns),
                 Init::Rows(bias) => fill(s, *bias.add(i + r), to, columns),
                 Init::Columns(bias) => copy(s, bias.add(j), to, columns),
-                Init::Sum(bias, image) => {
-                    let from = image.add((i + r) * g.ldc + j);
-                    add(s, *bias.add(i + r), from, to, columns);
+                Init::RowsAnd(bias, image) => {
+                    let (bias, image) = (*bias.add(i + r), image.add((i + r) * g.ldc + j));
+                    let sum = |at, n| s.add(s.splat(bias), s.load_partial(image.add(at), n));
+                    set(s, to, columns, sum);
+                }
+                Init::ColumnsAnd(bias, image) => {
+                    let (bias, image) = (bias.add(j), image.add((i + r) * g.ldc + j));
+                    let read = |from: *const f32, at, n| s.load_partial(from.add(at), n);
+                    set(s, to, columns, |at, n| s.add(read(bias, at, n), read(image, at, n)));
                 }
             }
         }
@@ -194,17 +200,16 @@ unsafe fn copy<S: Simd>(s: S, from: *const f32, to: *mut f32, n: usize) {
     }
 }
 
+/// Writes `values(first, count)` of a vector each.
+///
 /// # Safety
-/// `from` is readable and `to` writable for `n` values.
+/// `to` is writable for `n` values.
 #[inline(always)]
-unsafe fn add<S: Simd>(s: S, value: f32, from: *const f32, to: *mut f32, n: usize) {
+unsafe fn set<S: Simd>(s: S, to: *mut f32, n: usize, values: impl Fn(usize, usize) -> S::V) {
     for at in (0..n).step_by(S::LANES) {
         let left = (n - at).min(S::LANES);
         // SAFETY: at + left <= n.
-        unsafe {
-            let sum = s.add(s.splat(value), s.load_partial(from.add(at), left));
-            s.store_partial(to.add(at), sum, left);
-        }
+        unsafe { s.store_partial(to.add(at), values(at, left), left) };
     }
 }
 
