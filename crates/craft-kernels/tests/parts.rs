@@ -27,7 +27,10 @@ fn the_feed_forward_part_is_its_parts() {
             let norm = Norm { weight: &weight, bias: &bias, eps: EPS };
             let f = FeedForward { x: &x, norm, w1: &w1, b1: &b1, w2: &w2, b2: &b2 };
             let (normed, mean, rstd) = layer_norm(&x, &weight, &bias, m, k, EPS);
-            let h = linear(&normed, &w1, Some(&b1), m, k, 2 * d);
+            // The bias comes after the product, as in the part: in another order some values would round to another bf16.
+            let mut h = linear(&normed, &w1, None, m, k, 2 * d);
+            h.chunks_exact_mut(2 * d)
+                .for_each(|h| h.iter_mut().zip(&b1).for_each(|(h, b)| *h += b));
             let inner = geglu(&h, m, d);
             let (y, kept) = feed_forward(&f, lengths, true);
             let want = add(&linear(&inner, &w2, Some(&b2), m, d, k), &x);
