@@ -17,7 +17,7 @@ const TASKS: usize = 16;
 /// Fewest rows of one task.
 const LEAST: usize = 256;
 /// Values of the largest weight whose gradient is summed so.
-const LARGEST: usize = 1 << 16;
+const LARGEST: usize = 1 << 17;
 
 /// Gradients of [`linear`](crate::linear) with respect to `x [m, k]`, `w [n, k]` and the bias `[n]`, each where it is wanted.
 #[must_use]
