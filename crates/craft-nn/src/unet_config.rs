@@ -273,6 +273,7 @@ impl UNetConfig {
     pub fn context(&self, level: usize) -> Option<usize> {
         self.cross_attention_dim.at(level)
     }
+    /// Whether the first attention at a level looks at the text too.
     pub fn only_cross(&self, level: usize) -> Option<bool> {
         self.only_cross_attention.at(level)
     }
