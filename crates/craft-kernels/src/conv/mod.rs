@@ -6,6 +6,7 @@
 
 mod backward;
 mod forward;
+mod image;
 mod norm_conv;
 mod planes;
 mod shape;

@@ -2,7 +2,8 @@
 //! normalised image never leaves the caches; the backward pass computes it again.
 
 use super::backward::input_pass;
-use super::forward::{Image, Pass, Start};
+use super::forward::Pass;
+use super::image::{Image, Start};
 use super::shape::ConvShape;
 use super::weight_tiles::weight_on_tiles;
 use crate::buffer::{Output, scratch};
