@@ -225,7 +225,7 @@ pub(super) fn of_names(names: &[String]) -> Result<Vec<&'static Method>> {
         let Some(method) = METHODS.iter().find(|m| m.name == name) else {
             let all: Vec<&str> = METHODS.iter().map(|m| m.name).collect();
             let near = nearest(name, all.iter().copied())
-                .map_or(String::new(), |near| format!("; did you mean `{near}`?"));
+                .map_or(".".to_owned(), |near| format!("; did you mean `{near}`?"));
             return Err(PipelineError::Usage(format!(
                 "--methods: there is no method `{name}`{near} Known are {}",
                 all.join(", ")
