@@ -9,6 +9,7 @@ pub(crate) const COPIES: usize = 3;
 
 /// Three copies of an image.
 #[derive(Clone, Copy, Debug)]
+#[cfg_attr(not(target_arch = "x86_64"), allow(dead_code))]
 pub(crate) struct Copies {
     /// Zeros before the image: whole rows.
     lead: usize,
@@ -16,7 +17,6 @@ pub(crate) struct Copies {
     len: usize,
     distance: usize,
     /// For each copy the lane that each of its lanes comes from, and which of them stay inside their row.
-    #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code))]
     moves: [([i16; LANES], u32); COPIES],
 }
 
