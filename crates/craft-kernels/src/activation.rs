@@ -83,9 +83,11 @@ pub fn silu_backward(x: &[f32], dy: &[f32]) -> Vec<f32> {
     map2(level(), x, dy, COST, Swish(1.0))
 }
 
-/// `y` of a row `[2 d]` and, where there is one, of a bias that is added to it first, also in the row itself where that is `kept`.
+/// `y` of a row `[2 d]` and, where there is one, of a bias that is added to it first; the sum goes where it is to be `kept`, which may
+/// be the row itself: so that is no slice.
 pub(crate) struct GegluRow<'a> {
-    pub x: &'a [f32],
+    pub x: *const f32,
+    pub d: usize,
     pub bias: Option<&'a [f32]>,
     pub kept: Option<Shared>,
     pub y: Shared,
@@ -95,12 +97,12 @@ impl Kernel for GegluRow<'_> {
     type Output = ();
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
-        let d = self.x.len() / 2;
+        let d = self.d;
         for_vectors!(S, d, |i, n| {
             // SAFETY: n values from index i are inside each half of x, of the bias and of what is kept, and inside y.
             unsafe {
-                let mut value = read(s, self.x.as_ptr().add(i), n);
-                let mut gate = read(s, self.x.as_ptr().add(d + i), n);
+                let mut value = read(s, self.x.add(i), n);
+                let mut gate = read(s, self.x.add(d + i), n);
                 if let Some(bias) = self.bias {
                     value = s.add(value, read(s, bias.as_ptr().add(i), n));
                     gate = s.add(gate, read(s, bias.as_ptr().add(d + i), n));
@@ -124,8 +126,8 @@ pub fn geglu(x: &[f32], m: usize, d: usize) -> Vec<f32> {
     let y = out.ptr();
     parallel::for_ranges(m, COST * d, |start, end| {
         for r in start..end {
-            let (x, y) = (&x[2 * d * r..2 * d * (r + 1)], Shared::new(y.at(r * d)));
-            level.run(GegluRow { x, bias: None, kept: None, y });
+            let (x, y) = (x[2 * d * r..2 * d * (r + 1)].as_ptr(), Shared::new(y.at(r * d)));
+            level.run(GegluRow { x, d, bias: None, kept: None, y });
         }
     });
     // SAFETY: the ranges cover all rows.

@@ -103,9 +103,10 @@ pub fn feed_forward(
                     for (r, (row, y)) in
                         h.chunks_exact_mut(n).zip(y.chunks_exact_mut(d)).take(rows).enumerate()
                     {
-                        let own = Shared::new(row.as_mut_ptr());
-                        let (bias, kept) = (Some(f.b1), keep.then_some(own));
-                        level.run(GegluRow { x: row, bias, kept, y: Shared::new(y.as_mut_ptr()) });
+                        let own = row.as_mut_ptr();
+                        let (bias, kept) = (Some(f.b1), keep.then(|| Shared::new(own)));
+                        let (x, y) = (own.cast_const(), Shared::new(y.as_mut_ptr()));
+                        level.run(GegluRow { x, d, bias, kept, y });
                         if keep {
                             let at = to_kept.at((r0 + r) * d);
                             // SAFETY: values and gates are two rows of d; this task alone writes this row's words.
