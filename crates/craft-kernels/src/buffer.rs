@@ -82,3 +82,15 @@ pub(crate) fn scratch<R>(len: usize, f: impl FnOnce(&mut [f32]) -> R) -> R {
     }
     result
 }
+
+/// The parts of a buffer, which is as long as all of them.
+pub(crate) fn split<const N: usize>(
+    mut buffer: &mut [f32],
+    lengths: [usize; N],
+) -> [&mut [f32]; N] {
+    lengths.map(|length| {
+        let (part, rest) = std::mem::take(&mut buffer).split_at_mut(length);
+        buffer = rest;
+        part
+    })
+}

@@ -1,12 +1,11 @@
-//! All gradients of a linear map in bf16, in one pass over the gradient of its output.
+//! All gradients of a linear map, in one pass over the gradient of its output.
 
-use crate::buffer::{Output, Shared, scratch};
+use crate::buffer::{Output, Shared, scratch, split};
 use crate::gemm::Init;
-use crate::gemm::narrow::{Narrow, split, whole};
+use crate::gemm::factors::{Format, Multiplier};
 use crate::linear::{linear_backward_bias, linear_backward_input, linear_backward_weight};
 use crate::parallel;
 use crate::simd::amx::TILE;
-use crate::simd::bf16::Pairs;
 use crate::simd::map::for_vectors;
 use crate::simd::{Kernel, Level, Simd, level};
 
@@ -29,17 +28,15 @@ pub fn linear_gradients(
     wants: [bool; 3],
 ) -> [Option<Vec<f32>>; 3] {
     let level = level();
-    match Pairs::active(level) {
-        Some(pairs) if suits([m, k, n]) && wants[0] && wants[1] => {
-            let [dx, dw, db] = in_one_pass(level, pairs, x, w, dy, [m, k, n]);
-            [Some(dx), Some(dw), wants[2].then_some(db)]
-        }
-        _ => [
-            wants[0].then(|| linear_backward_input(dy, w, m, k, n)),
-            wants[1].then(|| linear_backward_weight(x, dy, m, k, n)),
-            wants[2].then(|| linear_backward_bias(dy, m, n)),
-        ],
+    if suits([m, k, n]) && wants[0] && wants[1] {
+        let [dx, dw, db] = in_one_pass(level, x, w, dy, [m, k, n]);
+        return [Some(dx), Some(dw), wants[2].then_some(db)];
     }
+    [
+        wants[0].then(|| linear_backward_input(dy, w, m, k, n)),
+        wants[1].then(|| linear_backward_weight(x, dy, m, k, n)),
+        wants[2].then(|| linear_backward_bias(dy, m, n)),
+    ]
 }
 
 /// Whether a map of `m` rows of `k` values to `n` is one whose gradients are taken in one pass.
@@ -103,8 +100,8 @@ impl<'a> WeightSums<'a> {
     }
 
     /// Values of the room that [`add`](Self::add) asks for.
-    pub(crate) fn room([k, n]: [usize; 2]) -> usize {
-        whole(ROWS) / 2 * (k + n + k.min(n))
+    pub(crate) fn room(format: Format, [k, n]: [usize; 2]) -> usize {
+        format.columns_len(ROWS, k + n + k.min(n))
     }
 
     /// Sums in the `task`th part of a buffer that holds those of all `tasks`: first their weights, then their biases.
@@ -127,7 +124,7 @@ impl<'a> WeightSums<'a> {
     pub(crate) fn add(
         &mut self,
         level: Level,
-        narrow: &Narrow,
+        multiplier: &Multiplier,
         x: &[f32],
         dy: &[f32],
         room: &mut [f32],
@@ -135,25 +132,33 @@ impl<'a> WeightSums<'a> {
         let Self { k, n, .. } = *self;
         assert!(dy.len() / n * n == dy.len() && x.len() / k * n == dy.len(), "rows of x and dy");
         for (x, dy) in x.chunks(ROWS * k).zip(dy.chunks(ROWS * n)) {
-            self.add_few(level, narrow, x, dy, room);
+            self.add_few(level, multiplier, x, dy, room);
         }
     }
 
     /// The same of at most [`ROWS`] rows.
-    fn add_few(&mut self, level: Level, narrow: &Narrow, x: &[f32], dy: &[f32], room: &mut [f32]) {
+    fn add_few(
+        &mut self,
+        level: Level,
+        multiplier: &Multiplier,
+        x: &[f32],
+        dy: &[f32],
+        room: &mut [f32],
+    ) {
         let Self { k, n, .. } = *self;
         let rows = dy.len() / n;
-        let ((a_of, left), (b_of, right)) =
+        let ((a, left), (b, right)) =
             if Self::turned([k, n]) { ((x, k), (dy, n)) } else { ((dy, n), (x, k)) };
-        let (depth, most) = (whole(rows) / 2, whole(ROWS) / 2);
-        let [turn, a, b] = split(room, [most * left, most * left, most * right]);
+        let format = multiplier.format();
+        let [room, turned, packed] =
+            split(room, [left, left, right].map(|width| format.columns_len(ROWS, width)));
         // SAFETY: the slices hold `rows` rows, the buffers as many words, and the sum [left, right].
         unsafe {
-            narrow.columns_turned(a_of.as_ptr(), left, [rows, left], left, turn, a);
-            narrow.columns(b_of.as_ptr(), right, [rows, right], right, b);
-            let (shape, a) = ([left, depth, right], (a.as_ptr(), depth));
-            let init = Init::load_if(self.started);
-            narrow.product(shape, a, b.as_ptr(), self.weight.as_mut_ptr(), init);
+            let (a, shape) = (a.as_ptr(), [rows, left]);
+            let a = multiplier.columns_turned(a, left, shape, left, room, turned);
+            let b = multiplier.columns(b.as_ptr(), right, [rows, right], right, packed);
+            let (shape, to) = ([left, format.depth(rows), right], self.weight.as_mut_ptr());
+            multiplier.product(shape, a, b, to, Init::load_if(self.started));
         }
         level.run(AddColumns { x: dy, to: &mut *self.bias });
         self.started = true;
@@ -171,27 +176,26 @@ impl<'a> WeightSums<'a> {
 /// dx, dw, db. Tasks sum over rows of their own, then those sums are added.
 fn in_one_pass(
     level: Level,
-    pairs: Pairs,
     x: &[f32],
     w: &[f32],
     dy: &[f32],
     [m, k, n]: [usize; 3],
 ) -> [Vec<f32>; 3] {
     assert!(x.len() == m * k && w.len() == n * k && dy.len() == m * n, "x, w and dy");
-    let [each, tasks] = rows_and_tasks(m);
-    let words = whole(n) / 2;
+    let (format, [each, tasks]) = (Format::active(level), rows_and_tasks(m));
     let mut dx = Output::new(m * k);
     let to_x = dx.ptr();
-    scratch(words * k + tasks * WeightSums::len([k, n]), |shared| {
-        let [packed, sums] = split(shared, [words * k, tasks * WeightSums::len([k, n])]);
+    let lengths = [format.columns_len(n, k), tasks * WeightSums::len([k, n])];
+    scratch(lengths.iter().sum(), |shared| {
+        let [packed, sums] = split(shared, lengths);
         // SAFETY: w holds n rows of k.
-        unsafe { Narrow::new(level, pairs).columns(w.as_ptr(), k, [n, k], k, packed) };
-        let (packed, all) = (&*packed, Shared::new(sums.as_mut_ptr()));
+        let w = unsafe { Multiplier::new(format).columns(w.as_ptr(), k, [n, k], k, packed) };
+        let all = Shared::new(sums.as_mut_ptr());
         parallel::for_each(tasks, 4 * m * k * n, |task| {
-            let narrow = Narrow::new(level, pairs);
+            let multiplier = Multiplier::new(format);
             // SAFETY: the buffer holds the sums of all tasks.
             let mut sums = unsafe { WeightSums::of(all, task, tasks, [k, n]) };
-            let lengths = [whole(ROWS) * words, WeightSums::room([k, n])];
+            let lengths = [format.rows_len([ROWS, n]), WeightSums::room(format, [k, n])];
             scratch(lengths.iter().sum(), |buffer| {
                 let [rows_of, room] = split(buffer, lengths);
                 let last = ((task + 1) * each).min(m);
@@ -200,12 +204,11 @@ fn in_one_pass(
                     let (x, dy) = (&x[r0 * k..][..rows * k], &dy[r0 * n..][..rows * n]);
                     // SAFETY: the buffer holds ROWS rows; rows r0.. of dx are this task's own.
                     unsafe {
-                        narrow.rows(dy.as_ptr(), n, [rows, n], words, rows_of);
-                        let of_dy = (rows_of.as_ptr(), words);
-                        let to = to_x.at(r0 * k);
-                        narrow.product([rows, words, k], of_dy, packed.as_ptr(), to, Init::Zero);
+                        let a = multiplier.rows(dy.as_ptr(), n, [rows, n], rows_of);
+                        let (shape, to) = ([rows, format.depth(n), k], to_x.at(r0 * k));
+                        multiplier.product(shape, a, w, to, Init::Zero);
                     }
-                    sums.add(level, &narrow, x, dy, room);
+                    sums.add(level, &multiplier, x, dy, room);
                 }
             });
         });

@@ -1,10 +1,11 @@
-//! The backward pass in `f32`: the probabilities are computed again, tile by tile.
+//! The backward pass: probabilities are computed again, transposed as in the [forward pass](super::forward).
 
-use super::AttentionShape;
-use super::forward::{KB, QB, ScaleRows, Turned, mask};
-use crate::buffer::{Output, scratch};
-use crate::gemm::{Block, Init};
-use crate::simd::map::{for_vectors, read, write};
+use super::forward::{Head, KB, QB, ScaleRows, mask, whole_vectors};
+use super::{Inputs, tail};
+use crate::buffer::{Output, scratch, split};
+use crate::gemm::Init;
+use crate::gemm::factors::{Format, Multiplier};
+use crate::simd::map::{for_vectors, read};
 use crate::simd::math::exp;
 use crate::simd::{Kernel, Level, Simd};
 
@@ -36,173 +37,229 @@ impl Kernel for RowDots<'_> {
     }
 }
 
-/// Turns scores into probabilities `p = exp(score - lse)` and gradients of `p` into those of the scores,
-/// `p * (dp - delta)`.
+/// Turns scores into probabilities `p = exp(score - lse)` and gradients of `p` into those of the scores, `p * (dp - delta)`; both
+/// `[whole(keys), width]`, zero beyond the keys.
 struct Gradients<'a> {
     scores: &'a mut [f32],
     slopes: &'a mut [f32],
     lse: &'a [f32],
     delta: &'a [f32],
-    rows: usize,
     keys: usize,
+    width: usize,
 }
 
 impl Kernel for Gradients<'_> {
     type Output = ();
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
-        for r in 0..self.rows {
-            let row = self.scores[r * KB..][..self.keys].as_mut_ptr();
-            let slope = self.slopes[r * KB..][..self.keys].as_mut_ptr();
-            let (lse, delta) = (s.splat(self.lse[r]), s.splat(self.delta[r]));
-            for_vectors!(S, self.keys, |i, n| {
-                // SAFETY: n values from index i are inside both rows.
+        let Self { scores, slopes, lse, delta, keys, width } = self;
+        scores[keys * width..].fill(0.0);
+        slopes[keys * width..].fill(0.0);
+        let fits = width.is_multiple_of(S::LANES) && lse.len().min(delta.len()) >= width;
+        assert!(fits, "columns in whole vectors");
+        let rows = scores.chunks_exact_mut(width).zip(slopes.chunks_exact_mut(width));
+        for (score, slope) in rows.take(keys) {
+            for c in (0..width).step_by(S::LANES) {
+                // SAFETY: column c and its neighbours are inside both rows, lse and delta.
                 unsafe {
-                    let p = exp(s, s.sub(read(s, row.add(i), n), lse));
-                    write(s, row.add(i), p, n);
-                    write(s, slope.add(i), s.mul(p, s.sub(read(s, slope.add(i), n), delta)), n);
+                    let (score, slope) = (score.as_mut_ptr().add(c), slope.as_mut_ptr().add(c));
+                    let p = exp(s, s.sub(s.load(score), s.load(lse.as_ptr().add(c))));
+                    s.store(score, p);
+                    let above = s.sub(s.load(slope), s.load(delta.as_ptr().add(c)));
+                    s.store(slope, s.mul(p, above));
                 }
-            });
+            }
         }
     }
 }
 
-/// See [`attention_backward`](super::attention_backward); in `f32`.
-#[allow(clippy::too_many_arguments)]
-pub(super) fn attention_backward(
-    level: Level,
-    q: &[f32],
-    k: &[f32],
-    v: &[f32],
-    out: &[f32],
-    lse: &[f32],
-    dout: &[f32],
-    s: &AttentionShape,
-    scale: f32,
-    causal: bool,
-) -> (Vec<f32>, Vec<f32>, Vec<f32>) {
-    let (d, ld, keys) = (s.head_dim, s.width(), s.keys);
-    let (mut dq, mut dk, mut dv) =
-        (Output::new(q.len()), Output::new(k.len()), Output::new(k.len()));
-    let (to_q, to_k, to_v) = (dq.ptr(), dk.ptr(), dv.ptr());
-    let turned = Turned::new(level, keys, d);
-    let turned_len = turned.len(keys);
-    s.for_each(s.queries.max(1), 5 * s.flops() / 2, |pair, _| {
-        let (b, h) = (pair / s.heads, pair % s.heads);
-        let key_at = b * keys * ld + h * d;
-        scratch(2 * turned_len + 2 * keys * d + QB * (2 * KB + 3 * d + 1), |buffer| {
-            let (kt, rest) = buffer.split_at_mut(turned_len);
-            let (vt, rest) = rest.split_at_mut(turned_len);
-            let (dk, rest) = rest.split_at_mut(keys * d);
-            let (dv, rest) = rest.split_at_mut(keys * d);
-            let (scores, rest) = rest.split_at_mut(QB * KB);
-            let (slopes, rest) = rest.split_at_mut(QB * KB);
-            let (queries, rest) = rest.split_at_mut(QB * d);
-            let (upper, rest) = rest.split_at_mut(QB * d);
-            let (part, delta) = rest.split_at_mut(QB * d);
+/// Output of a head and its gradient, each beginning at the head's first value, in rows at distance `ld`, and the logarithms that the
+/// forward pass returned.
+pub(crate) struct Above<'a> {
+    pub out: &'a [f32],
+    pub dout: &'a [f32],
+    pub ld: usize,
+    pub lse: &'a [f32],
+}
+
+impl Head<'_> {
+    /// Gradients with respect to the queries, to `dq` in rows at distance `ldq`, and to keys and values, at distance `ldk`.
+    ///
+    /// # Safety
+    /// `dq` is writable for all queries, `dk` and `dv` for all keys.
+    pub(crate) unsafe fn backward(
+        &self,
+        level: Level,
+        multiplier: &Multiplier,
+        above: &Above<'_>,
+        to_q: *mut f32,
+        to_k: *mut f32,
+        to_v: *mut f32,
+    ) {
+        self.check();
+        let (d, keys) = (self.d, self.keys);
+        let format = multiplier.format();
+        let (tall, depth) = (format.tiles(d), format.depth(d));
+        let of_keys = format.rows_len([keys, d]);
+        let [turned, room] = format.rows_turned_len([QB, d], QB);
+        let k_turned = format.columns_len(keys, tall);
+        let lengths = [
+            of_keys,
+            of_keys,
+            k_turned,
+            k_turned.max(room),
+            format.whole(keys) * tall,
+            format.whole(keys) * tall,
+            QB * tall,
+            turned,
+            turned,
+            format.columns_len(QB, tall),
+            format.columns_len(QB, tall),
+            KB * QB,
+            KB * QB,
+            format.rows_len([KB, QB]).max(format.columns_len(KB, QB)),
+            tall * QB,
+            QB,
+            QB,
+        ];
+        scratch(lengths.iter().sum(), |buffer| {
+            let [
+                k_rows,
+                v_rows,
+                k_turned,
+                room,
+                dk,
+                dv,
+                queries,
+                q,
+                upper,
+                q_pairs,
+                upper_pairs,
+                scores,
+                slopes,
+                words,
+                part,
+                lse_of,
+                delta,
+            ] = split(buffer, lengths);
             dk.fill(0.0);
             dv.fill(0.0);
-            // SAFETY: head h of sequence b holds `keys` rows of d at distance ld; both buffers are long enough.
-            unsafe {
-                turned.fill(level, k.as_ptr().wrapping_add(key_at), ld, keys, d, kt.as_mut_ptr());
-                turned.fill(level, v.as_ptr().wrapping_add(key_at), ld, keys, d, vt.as_mut_ptr());
-            }
-            for q0 in (0..s.queries).step_by(QB) {
-                let rows = (s.queries - q0).min(QB);
-                let at = (b * s.queries + q0) * ld + h * d;
+            let (k, v, ldk) = (self.k.as_ptr(), self.v.as_ptr(), self.ldk);
+            // SAFETY: `check` saw `keys` rows of d.
+            let (k, v, k_turned) = unsafe {
+                (
+                    multiplier.rows(k, ldk, [keys, d], k_rows),
+                    multiplier.rows(v, ldk, [keys, d], v_rows),
+                    multiplier.columns_turned(k, ldk, [keys, d], tall, room, k_turned),
+                )
+            };
+            for q0 in (0..self.queries).step_by(QB) {
+                let rows = (self.queries - q0).min(QB);
+                let width = format.whole(whole_vectors(rows));
                 let scaled = ScaleRows {
-                    x: q[at..].as_ptr(),
-                    ldx: ld,
+                    x: tail(self.q, q0 * self.ldq).as_ptr(),
+                    ldx: self.ldq,
                     y: queries.as_mut_ptr(),
-                    ldy: d,
+                    ldy: tall,
                     rows,
                     d,
-                    factor: scale,
+                    factor: self.scale,
                 };
-                let copied = ScaleRows {
-                    x: dout[at..].as_ptr(),
-                    y: upper.as_mut_ptr(),
-                    factor: 1.0,
-                    ..scaled
-                };
-                // SAFETY: rows q0.. of the head are inside q and dout; the copies hold QB rows.
-                unsafe {
+                let (a, b, ld) =
+                    (&above.out[q0 * above.ld..], &above.dout[q0 * above.ld..], above.ld);
+                // Sees that their rows are there.
+                level.run(RowDots { a, b, rows, d, ld, out: delta });
+                let (up, shape) = (b.as_ptr(), [rows, d]);
+                // SAFETY: rows q0.. of the head are inside q and dout; the copy holds QB rows.
+                let (q, q_pairs, upper, upper_pairs) = unsafe {
                     level.run(scaled.ready());
-                    level.run(copied.ready());
-                }
-                level.run(RowDots { a: &out[at..], b: &dout[at..], rows, d, ld, out: delta });
-                let end = if causal { (q0 + rows).min(keys) } else { keys };
+                    let queries = queries.as_ptr();
+                    (
+                        multiplier.rows_turned(queries, tall, shape, width, room, q),
+                        multiplier.columns(queries, tall, shape, tall, q_pairs),
+                        multiplier.rows_turned(up, ld, shape, width, room, upper),
+                        multiplier.columns(up, ld, shape, tall, upper_pairs),
+                    )
+                };
+                delta[rows..width].fill(0.0);
+                lse_of[..rows].copy_from_slice(&above.lse[q0..][..rows]);
+                // Queries beyond the last see nothing.
+                lse_of[rows..width].fill(f32::INFINITY);
+                let end = if self.causal { (q0 + rows).min(keys) } else { keys };
                 for k0 in (0..end).step_by(KB) {
                     let n = (keys - k0).min(KB);
-                    // SAFETY: the copies hold `rows` rows of d, scores and slopes QB rows of KB; kt, vt were filled.
+                    let tiles = format.whole(n);
+                    let (scores, slopes) =
+                        (&mut scores[..tiles * width], &mut slopes[..tiles * width]);
+                    let shape = [tiles, depth, width];
+                    // SAFETY: k and v have these rows from k0 on, q and the upper gradient `depth` rows of `width`, scores and slopes
+                    // these rows of `width`.
                     unsafe {
-                        turned.scores(
-                            level,
-                            queries.as_ptr(),
-                            d,
-                            kt.as_ptr(),
-                            rows,
-                            n,
-                            d,
-                            k0,
-                            scores.as_mut_ptr(),
-                        );
-                        turned.scores(
-                            level,
-                            upper.as_ptr(),
-                            d,
-                            vt.as_ptr(),
-                            rows,
-                            n,
-                            d,
-                            k0,
-                            slopes.as_mut_ptr(),
-                        );
+                        let to = scores.as_mut_ptr();
+                        multiplier.product(shape, k.from_row(k0), q, to, Init::Zero);
+                        let to = slopes.as_mut_ptr();
+                        multiplier.product(shape, v.from_row(k0), upper, to, Init::Zero);
                     }
-                    if causal {
-                        mask(scores, rows, n, q0, k0);
+                    if self.causal {
+                        mask(scores, width, n, q0, k0);
                     }
-                    let lse = &lse[pair * s.queries + q0..][..rows];
-                    level.run(Gradients { scores, slopes, lse, delta, rows, keys: n });
-                    let mut g = Block::<true, false>::new(n, d, rows);
-                    (g.a_step, g.ldb, g.ldc, g.init) = (KB, d, d, Init::Load);
-                    // SAFETY: P and dS are [rows, KB], read by columns; dk and dv hold keys k0.. of d values.
+                    level.run(Gradients { scores, slopes, lse: lse_of, delta, keys: n, width });
+                    let shape = [tiles, format.depth(rows), tall];
+                    let (all, at) = ([tiles, width], k0 * tall);
+                    // SAFETY: these rows of `width`; the pairs of queries have as many rows of `tall` as the sums are long, and dk and dv
+                    // `tiles` rows from k0 on.
                     unsafe {
-                        (g.a, g.b, g.c) =
-                            (scores.as_ptr(), upper.as_ptr(), dv[k0 * d..].as_mut_ptr());
-                        level.run(g.ready());
-                        (g.a, g.b, g.c) =
-                            (slopes.as_ptr(), queries.as_ptr(), dk[k0 * d..].as_mut_ptr());
-                        level.run(g.ready());
+                        let p = multiplier.rows(scores.as_ptr(), width, all, words);
+                        let to = dv[at..].as_mut_ptr();
+                        multiplier.product(shape, p, upper_pairs, to, Init::Load);
+                        let ds = multiplier.rows(slopes.as_ptr(), width, all, words);
+                        multiplier.product(shape, ds, q_pairs, dk[at..].as_mut_ptr(), Init::Load);
+                        let ds = multiplier.columns(slopes.as_ptr(), width, all, width, words);
+                        let of_k = k_turned.from_depth(k0 / KB * format.depth(KB));
+                        let (shape, init) = ([tall, format.depth(n), width], Init::load_if(k0 > 0));
+                        multiplier.product(shape, of_k, ds, part.as_mut_ptr(), init);
                     }
-                    let mut g = Block::<false, false>::new(rows, d, n);
-                    (g.a, g.a_step) = (slopes.as_ptr(), KB);
-                    (g.b, g.ldb) = (k.as_ptr().wrapping_add(key_at + k0 * ld), ld);
-                    (g.c, g.ldc) = (part.as_mut_ptr(), d);
-                    g.init = if k0 == 0 { Init::Zero } else { Init::Load };
-                    // SAFETY: keys k0.. of the head are inside k; `part` holds `rows` rows of d.
-                    unsafe { level.run(g.ready()) };
                 }
-                let done = ScaleRows {
-                    x: part.as_ptr(),
-                    ldx: d,
-                    y: to_q.at(at),
-                    ldy: ld,
-                    rows,
-                    d,
-                    factor: scale,
-                };
-                // SAFETY: this task alone writes this head's rows of dq.
-                unsafe { level.run(done.ready()) };
+                let part = &mut part[..tall * width];
+                part.iter_mut().for_each(|v| *v *= self.scale);
+                // SAFETY: the caller vouches for these rows of dq.
+                unsafe {
+                    let to = to_q.add(q0 * self.ldq);
+                    multiplier.turn(part.as_ptr(), width, [d, rows], to, self.ldq, 0);
+                }
             }
-            for (from, to) in [(&*dk, to_k), (&*dv, to_v)] {
-                let y = to.at(key_at);
-                let done =
-                    ScaleRows { x: from.as_ptr(), ldx: d, y, ldy: ld, rows: keys, d, factor: 1.0 };
-                // SAFETY: this task alone writes this head's rows of dk and dv.
+            for (from, y) in [(&*dk, to_k), (&*dv, to_v)] {
+                let x = from.as_ptr();
+                let done = ScaleRows { x, ldx: tall, y, ldy: ldk, rows: keys, d, factor: 1.0 };
+                // SAFETY: the caller vouches for all rows of dk and dv.
                 unsafe { level.run(done.ready()) };
             }
         });
+    }
+}
+
+/// See [`attention_backward`](super::attention_backward).
+pub(super) fn attention_backward(
+    level: Level,
+    i: &Inputs<'_>,
+    out: &[f32],
+    lse: &[f32],
+    dout: &[f32],
+) -> (Vec<f32>, Vec<f32>, Vec<f32>) {
+    let (s, format) = (i.shape, Format::active(level));
+    let (mut dq, mut dk, mut dv) =
+        (Output::new(i.q.len()), Output::new(i.k.len()), Output::new(i.k.len()));
+    let (to_q, to_k, to_v) = (dq.ptr(), dk.ptr(), dv.ptr());
+    s.for_each(s.queries.max(1), 5 * s.flops() / 2, |pair, _| {
+        let (query_at, key_at) = (i.query_at(pair), i.key_at(pair));
+        let lse = &lse[pair * s.queries..];
+        let above =
+            Above { out: tail(out, query_at), dout: tail(dout, query_at), ld: s.width(), lse };
+        // SAFETY: this task alone writes this head's rows of the three.
+        unsafe {
+            let (dq, dk, dv) = (to_q.at(query_at), to_k.at(key_at), to_v.at(key_at));
+            i.head(pair).backward(level, &Multiplier::new(format), &above, dq, dk, dv);
+        }
     });
     // SAFETY: the tasks cover all heads, queries and keys.
     unsafe { (dq.finish(), dk.finish(), dv.finish()) }

@@ -1,96 +1,26 @@
-//! The forward pass in `f32`.
+//! The forward pass.
+//!
+//! Scores and outputs lie transposed, keys or channels down and queries across: the softmax then runs down columns of vectors,
+//! and the words that the second product takes pair rows of probabilities.
 
-use crate::buffer::{Output, Shared, scratch};
-use crate::gemm::block::panel_vectors;
-use crate::gemm::pack::Transpose;
-use crate::gemm::{Block, Init};
+use std::ops::Range;
+
+use super::{Inputs, QUERIES, tail};
+use crate::buffer::{Output, scratch, split};
+use crate::gemm::Init;
+use crate::gemm::factors::{Format, Multiplier};
 use crate::simd::map::{for_vectors, read, write};
 use crate::simd::math::exp;
 use crate::simd::{Kernel, Level, Simd};
 
-use super::{AttentionShape, QUERIES};
+/// Queries of one tile of scores.
+pub(super) const QB: usize = 64;
+/// Keys of one tile of scores.
+pub(super) const KB: usize = 64;
 
-/// Queries of one tile.
-pub(super) const QB: usize = 32;
-/// Keys of one tile.
-pub(super) const KB: usize = 128;
-
-/// `x [rows, d]` at row distance `ld`, turned into column panels of `[d, width]` for every [`KB`] rows.
-pub(super) struct Turned {
-    width: usize,
-    tile: usize,
-}
-
-impl Turned {
-    pub(super) fn new(level: Level, keys: usize, d: usize) -> Self {
-        let width = panel_vectors(keys.min(KB), level.lanes()) * level.lanes();
-        Self { width, tile: keys.min(KB).div_ceil(width) * width * d }
-    }
-
-    pub(super) fn len(&self, keys: usize) -> usize {
-        keys.div_ceil(KB) * self.tile
-    }
-
-    /// # Safety
-    /// `x + r * ld` is readable for `d` values for `r < keys`; `to` is writable for [`Turned::len`] values.
-    pub(super) unsafe fn fill(
-        &self,
-        level: Level,
-        x: *const f32,
-        ld: usize,
-        keys: usize,
-        d: usize,
-        to: *mut f32,
-    ) {
-        for (t, k0) in (0..keys).step_by(KB).enumerate() {
-            let rows = (keys - k0).min(KB);
-            let width = panel_vectors(rows, level.lanes()) * level.lanes();
-            for (panel, j) in (0..rows).step_by(width).enumerate() {
-                // SAFETY: the rows are inside x, and the panel inside its tile: width <= self.width by construction,
-                // and the panels of a shorter tile need no more room than those of a whole one.
-                unsafe {
-                    let dst = to.add(t * self.tile + panel * width * d);
-                    level.run(Transpose::new(
-                        x.add((k0 + j) * ld),
-                        ld,
-                        (rows - j).min(width),
-                        d,
-                        dst,
-                        width,
-                        width,
-                    ));
-                }
-            }
-        }
-    }
-
-    /// `c [m, keys] = a [m, d] x^T` for the tile of keys that begins at `k0`; `c` has rows of [`KB`].
-    ///
-    /// # Safety
-    /// `a` is readable for `m` rows of `d` at distance `lda`, `c` writable for `m` rows of [`KB`], and `from` was filled.
-    #[allow(clippy::too_many_arguments)]
-    pub(super) unsafe fn scores(
-        &self,
-        level: Level,
-        a: *const f32,
-        lda: usize,
-        from: *const f32,
-        m: usize,
-        keys: usize,
-        d: usize,
-        k0: usize,
-        c: *mut f32,
-    ) {
-        let width = panel_vectors(keys, level.lanes()) * level.lanes();
-        debug_assert!(width <= self.width);
-        let mut g = Block::<false, false>::new(m, keys, d);
-        (g.a, g.a_step) = (a, lda);
-        (g.b, g.ldb, g.b_panel, g.b_padded) =
-            (from.wrapping_add(k0 / KB * self.tile), width, width * d, true);
-        (g.c, g.ldc) = (c, KB);
-        // SAFETY: the caller vouches for a, c and the filled tile.
-        unsafe { level.run(g.ready()) };
-    }
+/// Queries of a tile up to whole vectors.
+pub(super) fn whole_vectors(queries: usize) -> usize {
+    queries.next_multiple_of(16)
 }
 
 /// Copies rows times a factor.
@@ -137,23 +67,23 @@ impl Kernel for ReadyScale {
     }
 }
 
-/// Puts minus infinity where key `k0 + j` comes after query `q0 + i`.
-pub(super) fn mask(scores: &mut [f32], rows: usize, keys: usize, q0: usize, k0: usize) {
-    for i in 0..rows {
-        let visible = (q0 + i + 1).saturating_sub(k0).min(keys);
-        scores[i * KB + visible..i * KB + keys].fill(f32::NEG_INFINITY);
+/// Puts minus infinity where key `k0 + j` comes after query `q0 + i`, `width` queries a row.
+pub(super) fn mask(scores: &mut [f32], width: usize, keys: usize, q0: usize, k0: usize) {
+    for (j, row) in scores.chunks_exact_mut(width).take(keys).enumerate() {
+        row[..(k0 + j).saturating_sub(q0).min(width)].fill(f32::NEG_INFINITY);
     }
 }
 
-/// One step of the running softmax over the rows of a tile of scores.
+/// One step of the running softmax over the columns of a tile of scores.
 struct Softmax<'a> {
+    /// `[keys up to whole tiles, width]`: scores in, exponentials out, zero beyond the keys.
     scores: &'a mut [f32],
-    rows: usize,
     keys: usize,
+    width: usize,
     largest: &'a mut [f32],
     sums: &'a mut [f32],
+    /// `[d, width]`
     out: &'a mut [f32],
-    d: usize,
     first: bool,
 }
 
@@ -161,169 +91,209 @@ impl Kernel for Softmax<'_> {
     type Output = ();
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
-        assert!(
-            self.rows * KB <= self.scores.len()
-                && self.keys <= KB
-                && self.rows * self.d <= self.out.len()
-        );
-        for r in 0..self.rows {
-            let row = self.scores[r * KB..].as_mut_ptr();
-            let whole = self.keys / S::LANES * S::LANES;
-            let mut top = s.splat(f32::NEG_INFINITY);
-            let mut m = if self.first { f32::NEG_INFINITY } else { self.largest[r] };
-            for_vectors!(S, whole, |i, _n| {
-                // SAFETY: i + LANES <= keys <= KB, the length of a row.
-                top = s.max(top, unsafe { s.load(row.add(i)) });
-            });
-            m = m.max(s.reduce_max(top));
-            for i in whole..self.keys {
-                // SAFETY: i < keys.
-                m = m.max(unsafe { *row.add(i) });
-            }
-            let base = s.splat(m);
-            let mut sum = s.zero();
-            for_vectors!(S, whole, |i, _n| {
-                // SAFETY: i + LANES <= keys.
-                unsafe {
-                    let p = exp(s, s.sub(s.load(row.add(i)), base));
-                    s.store(row.add(i), p);
-                    sum = s.add(sum, p);
+        let Self { scores, keys, width, largest, sums, out, first } = self;
+        scores[keys * width..].fill(0.0);
+        let fits = width.is_multiple_of(S::LANES) && largest.len().min(sums.len()) >= width;
+        assert!(fits, "columns in whole vectors");
+        for c in (0..width).step_by(S::LANES) {
+            // SAFETY: column c and its neighbours are inside each row of `width`, and in `largest` and `sums`.
+            unsafe {
+                let (to_largest, to_sum) = (largest.as_mut_ptr().add(c), sums.as_mut_ptr().add(c));
+                let before = if first { s.splat(f32::NEG_INFINITY) } else { s.load(to_largest) };
+                let mut top = before;
+                for row in scores.chunks_exact(width).take(keys) {
+                    top = s.max(top, s.load(row.as_ptr().add(c)));
                 }
-            });
-            let rest = self.keys - whole;
-            if rest > 0 {
-                // SAFETY: `rest` values from index `whole` are inside the row; loading them again clears the other
-                // lanes, which must not reach the sum.
-                unsafe {
-                    let p = exp(s, s.sub(s.load_partial(row.add(whole), rest), base));
-                    s.store_partial(row.add(whole), p, rest);
-                    sum = s.add(sum, s.load_partial(row.add(whole), rest));
+                let mut sum = s.zero();
+                for row in scores.chunks_exact_mut(width).take(keys) {
+                    let p = row.as_mut_ptr().add(c);
+                    let e = exp(s, s.sub(s.load(p), top));
+                    s.store(p, e);
+                    sum = s.add(sum, e);
                 }
+                if !first {
+                    let shrink = exp(s, s.sub(before, top));
+                    sum = s.fma(s.load(to_sum), shrink, sum);
+                    for row in out.chunks_exact_mut(width) {
+                        let p = row.as_mut_ptr().add(c);
+                        s.store(p, s.mul(shrink, s.load(p)));
+                    }
+                }
+                s.store(to_largest, top);
+                s.store(to_sum, sum);
             }
-            let added = s.reduce_add(sum);
-            if self.first {
-                self.sums[r] = added;
-            } else {
-                let a = exp(s, s.splat(self.largest[r] - m));
-                let mut one = [0.0f32; 1];
-                // SAFETY: one lane into an array of one.
-                unsafe { s.store_partial(one.as_mut_ptr(), a, 1) };
-                self.sums[r] = self.sums[r] * one[0] + added;
-                let out = self.out[r * self.d..].as_mut_ptr();
-                for_vectors!(S, self.d, |i, n| {
-                    // SAFETY: n values from index i are inside row r of the output.
-                    unsafe { write(s, out.add(i), s.mul(a, read(s, out.add(i), n)), n) };
-                });
-            }
-            self.largest[r] = m;
         }
     }
 }
 
-/// See [`attention`](super::attention); in `f32`.
-pub(super) fn attention(
-    level: Level,
-    q: &[f32],
-    k: &[f32],
-    v: &[f32],
-    s: &AttentionShape,
-    scale: f32,
-    causal: bool,
-) -> (Vec<f32>, Vec<f32>) {
-    let (d, ld, keys) = (s.head_dim, s.width(), s.keys);
-    let (mut out, mut lse) =
-        (Output::new(s.query_len()), Output::new(s.batch * s.heads * s.queries));
-    let (to, to_lse) = (out.ptr(), lse.ptr());
-    let turned = Turned::new(level, keys, d);
-    s.for_each(QUERIES, s.flops(), |pair, queries_of| {
+/// Queries, keys and values of one head of one sequence, each beginning at its first value, in rows at these distances.
+pub(crate) struct Head<'a> {
+    pub q: &'a [f32],
+    pub ldq: usize,
+    pub k: &'a [f32],
+    pub v: &'a [f32],
+    pub ldk: usize,
+    pub queries: usize,
+    pub keys: usize,
+    /// Channels.
+    pub d: usize,
+    pub scale: f32,
+    pub causal: bool,
+}
+
+impl Head<'_> {
+    pub(super) fn check(&self) {
+        let enough = |x: &[f32], rows: usize, ld: usize| {
+            rows == 0 || (ld >= self.d && x.len() >= (rows - 1) * ld + self.d)
+        };
+        assert!(enough(self.q, self.queries, self.ldq), "q");
+        assert!(enough(self.k, self.keys, self.ldk) && enough(self.v, self.keys, self.ldk), "k, v");
+    }
+
+    /// The output of these queries, and the logarithms of their softmax's denominators where they are wanted.
+    ///
+    /// # Safety
+    /// `out` is writable for a row of `d` values at distance `ld`, and `lse` for a value, of each of the head's queries.
+    pub(crate) unsafe fn forward(
+        &self,
+        level: Level,
+        multiplier: &Multiplier,
+        queries_of: Range<usize>,
+        (out, ld): (*mut f32, usize),
+        lse: Option<*mut f32>,
+    ) {
+        self.check();
+        let (d, keys, causal) = (self.d, self.keys, self.causal);
+        let format = multiplier.format();
+        let (tall, depth) = (format.tiles(d), format.depth(d));
         let (first, last) = (queries_of.start, queries_of.end);
-        let (b, h) = (pair / s.heads, pair % s.heads);
-        let key_at = b * keys * ld + h * d;
-        let turned_len = turned.len(keys);
-        scratch(turned_len + QB * (KB + 2 * d + 2), |buffer| {
-            let (kt, rest) = buffer.split_at_mut(turned_len);
-            let (scores, rest) = rest.split_at_mut(QB * KB);
-            let (queries, rest) = rest.split_at_mut(QB * d);
-            let (part, rest) = rest.split_at_mut(QB * d);
-            let (largest, sums) = rest.split_at_mut(QB);
-            // SAFETY: head h of sequence b holds `keys` rows of d at distance ld; kt has the length `turned` wants.
-            unsafe {
-                turned.fill(level, k.as_ptr().wrapping_add(key_at), ld, keys, d, kt.as_mut_ptr())
+        let [q_len, q_room] = format.rows_turned_len([QB, d], QB);
+        let v_len = format.columns_len(keys, tall);
+        let lengths = [
+            format.rows_len([keys, d]),
+            v_len,
+            v_len.max(q_room),
+            QB * tall,
+            q_len,
+            KB * QB,
+            format.columns_len(KB, QB),
+            tall * QB,
+            QB,
+            QB,
+        ];
+        scratch(lengths.iter().sum(), |buffer| {
+            let [k, v, room, queries, q, scores, words, part, largest, sums] =
+                split(buffer, lengths);
+            // SAFETY: `check` saw `keys` rows of d.
+            let (k, v) = unsafe {
+                (
+                    multiplier.rows(self.k.as_ptr(), self.ldk, [keys, d], k),
+                    multiplier.columns_turned(self.v.as_ptr(), self.ldk, [keys, d], tall, room, v),
+                )
             };
             for q0 in (first..last).step_by(QB) {
                 let rows = (last - q0).min(QB);
-                let query_at = (b * s.queries + q0) * ld + h * d;
-                let x = q.as_ptr().wrapping_add(query_at);
-                let copy = ScaleRows {
-                    x,
-                    ldx: ld,
+                let width = whole_vectors(rows);
+                let scaled = ScaleRows {
+                    x: tail(self.q, q0 * self.ldq).as_ptr(),
+                    ldx: self.ldq,
                     y: queries.as_mut_ptr(),
-                    ldy: d,
+                    ldy: tall,
                     rows,
                     d,
-                    factor: scale,
+                    factor: self.scale,
                 };
                 // SAFETY: rows q0.. of the head are inside q; the copy holds QB rows.
-                unsafe { level.run(copy.ready()) };
+                let q = unsafe {
+                    level.run(scaled.ready());
+                    multiplier.rows_turned(queries.as_ptr(), tall, [rows, d], width, room, q)
+                };
+                let part = &mut part[..tall * width];
                 let end = if causal { (q0 + rows).min(keys) } else { keys };
                 for k0 in (0..end).step_by(KB) {
                     let n = (keys - k0).min(KB);
-                    // SAFETY: `queries` holds `rows` rows of d, `scores` QB rows of KB, and kt was filled.
-                    unsafe {
-                        turned.scores(
-                            level,
-                            queries.as_ptr(),
-                            d,
-                            kt.as_ptr(),
-                            rows,
-                            n,
-                            d,
-                            k0,
-                            scores.as_mut_ptr(),
-                        );
-                    }
+                    let scores = &mut scores[..format.whole(n) * width];
+                    let shape = [format.whole(n), depth, width];
+                    let to = scores.as_mut_ptr();
+                    // SAFETY: k has these rows from k0 on, q `depth` rows of `width`, scores these rows of `width`.
+                    unsafe { multiplier.product(shape, k.from_row(k0), q, to, Init::Zero) };
                     if causal {
-                        mask(scores, rows, n, q0, k0);
+                        mask(scores, width, n, q0, k0);
                     }
                     level.run(Softmax {
                         scores,
-                        rows,
                         keys: n,
+                        width,
                         largest,
                         sums,
                         out: part,
-                        d,
                         first: k0 == 0,
                     });
-                    let mut g = Block::<false, false>::new(rows, d, n);
-                    (g.a, g.a_step) = (scores.as_ptr(), KB);
-                    (g.b, g.ldb) = (v.as_ptr().wrapping_add(key_at + k0 * ld), ld);
-                    (g.c, g.ldc) = (part.as_mut_ptr(), d);
-                    g.init = if k0 == 0 { Init::Zero } else { Init::Load };
-                    // SAFETY: `scores` and `part` hold the rows; keys k0.. of the head are inside v.
-                    unsafe { level.run(g.ready()) };
-                }
-                for r in 0..rows {
-                    let y = Shared::new(to.at(query_at + r * ld));
-                    let row = part[r * d..].as_ptr();
-                    let copy = ScaleRows {
-                        x: row,
-                        ldx: d,
-                        y: y.get(),
-                        ldy: ld,
-                        rows: 1,
-                        d,
-                        factor: 1.0 / sums[r],
-                    };
-                    // SAFETY: this task alone writes row q0 + r of this head, and its logarithm.
+                    let (shape, init) = ([tall, format.depth(n), width], Init::load_if(k0 > 0));
+                    let of_v = v.from_depth(k0 / KB * format.depth(KB));
+                    let all = [format.whole(n), width];
+                    // SAFETY: scores have these rows of `width`; v has `tall` rows of these keys.
                     unsafe {
-                        level.run(copy.ready());
-                        to_lse.at(pair * s.queries + q0 + r).write(largest[r] + sums[r].ln());
+                        let p = multiplier.columns(scores.as_ptr(), width, all, width, words);
+                        multiplier.product(shape, of_v, p, part.as_mut_ptr(), init);
                     }
+                }
+                level.run(Divide { part, by: sums, width });
+                // SAFETY: the caller vouches for rows q0.. of the output and of the logarithms.
+                unsafe {
+                    if let Some(lse) = lse {
+                        for r in 0..rows {
+                            lse.add(q0 + r).write(largest[r] + sums[r].ln());
+                        }
+                    }
+                    multiplier.turn(part.as_ptr(), width, [d, rows], out.add(q0 * ld), ld, 0);
                 }
             }
         });
+    }
+}
+
+/// See [`attention`](super::attention).
+pub(super) fn attention(level: Level, i: &Inputs<'_>) -> (Vec<f32>, Vec<f32>) {
+    let s = i.shape;
+    let (format, ld) = (Format::active(level), s.width());
+    let (mut out, mut lse) =
+        (Output::new(s.query_len()), Output::new(s.batch * s.heads * s.queries));
+    let (to, to_lse) = (out.ptr(), lse.ptr());
+    s.for_each(QUERIES, s.flops(), |pair, queries| {
+        let (at, multiplier) = (i.query_at(pair), Multiplier::new(format));
+        // SAFETY: this task alone writes this head's rows and logarithms of these queries.
+        unsafe {
+            let (out, lse) = (to.at(at), to_lse.at(pair * s.queries));
+            i.head(pair).forward(level, &multiplier, queries, (out, ld), Some(lse));
+        }
     });
     // SAFETY: the tasks cover all heads and queries.
     unsafe { (out.finish(), lse.finish()) }
+}
+
+/// Divides each column of `part [d, width]`.
+struct Divide<'a> {
+    part: &'a mut [f32],
+    by: &'a [f32],
+    width: usize,
+}
+
+impl Kernel for Divide<'_> {
+    type Output = ();
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        let Self { part, by, width } = self;
+        assert!(width.is_multiple_of(S::LANES) && by.len() >= width, "columns in whole vectors");
+        for c in (0..width).step_by(S::LANES) {
+            // SAFETY: column c and its neighbours are inside each row of `width`, and in `by`.
+            unsafe {
+                let factor = s.div(s.splat(1.0), s.load(by.as_ptr().add(c)));
+                for row in part.chunks_exact_mut(width) {
+                    let p = row.as_mut_ptr().add(c);
+                    s.store(p, s.mul(factor, s.load(p)));
+                }
+            }
+        }
+    }
 }

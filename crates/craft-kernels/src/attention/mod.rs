@@ -2,16 +2,13 @@
 
 mod backward;
 mod forward;
-mod narrow;
-mod narrow_backward;
 
-pub(crate) use narrow::Head;
-pub(crate) use narrow_backward::Above;
+pub(crate) use backward::Above;
+pub(crate) use forward::Head;
 
 use std::ops::Range;
 
 use crate::parallel;
-use crate::simd::bf16::Pairs;
 use crate::simd::level;
 
 /// Queries of one task of the forward pass where there are few heads.
@@ -64,7 +61,7 @@ impl AttentionShape {
     }
 }
 
-/// What the passes in bf16 are given.
+/// What the passes are given.
 struct Inputs<'a> {
     q: &'a [f32],
     k: &'a [f32],
@@ -128,13 +125,7 @@ pub fn attention(
     s.check();
     assert_eq!(q.len(), s.query_len(), "q");
     assert!(k.len() == s.key_len() && v.len() == k.len(), "k and v");
-    let level = level();
-    match Pairs::active(level) {
-        Some(pairs) => {
-            narrow::attention(level, pairs, &Inputs { q, k, v, shape: s, scale, causal })
-        }
-        None => forward::attention(level, q, k, v, s, scale, causal),
-    }
+    forward::attention(level(), &Inputs { q, k, v, shape: s, scale, causal })
 }
 
 /// Gradients of [`attention`](crate::attention) with respect to `q`, `k` and `v`, in their shapes.
@@ -160,12 +151,6 @@ pub fn attention_backward(
     );
     assert!(k.len() == s.key_len() && v.len() == k.len(), "k and v");
     assert_eq!(lse.len(), s.batch * s.heads * s.queries, "lse");
-    let level = level();
-    match Pairs::active(level) {
-        Some(pairs) => {
-            let inputs = Inputs { q, k, v, shape: s, scale, causal };
-            narrow_backward::attention_backward(level, pairs, &inputs, out, lse, dout)
-        }
-        None => backward::attention_backward(level, q, k, v, out, lse, dout, s, scale, causal),
-    }
+    let inputs = Inputs { q, k, v, shape: s, scale, causal };
+    backward::attention_backward(level(), &inputs, out, lse, dout)
 }

@@ -1,10 +1,10 @@
 //! The backward pass.
 
-use super::{AttentionPart, AttentionPartShape, Projected, Weights, expect_pairs};
+use super::{AttentionPart, AttentionPartShape, Projected, Weights};
 use crate::attention::Above;
-use crate::buffer::{Output, Shared, scratch};
+use crate::buffer::{Output, Shared, scratch, split};
 use crate::gemm::Init;
-use crate::gemm::narrow::{Narrow, split, whole};
+use crate::gemm::factors::{Format, Multiplier};
 use crate::linear_gradients::{WeightSums, rows_and_tasks, total};
 use crate::parallel;
 use crate::rows::AddRow;
@@ -34,9 +34,9 @@ pub fn attention_part_backward(
     s: &AttentionPartShape,
     (of_context, of_weights): (bool, bool),
 ) -> AttentionPartGradients {
-    let level = level();
-    let pairs = expect_pairs(level, s);
     s.check(p);
+    let level = level();
+    let format = Format::active(level);
     let (a, maps) = (s.attention, s.maps());
     let [[width, inner], [context, both], _] = maps;
     let (m, group) = (a.batch * a.queries, s.group());
@@ -49,38 +49,40 @@ pub fn attention_part_backward(
     let mut dx = Output::new(m * width);
     let mut dc = Output::new(if of_context { a.batch * a.keys * context } else { 0 });
     let (to_x, to_c) = (dx.ptr(), dc.ptr());
-    let [q, kv, room] = Weights::lengths(s);
+    let [q, kv, stacked, room] = Weights::lengths(format, s);
     let sums = maps.map(|map| if of_weights { tasks * WeightSums::len(map) } else { 0 });
     let lengths = [
         q,
         kv,
+        stacked,
         room,
-        whole(inner) / 2 * width,
-        whole(both) / 2 * context,
-        whole(width) / 2 * inner,
+        format.columns_len(inner, width),
+        format.columns_len(both, context),
+        format.columns_len(width, inner),
         tasks * 2 * width,
         sums[0],
         sums[1],
         sums[2],
     ];
     scratch(lengths.iter().sum(), |shared| {
-        let [q, kv, room, from_q, from_kv, from_y, norms, sums_q, sums_kv, sums_o] =
+        let [q, kv, stacked, room, from_q, from_kv, from_y, norms, sums_q, sums_kv, sums_o] =
             split(shared, lengths);
-        // SAFETY: wq holds `inner` rows of `width`, wo `width` rows of `inner`; the room begins with the weights of keys and values.
-        let weights = unsafe {
-            let narrow = Narrow::new(level, pairs);
-            let weights = Weights::pack(&narrow, p, s, [q, kv], room);
-            narrow.columns(p.wq.as_ptr(), width, [inner, width], width, from_q);
-            narrow.columns(room.as_ptr(), context, [both, context], context, from_kv);
-            narrow.columns(p.wo.as_ptr(), inner, [width, inner], inner, from_y);
-            weights
+        // SAFETY: wq holds `inner` rows of `width`, wo `width` rows of `inner`, and the weights of keys and values together `both` rows.
+        let (weights, from_q, from_kv, from_y) = unsafe {
+            let m = Multiplier::new(format);
+            let weights = Weights::pack(&m, p, s, [q, kv, &mut *stacked, room]);
+            (
+                weights,
+                m.columns(p.wq.as_ptr(), width, [inner, width], width, from_q),
+                m.columns(stacked.as_ptr(), context, [both, context], context, from_kv),
+                m.columns(p.wo.as_ptr(), inner, [width, inner], inner, from_y),
+            )
         };
-        let (from_q, from_kv, from_y) = (&*from_q, &*from_kv, &*from_y);
         let all =
             [&mut *sums_q, &mut *sums_kv, &mut *sums_o].map(|sums| Shared::new(sums.as_mut_ptr()));
         let norms_at = Shared::new(norms.as_mut_ptr());
         parallel::for_each(tasks, 3 * s.flops(), |task| {
-            let narrow = Narrow::new(level, pairs);
+            let multiplier = Multiplier::new(format);
             // SAFETY: the buffers hold the sums of all tasks.
             let mut sums = of_weights.then(|| unsafe {
                 [0, 1, 2].map(|i| WeightSums::of(all[i], task, tasks, maps[i]))
@@ -90,15 +92,16 @@ pub fn attention_part_backward(
                 unsafe { std::slice::from_raw_parts_mut(norms_at.at(task * 2 * width), 2 * width) };
             of_norm.fill(0.0);
             let (queries, keys) = (group * a.queries, group * a.keys);
-            let parts = Projected::lengths(s);
-            let words = [whole(queries) * whole(inner.max(width)), whole(keys) * whole(both)];
+            let parts = Projected::lengths(format, s);
+            let words =
+                [[queries, inner.max(width)], [keys, both]].map(|rows| format.rows_len(rows));
             let own = [
                 queries * inner,
                 queries * inner,
                 keys * both,
                 queries * width,
-                words[0].max(words[1]) / 2,
-                maps.map(WeightSums::room).into_iter().max().unwrap_or(0),
+                words[0].max(words[1]),
+                maps.map(|map| WeightSums::room(format, map)).into_iter().max().unwrap_or(0),
             ];
             scratch(parts.iter().chain(&own).sum(), |buffer| {
                 let (buffer, rest) = buffer.split_at_mut(parts.iter().sum());
@@ -111,14 +114,12 @@ pub fn attention_part_backward(
                     let at = first * a.queries;
                     let dy = &dy[at * width..][..rows * width];
                     let out = &out[at * inner..][..rows * inner];
-                    projected.fill(level, &narrow, (p, s), &weights, [first, count]);
-                    let words = whole(width) / 2;
+                    projected.fill(level, &multiplier, (p, s), &weights, [first, count]);
                     // SAFETY: the buffers hold the rows of a group of sequences.
                     unsafe {
-                        narrow.rows(dy.as_ptr(), width, [rows, width], words, packed);
-                        let (shape, to) = ([rows, words, inner], dout.as_mut_ptr());
-                        let of_dy = (packed.as_ptr(), words);
-                        narrow.product(shape, of_dy, from_y.as_ptr(), to, Init::Zero);
+                        let dy = multiplier.rows(dy.as_ptr(), width, [rows, width], packed);
+                        let (shape, to) = ([rows, format.depth(width), inner], dout.as_mut_ptr());
+                        multiplier.product(shape, dy, from_y, to, Init::Zero);
                     }
                     for (n, h) in (0..count).flat_map(|n| (0..a.heads).map(move |h| (n, h))) {
                         let at = n * a.queries * inner + h * a.head_dim;
@@ -134,28 +135,26 @@ pub fn attention_part_backward(
                         let to_q = dq[at..].as_mut_ptr();
                         let head = projected.head(s, n, h);
                         // SAFETY: the buffers hold the rows of a group of sequences.
-                        unsafe { head.backward(level, &narrow, &above, to_q, to_k, to_v) };
+                        unsafe { head.backward(level, &multiplier, &above, to_q, to_k, to_v) };
                     }
                     let (dq, dkv) = (&dq[..rows * inner], &dkv[..of_keys * both]);
-                    let words = [whole(inner) / 2, whole(both) / 2];
                     let normed = &projected.normed[..rows * width];
                     let dnormed = &mut dnormed[..rows * width];
                     let x = &p.x[at * width..][..rows * width];
                     // SAFETY: as above; rows of dx and of the context's gradient are this task's own.
                     unsafe {
-                        narrow.rows(dq.as_ptr(), inner, [rows, inner], words[0], packed);
-                        let (shape, of_q) = ([rows, words[0], width], (packed.as_ptr(), words[0]));
-                        let to = dnormed.as_mut_ptr();
-                        narrow.product(shape, of_q, from_q.as_ptr(), to, Init::Zero);
+                        let dq = multiplier.rows(dq.as_ptr(), inner, [rows, inner], packed);
+                        let (shape, to) =
+                            ([rows, format.depth(inner), width], dnormed.as_mut_ptr());
+                        multiplier.product(shape, dq, from_q, to, Init::Zero);
                         if of_context || p.context.is_none() {
-                            narrow.rows(dkv.as_ptr(), both, [of_keys, both], words[1], packed);
+                            let dkv = multiplier.rows(dkv.as_ptr(), both, [of_keys, both], packed);
                             let (to, init) = match p.context {
                                 Some(_) => (to_c.at(first * a.keys * context), Init::Zero),
                                 None => (dnormed.as_mut_ptr(), Init::Load),
                             };
-                            let shape = [of_keys, words[1], context];
-                            let of_kv = (packed.as_ptr(), words[1]);
-                            narrow.product(shape, of_kv, from_kv.as_ptr(), to, init);
+                            let shape = [of_keys, format.depth(both), context];
+                            multiplier.product(shape, dkv, from_kv, to, init);
                         }
                         let dx = std::slice::from_raw_parts_mut(to_x.at(at * width), rows * width);
                         p.norm.rows_backward(level, x, dnormed, projected.stats, dx, of_norm);
@@ -166,9 +165,9 @@ pub fn attention_part_backward(
                             Some(c) => &c[first * a.keys * context..][..of_keys * context],
                             None => normed,
                         };
-                        of_q.add(level, &narrow, normed, dq, room);
-                        of_kv.add(level, &narrow, seen, dkv, room);
-                        of_o.add(level, &narrow, out, dy, room);
+                        of_q.add(level, &multiplier, normed, dq, room);
+                        of_kv.add(level, &multiplier, seen, dkv, room);
+                        of_o.add(level, &multiplier, out, dy, room);
                     }
                 }
             });

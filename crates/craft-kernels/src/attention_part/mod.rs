@@ -1,5 +1,5 @@
 //! One attention part of a transformer block, `x + attention(norm(x) Wqᵀ, c Wkᵀ, c Wvᵀ) Woᵀ + bo` with `c` the context or `norm(x)`
-//! itself, in bf16: a few sequences at a time go through all of it while they are in the caches. The heads' outputs are kept for the
+//! itself: a few sequences at a time go through all of it while they are in the caches. The heads' outputs are kept for the
 //! backward pass; queries, keys and values are computed again.
 
 mod backward;
@@ -7,13 +7,12 @@ mod backward;
 pub use backward::{AttentionPartGradients, attention_part_backward};
 
 use crate::attention::{AttentionShape, Head};
-use crate::buffer::{Output, scratch};
+use crate::buffer::{Output, scratch, split};
 use crate::gemm::Init;
-use crate::gemm::narrow::{Narrow, split, whole};
+use crate::gemm::factors::{Format, LeftFactor, Multiplier, RightFactor};
 use crate::layer_norm::Norm;
 use crate::linear_gradients::{ROWS, suits};
 use crate::parallel;
-use crate::simd::bf16::Pairs;
 use crate::simd::{Level, level};
 
 /// Most tokens of a sequence: more would not stay in the caches.
@@ -84,6 +83,8 @@ impl AttentionPartShape {
     }
 
     fn check(&self, p: &AttentionPart<'_>) {
+        let fused = fuses_attention_part(self);
+        assert!(fused, "{self:?} is not fused: ask `fuses_attention_part` first");
         let (s, inner) = (&self.attention, self.inner());
         let [m, width] = [s.batch * s.queries, self.width];
         assert!(p.x.len() == m * width && p.norm.weight.len() == width, "x and norm");
@@ -99,53 +100,53 @@ impl AttentionPartShape {
 }
 
 /// Whether [`attention_part`] serves a shape: widths of whole tiles, sequences and weights of a size that fits the caches, enough
-/// tokens, with products in bf16.
+/// tokens.
 #[must_use]
 pub fn fuses_attention_part(shape: &AttentionPartShape) -> bool {
     let s = &shape.attention;
     let rows = s.batch * s.queries;
-    Pairs::active(level()).is_some()
-        && (1..=LONGEST).contains(&s.queries)
+    (1..=LONGEST).contains(&s.queries)
         && (1..=LONGEST).contains(&s.keys)
         && shape.maps().into_iter().all(|[k, n]| suits([rows.next_multiple_of(16), k, n]))
 }
 
-fn expect_pairs(level: Level, shape: &AttentionPartShape) -> Pairs {
-    let pairs = Pairs::active(level).filter(|_| fuses_attention_part(shape));
-    pairs.unwrap_or_else(|| panic!("{shape:?} is not fused: ask `fuses_attention_part` first"))
+/// Weights of queries, and of keys and values, as products take them.
+struct Weights {
+    q: RightFactor,
+    kv: RightFactor,
 }
 
-/// Weights of queries, and of keys and values, in words as products take them.
-struct Weights<'a> {
-    q: &'a [f32],
-    kv: &'a [f32],
-}
-
-impl Weights<'_> {
-    /// Values of the two, and of the room that [`pack`](Self::pack) asks for.
-    fn lengths(s: &AttentionPartShape) -> [usize; 3] {
-        let [q, kv, _] = s.maps().map(|[k, n]| whole(k) / 2 * n);
-        [q, kv, kv.max(q) + 2 * s.inner() * s.context_width]
+impl Weights {
+    /// Values of the two, of both next to each other, and of the room that [`pack`](Self::pack) asks for.
+    fn lengths(format: Format, s: &AttentionPartShape) -> [usize; 4] {
+        let [[q, room], [kv, more], _] = s.maps().map(|[k, n]| format.rows_turned_len([n, k], n));
+        [q, kv, 2 * s.inner() * s.context_width, room.max(more)]
     }
 
-    /// The room begins with the weights of keys and values, one after the other, afterwards.
-    fn pack<'b>(
-        narrow: &Narrow,
+    /// Leaves the weights of keys and values one after the other in `stacked`.
+    fn pack(
+        multiplier: &Multiplier,
         p: &AttentionPart<'_>,
         s: &AttentionPartShape,
-        [q, kv]: [&'b mut [f32]; 2],
-        room: &mut [f32],
-    ) -> Weights<'b> {
+        [q, kv, stacked, room]: [&mut [f32]; 4],
+    ) -> Self {
         let [[width, inner], [context, both], _] = s.maps();
-        let (stacked, room) = room.split_at_mut(both * context);
         stacked[..inner * context].copy_from_slice(p.wk);
         stacked[inner * context..].copy_from_slice(p.wv);
         // SAFETY: the weights hold rows of `width` and of `context`.
         unsafe {
-            narrow.rows_turned(p.wq.as_ptr(), width, [inner, width], inner, room, q);
-            narrow.rows_turned(stacked.as_ptr(), context, [both, context], both, room, kv);
+            Self {
+                q: multiplier.rows_turned(p.wq.as_ptr(), width, [inner, width], inner, room, q),
+                kv: multiplier.rows_turned(
+                    stacked.as_ptr(),
+                    context,
+                    [both, context],
+                    both,
+                    room,
+                    kv,
+                ),
+            }
         }
-        Weights { q, kv }
     }
 }
 
@@ -161,11 +162,11 @@ struct Projected<'a> {
 }
 
 impl<'a> Projected<'a> {
-    fn lengths(s: &AttentionPartShape) -> [usize; 5] {
+    fn lengths(format: Format, s: &AttentionPartShape) -> [usize; 5] {
         let [[width, inner], [context, both], _] = s.maps();
         let queries = s.group() * s.attention.queries;
         let keys = s.group() * s.attention.keys;
-        let words = (whole(queries) * whole(width)).max(whole(keys) * whole(context)) / 2;
+        let words = format.rows_len([queries, width]).max(format.rows_len([keys, context]));
         [queries * width, 2 * queries, words, queries * inner, keys * both]
     }
 
@@ -177,9 +178,9 @@ impl<'a> Projected<'a> {
     fn fill(
         &mut self,
         level: Level,
-        narrow: &Narrow,
+        multiplier: &Multiplier,
         (p, s): (&AttentionPart<'_>, &AttentionPartShape),
-        weights: &Weights<'_>,
+        weights: &Weights,
         [first, count]: [usize; 2],
     ) {
         let [[width, inner], [context, both], _] = s.maps();
@@ -187,25 +188,21 @@ impl<'a> Projected<'a> {
         let x = &p.x[first * s.attention.queries * width..][..queries * width];
         let normed = &mut self.normed[..queries * width];
         p.norm.rows(level, x, normed, self.stats);
-        let words = whole(width) / 2;
+        let format = multiplier.format();
         // SAFETY: the buffers hold the rows of a group of sequences.
         unsafe {
-            narrow.rows(normed.as_ptr(), width, [queries, width], words, self.words);
-            let a = (self.words.as_ptr(), words);
-            let (shape, q) = ([queries, words, inner], self.q.as_mut_ptr());
-            narrow.product(shape, a, weights.q.as_ptr(), q, Init::Zero);
-        }
-        let words = whole(context) / 2;
-        if let Some(all) = p.context {
-            let rows = &all[first * s.attention.keys * context..][..keys * context];
-            // SAFETY: as above.
-            unsafe { narrow.rows(rows.as_ptr(), context, [keys, context], words, self.words) };
-        }
-        // SAFETY: as above.
-        unsafe {
-            let a = (self.words.as_ptr(), words);
-            let (shape, kv) = ([keys, words, both], self.kv.as_mut_ptr());
-            narrow.product(shape, a, weights.kv.as_ptr(), kv, Init::Zero);
+            let a = multiplier.rows(normed.as_ptr(), width, [queries, width], self.words);
+            let (shape, q) = ([queries, format.depth(width), inner], self.q.as_mut_ptr());
+            multiplier.product(shape, a, weights.q, q, Init::Zero);
+            let a: LeftFactor = match p.context {
+                Some(all) => {
+                    let rows = &all[first * s.attention.keys * context..][..keys * context];
+                    multiplier.rows(rows.as_ptr(), context, [keys, context], self.words)
+                }
+                None => a,
+            };
+            let (shape, kv) = ([keys, format.depth(context), both], self.kv.as_mut_ptr());
+            multiplier.product(shape, a, weights.kv, kv, Init::Zero);
         }
     }
 
@@ -239,39 +236,37 @@ pub fn attention_part(
     s: &AttentionPartShape,
     keep: bool,
 ) -> (Vec<f32>, Option<[Vec<f32>; 2]>) {
-    let level = level();
-    let pairs = expect_pairs(level, s);
     s.check(p);
+    let level = level();
+    let format = Format::active(level);
     assert_eq!(p.bo.len(), s.width, "bo");
     let (a, width, inner) = (s.attention, s.width, s.inner());
     let (m, group) = (a.batch * a.queries, s.group());
     let mut y = Output::new(m * width);
     let [mut out, mut lse] = if keep { [m * inner, m * a.heads] } else { [0, 0] }.map(Output::new);
     let (to, to_out, to_lse) = (y.ptr(), out.ptr(), lse.ptr());
-    let [q, kv, room] = Weights::lengths(s);
-    let of_out = whole(inner) / 2 * width;
-    let lengths = [q, kv, room.max(of_out), of_out];
+    let [q, kv, stacked, room] = Weights::lengths(format, s);
+    let [back, more] = format.rows_turned_len([width, inner], width);
+    let lengths = [q, kv, stacked, room.max(more), back];
     scratch(lengths.iter().sum(), |shared| {
-        let [q, kv, room, back] = split(shared, lengths);
-        let weights = {
-            let narrow = Narrow::new(level, pairs);
+        let [q, kv, stacked, room, back] = split(shared, lengths);
+        let (back, weights) = {
+            let (m, wo) = (Multiplier::new(format), p.wo.as_ptr());
             // SAFETY: wo holds `width` rows of `inner`.
-            unsafe { narrow.rows_turned(p.wo.as_ptr(), inner, [width, inner], width, room, back) };
-            Weights::pack(&narrow, p, s, [q, kv], room)
+            let back = unsafe { m.rows_turned(wo, inner, [width, inner], width, room, back) };
+            (back, Weights::pack(&m, p, s, [q, kv, stacked, room]))
         };
-        let back = &*back;
         parallel::for_each(a.batch.div_ceil(group), s.flops(), |task| {
-            let narrow = Narrow::new(level, pairs);
+            let multiplier = Multiplier::new(format);
             let first = task * group;
             let count = (a.batch - first).min(group);
             let rows = count * a.queries;
-            let words = whole(inner) / 2;
-            let parts = Projected::lengths(s);
-            let own = [rows * inner, whole(rows) * words];
+            let parts = Projected::lengths(format, s);
+            let own = [rows * inner, format.rows_len([rows, inner])];
             scratch(parts.iter().chain(&own).sum(), |buffer| {
                 let (buffer, rest) = buffer.split_at_mut(parts.iter().sum());
                 let mut projected = Projected::new(split(buffer, parts));
-                projected.fill(level, &narrow, (p, s), &weights, [first, count]);
+                projected.fill(level, &multiplier, (p, s), &weights, [first, count]);
                 let [local, packed] = split(rest, own);
                 let logs = keep.then(|| to_lse.at(first * a.heads * a.queries));
                 let heads_out =
@@ -283,17 +278,17 @@ pub fn attention_part(
                     // SAFETY: these rows and logarithms are this task's own.
                     unsafe {
                         let to = (heads_out.add(at), inner);
-                        head.forward(level, &narrow, 0..a.queries, to, logs);
+                        head.forward(level, &multiplier, 0..a.queries, to, logs);
                     }
                 }
                 let at = first * a.queries * width;
                 // SAFETY: the heads have written `rows` rows of `inner`; these rows of the output are this task's own.
                 unsafe {
-                    narrow.rows(heads_out, inner, [rows, inner], words, packed);
+                    let out = multiplier.rows(heads_out, inner, [rows, inner], packed);
                     let x = &p.x[at..][..rows * width];
                     let start = Init::ColumnsAnd(p.bo.as_ptr(), x.as_ptr());
-                    let (shape, packed) = ([rows, words, width], (packed.as_ptr(), words));
-                    narrow.product(shape, packed, back.as_ptr(), to.at(at), start);
+                    let shape = [rows, format.depth(inner), width];
+                    multiplier.product(shape, out, back, to.at(at), start);
                 }
             });
         });

@@ -6,9 +6,8 @@
 
 use super::planes::Geometry;
 use super::shape::ConvShape;
-use crate::buffer::{Output, Shared, scratch};
+use crate::buffer::{Output, Shared, scratch, split};
 use crate::gemm::block::panel_vectors;
-use crate::gemm::narrow::split;
 use crate::gemm::pack::Transpose;
 use crate::gemm::{Block, Init};
 use crate::parallel;
