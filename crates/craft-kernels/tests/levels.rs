@@ -57,6 +57,7 @@ fn everything() -> Vec<(String, Vec<f32>)> {
     out.push(("transpose".into(), transpose(&x, 3, 6, 35)));
     out.push(("sum".into(), add_channel_backward(&x, 3, 6, 35)));
     out.push(("squares".into(), vec![sum_squares(&x) as f32]));
+    out.extend(parts(&mut r));
     let (mut p, mut m, mut v) =
         (x.clone(), dy.clone(), x.iter().map(|x| x * x).collect::<Vec<_>>());
     let h = AdamW {
@@ -72,6 +73,34 @@ fn everything() -> Vec<(String, Vec<f32>)> {
     adamw_step(&mut p, &dy, &mut m, &mut v, &h);
     out.extend([p, m, v].map(|v| ("adamw".to_string(), v)));
     out
+}
+
+/// The parts of a transformer block.
+fn parts(r: &mut Rng) -> Vec<(String, Vec<f32>)> {
+    let (batch, queries, keys, width, context_width, d) = (14, 40, 23, 48, 32, 80);
+    let m = batch * queries;
+    let (x, dy, c) = (r.vec(m * width), r.vec(m * width), r.vec(batch * keys * context_width));
+    let (weight, bias, w1) = (r.vec(width), r.vec(width), r.vec(2 * d * width));
+    let (b1, w2, b2) = (r.vec(2 * d), r.vec(width * d), r.vec(width));
+    let norm = Norm { weight: &weight, bias: &bias, eps: 1e-5 };
+    let f = FeedForward { x: &x, norm, w1: &w1, b1: &b1, w2: &w2, b2: &b2 };
+    let (y, kept) = feed_forward(&f, [m, width, d], true);
+    let gradients = feed_forward_backward(&f, kept.as_deref(), &dy, [m, width, d], true);
+    let mut out = vec![y];
+    out.extend(gradients.into_iter().flatten());
+    let attention = AttentionShape { batch, heads: 2, queries, keys, head_dim: 24 };
+    let shape = AttentionPartShape { attention, width, context_width };
+    let (wq, wk, wv) = (r.vec(48 * 48), r.vec(48 * 32), r.vec(48 * 32));
+    let wo = r.vec(48 * 48);
+    let (wq, wk, wv, wo) = (&wq, &wk, &wv, &wo);
+    let p = AttentionPart { x: &x, norm, context: Some(&c), wq, wk, wv, wo, bo: &b2 };
+    let (y, kept) = attention_part(&p, &shape, true);
+    let kept = kept.expect("kept");
+    let kept = kept.each_ref().map(Vec::as_slice);
+    let g = attention_part_backward(&p, kept, &dy, &shape, (true, true));
+    out.extend([y, g.x, g.context.expect("wanted")]);
+    out.extend(g.norm.into_iter().chain(g.weights.expect("wanted")));
+    out.into_iter().map(|v| ("part of a transformer".to_string(), v)).collect()
 }
 
 #[test]

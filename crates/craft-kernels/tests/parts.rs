@@ -1,7 +1,7 @@
-//! The parts of a transformer block against the operations that they are made of, all in bf16.
+//! The parts of a transformer block against the operations that they are made of.
 #![allow(clippy::unwrap_used)]
 mod common;
-use common::narrow::{in_bf16, rounded};
+use common::narrow::{in_bf16, in_both_formats, rounded};
 use common::{Rng, close, wide};
 use craft_kernels::*;
 
@@ -14,7 +14,7 @@ const EPS: f32 = 1e-5;
 
 #[test]
 fn the_feed_forward_part_is_its_parts() {
-    in_bf16(|| {
+    in_both_formats(|bf16| {
         let mut r = Rng(35);
         assert!(!fuses_feed_forward([2048, 60, 256]) && !fuses_feed_forward([16, 64, 256]));
         for (m, k, d) in [(512, 16, 16), (2048, 64, 256), (1040, 48, 48)] {
@@ -36,14 +36,15 @@ fn the_feed_forward_part_is_its_parts() {
             let want = add(&linear(&inner, &w2, Some(&b2), m, d, k), &x);
             close(&y, &wide(&want), 1e-5, &what);
             assert_eq!(feed_forward(&f, lengths, false), (y, None), "{what}");
-            let kept = kept.unwrap();
-            let got = feed_forward_backward(&f, &kept, &dy, lengths, true);
-            let some = feed_forward_backward(&f, &kept, &dy, lengths, false);
+            assert_eq!(kept.is_some(), bf16, "{what}");
+            let got = feed_forward_backward(&f, kept.as_deref(), &dy, lengths, true);
+            let some = feed_forward_backward(&f, kept.as_deref(), &dy, lengths, false);
             assert_eq!(some[..3], got[..3]);
             assert!(some[3..].iter().all(Option::is_none));
             let got = got.map(Option::unwrap);
-            // With the gate's input rounded, as it is kept, and without.
-            for (h, tolerance) in [(rounded(&h), 1e-3), (h, 1e-2)] {
+            // With the gate's input rounded, as it is kept in bf16, and without.
+            let ways = if bf16 { vec![(rounded(&h), 1e-3), (h, 1e-2)] } else { vec![(h, 1e-5)] };
+            for (h, tolerance) in ways {
                 let inner = geglu(&h, m, d);
                 let second = linear_gradients(&inner, &w2, &dy, [m, d, k], [true; 3]);
                 let [dinner, dw2, db2] = second.map(Option::unwrap);
@@ -64,7 +65,8 @@ type Lengths = (usize, usize, usize, Option<usize>, usize, usize, usize);
 
 #[test]
 fn the_attention_part_is_its_parts() {
-    in_bf16(|| {
+    in_both_formats(|bf16| {
+        let (near, nearly) = if bf16 { (1e-3, 2e-3) } else { (1e-5, 1e-5) };
         let mut r = Rng(36);
         let cases: [Lengths; 6] = [
             (8, 4, 64, None, 16, 64, 64),
@@ -102,11 +104,11 @@ fn the_attention_part_is_its_parts() {
             let (out, lse) = attention(&q, &k, &v, a, scale, false);
             let want = add(&linear(&out, &wo, Some(&bo), m, inner, width), &x);
             let (y, kept) = attention_part(&p, &shape, true);
-            close(&y, &wide(&want), 1e-3, &what);
+            close(&y, &wide(&want), near, &what);
             assert_eq!(attention_part(&p, &shape, false), (y, None), "{what}");
             let kept = kept.unwrap();
-            close(&kept[0], &wide(&out), 1e-3, &what);
-            close(&kept[1], &wide(&lse), 1e-3, &what);
+            close(&kept[0], &wide(&out), near, &what);
+            close(&kept[1], &wide(&lse), near, &what);
 
             let kept = kept.each_ref().map(Vec::as_slice);
             let got = attention_part_backward(&p, kept, &dy, &shape, (true, true));
@@ -121,17 +123,17 @@ fn the_attention_part_is_its_parts() {
             let dc = add(&dck.unwrap(), &dcv.unwrap());
             let dn = if other.is_some() { dn.unwrap() } else { add(&dn.unwrap(), &dc) };
             let (dx, dw, db) = layer_norm_backward(&x, &dn, &weight, &mean, &rstd, m, width);
-            close(&got.x, &wide(&add(&dx, &dy)), 2e-3, &what);
+            close(&got.x, &wide(&add(&dx, &dy)), nearly, &what);
             for (got, want) in got.norm.iter().zip([dw, db]) {
-                close(got, &wide(&want), 2e-3, &what);
+                close(got, &wide(&want), nearly, &what);
             }
             assert_eq!(got.context.is_some(), other.is_some(), "{what}");
             if let Some(got) = &got.context {
-                close(got, &wide(&dc), 2e-3, &what);
+                close(got, &wide(&dc), nearly, &what);
             }
             let want = [dwq.unwrap(), dwk.unwrap(), dwv.unwrap(), dwo, dbo];
             for (got, want) in got.weights.as_ref().unwrap().iter().zip(want) {
-                close(got, &wide(&want), 2e-3, &what);
+                close(got, &wide(&want), nearly, &what);
             }
             let less = attention_part_backward(&p, kept, &dy, &shape, (false, false));
             assert!(less.x == got.x && less.norm == got.norm, "{what}");
@@ -142,7 +144,7 @@ fn the_attention_part_is_its_parts() {
 
 #[test]
 fn long_sequences_and_odd_widths_are_not_fused() {
-    in_bf16(|| {
+    in_both_formats(|_| {
         let of = |queries, width, heads| AttentionPartShape {
             attention: AttentionShape { batch: 16, heads, queries, keys: queries, head_dim: 16 },
             width,
@@ -226,7 +228,7 @@ fn the_half_residual_block_is_its_parts() {
 
 #[test]
 fn threads_do_not_matter() {
-    in_bf16(|| {
+    in_both_formats(|_| {
         let run = || {
             let mut r = Rng(38);
             let bits = |v: &[f32]| v.iter().map(|x| x.to_bits()).collect::<Vec<_>>();
@@ -237,7 +239,7 @@ fn threads_do_not_matter() {
             let norm = Norm { weight: &weight, bias: &bias, eps: EPS };
             let f = FeedForward { x: &x, norm, w1: &w1, b1: &b1, w2: &w2, b2: &b2 };
             let (y, kept) = feed_forward(&f, [m, k, d], true);
-            let got = feed_forward_backward(&f, &kept.unwrap(), &dy, [m, k, d], true);
+            let got = feed_forward_backward(&f, kept.as_deref(), &dy, [m, k, d], true);
             all.push(bits(&y));
             all.extend(got.iter().flatten().map(|v| bits(v)));
 

@@ -92,13 +92,4 @@ impl Simd for Avx2 {
             _mm_cvtss_f32(_mm_add_ss(x, _mm_shuffle_ps::<1>(x, x)))
         }
     }
-    #[inline(always)]
-    fn reduce_max(self, a: __m256) -> f32 {
-        // SAFETY: the token proves that the CPU has AVX2 and FMA.
-        unsafe {
-            let x = _mm_max_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps::<1>(a));
-            let x = _mm_max_ps(x, _mm_movehl_ps(x, x));
-            _mm_cvtss_f32(_mm_max_ss(x, _mm_shuffle_ps::<1>(x, x)))
-        }
-    }
 }

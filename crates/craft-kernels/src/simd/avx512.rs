@@ -108,11 +108,6 @@ impl<const PAIRS: bool> Simd for Avx512<PAIRS> {
         unsafe { _mm512_reduce_add_ps(a) }
     }
     #[inline(always)]
-    fn reduce_max(self, a: __m512) -> f32 {
-        // SAFETY: the token proves that the CPU has AVX-512F.
-        unsafe { _mm512_reduce_max_ps(a) }
-    }
-    #[inline(always)]
     unsafe fn transpose(self, src: *const f32, ld_src: usize, dst: *mut f32, ld_dst: usize) {
         // SAFETY: the caller vouches for both blocks, the token for the instructions.
         unsafe {

@@ -184,8 +184,6 @@ pub(crate) trait Simd: Copy {
     fn scale_pow2(self, x: Self::V, n: Self::V) -> Self::V;
     /// Sum of all lanes in a fixed order.
     fn reduce_add(self, a: Self::V) -> f32;
-    /// Largest lane.
-    fn reduce_max(self, a: Self::V) -> f32;
     /// Writes the transpose of a `LANES x LANES` block.
     /// # Safety
     /// `src + r * ld_src` is readable and `dst + r * ld_dst` writable for `LANES` values, for every `r < LANES`.

@@ -93,11 +93,6 @@ impl Simd for Neon {
         unsafe { vaddvq_f32(vaddq_f32(a[0], a[1])) }
     }
     #[inline(always)]
-    fn reduce_max(self, a: V) -> f32 {
-        // SAFETY: the token proves that the CPU has NEON.
-        unsafe { vmaxnmvq_f32(vmaxnmq_f32(a[0], a[1])) }
-    }
-    #[inline(always)]
     unsafe fn transpose(self, src: *const f32, ld_src: usize, dst: *mut f32, ld_dst: usize) {
         for (r, c) in [(0, 0), (0, 4), (4, 0), (4, 4)] {
             // SAFETY: the caller vouches for both blocks, of which this is a quarter; the token for the instructions.

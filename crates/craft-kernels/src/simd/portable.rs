@@ -118,8 +118,4 @@ impl Simd for Portable {
         let [a, b, c, d, e, f, g, h] = a.0;
         ((a + e) + (c + g)) + ((b + f) + (d + h))
     }
-    #[inline(always)]
-    fn reduce_max(self, a: V8) -> f32 {
-        a.0.into_iter().fold(f32::NEG_INFINITY, |m, x| if x > m { x } else { m })
-    }
 }

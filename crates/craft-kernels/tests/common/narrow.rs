@@ -1,4 +1,4 @@
-//! Tests in bf16.
+//! Tests in bf16, alone or after f32.
 #![allow(clippy::print_stderr)]
 
 use craft_kernels::*;
@@ -16,7 +16,19 @@ impl Drop for Restore {
     }
 }
 
+/// Runs a test in `f32`, and then as [`in_bf16`]; the test is told which.
+#[allow(dead_code)]
+pub fn in_both_formats(test: impl Fn(bool)) {
+    {
+        let _alone = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+        assert_eq!(precision(), Precision::F32);
+        test(false);
+    }
+    in_bf16(|| test(true));
+}
+
 /// Runs a test with bf16 switched on, on AVX-512 BF16 and then on AMX tiles, as far as the CPU has them.
+#[allow(dead_code)]
 pub fn in_bf16(test: impl Fn()) {
     let _restore = Restore(ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner));
     if !set_precision(Precision::Bf16) {

@@ -1,5 +1,4 @@
-//! Whole parts of a transformer or residual block, each with its norm and its residual connection, as one differentiable operation in
-//! bf16.
+//! Whole parts of a transformer or residual block, each with its norm and its residual connection, as one differentiable operation.
 
 use craft_kernels as k;
 
@@ -7,7 +6,8 @@ use super::cpu::{Conv2d, first};
 use super::extension::{CpuOp, Forward, INPUTS, Saved};
 use super::profile::Phase;
 
-/// The feed-forward part, of `[x, norm weight, norm bias, w1, b1, w2, b2]`; the backward pass needs the gate's input only as bf16.
+/// The feed-forward part, of `[x, norm weight, norm bias, w1, b1, w2, b2]`; in bf16 the gate's input is
+/// kept, rounded.
 #[derive(Debug)]
 pub(super) struct FeedForward {
     /// Rows, width, inner width.
@@ -44,11 +44,11 @@ impl CpuOp for FeedForward {
     }
     fn backward(&self, s: Saved<'_>) -> Vec<Option<Vec<f32>>> {
         let weights = s.wants[3..].contains(&true);
-        let (parts, kept) = (self.parts(s.inputs), &s.saved[0]);
+        let (parts, kept) = (self.parts(s.inputs), s.saved.first().map(Vec::as_slice));
         k::feed_forward_backward(&parts, kept, s.grad, self.lengths, weights).into()
     }
     fn keeps(&self) -> [bool; INPUTS] {
-        [true, true, true, true, false, true, false, false, false]
+        first(6)
     }
 }
 

@@ -1,4 +1,4 @@
-//! Operations with products in bf16 against the same composed from Burn's own in f32. One test: the precision is global to the process.
+//! Operations and whole parts of blocks, with products in f32 and in bf16, against the same composed from Burn's own. One test: the precision is global to the process.
 #![allow(clippy::unwrap_used, clippy::print_stderr, missing_docs)]
 
 mod common;
@@ -9,8 +9,15 @@ use craft_nn::ops::{self, Precision, reference};
 use rand_chacha::ChaCha8Rng;
 use rand_core::SeedableRng;
 
-/// Factors of 8 bits; sums of them are better.
-const TOLERANCE: f32 = 2e-2;
+/// Largest error of a precision: factors of bf16 have 8 bits, sums of them are better.
+fn tolerance(precision: Precision) -> f32 {
+    match precision {
+        Precision::F32 => 1e-5,
+        Precision::Bf16 => 2e-2,
+    }
+}
+
+const PRECISIONS: [Precision; 2] = [Precision::F32, Precision::Bf16];
 
 type Op<'a> = &'a dyn Fn(&[Tensor<1>]) -> Tensor<1>;
 
@@ -20,29 +27,36 @@ fn compare(name: &str, sizes: &[usize], kernel: Op<'_>, oracle: Op<'_>) {
     // All inputs tracked, and each alone: frozen weights take other ways.
     let all = vec![true; sizes.len()];
     let alone = |i| (0..sizes.len()).map(|j| i == j).collect();
-    for tracked in std::iter::once(all).chain((0..sizes.len()).map(alone)) {
-        let (expected, slopes) = run(&inputs, &tracked, oracle);
-        assert!(ops::set_precision(Precision::Bf16));
-        let (found, gradients) = run(&inputs, &tracked, kernel);
+    let ways: Vec<_> = std::iter::once(all).chain((0..sizes.len()).map(alone)).collect();
+    for (tracked, precision) in ways.iter().flat_map(|t| PRECISIONS.map(|p| (t, p))) {
+        if precision == Precision::Bf16 && !ops::bf16_supported() {
+            continue;
+        }
+        let tolerance = tolerance(precision);
+        let (expected, slopes) = run(&inputs, tracked, oracle);
+        assert!(ops::set_precision(precision));
+        let (found, gradients) = run(&inputs, tracked, kernel);
         assert!(ops::set_precision(Precision::F32));
         let worst = error(&found, &expected);
-        assert!(worst < TOLERANCE, "{name}: output differs by {worst}");
+        assert!(worst < tolerance, "{name} in {precision:?}: output differs by {worst}");
         // Equal to the last bit would mean that bf16 was not used.
-        assert!(worst > 1e-5, "{name}: output differs by {worst} only");
+        assert!(
+            precision == Precision::F32 || worst > 1e-5,
+            "{name}: output differs by {worst} only"
+        );
         for (i, (found, expected)) in gradients.iter().zip(&slopes).enumerate() {
             assert_eq!(found.is_some(), tracked[i], "{name}: gradient {i}");
             let Some((found, expected)) = found.as_ref().zip(expected.as_ref()) else { continue };
             let worst = error(found, expected);
-            assert!(worst < TOLERANCE, "{name}: gradient {i} differs by {worst}");
+            assert!(worst < tolerance, "{name} in {precision:?}: gradient {i} differs by {worst}");
         }
     }
 }
 
 #[test]
-fn operations_in_bf16_are_near_those_in_f32() {
+fn operations_and_parts_are_near_the_reference() {
     if !ops::bf16_supported() {
-        eprintln!("skipped: this CPU has no bf16 multiply-adds");
-        return;
+        eprintln!("f32 only: this CPU has no bf16 multiply-adds");
     }
     for [b, l, k, d] in [[2, 256, 64, 128], [3, 50, 24, 20]] {
         let x = move |t: &[Tensor<1>]| t[0].clone().reshape([b, l, k]);
