@@ -264,8 +264,8 @@ pub fn feed_forward_backward(
         if !weights {
             return [dx, dw, db, None, None, None, None];
         }
-        let [dw1, db1] = WeightSums::total(first, tasks, maps[0]).map(Some);
-        let [dw2, db2] = WeightSums::total(second, tasks, maps[1]).map(Some);
+        let [dw1, db1] = WeightSums::total(format, first, tasks, maps[0]).map(Some);
+        let [dw2, db2] = WeightSums::total(format, second, tasks, maps[1]).map(Some);
         [dx, dw, db, dw1, db1, dw2, db2]
     })
 }

@@ -89,9 +89,9 @@ pub(crate) struct WeightSums<'a> {
 }
 
 impl<'a> WeightSums<'a> {
-    /// Whether the weight's gradient is summed transposed: where that turns the smaller factor.
-    fn turned([k, n]: [usize; 2]) -> bool {
-        k < n
+    /// Whether the weight's gradient is summed transposed: where that turns the smaller factor, which in `f32` stays as it is.
+    fn turned(format: Format, [k, n]: [usize; 2]) -> bool {
+        format.pairs().is_some() && k < n
     }
 
     /// Values of the sums of one map with `k` inputs and `n` outputs.
@@ -146,10 +146,9 @@ impl<'a> WeightSums<'a> {
         room: &mut [f32],
     ) {
         let Self { k, n, .. } = *self;
-        let rows = dy.len() / n;
+        let (format, rows) = (multiplier.format(), dy.len() / n);
         let ((a, left), (b, right)) =
-            if Self::turned([k, n]) { ((x, k), (dy, n)) } else { ((dy, n), (x, k)) };
-        let format = multiplier.format();
+            if Self::turned(format, [k, n]) { ((x, k), (dy, n)) } else { ((dy, n), (x, k)) };
         let [room, turned, packed] =
             split(room, [left, left, right].map(|width| format.columns_len(ROWS, width)));
         // SAFETY: the slices hold `rows` rows, the buffers as many words, and the sum [left, right].
@@ -165,10 +164,15 @@ impl<'a> WeightSums<'a> {
     }
 
     /// The gradients: the sums of all tasks, in order.
-    pub(crate) fn total(all: &[f32], tasks: usize, [k, n]: [usize; 2]) -> [Vec<f32>; 2] {
+    pub(crate) fn total(
+        format: Format,
+        all: &[f32],
+        tasks: usize,
+        [k, n]: [usize; 2],
+    ) -> [Vec<f32>; 2] {
         let (weights, biases) = all.split_at(tasks * n * k);
         let dw = total(weights, tasks);
-        let dw = if Self::turned([k, n]) { crate::transpose(&dw, 1, k, n) } else { dw };
+        let dw = if Self::turned(format, [k, n]) { crate::transpose(&dw, 1, k, n) } else { dw };
         [dw, total(biases, tasks)]
     }
 }
@@ -212,7 +216,7 @@ fn in_one_pass(
                 }
             });
         });
-        let [dw, db] = WeightSums::total(sums, tasks, [k, n]);
+        let [dw, db] = WeightSums::total(format, sums, tasks, [k, n]);
         // SAFETY: the tasks cover all rows of dx.
         [unsafe { dx.finish() }, dw, db]
     })

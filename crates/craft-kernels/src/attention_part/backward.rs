@@ -173,10 +173,10 @@ pub fn attention_part_backward(
             });
         });
         let weights = of_weights.then(|| {
-            let [dwq, _] = WeightSums::total(sums_q, tasks, maps[0]);
-            let [mut dwk, _] = WeightSums::total(sums_kv, tasks, maps[1]);
+            let [dwq, _] = WeightSums::total(format, sums_q, tasks, maps[0]);
+            let [mut dwk, _] = WeightSums::total(format, sums_kv, tasks, maps[1]);
             let dwv = dwk.split_off(inner * context);
-            let [dwo, dbo] = WeightSums::total(sums_o, tasks, maps[2]);
+            let [dwo, dbo] = WeightSums::total(format, sums_o, tasks, maps[2]);
             [dwq, dwk, dwv, dwo, dbo]
         });
         let mut of_norm = total(norms, tasks);
