@@ -31,9 +31,10 @@ impl Unary for Swish {
         s.mul(x, sigmoid(s, s.mul(s.splat(self.0), x)))
     }
 }
-impl Binary for Swish {
+impl Swish {
+    /// The value at `x`, and the gradient there times `dy`.
     #[inline(always)]
-    fn apply<S: Simd>(self, s: S, x: S::V, dy: S::V) -> S::V {
+    pub(crate) fn with_gradient<S: Simd>(self, s: S, x: S::V, dy: S::V) -> (S::V, S::V) {
         let ax = s.mul(s.splat(self.0), x);
         let one = s.splat(1.0);
         let e = exp(s, s.sub(s.zero(), ax));
@@ -41,7 +42,13 @@ impl Binary for Swish {
         // 1 - g without cancellation, and without infinity times zero.
         let other = s.select_lt(e, s.splat(1e37), s.mul(e, g), one);
         let rest = s.mul(ax, other);
-        s.mul(dy, s.fma(g, rest, g))
+        (s.mul(x, g), s.mul(dy, s.fma(g, rest, g)))
+    }
+}
+impl Binary for Swish {
+    #[inline(always)]
+    fn apply<S: Simd>(self, s: S, x: S::V, dy: S::V) -> S::V {
+        self.with_gradient(s, x, dy).1
     }
 }
 

@@ -1,7 +1,7 @@
 //! Bit for bit: any batch, any number of threads.
 #![allow(clippy::unwrap_used)]
 mod common;
-use common::{Rng, conv_shapes};
+use common::{Rng, conv_shapes, half_residual_block};
 use craft_kernels::*;
 
 fn bits(v: &[f32]) -> Vec<u32> {
@@ -52,6 +52,8 @@ fn everything() -> Vec<Vec<u32>> {
         out.push(conv2d_backward_input(&dy, &w, &s));
         out.push(conv2d_backward_weight(&x, &dy, &s));
         out.push(conv2d_backward_bias(&dy, &s));
+        out.extend(half_residual_block(&mut r, &s));
+        out.extend(half_residual_block(&mut r, &ConvShape { batch: 9, ..s }));
     }
     for (m, k, n) in [(300, 320, 200), (3000, 64, 100), (20, 700, 500)] {
         let (x, w, b, dy) = (r.vec(m * k), r.vec(n * k), r.vec(n), r.vec(m * n));
@@ -128,6 +130,25 @@ fn the_batch_size_does_not_matter() {
             );
             let g = conv2d_backward_input(&dy[i * ly..(i + 1) * ly], &w, &one);
             assert_eq!(bits(&g), bits(&dx[i * lx..(i + 1) * lx]), "{s:?}");
+        }
+        if !fuses_norm_conv(&five) {
+            continue;
+        }
+        let (weight, bias) = (r.vec(s.in_channels), r.vec(s.out_channels));
+        let groups = if s.in_channels.is_multiple_of(4) { 4 } else { 1 };
+        let norm = GroupNormSilu { weight: &weight, bias: &weight, groups, eps: 1e-5 };
+        let of = |x, added, dy, s| {
+            let p = NormConv { x, norm, w: &w, bias: &bias, added: Added::Image(added) };
+            let (y, stats) = norm_conv(&p, s);
+            let g = norm_conv_backward(&p, &stats, dy, s, false);
+            [y, stats, g.x, g.channels]
+        };
+        let all = of(&x, &dy, &dy, &five);
+        for i in [0, 4, 10] {
+            let (x, dy) = (&x[i * lx..(i + 1) * lx], &dy[i * ly..(i + 1) * ly]);
+            for (one, all) in of(x, dy, dy, &one).iter().zip(&all) {
+                assert_eq!(bits(one), bits(&all[i * one.len()..(i + 1) * one.len()]), "{s:?}");
+            }
         }
     }
     for (k, n) in [(64, 33), (700, 100), (37, 257)] {

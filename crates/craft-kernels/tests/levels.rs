@@ -1,6 +1,6 @@
 //! Every instruction set gives the same results within rounding. One test: the level is global to the process.
 mod common;
-use common::{Rng, close, conv_shapes, wide};
+use common::{Rng, close, conv_shapes, half_residual_block, wide};
 use craft_kernels::*;
 
 fn everything() -> Vec<(String, Vec<f32>)> {
@@ -14,6 +14,8 @@ fn everything() -> Vec<(String, Vec<f32>)> {
         out.push((format!("dx {s:?}"), conv2d_backward_input(&dy, &w, &s)));
         out.push((format!("dw {s:?}"), conv2d_backward_weight(&x, &dy, &s)));
         out.push((format!("db {s:?}"), conv2d_backward_bias(&dy, &s)));
+        let half = half_residual_block(&mut r, &s);
+        out.extend(half.into_iter().map(|v| (format!("half a residual block {s:?}"), v)));
     }
     for (m, k, n) in [(70, 37, 45), (5, 300, 130), (1, 8, 9)] {
         let (x, w, b, dy) = (r.vec(m * k), r.vec(n * k), r.vec(n), r.vec(m * n));

@@ -1,7 +1,7 @@
-//! The parts of a transformer block against the operations that they are made of.
+//! The parts of transformer and residual blocks against the operations that they are made of.
 #![allow(clippy::unwrap_used)]
 mod common;
-use common::narrow::{in_bf16, in_both_formats, rounded};
+use common::narrow::{in_bf16, in_both_formats, in_f32_at_all_levels, rounded};
 use common::{Rng, close, wide};
 use craft_kernels::*;
 
@@ -160,6 +160,55 @@ fn long_sequences_and_odd_widths_are_not_fused() {
 /// Batch, channels in and out, height, width, kernel, groups.
 type ConvLengths = (usize, usize, usize, usize, usize, usize, usize);
 
+/// A convolution with padding that keeps the image's size.
+fn conv_shape(case: ConvLengths) -> (ConvShape, usize) {
+    let (batch, in_channels, out_channels, height, width, kernel, groups) = case;
+    let (kernel, stride, padding) = ([kernel; 2], [1, 1], [kernel / 2; 4]);
+    let s = ConvShape { batch, in_channels, out_channels, height, width, kernel, stride, padding };
+    (s, groups)
+}
+
+/// Everything that half a residual block computes against its parts.
+fn half_a_residual_block(r: &mut Rng, (s, groups): (ConvShape, usize), tolerance: f64) {
+    let what = format!("{s:?}, {groups} groups at {:?}", simd_level());
+    let (batch, ci, co) = (s.batch, s.in_channels, s.out_channels);
+    let [hw, out] = [s.height * s.width, s.out_height() * s.out_width()];
+    let (x, dy) = (r.vec(batch * ci * hw), r.vec(batch * co * out));
+    let (w, bias) = (r.vec(co * ci * s.kernel[0] * s.kernel[1]), r.vec(co));
+    let (channels, image) = (r.vec(batch * co), r.vec(batch * co * out));
+    let [weight, shift] = affine(r, ci);
+    let norm = GroupNormSilu { weight: &weight, bias: &shift, groups, eps: EPS };
+    let (normed, mean, rstd) = group_norm(&x, &weight, &shift, batch, ci, hw, groups, EPS, true);
+    let plain = conv2d(&normed, &w, Some(&bias), &s);
+    for added in [Added::Nothing, Added::Channels(&channels), Added::Image(&image)] {
+        let p = NormConv { x: &x, norm, w: &w, bias: &bias, added };
+        let (y, stats) = norm_conv(&p, &s);
+        let want = match added {
+            Added::Nothing => plain.clone(),
+            Added::Channels(t) => add_channel(&plain, t, batch, co, out),
+            Added::Image(t) => add(&plain, t),
+        };
+        close(&y, &wide(&want), tolerance, &what);
+        let of_groups: Vec<f32> = mean.iter().zip(&rstd).flat_map(|(m, r)| [*m, *r]).collect();
+        assert_eq!(stats, of_groups, "{what}");
+        let got = norm_conv_backward(&p, &stats, &dy, &s, true);
+        let above = conv2d_backward_input(&dy, &w, &s);
+        let (dx, dweight, dshift) = group_norm_backward(
+            &x, &above, &weight, &shift, &mean, &rstd, batch, ci, hw, groups, true,
+        );
+        close(&got.x, &wide(&dx), tolerance, &what);
+        close(&got.norm[0], &wide(&dweight), tolerance, &what);
+        close(&got.norm[1], &wide(&dshift), tolerance, &what);
+        let dw = conv2d_backward_weight(&normed, &dy, &s);
+        close(got.w.as_ref().unwrap(), &wide(&dw), tolerance, &what);
+        close(&got.bias, &wide(&conv2d_backward_bias(&dy, &s)), tolerance, &what);
+        let of_channels = add_channel_backward(&dy, batch, co, out);
+        close(&got.channels, &wide(&of_channels), tolerance, &what);
+        let less = norm_conv_backward(&p, &stats, &dy, &s, false);
+        assert!(less.w.is_none() && less.x == got.x && less.norm == got.norm, "{what}");
+    }
+}
+
 #[test]
 fn the_half_residual_block_is_its_parts() {
     in_bf16(|| {
@@ -171,58 +220,62 @@ fn the_half_residual_block_is_its_parts() {
             (11, 12, 4, 9, 10, 3, 3),
             (8, 32, 48, 8, 8, 1, 1),
         ];
-        for case in cases {
-            let (batch, ci, co, height, width, kernel, groups) = case;
-            let s = ConvShape {
-                batch,
-                in_channels: ci,
-                out_channels: co,
-                height,
-                width,
-                kernel: [kernel; 2],
-                stride: [1, 1],
-                padding: [kernel / 2; 4],
-            };
-            assert_eq!(fuses_norm_conv(&s), amx_active(), "{case:?}");
-            if !amx_active() {
-                return;
-            }
-            let hw = height * width;
-            let (x, dy) = (r.vec(batch * ci * hw), r.vec(batch * co * hw));
-            let (w, bias) = (r.vec(co * ci * kernel * kernel), r.vec(co));
-            let (channels, image) = (r.vec(batch * co), r.vec(batch * co * hw));
-            let [weight, shift] = affine(&mut r, ci);
-            let norm = GroupNormSilu { weight: &weight, bias: &shift, groups, eps: EPS };
-            let (normed, mean, rstd) =
-                group_norm(&x, &weight, &shift, batch, ci, hw, groups, EPS, true);
-            let plain = conv2d(&normed, &w, Some(&bias), &s);
-            for added in [Added::Nothing, Added::Channels(&channels), Added::Image(&image)] {
-                let what = format!("{case:?}");
-                let p = NormConv { x: &x, norm, w: &w, bias: &bias, added };
-                let (y, stats) = norm_conv(&p, &s);
-                let want = match added {
-                    Added::Nothing => plain.clone(),
-                    Added::Channels(t) => add_channel(&plain, t, batch, co, hw),
-                    Added::Image(t) => add(&plain, t),
-                };
-                close(&y, &wide(&want), 1e-5, &what);
-                let got = norm_conv_backward(&p, &stats, &dy, &s, true);
-                let above = conv2d_backward_input(&dy, &w, &s);
-                let (dx, dweight, dshift) = group_norm_backward(
-                    &x, &above, &weight, &shift, &mean, &rstd, batch, ci, hw, groups, true,
-                );
-                close(&got.x, &wide(&dx), 1e-5, &what);
-                close(&got.norm[0], &wide(&dweight), 1e-5, &what);
-                close(&got.norm[1], &wide(&dshift), 1e-5, &what);
-                let dw = conv2d_backward_weight(&normed, &dy, &s);
-                close(got.w.as_ref().unwrap(), &wide(&dw), 1e-5, &what);
-                close(&got.bias, &wide(&conv2d_backward_bias(&dy, &s)), 1e-5, &what);
-                let of_channels = add_channel_backward(&dy, batch, co, hw);
-                close(&got.channels, &wide(&of_channels), 1e-5, &what);
-                let less = norm_conv_backward(&p, &stats, &dy, &s, false);
-                assert!(less.w.is_none() && less.x == got.x, "{what}");
+        for case in cases.map(conv_shape) {
+            // Without tiles those that suit go Winograd's way.
+            let fuses = amx_active() || case.0.winograd();
+            assert_eq!(fuses_norm_conv(&case.0), fuses, "{case:?}");
+            if fuses {
+                half_a_residual_block(&mut r, case, 1e-5);
             }
         }
+    });
+}
+
+#[test]
+fn the_half_residual_block_is_its_parts_in_f32() {
+    in_f32_at_all_levels(|| {
+        let mut r = Rng(39);
+        // Images that are tasks of their own and ones that are not, few tiles, panels of output channels.
+        let cases: [ConvLengths; 7] = [
+            (1, 16, 16, 4, 4, 3, 4),
+            (9, 16, 48, 4, 4, 3, 16),
+            (9, 32, 16, 33, 20, 3, 8),
+            (1, 48, 17, 33, 20, 3, 1),
+            (17, 20, 33, 7, 5, 3, 5),
+            (2, 340, 330, 8, 9, 3, 10),
+            (9, 33, 32, 16, 16, 3, 3),
+        ];
+        let mut cases: Vec<_> = cases.map(conv_shape).into();
+        for _ in 0..12 {
+            let groups = 1 + r.below(4);
+            let (c, out) = (groups * (16_usize.div_ceil(groups) + r.below(12)), 16 + r.below(50));
+            let size = (4 + r.below(14), 4 + r.below(14));
+            let batch = [1, 9][r.below(2)];
+            let (mut s, _) = conv_shape((batch, c, out, size.0, size.1, 3, 1));
+            if r.below(3) == 0 && size.0.min(size.1) >= 6 {
+                s.padding = [r.below(3), r.below(2), r.below(2), r.below(3)];
+            }
+            cases.push((s, groups));
+        }
+        for case in cases {
+            assert!(fuses_norm_conv(&case.0), "{case:?}");
+            half_a_residual_block(&mut r, case, 1e-6);
+        }
+    });
+}
+
+#[test]
+fn direct_convolutions_in_f32_are_not_fused() {
+    in_f32_at_all_levels(|| {
+        for case in [(9, 12, 32, 8, 8, 3, 1), (9, 32, 32, 8, 8, 1, 1), (9, 32, 32, 3, 8, 3, 1)] {
+            assert!(!fuses_norm_conv(&conv_shape(case).0), "{case:?}");
+        }
+        let suits = conv_shape((9, 32, 32, 8, 8, 3, 1)).0;
+        set_winograd(false);
+        assert!(!fuses_norm_conv(&suits));
+        set_winograd(true);
+        assert!(fuses_norm_conv(&suits));
+        assert!(!fuses_norm_conv(&ConvShape { batch: 0, ..suits }));
     });
 }
 

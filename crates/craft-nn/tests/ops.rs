@@ -134,6 +134,49 @@ fn group_norm() {
 }
 
 #[test]
+fn half_a_residual_block() {
+    // One of them is too narrow to be fused.
+    for ([n, c, out, h, w], groups) in [
+        ([2, 16, 17, 5, 7], 4),
+        ([9, 24, 16, 8, 8], 3),
+        ([1, 32, 20, 13, 6], 8),
+        ([2, 6, 4, 5, 5], 2),
+    ] {
+        let (x, weight) = ([n, c, h, w], [out, c, 3, 3]);
+        for added in 0..3 {
+            let mut sizes = vec![n * c * h * w, c, c, out * c * 9, out];
+            sizes.extend([None, Some(n * out), Some(n * out * h * w)][added]);
+            compare(
+                "half a residual block",
+                &sizes,
+                |i| {
+                    let norm = ops::Norm { weight: t(i, 1, [c]), bias: t(i, 2, [c]), eps: 1e-5 };
+                    let plus = match added {
+                        0 => ops::Added::Nothing,
+                        1 => ops::Added::Channels(t(i, 5, [n, out])),
+                        _ => ops::Added::Image(t(i, 5, [n, out, h, w])),
+                    };
+                    let conv = (t(i, 3, weight), t(i, 4, [out]));
+                    flat(ops::norm_conv(t(i, 0, x), norm, groups, conv, [1; 4], plus))
+                },
+                |i| {
+                    let (scale, shift) = (t(i, 1, [c]), t(i, 2, [c]));
+                    let normed =
+                        reference::group_norm(t(i, 0, x), scale, shift, groups, 1e-5, true);
+                    let bias = Some(t(i, 4, [out]));
+                    let y = reference::conv2d(normed, t(i, 3, weight), bias, 1, [1; 4]);
+                    flat(match added {
+                        0 => y,
+                        1 => reference::add_channel(y, t(i, 5, [n, out])),
+                        _ => y + t(i, 5, [n, out, h, w]),
+                    })
+                },
+            );
+        }
+    }
+}
+
+#[test]
 fn layer_norm() {
     for (b, l, d) in [(2, 3, 7), (1, 1, 33), (3, 17, 48)] {
         compare(

@@ -196,9 +196,9 @@ impl Head<'_> {
                     // these rows of `width`.
                     unsafe {
                         let to = scores.as_mut_ptr();
-                        multiplier.product(shape, k.from_row(k0), q, to, Init::Zero);
+                        multiplier.product(shape, k.after_rows(k0), q, to, Init::Zero);
                         let to = slopes.as_mut_ptr();
-                        multiplier.product(shape, v.from_row(k0), upper, to, Init::Zero);
+                        multiplier.product(shape, v.after_rows(k0), upper, to, Init::Zero);
                     }
                     if self.causal {
                         mask(scores, width, n, q0, k0);
@@ -215,7 +215,7 @@ impl Head<'_> {
                         let ds = multiplier.rows(slopes.as_ptr(), width, all, words);
                         multiplier.product(shape, ds, q_pairs, dk[at..].as_mut_ptr(), Init::Load);
                         let ds = multiplier.columns(slopes.as_ptr(), width, all, width, words);
-                        let of_k = k_turned.from_depth(k0 / KB * format.depth(KB));
+                        let of_k = k_turned.after_depth(k0 / KB * format.depth(KB));
                         let (shape, init) = ([tall, format.depth(n), width], Init::load_if(k0 > 0));
                         multiplier.product(shape, of_k, ds, part.as_mut_ptr(), init);
                     }

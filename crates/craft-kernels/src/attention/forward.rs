@@ -216,7 +216,7 @@ impl Head<'_> {
                     let shape = [format.whole(n), depth, width];
                     let to = scores.as_mut_ptr();
                     // SAFETY: k has these rows from k0 on, q `depth` rows of `width`, scores these rows of `width`.
-                    unsafe { multiplier.product(shape, k.from_row(k0), q, to, Init::Zero) };
+                    unsafe { multiplier.product(shape, k.after_rows(k0), q, to, Init::Zero) };
                     if causal {
                         mask(scores, width, n, q0, k0);
                     }
@@ -230,7 +230,7 @@ impl Head<'_> {
                         first: k0 == 0,
                     });
                     let (shape, init) = ([tall, format.depth(n), width], Init::load_if(k0 > 0));
-                    let of_v = v.from_depth(k0 / KB * format.depth(KB));
+                    let of_v = v.after_depth(k0 / KB * format.depth(KB));
                     let all = [format.whole(n), width];
                     // SAFETY: scores have these rows of `width`; v has `tall` rows of these keys.
                     unsafe {

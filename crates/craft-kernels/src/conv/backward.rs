@@ -23,23 +23,9 @@ pub fn conv2d_backward_input(dy: &[f32], w: &[f32], s: &ConvShape) -> Vec<f32> {
     let mut dx = Output::new(s.in_len());
     let to = dx.ptr();
     if s.winograd() {
-        let correlation = Correlation {
-            batch: s.batch,
-            inputs: s.out_channels,
-            outputs: s.in_channels,
-            height: s.out_height(),
-            width: s.out_width(),
-            out_height: s.height,
-            out_width: s.width,
-            top: 2 - s.padding[0],
-            left: 2 - s.padding[2],
-            w,
-            flipped: true,
-            bias: None,
-        };
         // SAFETY: the lengths were checked above, and the pass writes every position of the fresh vector.
         return unsafe {
-            correlation.run(level, dy, to);
+            Correlation::input_gradient(s, w).run(level, dy, to);
             dx.finish()
         };
     }

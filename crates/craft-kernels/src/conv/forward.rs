@@ -25,20 +25,7 @@ pub fn conv2d(x: &[f32], w: &[f32], bias: Option<&[f32]>, s: &ConvShape) -> Vec<
     let level = level();
     let mut y = Output::new(s.out_len());
     if s.winograd() {
-        let correlation = Correlation {
-            batch: s.batch,
-            inputs: s.in_channels,
-            outputs: s.out_channels,
-            height: s.height,
-            width: s.width,
-            out_height: s.out_height(),
-            out_width: s.out_width(),
-            top: s.padding[0],
-            left: s.padding[2],
-            w,
-            flipped: false,
-            bias,
-        };
+        let correlation = Correlation { bias, ..Correlation::forward(s, w) };
         // SAFETY: the lengths were checked above, and the pass writes every position of the fresh vector.
         return unsafe {
             correlation.run(level, x, y.ptr());

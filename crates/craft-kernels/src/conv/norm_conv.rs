@@ -1,23 +1,16 @@
-//! Half of a residual block in bf16 on AMX tiles: group norm, SiLU, a convolution and what is added to its output, image by image. The
-//! normalised image never leaves the caches; the backward pass computes it again.
+//! Half of a residual block: group norm, SiLU, a convolution and what is added to its output, in one pass over the images. The forward pass
+//! never writes the normalised image to memory, and the backward pass, which computes it again, needs none to be kept.
+//!
+//! Where the convolution is direct in bf16 on AMX tiles, image by image ([`tiles`]); where it goes Winograd's way, on the way into and out of
+//! its tiles ([`winograd`]).
 
-use super::backward::input_pass;
-use super::forward::Pass;
-use super::image::{Image, Start};
+mod tiles;
+mod winograd;
+
 use super::shape::ConvShape;
-use super::weight_tiles::weight_on_tiles;
-use crate::buffer::{Output, scratch};
-use crate::group_norm::{GroupNormSilu, over_images};
-use crate::parallel;
-use crate::reduce::Sum;
+use crate::group_norm::GroupNormSilu;
 use crate::simd::bf16::Pairs;
 use crate::simd::{Level, level};
-
-/// Fewest images: each is one task.
-const LEAST_IMAGES: usize = 8;
-
-/// Values of the largest image: it would not stay in the caches.
-const LARGEST_IMAGE: usize = 1 << 18;
 
 /// What is added to the output of a convolution beside its bias.
 #[derive(Clone, Copy, Debug)]
@@ -45,24 +38,31 @@ pub struct NormConv<'a> {
     pub added: Added<'a>,
 }
 
-/// Whether [`norm_conv`] serves a shape: stride 1, an even width, enough images of a size that fits the caches, all passes on tiles.
-#[must_use]
-pub fn fuses_norm_conv(s: &ConvShape) -> bool {
-    let tiles = Pairs::active(level()).and_then(Pairs::tiles);
-    tiles.is_some()
-        && s.stride == [1, 1]
-        && s.batch >= LEAST_IMAGES
-        && s.in_len() > 0
-        && s.in_len() / s.batch <= LARGEST_IMAGE
-        && s.out_len() > 0
-        && s.out_width().is_multiple_of(2)
-        && !s.winograd()
-        && !s.winograd_weight()
+/// How a shape is served.
+enum Way {
+    Tiles(Pairs),
+    Winograd,
 }
 
-fn expect_pairs(level: Level, s: &ConvShape) -> Pairs {
-    let pairs = Pairs::active(level).filter(|_| fuses_norm_conv(s));
-    pairs.unwrap_or_else(|| panic!("{s:?} is not fused: ask `fuses_norm_conv` first"))
+impl Way {
+    fn of(level: Level, s: &ConvShape) -> Option<Self> {
+        if s.winograd() {
+            return (s.batch > 0).then_some(Self::Winograd);
+        }
+        Pairs::active(level).filter(|pairs| tiles::fuses(*pairs, s)).map(Self::Tiles)
+    }
+
+    fn expect(level: Level, s: &ConvShape) -> Self {
+        let way = Self::of(level, s);
+        way.unwrap_or_else(|| panic!("{s:?} is not fused: ask `fuses_norm_conv` first"))
+    }
+}
+
+/// Whether [`norm_conv`] serves a shape: one that goes Winograd's way, or whose passes are all on AMX tiles, at stride 1 and an even width, and
+/// with enough images of a size that fits the caches.
+#[must_use]
+pub fn fuses_norm_conv(s: &ConvShape) -> bool {
+    Way::of(level(), s).is_some()
 }
 
 fn check(p: &NormConv<'_>, s: &ConvShape) {
@@ -80,45 +80,18 @@ fn check(p: &NormConv<'_>, s: &ConvShape) {
 #[must_use]
 pub fn norm_conv(p: &NormConv<'_>, s: &ConvShape) -> (Vec<f32>, Vec<f32>) {
     let level = level();
-    let pairs = expect_pairs(level, s);
+    let way = Way::expect(level, s);
     check(p, s);
-    let (co, groups) = (s.out_channels, p.norm.groups);
-    assert_eq!(p.bias.len(), co, "bias");
+    assert_eq!(p.bias.len(), s.out_channels, "bias");
     match p.added {
         Added::Nothing => {}
-        Added::Channels(t) => assert_eq!(t.len(), s.batch * co, "channels"),
+        Added::Channels(t) => assert_eq!(t.len(), s.batch * s.out_channels, "channels"),
         Added::Image(t) => assert_eq!(t.len(), s.out_len(), "image"),
     }
-    let [size, out] = [s.in_len(), s.out_len()].map(|len| len / s.batch);
-    let (mut y, mut stats) = (Output::new(s.out_len()), Output::new(s.batch * 2 * groups));
-    let (to, to_stats) = (y.ptr(), stats.ptr());
-    let pass = Pass::forward(s, p.w, None, Some(pairs));
-    pass.prepared(|prepared| {
-        parallel::for_each(s.batch, pass.flops(), |n| {
-            scratch(co, |bias| {
-                bias.copy_from_slice(p.bias);
-                let start = match p.added {
-                    Added::Image(t) => Start::Sum(bias, &t[n * out..][..out]),
-                    Added::Channels(t) => {
-                        bias.iter_mut().zip(&t[n * co..][..co]).for_each(|(b, t)| *b += t);
-                        Start::Bias(bias)
-                    }
-                    Added::Nothing => Start::Bias(bias),
-                };
-                let x = &p.x[n * size..][..size];
-                // SAFETY: statistics and output of image n are this task's own.
-                unsafe {
-                    let stats = to_stats.at(n * 2 * groups);
-                    let stats = std::slice::from_raw_parts_mut(stats, 2 * groups);
-                    p.norm.statistics(level, x, stats);
-                    let x = Image::Normed(x, p.norm, stats);
-                    pass.image(level, prepared, x, [0, co], start, to.at(n * out));
-                }
-            });
-        });
-    });
-    // SAFETY: the tasks cover all images.
-    unsafe { (y.finish(), stats.finish()) }
+    match way {
+        Way::Tiles(pairs) => tiles::forward(level, pairs, p, s),
+        Way::Winograd => winograd::forward(level, p, s),
+    }
 }
 
 /// Gradients of [`norm_conv`].
@@ -149,59 +122,12 @@ pub fn norm_conv_backward(
     of_weight: bool,
 ) -> NormConvGradients {
     let level = level();
-    let pairs = expect_pairs(level, s);
+    let way = Way::expect(level, s);
     check(p, s);
-    let (ci, co, groups) = (s.in_channels, s.out_channels, p.norm.groups);
-    assert!(dy.len() == s.out_len() && stats.len() == s.batch * 2 * groups, "dy and statistics");
-    let Some(pass) = input_pass(s, p.w, Some(pairs)) else { unreachable!("stride 1") };
-    let [size, out] = [s.in_len(), s.out_len()].map(|len| len / s.batch);
-    let mut dx = Output::new(s.in_len());
-    let [mut sums, mut dots, mut channels] = [ci, ci, co].map(|c| Output::new(s.batch * c));
-    let (to, to_sums, to_dots, to_channels) = (dx.ptr(), sums.ptr(), dots.ptr(), channels.ptr());
-    let stats_of = |n: usize| &stats[n * 2 * groups..][..2 * groups];
-    pass.prepared(|prepared| {
-        parallel::for_each(s.batch, pass.flops(), |n| {
-            let dy = &dy[n * out..][..out];
-            scratch(size, |above| {
-                let x = &p.x[n * size..][..size];
-                // SAFETY: image n of the gradients is this task's own.
-                unsafe {
-                    let start = Start::Zero;
-                    pass.image(
-                        level,
-                        prepared,
-                        Image::Plain(dy),
-                        [0, ci],
-                        start,
-                        above.as_mut_ptr(),
-                    );
-                    let of_norm = [to_sums.at(n * ci), to_dots.at(n * ci)];
-                    p.norm.image_backward(level, (x, above), stats_of(n), to.at(n * size), of_norm);
-                    for (o, dy) in dy.chunks_exact(out / co).enumerate() {
-                        to_channels.at(n * co + o).write(level.run(Sum(dy)) as f32);
-                    }
-                }
-            });
-        });
-    });
-    let w = of_weight.then(|| {
-        let positions = size / ci;
-        let channel = |n: usize, c: usize, room: &mut [f32]| {
-            let x = &p.x[(n * ci + c) * positions..][..positions];
-            p.norm.channel(level, x, c, stats_of(n), room);
-            room.as_ptr()
-        };
-        // SAFETY: `room` is one channel of one image.
-        unsafe { weight_on_tiles(pairs, channel, dy, s) }
-    });
-    // SAFETY: the tasks cover all images.
-    let [x, sums, dots, channels] =
-        unsafe { [dx.finish(), sums.finish(), dots.finish(), channels.finish()] };
-    NormConvGradients {
-        x,
-        norm: [over_images(&dots, s.batch, ci), over_images(&sums, s.batch, ci)],
-        w,
-        bias: over_images(&channels, s.batch, co),
-        channels,
+    let stats_len = s.batch * 2 * p.norm.groups;
+    assert!(dy.len() == s.out_len() && stats.len() == stats_len, "dy and statistics");
+    match way {
+        Way::Tiles(pairs) => tiles::backward(level, pairs, p, stats, dy, s, of_weight),
+        Way::Winograd => winograd::backward(level, p, stats, dy, s, of_weight),
     }
 }

@@ -76,13 +76,13 @@ pub(crate) struct LeftFactor {
 
 impl LeftFactor {
     /// The same from row `r` on.
-    pub(crate) fn from_row(self, r: usize) -> Self {
+    pub(crate) fn after_rows(self, r: usize) -> Self {
         let step = if self.turned { 1 } else { self.ld };
         Self { at: self.at.wrapping_add(r * step), ..self }
     }
 
     /// The same from this place of the sum on.
-    pub(crate) fn from_depth(self, k: usize) -> Self {
+    pub(crate) fn after_depth(self, k: usize) -> Self {
         let step = if self.turned { self.ld } else { 1 };
         Self { at: self.at.wrapping_add(k * step), ..self }
     }

@@ -3,7 +3,7 @@
 
 pub mod narrow;
 
-use craft_kernels::{AttentionShape, ConvShape};
+use craft_kernels::*;
 
 /// Small deterministic generator (splitmix64).
 pub struct Rng(pub u64);
@@ -265,4 +265,23 @@ pub fn conv_shapes() -> Vec<ConvShape> {
         s(2, 65, 40, 12, 12, [3, 3], [1, 1], [1, 1, 1, 1]),
         s(1, 340, 330, 8, 9, [3, 3], [1, 1], [1, 1, 1, 1]),
     ]
+}
+
+/// Whatever half a residual block computes in the shape of a convolution, if it is fused.
+pub fn half_residual_block(r: &mut Rng, s: &ConvShape) -> Vec<Vec<f32>> {
+    let (ci, co) = (s.in_channels, s.out_channels);
+    let x = r.vec(s.batch * ci * s.height * s.width);
+    let dy = r.vec(s.batch * co * s.out_height() * s.out_width());
+    let w = r.vec(co * ci * s.kernel[0] * s.kernel[1]);
+    let (bias, weight, shift) = (r.vec(co), r.vec(ci), r.vec(ci));
+    if !fuses_norm_conv(s) {
+        return vec![];
+    }
+    let groups = if ci.is_multiple_of(4) { 4 } else { 1 };
+    let norm = GroupNormSilu { weight: &weight, bias: &shift, groups, eps: 1e-5 };
+    let p = NormConv { x: &x, norm, w: &w, bias: &bias, added: Added::Image(&dy) };
+    let (y, stats) = norm_conv(&p, s);
+    let g = norm_conv_backward(&p, &stats, &dy, s, true);
+    let [dweight, dshift] = g.norm;
+    vec![y, stats, g.x, dweight, dshift, g.w.unwrap_or_default(), g.bias, g.channels]
 }

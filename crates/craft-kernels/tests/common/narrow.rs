@@ -1,4 +1,4 @@
-//! Tests in bf16, alone or after f32.
+//! Tests that need the process in some number format.
 #![allow(clippy::print_stderr)]
 
 use craft_kernels::*;
@@ -12,18 +12,15 @@ struct Restore(#[allow(dead_code)] MutexGuard<'static, ()>);
 impl Drop for Restore {
     fn drop(&mut self) {
         set_amx(true);
-        assert!(set_precision(Precision::F32));
+        set_winograd(true);
+        assert!(set_simd_level(None) && set_precision(Precision::F32));
     }
 }
 
-/// Runs a test in `f32`, and then as [`in_bf16`]; the test is told which.
+/// Runs a test as [`in_f32_at_all_levels`] and then as [`in_bf16`]; it is told which.
 #[allow(dead_code)]
 pub fn in_both_formats(test: impl Fn(bool)) {
-    {
-        let _alone = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
-        assert_eq!(precision(), Precision::F32);
-        test(false);
-    }
+    in_f32_at_all_levels(|| test(false));
     in_bf16(|| test(true));
 }
 
@@ -46,6 +43,16 @@ pub fn in_bf16(test: impl Fn()) {
         test();
     } else {
         eprintln!("without AMX, which this CPU does not have");
+    }
+}
+
+/// Runs a test in f32 with every instruction set that the CPU has.
+pub fn in_f32_at_all_levels(test: impl Fn()) {
+    let _restore = Restore(ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner));
+    for level in [SimdLevel::Portable, SimdLevel::Neon, SimdLevel::Avx2, SimdLevel::Avx512] {
+        if set_simd_level(Some(level)) {
+            test();
+        }
     }
 }
 

@@ -5,6 +5,8 @@
 //! block, so that they are never written to memory. Either way an element of a product is one sum over the input channels
 //! in ascending order.
 
+use super::correlation::Correlation;
+use super::stage::input_tiles;
 use super::transform::{IN, OUT, POINTS, TileRow, Tiles, Weights};
 use super::{Grid, spaced};
 use crate::buffer::{Shared, scratch};
@@ -12,36 +14,15 @@ use crate::gemm::block::panel_vectors;
 use crate::gemm::pack::Transpose;
 use crate::gemm::{Block, Init};
 use crate::parallel;
+use crate::rows::AddRow;
 use crate::simd::Level;
 
-/// Transformed values of one task that stay in the second-level cache.
-const VALUES: usize = 192 << 10;
 /// Tiles below which reading the transformed weights would cost more than the products.
-const LEAST_TILES: usize = 48;
-/// Transformed weights that stay in the caches.
-const WEIGHTS: usize = 3900 << 10;
+pub(super) const LEAST_TILES: usize = 48;
 /// For panels: transformed inputs at a time, tiles at a time, and input channels of a block of weights.
 const INPUTS: usize = 3 << 20;
 const TILES: usize = 96;
 const BLOCK: usize = 32;
-
-/// A correlation of `[batch, inputs, height, width]` to `[batch, outputs, out_height, out_width]`, stride 1.
-pub(in crate::conv) struct Correlation<'a> {
-    pub batch: usize,
-    pub inputs: usize,
-    pub outputs: usize,
-    pub height: usize,
-    pub width: usize,
-    pub out_height: usize,
-    pub out_width: usize,
-    /// Padding at the top and on the left.
-    pub top: usize,
-    pub left: usize,
-    /// `[outputs, inputs, 3, 3]`, or `[inputs, outputs, 3, 3]` to be turned around and `flipped`.
-    pub w: &'a [f32],
-    pub flipped: bool,
-    pub bias: Option<&'a [f32]>,
-}
 
 /// Points of the tiles in the rows `first..end` of a [`Grid`], `stride` apart.
 #[derive(Clone, Copy)]
@@ -53,46 +34,38 @@ struct Points {
 }
 
 impl Correlation<'_> {
+    /// With all transformed weights, in tasks of `each` rows of tiles.
+    ///
     /// # Safety
-    /// `y` is writable for `batch * outputs * out_height * out_width` values, and `x`, `w`, `bias` have their lengths.
-    pub(in crate::conv) unsafe fn run(&self, level: Level, x: &[f32], y: Shared) {
+    /// As [`Correlation::run`].
+    pub(super) unsafe fn all_by_tiles(
+        &self,
+        level: Level,
+        x: &[f32],
+        y: Shared,
+        grid: Grid,
+        each: usize,
+    ) {
         let (ci, co) = (self.inputs, self.outputs);
-        let grid = Grid::new(self.batch, self.out_height, self.out_width);
-        if grid.all == 0 {
-            return;
-        }
         let width = panel_vectors(co, level.lanes()) * level.lanes();
+        let panels = co.div_ceil(width);
         let flops = 2 * grid.all * grid.columns * POINTS * ci * co;
-        // SAFETY: the tasks write different parts of `y`, for which the caller vouches.
-        unsafe {
-            if POINTS * ci * co > WEIGHTS {
-                let tiles = (INPUTS / (POINTS * ci)).clamp(LEAST_TILES, TILES);
-                let each = grid.rows_each(tiles);
-                for first in (0..grid.all).step_by(each) {
-                    let end = (first + each).min(grid.all);
-                    self.by_panels(level, x, y, grid, (first, end), width);
+        let stride = spaced(panels * ci * width);
+        scratch(POINTS * stride, |u| {
+            let to = Shared::new(u.as_mut_ptr());
+            parallel::for_each(ci.div_ceil(8), 16 * 9 * ci * co, |task| {
+                let channels = (task * 8, (ci - task * 8).min(8));
+                for panel in 0..panels {
+                    let to = to.at((panel * ci + task * 8) * width);
+                    self.weights(level, channels, panel, width, to, stride);
                 }
-            } else {
-                let tiles = (VALUES / (POINTS * (ci + co))).max(LEAST_TILES);
-                let each = grid.rows_each(tiles);
-                let panels = co.div_ceil(width);
-                let stride = spaced(panels * ci * width);
-                scratch(POINTS * stride, |u| {
-                    let to = Shared::new(u.as_mut_ptr());
-                    parallel::for_each(ci.div_ceil(8), 16 * 9 * ci * co, |task| {
-                        let channels = (task * 8, (ci - task * 8).min(8));
-                        for panel in 0..panels {
-                            let to = to.at((panel * ci + task * 8) * width);
-                            self.weights(level, channels, panel, width, to, stride);
-                        }
-                    });
-                    parallel::for_each(grid.all.div_ceil(each), flops, |task| {
-                        let (first, end) = (task * each, ((task + 1) * each).min(grid.all));
-                        self.by_tiles(level, x, y, grid, (first, end), width, (&*u, stride));
-                    });
-                });
-            }
-        }
+            });
+            parallel::for_each(grid.all.div_ceil(each), flops, |task| {
+                let (first, end) = (task * each, ((task + 1) * each).min(grid.all));
+                // SAFETY: the tasks write different parts of `y`, for which the caller vouches.
+                unsafe { self.by_tiles(level, x, y, grid, (first, end), width, (&*u, stride)) };
+            });
+        });
     }
 
     /// All steps for the tiles of some rows; `u` holds the transformed weights, panels of `width` columns.
@@ -134,7 +107,22 @@ impl Correlation<'_> {
         });
     }
 
-    /// The same, panel by panel of `width` output channels.
+    /// Panel by panel of output channels.
+    ///
+    /// # Safety
+    /// As [`Correlation::run`].
+    pub(super) unsafe fn all_by_panels(&self, level: Level, x: &[f32], y: Shared, grid: Grid) {
+        let (ci, co) = (self.inputs, self.outputs);
+        let width = panel_vectors(co, level.lanes()) * level.lanes();
+        let each = grid.rows_each((INPUTS / (POINTS * ci)).clamp(LEAST_TILES, TILES));
+        for first in (0..grid.all).step_by(each) {
+            let end = (first + each).min(grid.all);
+            // SAFETY: the caller vouches for everything.
+            unsafe { self.by_panels(level, x, y, grid, (first, end), width) };
+        }
+    }
+
+    /// The tiles of some rows, panel by panel of `width` output channels.
     ///
     /// # Safety
     /// As [`Correlation::run`].
@@ -189,7 +177,8 @@ impl Correlation<'_> {
     }
 
     /// # Safety
-    /// `v` is writable for the tiles of the rows `from..until`, `x` holds the images.
+    /// `v` is writable for the tiles of the rows `from..until`, `x` holds the images; as [`Correlation::run`] for what is
+    /// normalised.
     unsafe fn transform_inputs(
         &self,
         level: Level,
@@ -201,10 +190,14 @@ impl Correlation<'_> {
         let c = self.inputs;
         let rows = ((until - from).min(grid.rows) * OUT + IN - OUT).min(self.height);
         let staged = (rows * self.width * c).next_multiple_of(16);
-        scratch(staged + c, |buffer| {
-            let (stage, outside) = buffer.split_at_mut(staged);
+        scratch(staged + 3 * c, |buffer| {
+            let (stage, rest) = buffer.split_at_mut(staged);
+            let (outside, map) = rest.split_at_mut(c);
             outside.fill(0.0);
             for (image, first, end) in grid.images(from, until) {
+                self.before.inspect(|before| before.one(image));
+                // SAFETY: the caller vouches for the statistics.
+                let map = self.normed.map(|normed| unsafe { normed.map(image, map) });
                 let at = (image * grid.rows + first - v.first) * grid.columns;
                 let row = TileRow {
                     image: stage.as_mut_ptr(),
@@ -219,7 +212,7 @@ impl Correlation<'_> {
                 let x = x[image * c * self.height * self.width..].as_ptr();
                 // SAFETY: x holds the image; the stage has room for the pixel rows that these tiles read; the caller
                 // vouches for the points.
-                unsafe { input_tiles(level, x, end - first, row, Tiles::Input) };
+                unsafe { input_tiles(level, x, map, end - first, row, Tiles::Input) };
             }
         });
     }
@@ -243,6 +236,7 @@ impl Correlation<'_> {
             let (stage, outside) = buffer.split_at_mut(staged);
             for (image, first, end) in grid.images(m.first, m.end) {
                 let height = (end * OUT).min(self.out_height) - first * OUT;
+                let bias = self.bias.map(|bias| bias[image * self.bias_step + o..][..c].as_ptr());
                 for row in first..end {
                     let at = (image * grid.rows + row - m.first) * grid.columns;
                     let tiles = TileRow {
@@ -255,7 +249,6 @@ impl Correlation<'_> {
                         points: m.at.at(at * c),
                         stride: m.stride,
                     };
-                    let bias = self.bias.map(|bias| bias[o..].as_ptr());
                     // SAFETY: the stage has room for these pixel rows; the caller vouches for the points; the bias has a
                     // value for each channel.
                     unsafe { level.run(Tiles::Output(tiles, bias).ready()) };
@@ -266,7 +259,13 @@ impl Correlation<'_> {
                 unsafe {
                     let from = stage.as_ptr();
                     level.run(Transpose::new(from, c, pixels, c, y.at(to), image_len, 0));
+                    if let Some(added) = self.added {
+                        for at in (0..c).map(|c| to + c * image_len) {
+                            level.run(AddRow::new(y.at(at), &added[at..][..pixels]));
+                        }
+                    }
                 }
+                self.after.inspect(|after| after.one(image));
             }
         });
     }
@@ -315,39 +314,5 @@ impl Correlation<'_> {
                 unsafe { level.run(weights.ready()) };
             }
         });
-    }
-}
-
-/// Transforms `count` rows of tiles of one image `x [c, height, width]`, of which `first` is the first: the pixel rows
-/// that they read are turned channels-last at `first.image`.
-///
-/// # Safety
-/// `x` is readable as an image; `first.image` has room for those rows, and [`Tiles::ready`] holds for every row of tiles.
-pub(super) unsafe fn input_tiles(
-    level: Level,
-    x: *const f32,
-    count: usize,
-    first: TileRow,
-    kind: fn(TileRow) -> Tiles,
-) {
-    let [height, width, c] = first.shape;
-    // No tile reads more than IN rows.
-    let (top, bottom) = (first.top, first.top + ((count - 1) * OUT + IN) as isize);
-    let y0 = top.clamp(0, height as isize);
-    let y1 = bottom.clamp(y0, height as isize);
-    let (rows, from) = ((y1 - y0) as usize, y0 as usize * width);
-    // SAFETY: rows y0..y1 of each channel are inside the image; the caller vouches for the rest.
-    unsafe {
-        let image = first.image;
-        level.run(Transpose::new(x.add(from), height * width, c, rows * width, image, c, 0));
-        for row in 0..count {
-            let tiles = TileRow {
-                shape: [rows, width, c],
-                top: top + (row * OUT) as isize - y0,
-                points: first.points.wrapping_add(row * first.tiles * c),
-                ..first
-            };
-            level.run(kind(tiles).ready());
-        }
     }
 }

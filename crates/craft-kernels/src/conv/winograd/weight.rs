@@ -3,7 +3,7 @@
 //! Tiles of the input and of the output gradient are transformed, a chunk of the batch at a time; one product a point
 //! adds up over the tiles, and the sums are transformed back to 3 by 3 weights.
 
-use super::correlate::input_tiles;
+use super::stage::input_tiles;
 use super::transform::{IN, OUT, POINTS, TileRow, Tiles, Weights};
 use super::{Grid, spaced};
 use crate::buffer::{Output, Shared, scratch};
@@ -211,8 +211,8 @@ unsafe fn transform(
             // SAFETY: both hold the image; the stage has room for the pixel rows that either reads; the caller vouches
             // for the points.
             unsafe {
-                input_tiles(level, x, end - first, row, Tiles::Input);
-                input_tiles(level, dy, end - first, gradient, Tiles::OutputGradient);
+                input_tiles(level, x, None, end - first, row, Tiles::Input);
+                input_tiles(level, dy, None, end - first, gradient, Tiles::OutputGradient);
             }
         }
     });
