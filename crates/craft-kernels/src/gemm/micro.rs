@@ -99,6 +99,8 @@ pub(crate) unsafe fn tile<
             }
         }
     }
+    // A copy of its own, of which only constant elements are read and written, or they would all be stored at every step.
+    let mut sums = acc;
     let mut a = t.a;
     let mut rows = [t.a; M];
     rows.copy_from_slice(&t.rows[..M]);
@@ -114,7 +116,7 @@ pub(crate) unsafe fn tile<
                 let p = b_row.add(j * lanes);
                 *v = if BTAIL && j + 1 == N { s.load_partial(p, t.tail) } else { s.load(p) };
             }
-            for (i, row) in acc.iter_mut().enumerate() {
+            for (i, row) in sums.iter_mut().enumerate() {
                 let x = s.splat(if PANEL { *a.add(i) } else { *rows[i].add(k) });
                 for (v, &y) in row.iter_mut().zip(&b) {
                     *v = s.fma(x, y, *v);
@@ -128,6 +130,7 @@ pub(crate) unsafe fn tile<
             }
         }
     }
+    let acc = sums;
     for (i, row) in acc.iter().enumerate() {
         for (j, &v) in row.iter().enumerate() {
             // SAFETY: row i, vector j of C is inside the tile; the last vector may be partial.
