@@ -5,7 +5,7 @@ use crate::activation::Swish;
 use crate::buffer::Shared;
 use crate::gemm::pack::Transpose;
 use crate::group_norm::GroupNormSilu;
-use crate::simd::map::{Unary, for_vectors, read, write};
+use crate::simd::map::{Unary, read, write};
 use crate::simd::{Kernel, Level, Simd};
 
 /// A norm, followed by SiLU, with the statistics of the groups of all images `[batch, groups, 2]`.
@@ -40,6 +40,24 @@ pub(super) struct Map<'a> {
     shift: &'a [f32],
 }
 
+impl Map<'_> {
+    /// `n` channels from `i` on of the pixel at `at`.
+    ///
+    /// # Safety
+    /// The map has those channels, and they are readable and writable.
+    #[inline(always)]
+    unsafe fn apply<S: Simd>(self, s: S, at: *mut f32, i: usize, n: usize) {
+        // SAFETY: the caller vouches for the channels.
+        unsafe {
+            let at = at.add(i);
+            let scale = read(s, self.scale.as_ptr().add(i), n);
+            let shift = read(s, self.shift.as_ptr().add(i), n);
+            let v = s.fma(read(s, at, n), scale, shift);
+            write(s, at, Unary::apply(Swish(1.0), s, v), n);
+        }
+    }
+}
+
 /// A [`Map`] of pixels `[count, c]` where they stand.
 struct Pixels<'a> {
     at: *mut f32,
@@ -52,18 +70,19 @@ impl Kernel for Pixels<'_> {
 
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
-        let Self { at, count, map: Map { scale, shift } } = self;
-        let c = scale.len().min(shift.len());
+        let Self { at, count, map } = self;
+        let c = map.scale.len().min(map.shift.len());
+        let (whole, rest) = (c / S::LANES * S::LANES, c % S::LANES);
         for pixel in 0..count {
-            for_vectors!(S, c, |i, n| {
-                // SAFETY: n values from index i are inside scale and shift; `input_tiles` vouches for the pixels.
-                unsafe {
-                    let at = at.add(pixel * c + i);
-                    let (a, b) =
-                        (read(s, scale.as_ptr().add(i), n), read(s, shift.as_ptr().add(i), n));
-                    write(s, at, Unary::apply(Swish(1.0), s, s.fma(read(s, at, n), a, b)), n);
-                }
-            });
+            for i in (0..whole).step_by(S::LANES) {
+                // SAFETY: these are channels of the map; `input_tiles` vouches for the pixels.
+                unsafe { map.apply(s, at.add(pixel * c), i, S::LANES) };
+            }
+        }
+        // Beside a store of part of a vector the next pixel's load would have to wait for it.
+        for pixel in 0..if rest > 0 { count } else { 0 } {
+            // SAFETY: as above.
+            unsafe { map.apply(s, at.add(pixel * c), whole, rest) };
         }
     }
 }
