@@ -6,14 +6,14 @@ use crate::buffer::{Output, Shared, scratch, split};
 use crate::gemm::Init;
 use crate::gemm::factors::{Format, Multiplier};
 use crate::layer_norm::Norm;
-use crate::linear_gradients::{ROWS, WeightSums, rows_and_tasks, suits, total};
+use crate::linear_gradients::{ROWS, WeightSums, fuses, rows_and_tasks, total};
 use crate::parallel;
 use crate::rows::AddRow;
 use crate::simd::level;
 
 /// Rows that go through both maps of the forward pass at once.
 const BLOCK: usize = 32;
-/// Rows of one of its tasks.
+/// Rows of one of its tasks, where there are enough for several tasks a thread.
 const TASK: usize = 128;
 
 /// What the feed-forward part computes with: `x [m, k]`, `w1 [2 d, k]`, `b1 [2 d]`, `w2 [k, d]`, `b2 [k]`.
@@ -33,10 +33,11 @@ pub struct FeedForward<'a> {
     pub b2: &'a [f32],
 }
 
-/// Whether [`feed_forward`] serves `m` rows of `k` values and an inner width of `d`: whole tiles of a size that fits the caches.
+/// Whether [`feed_forward`] serves `m` rows of `k` values and an inner width of `d`: whole tiles of a size that fits the caches, and in
+/// bf16 enough rows.
 #[must_use]
 pub fn fuses_feed_forward([m, k, d]: [usize; 3]) -> bool {
-    suits([m, k, 2 * d]) && suits([m, d, k])
+    fuses(m, &[[k, 2 * d], [d, k]])
 }
 
 fn check(shape: [usize; 3]) {
@@ -77,7 +78,8 @@ pub fn feed_forward(
                 multiplier.rows_turned(f.w2.as_ptr(), d, [k, d], k, room, second),
             )
         };
-        parallel::for_each(m.div_ceil(TASK), 6 * m * k * d, |task| {
+        let each = if m < 8 * TASK { BLOCK } else { TASK };
+        parallel::for_each(m.div_ceil(each), 6 * m * k * d, |task| {
             let multiplier = Multiplier::new(format);
             let lengths = [
                 BLOCK * k,
@@ -89,8 +91,8 @@ pub fn feed_forward(
             ];
             scratch(lengths.iter().sum(), |buffer| {
                 let [normed, stats, a, h, y, b] = split(buffer, lengths);
-                let last = ((task + 1) * TASK).min(m);
-                for r0 in (task * TASK..last).step_by(BLOCK) {
+                let last = ((task + 1) * each).min(m);
+                for r0 in (task * each..last).step_by(BLOCK) {
                     let rows = (last - r0).min(BLOCK);
                     let x = &f.x[r0 * k..][..rows * k];
                     f.norm.rows(level, x, &mut normed[..rows * k], stats);

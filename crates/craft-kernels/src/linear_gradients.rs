@@ -40,9 +40,25 @@ pub fn linear_gradients(
 }
 
 /// Whether a map of `m` rows of `k` values to `n` is one whose gradients are taken in one pass.
-pub(crate) fn suits([m, k, n]: [usize; 3]) -> bool {
-    let whole_tiles = [m, k, n].iter().all(|l| l.is_multiple_of(TILE));
-    whole_tiles && m >= 2 * LEAST && n * k <= LARGEST && n * k > 0
+fn suits([m, k, n]: [usize; 3]) -> bool {
+    enough(m) && fits([k, n])
+}
+
+/// Whether a part of a block whose maps are such as these is one operation. In `f32` that does not depend on the rows, so that no batch
+/// changes a result; in bf16 they are enough, and whole tiles.
+pub(crate) fn fuses(m: usize, maps: &[[usize; 2]]) -> bool {
+    let narrow = Format::active(level()).pairs().is_some();
+    m > 0 && maps.iter().all(|&map| fits(map)) && (!narrow || enough(m))
+}
+
+/// Enough rows for all threads, in whole tiles.
+fn enough(m: usize) -> bool {
+    m.is_multiple_of(TILE) && m >= 2 * LEAST
+}
+
+/// Whether a weight has whole tiles and stays in the caches.
+fn fits([k, n]: [usize; 2]) -> bool {
+    k.is_multiple_of(TILE) && n.is_multiple_of(TILE) && (1..=LARGEST).contains(&(n * k))
 }
 
 /// Rows of one task, and the number of tasks: depends on `m` only.

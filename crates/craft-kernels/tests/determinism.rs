@@ -151,6 +151,34 @@ fn the_batch_size_does_not_matter() {
             }
         }
     }
+    {
+        let (b, queries, width, d) = (12, 50, 48, 96);
+        let (x, w1, w2) = (r.vec(b * queries * width), r.vec(2 * d * width), r.vec(width * d));
+        let (b1, b2, weight) = (r.vec(2 * d), r.vec(width), r.vec(width));
+        let [wq, wk, wv, wo] = [(); 4].map(|()| r.vec(width * width));
+        let norm = Norm { weight: &weight, bias: &b2, eps: 1e-5 };
+        let of = |x: &[f32]| {
+            let m = x.len() / width;
+            let f = FeedForward { x, norm, w1: &w1, b1: &b1, w2: &w2, b2: &b2 };
+            let attention = AttentionShape {
+                batch: m / queries,
+                heads: 2,
+                queries,
+                keys: queries,
+                head_dim: width / 2,
+            };
+            let shape = AttentionPartShape { attention, width, context_width: width };
+            let (wq, wk, wv, wo) = (&wq, &wk, &wv, &wo);
+            let p = AttentionPart { x, norm, context: None, wq, wk, wv, wo, bo: &b2 };
+            [feed_forward(&f, [m, width, d], false).0, attention_part(&p, &shape, false).0]
+        };
+        let (all, each) = (of(&x), queries * width);
+        for i in [0, 5, 11] {
+            for (one, all) in of(&x[i * each..][..each]).iter().zip(&all) {
+                assert_eq!(bits(one), bits(&all[i * each..][..each]), "parts of a transformer");
+            }
+        }
+    }
     for (k, n) in [(64, 33), (700, 100), (37, 257)] {
         let (x, w, dy) = (r.vec(301 * k), r.vec(n * k), r.vec(301 * n));
         let y = linear(&x, &w, None, 301, k, n);

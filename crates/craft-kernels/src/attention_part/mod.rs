@@ -11,7 +11,7 @@ use crate::buffer::{Output, scratch, split};
 use crate::gemm::Init;
 use crate::gemm::factors::{Format, LeftFactor, Multiplier, RightFactor};
 use crate::layer_norm::Norm;
-use crate::linear_gradients::{ROWS, suits};
+use crate::linear_gradients::{ROWS, fuses};
 use crate::parallel;
 use crate::simd::{Level, level};
 
@@ -99,15 +99,15 @@ impl AttentionPartShape {
     }
 }
 
-/// Whether [`attention_part`] serves a shape: widths of whole tiles, sequences and weights of a size that fits the caches, enough
-/// tokens.
+/// Whether [`attention_part`] serves a shape: widths of whole tiles, sequences and weights of a size that fits the caches, and in bf16
+/// enough tokens.
 #[must_use]
 pub fn fuses_attention_part(shape: &AttentionPartShape) -> bool {
     let s = &shape.attention;
     let rows = s.batch * s.queries;
     (1..=LONGEST).contains(&s.queries)
         && (1..=LONGEST).contains(&s.keys)
-        && shape.maps().into_iter().all(|[k, n]| suits([rows.next_multiple_of(16), k, n]))
+        && fuses(rows.next_multiple_of(16), &shape.maps())
 }
 
 /// Weights of queries, and of keys and values, as products take them.
