@@ -1,7 +1,7 @@
 """The same work in PyTorch with diffusers and in `craft bench`, alternating, as ratios.
 
     python tools/bench/vs_diffusers.py MODEL --craft target/release/craft [--batch 32] [--size 64] [--rounds 5]
-                                       [--unet 4m] [--kinds train-step sample] [--checkpointing] [--out DIR]
+                                       [--unet 4m] [--kinds train-step sample] [--checkpointing] [--simd avx2] [--out DIR]
 
 One round runs, one after another: a training step (forward, weighted squared error, backward, clipping, AdamW) and a sampling
 step (forward of twice the batch, for guidance) in PyTorch f32, f32 channels-last, bf16 autocast and bf16 autocast channels-last,
@@ -10,6 +10,8 @@ that neither holds memory or threads while the other is measured; PyTorch's four
 Before timing, one prediction of both programs is compared. Prints medians of the rounds' medians with their smallest and
 largest value, processor seconds of a step, peak memory (PyTorch's: the most of its four ways), and the ratio to PyTorch's best
 of each precision and overall. With --out the raw figures go to DIR as JSON with machine, versions and command.
+
+With --simd avx2 both sides keep to that instruction set, as on a processor that has no better one.
 
 With --checkpointing both sides compute each block once more in the backward pass instead of keeping what is inside.
 
@@ -22,6 +24,7 @@ Needs torch, diffusers, safetensors (checked with torch 2.15, diffusers 0.42). N
 import argparse
 import gc
 import json
+import os
 import pathlib
 import platform
 import resource
@@ -34,6 +37,8 @@ import time
 
 KINDS = ("train-step", "sample")
 WARM_UP = 1
+# PyTorch's own loops, oneDNN and MKL.
+AVX2 = {"ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2", "MKL_ENABLE_INSTRUCTIONS": "AVX2"}
 WAYS = [(precision, layout) for layout in ("", " channels-last") for precision in ("f32", "bf16")]
 
 
@@ -117,7 +122,7 @@ def run_torch(a, kind):
     done = subprocess.run([
         sys.executable, __file__, a.model, "--side", "torch", "--kinds", kind, "--batch", str(a.batch), "--size", str(a.size),
         "--steps", str(a.steps), *(["--checkpointing"] if a.checkpointing else []),
-    ], stdout=subprocess.PIPE, text=True, check=True)
+    ], stdout=subprocess.PIPE, text=True, check=True, env=os.environ | (AVX2 if a.simd else {}))
     return json.loads(done.stdout.splitlines()[-1])
 
 
@@ -126,7 +131,7 @@ def run_craft(a, kind, precision):
     done = subprocess.run([
         a.craft, "-q", "--json", "--matmul-precision", precision, "bench", kind, "--model", a.model, "--batch",
         str(a.batch), "--height", str(a.size), "--width", str(a.size), "--steps", str(a.steps),
-        *(["--gradient-checkpointing"] if a.checkpointing and kind == "train-step" else []),
+        *(["--gradient-checkpointing"] if a.checkpointing and kind == "train-step" else []), *(["--simd", a.simd] if a.simd else []),
     ], capture_output=True, text=True)
     if done.returncode:
         if precision == "bf16" and "no bf16" in done.stderr:
@@ -201,6 +206,7 @@ def main():
     p.add_argument("--unet", choices=["own", "4m"], default="own")
     p.add_argument("--kinds", nargs="+", choices=KINDS, default=KINDS)
     p.add_argument("--checkpointing", action="store_true")
+    p.add_argument("--simd", choices=["avx2"])
     p.add_argument("--out", type=pathlib.Path)
     p.add_argument("--side", choices=["torch", "predict"], help=argparse.SUPPRESS)
     p.add_argument("--at", type=pathlib.Path, help=argparse.SUPPRESS)
@@ -228,7 +234,7 @@ def measure(a, latent, tokens):
         for kind in a.kinds:
             theirs = run_torch(a, kind)
             versions = theirs["versions"]
-            ours = {f"craft {precision}": run_craft(a, kind, precision) for precision in ("f32", "bf16")}
+            ours = {f"craft {p}": run_craft(a, kind, p) for p in (["f32"] if a.simd else ["f32", "bf16"])}
             for name, run in (theirs["found"] | ours).items():
                 if run is not None:
                     found.setdefault((kind, name), []).append(run)
@@ -237,10 +243,12 @@ def measure(a, latent, tokens):
         a.out.mkdir(parents=True, exist_ok=True)
         what = "" if set(a.kinds) == set(KINDS) else "-" + a.kinds[0]
         what += "-checkpointing" if a.checkpointing else ""
+        what += f"-{a.simd}" if a.simd else ""
         name = f"vs-diffusers-{a.model.name}-batch{a.batch}-{a.size}px{what}.json"
         (a.out / name).write_text(json.dumps({
             "command": f"tools/bench/vs_diffusers.py {a.model.name} --batch {a.batch} --size {a.size} --rounds {a.rounds} "
-                       f"--steps {a.steps} --kinds {' '.join(a.kinds)}{' --checkpointing' if a.checkpointing else ''}",
+                       f"--steps {a.steps} --kinds {' '.join(a.kinds)}{' --checkpointing' if a.checkpointing else ''}"
+                       f"{f' --simd {a.simd}' if a.simd else ''}",
             "processor": platform.processor() or platform.machine(), **versions,
             "runs": {f"{k} {n}": v for (k, n), v in found.items()},
         }, indent=1) + "\n")

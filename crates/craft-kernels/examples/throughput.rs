@@ -1,5 +1,5 @@
 //! Prints the speed of every hot operation, in f32 and, where the CPU has it, in bf16:
-//! `cargo run --release -p craft-kernels --example throughput`.
+//! `cargo run --release -p craft-kernels --example throughput [avx2|portable]`, on that instruction set where one is named.
 #![allow(clippy::print_stdout)]
 
 use craft_kernels::*;
@@ -32,20 +32,24 @@ fn data(n: usize, seed: u32) -> Vec<f32> {
 
 /// Multiply-adds in registers on every thread at once, GFLOP/s.
 fn peak() -> f64 {
-    let threads = rayon::current_num_threads();
-    let one = || black_box(multiply_add_probe(black_box(200_000), black_box(0.1)));
-    let flops = one().0 * threads;
-    flops as f64 / best(|| rayon::broadcast(|_| one())) / 1e9
+    let probe = || multiply_add_probe(32 * rayon::current_num_threads(), 40_000);
+    probe() as f64 / best(probe) / 1e9
 }
 
 fn main() {
+    let level = match std::env::args().nth(1).as_deref() {
+        Some("avx2") => Some(SimdLevel::Avx2),
+        Some("portable") => Some(SimdLevel::Portable),
+        _ => None,
+    };
+    assert!(set_simd_level(level), "this processor does not have these instructions");
     let full = peak();
     println!(
         "{:?}, {} threads; peak of multiply-adds: {full:.0} GFLOP/s",
         simd_level(),
         rayon::current_num_threads()
     );
-    if set_precision(Precision::Bf16) {
+    if simd_level() == SimdLevel::Avx512 && set_precision(Precision::Bf16) {
         println!("in bf16: {:.0} GFLOP/s", peak());
         set_precision(Precision::F32);
     }
@@ -59,7 +63,7 @@ fn main() {
             seconds * 1e6,
             100.0 * rate / full
         );
-        if set_precision(Precision::Bf16) {
+        if simd_level() == SimdLevel::Avx512 && set_precision(Precision::Bf16) {
             let narrow = best(f);
             set_precision(Precision::F32);
             print!("   bf16 {:9.1} us {:5.2} x", narrow * 1e6, seconds / narrow);

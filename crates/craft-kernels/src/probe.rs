@@ -1,20 +1,28 @@
 //! The practical peak of the multiply-add units, to compare the kernels with.
 
+use crate::parallel;
 use crate::simd::amx::{Operands, TILE, Tiles};
 use crate::simd::bf16::{Pairs, word};
-use crate::simd::{Kernel, Simd, level};
+use crate::simd::{Kernel, Simd, SimdLevel, level, simd_level};
+use std::hint::black_box;
 
-/// Independent chains: enough to hide the latency of the instruction.
+/// Independent chains: enough to hide the latency of the instruction, few enough for sixteen registers.
 const CHAINS: usize = 12;
+/// The same where a vector is two registers.
+const HALF: usize = CHAINS / 2;
+/// Steps along k of a product on tiles, and its rows or columns and words along k.
+const STEPS: usize = 4;
+const SIDE: usize = 2 * TILE;
+const DEPTH: usize = STEPS * TILE;
 
-struct Chains(usize, f32);
+struct Chains<const N: usize>(usize, f32);
 
-impl Kernel for Chains {
+impl<const N: usize> Kernel for Chains<N> {
     type Output = f32;
     #[inline(always)]
     fn run<S: Simd>(self, s: S) -> f32 {
         let (a, b) = (s.splat(self.1), s.splat(0.5));
-        let mut chains = [s.splat(1.0); CHAINS];
+        let mut chains = [s.splat(1.0); N];
         for _ in 0..self.0 {
             for v in &mut chains {
                 *v = s.fma(a, b, *v);
@@ -24,24 +32,34 @@ impl Kernel for Chains {
     }
 }
 
-/// Runs `rounds` rounds of multiply-adds in registers on the calling thread. Returns the floating-point operations done
-/// and their result, which depends on `x` so that the work cannot be left out. In bf16 where that was chosen.
+/// Runs `tasks` tasks of `rounds` rounds of multiply-adds in registers, on the threads and in the order in which the kernels'
+/// tasks run, and returns the floating-point operations done. In bf16 where that was chosen.
 #[must_use]
-pub fn multiply_add_probe(rounds: usize, x: f32) -> (usize, f32) {
+pub fn multiply_add_probe(tasks: usize, rounds: usize) -> usize {
     let level = level();
+    let pairs = Pairs::active(level);
+    let in_two = matches!(simd_level(), SimdLevel::Portable);
     let each = 2 * rounds * CHAINS * level.lanes();
-    match Pairs::active(level).map(|pairs| (pairs, pairs.tiles())) {
-        Some((_, Some(tiles))) => on_tiles(tiles, rounds.div_ceil(2 * TILE), x),
-        Some((pairs, None)) => (2 * each, pairs.run(Chains(rounds, x))),
-        None => (each, level.run(Chains(rounds, x))),
-    }
+    let tiles = rounds.div_ceil(2 * TILE);
+    let flops = match pairs.map(Pairs::tiles) {
+        Some(Some(_)) => 4 * tiles * SIDE * SIDE * DEPTH,
+        Some(None) => 2 * each,
+        None => each,
+    };
+    parallel::for_each(tasks, tasks * flops, |_| {
+        let x = black_box(0.1);
+        black_box(match pairs.map(|pairs| (pairs, pairs.tiles())) {
+            Some((_, Some(on))) => on_tiles(on, tiles, x),
+            Some((pairs, None)) => pairs.run(Chains::<CHAINS>(rounds, x)),
+            None if in_two => level.run(Chains::<HALF>(2 * rounds, x)),
+            None => level.run(Chains::<CHAINS>(rounds, x)),
+        });
+    });
+    tasks * flops
 }
 
 /// Products of 2 by 2 tiles, whose operands stay in the nearest cache.
-fn on_tiles(tiles: Tiles, rounds: usize, x: f32) -> (usize, f32) {
-    const STEPS: usize = 4;
-    const SIDE: usize = 2 * TILE;
-    const DEPTH: usize = STEPS * TILE;
+fn on_tiles(tiles: Tiles, rounds: usize, x: f32) -> f32 {
     let a = [word(x, x); SIDE * DEPTH];
     let b = [word(0.5, 0.5); DEPTH * SIDE];
     let mut c = [0.0f32; SIDE * SIDE];
@@ -61,5 +79,5 @@ fn on_tiles(tiles: Tiles, rounds: usize, x: f32) -> (usize, f32) {
         // SAFETY: the arrays have the rows and words that `o` names.
         unsafe { ready.multiply(2, 2, &o) };
     }
-    (4 * rounds * SIDE * SIDE * DEPTH, c[0])
+    c[0]
 }

@@ -32,7 +32,8 @@ pub(crate) struct Global {
     pub(crate) threads: Option<u16>,
     /// Number format of the factors in linear maps, attention, and those convolutions that are not faster in
     /// f32; sums and the rest are f32, but for what a gate keeps for its backward pass. bf16 is faster
-    /// where the processor has AVX-512 BF16, and changes results by its rounding: keep to one format in a run
+    /// where the processor has AMX, or AVX-512 BF16 at full speed (`craft doctor` says), and changes results by its
+    /// rounding: keep to one format in a run
     #[arg(long, global = true, value_enum, default_value_t, value_name = "FORMAT")]
     pub(crate) matmul_precision: MatmulPrecision,
     /// Results as JSON, one object a line
@@ -390,6 +391,22 @@ pub(crate) struct BenchArgs {
     /// Steps to measure
     #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub(crate) steps: u32,
+    /// Instruction set of the kernels, to see what a processor without the better ones would do
+    #[arg(long, value_enum, value_name = "NAME")]
+    pub(crate) simd: Option<Simd>,
+}
+
+/// Instruction sets of `bench --simd`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Simd {
+    /// 512-bit vectors
+    Avx512,
+    /// 256-bit vectors with fused multiply-add
+    Avx2,
+    /// 128-bit vectors of 64-bit ARM
+    Neon,
+    /// What every processor of the architecture has
+    Portable,
 }
 
 #[derive(Debug, Subcommand)]

@@ -15,11 +15,15 @@ mod extension;
 mod parts;
 pub mod profile;
 pub mod reference;
+mod speeds;
 
 use extension::{apply, apply1, apply2, apply3};
 
+pub use speeds::{Speeds, peak_gflops};
+
 pub use craft_kernels::{
-    Precision, amx_active, bf16_supported, keep_freed_memory, precision, set_precision,
+    Precision, SimdLevel, amx_active, bf16_supported, keep_freed_memory, precision, set_precision,
+    set_simd_level, simd_level,
 };
 
 /// Elementwise activations that the supported networks use.

@@ -1,10 +1,7 @@
 //! Where the time of the kernels goes, by kind of operation. Off unless [`start`] was called.
 
-use std::hint::black_box;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::Instant;
-
-use craft_kernels::multiply_add_probe;
 
 /// Kinds of operations.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,17 +61,6 @@ pub fn stop() -> Profile {
         seconds: NANOSECONDS[i].load(Relaxed) as f64 / 1e9,
         flops: FLOPS[i].load(Relaxed) as f64,
     })
-}
-
-/// Multiply-adds, in the [`precision`](super::precision) chosen, in registers on every thread at once, GFLOP/s: the most of a few tries.
-pub fn peak_gflops() -> f64 {
-    let one = || black_box(multiply_add_probe(black_box(400_000), black_box(0.1))).0;
-    let once = || {
-        let start = Instant::now();
-        let flops: usize = rayon::broadcast(|_| one()).into_iter().sum();
-        flops as f64 / start.elapsed().as_secs_f64() / 1e9
-    };
-    (0..5).map(|_| once()).fold(0.0, f64::max)
 }
 
 /// Runs an operation and counts it.

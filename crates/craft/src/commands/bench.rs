@@ -10,7 +10,7 @@ use burn::tensor::{Tensor, TensorData};
 use craft_core::recipe::Precision as WeightFormat;
 use craft_core::rng::Key;
 use craft_diffusion::sampler::{Sampler, Scheduler, guide};
-use craft_nn::ops::{self, Precision, profile};
+use craft_nn::ops::{self, Precision, SimdLevel, profile};
 use craft_nn::weights;
 use craft_pipeline::text::{Condition, TextEmbedding};
 use craft_pipeline::{Model, Progress};
@@ -18,7 +18,7 @@ use serde_json::json;
 
 use self::phases::Phases;
 use super::{App, model_dir};
-use crate::cli::{BenchArgs, BenchKind};
+use crate::cli::{BenchArgs, BenchKind, Simd};
 use crate::exit::usage;
 use crate::progress::Reporter;
 use crate::{console, interrupt, system};
@@ -58,6 +58,9 @@ pub(super) fn bench(app: &App, args: &BenchArgs) -> anyhow::Result<()> {
     if args.kind == BenchKind::Sample && (args.gradient_checkpointing || args.lora_rank.is_some()) {
         return Err(usage("--lora-rank and --gradient-checkpointing go with train-step only"));
     }
+    if let Some(simd) = args.simd {
+        keep_to(simd)?;
+    }
     interrupt::exit_at_once()?;
     let dir = model_dir(app, &args.model, args.model_config.as_deref())?;
     // Frozen weights are rounded as they are read; trained ones have copies in full precision.
@@ -73,6 +76,27 @@ pub(super) fn bench(app: &App, args: &BenchArgs) -> anyhow::Result<()> {
     };
     progress.finish(&format!("bench: {} steps measured", args.steps));
     print(app, args, (height, width), &measured)
+}
+
+/// Keeps the kernels to one instruction set.
+fn keep_to(simd: Simd) -> anyhow::Result<()> {
+    let (name, level) = match simd {
+        Simd::Avx512 => ("avx512", SimdLevel::Avx512),
+        Simd::Avx2 => ("avx2", SimdLevel::Avx2),
+        Simd::Neon => ("neon", SimdLevel::Neon),
+        Simd::Portable => ("portable", SimdLevel::Portable),
+    };
+    if ops::precision() == Precision::Bf16 && level != SimdLevel::Avx512 {
+        return Err(usage(format!(
+            "--simd {name}: it has no bf16 multiply-adds; expected --matmul-precision f32 beside it"
+        )));
+    }
+    if !ops::set_simd_level(Some(level)) {
+        return Err(usage(format!(
+            "--simd {name}: this processor does not have it (`craft doctor` lists what it has)"
+        )));
+    }
+    Ok(())
 }
 
 fn size(args: &BenchArgs, model: &Model) -> anyhow::Result<(usize, usize)> {
@@ -169,7 +193,7 @@ fn print(
         BenchKind::TrainStep => "train-step",
     };
     let threads = rayon::current_num_threads();
-    let roofline = profile::peak_gflops();
+    let roofline = ops::peak_gflops();
     let matmul = match ops::precision() {
         Precision::F32 => "f32",
         Precision::Bf16 => "bf16",
@@ -178,7 +202,7 @@ fn print(
     if app.json {
         let line = json!({
             "bench": kind, "model": args.model, "batch": args.batch, "height": height,
-            "width": width, "precision": args.precision, "matmul_precision": matmul, "steps": args.steps, "threads": threads,
+            "width": width, "precision": args.precision, "matmul_precision": matmul, "steps": args.steps, "threads": threads, "instructions": format!("{:?}", ops::simd_level()),
             "seconds_per_step": {
                 "median": median, "min": measured.quantile(0.0), "max": measured.quantile(1.0),
                 "p25": measured.quantile(0.25), "p75": measured.quantile(0.75),
@@ -196,8 +220,12 @@ fn print(
         return console::result(&line.to_string());
     }
     console::result(&format!(
-        "{kind}: {} at {height}×{width}, batch {}, {} steps, {threads} threads, {}, products in {matmul}",
-        args.model, args.batch, args.steps, args.precision
+        "{kind}: {} at {height}×{width}, batch {}, {} steps, {threads} threads, {:?}, {}, products in {matmul}",
+        args.model,
+        args.batch,
+        args.steps,
+        ops::simd_level(),
+        args.precision
     ))?;
     console::result(&format!(
         "seconds per step: {median:.4} (middle half {:.4} to {:.4}, all {:.4} to {:.4})",

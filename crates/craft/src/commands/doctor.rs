@@ -86,6 +86,20 @@ fn check(name: &'static str, work: impl FnOnce() -> anyhow::Result<String>) -> F
     }
 }
 
+/// How fast products can be at most in each number format.
+fn speeds() -> String {
+    let speeds = ops::Speeds::measure();
+    let f32 = format!("{:.0} GFLOP/s in f32", speeds.f32);
+    match speeds.bf16 {
+        None => format!("{f32}, none in bf16"),
+        Some(bf16) => {
+            let on = if ops::amx_active() { " on AMX tiles" } else { "" };
+            let better = if speeds.bf16_pays() { "" } else { ": keep to f32" };
+            format!("{f32}, {bf16:.0} in bf16{on}{better}")
+        }
+    }
+}
+
 fn machine() -> Vec<Finding> {
     let unknown = || "unknown".to_owned();
     let features = match system::cpu_features() {
@@ -108,6 +122,7 @@ fn machine() -> Vec<Finding> {
         Finding::info("version", env!("CARGO_PKG_VERSION").to_owned()),
         Finding::info("processor", system::cpu_name().unwrap_or_else(unknown)),
         Finding::info("instruction sets", features),
+        Finding::info("multiply-adds", speeds()),
         Finding::info("threads", format!("{} of {cores} cores", rayon::current_num_threads())),
         Finding::info("memory", memory),
         Finding::info("disk", disk),

@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use burn::tensor::Device;
-use craft_nn::ops::{Precision, set_precision};
+use craft_nn::ops::{Precision, Speeds, amx_active, set_precision};
 use craft_pipeline::source;
 
 use crate::cli::{Cli, Command, Global, MatmulPrecision};
@@ -48,10 +48,8 @@ pub(crate) fn dispatch(cli: &Cli, level: Level) -> anyhow::Result<()> {
             .build_global()
             .context("cannot start the threads")?;
     }
-    if cli.global.matmul_precision == MatmulPrecision::Bf16 && !set_precision(Precision::Bf16) {
-        return Err(usage(
-            "--matmul-precision bf16: this processor has no bf16 multiply-adds (AVX-512 BF16); expected f32",
-        ));
+    if cli.global.matmul_precision == MatmulPrecision::Bf16 {
+        multiply_bf16()?;
     }
     match &cli.command {
         Command::Demo(args) => demo::demo(&app, args),
@@ -71,6 +69,26 @@ pub(crate) fn dispatch(cli: &Cli, level: Level) -> anyhow::Result<()> {
         Command::Doctor => doctor::doctor(&app),
         Command::Pocket(command) => pocket::pocket(command),
     }
+}
+
+/// Chooses bf16 for products, and says so where that makes them slower.
+fn multiply_bf16() -> anyhow::Result<()> {
+    if !set_precision(Precision::Bf16) {
+        return Err(usage(
+            "--matmul-precision bf16: this processor has no bf16 multiply-adds (AVX-512 BF16); expected f32",
+        ));
+    }
+    if !amx_active() {
+        let speeds = Speeds::measure();
+        if !speeds.bf16_pays() {
+            tracing::warn!(
+                "--matmul-precision bf16: this processor multiplies bf16 at {:.0} GFLOP/s and f32 at {:.0}: f32 is faster here",
+                speeds.bf16.unwrap_or_default(),
+                speeds.f32
+            );
+        }
+    }
+    Ok(())
 }
 
 fn device(global: &Global) -> anyhow::Result<Device> {
