@@ -159,7 +159,7 @@ impl<const PANEL: bool, const TABLE: bool> Kernel for Run<PANEL, TABLE> {
             let mut i = 0;
             while i < g.m {
                 let left = g.m - i;
-                let rows = if left >= S::TILE_ROWS { S::TILE_ROWS } else { 1 << left.ilog2() };
+                let rows = tile_rows::<S, PANEL>(left);
                 let mut t = Tile {
                     k: g.k,
                     a: g.a,
@@ -205,6 +205,18 @@ impl<const PANEL: bool, const TABLE: bool> Kernel for Run<PANEL, TABLE> {
     }
 }
 
+/// Rows of the next tile where `left` are left.
+#[inline(always)]
+fn tile_rows<S: Simd, const PANEL: bool>(left: usize) -> usize {
+    let most = if PANEL { S::TILE_ROWS } else { S::LONG_ROWS };
+    // Two halves of eight keep more sums going than six and two.
+    if left >= most && !(most == 6 && left == 8) {
+        most
+    } else {
+        (1 << left.ilog2()).min(S::TILE_ROWS)
+    }
+}
+
 macro_rules! shapes {
     ($s:ident, $t:ident, $rows:ident, $vectors:ident, $partial:ident; $($m:literal $n:literal),*) => {
         match ($rows, $vectors, $partial) {
@@ -227,6 +239,6 @@ unsafe fn any<S: Simd, const PANEL: bool, const TABLE: bool>(
 ) {
     // SAFETY: the caller vouches for the tile.
     unsafe {
-        shapes!(s, t, rows, vectors, partial; 8 1, 8 2, 8 3, 4 1, 4 2, 4 3, 2 1, 2 2, 2 3, 1 1, 1 2, 1 3)
+        shapes!(s, t, rows, vectors, partial; 8 1, 8 2, 8 3, 6 1, 6 2, 4 1, 4 2, 4 3, 2 1, 2 2, 2 3, 1 1, 1 2, 1 3)
     }
 }

@@ -39,6 +39,7 @@ impl Simd for Avx2 {
     type V = __m256;
     const LANES: usize = 8;
     const TILE_ROWS: usize = 4;
+    const LONG_ROWS: usize = 6;
 
     #[inline(always)]
     fn splat(self, x: f32) -> __m256 {
@@ -91,5 +92,79 @@ impl Simd for Avx2 {
             let x = _mm_add_ps(x, _mm_movehl_ps(x, x));
             _mm_cvtss_f32(_mm_add_ss(x, _mm_shuffle_ps::<1>(x, x)))
         }
+    }
+    #[inline(always)]
+    unsafe fn transpose(self, src: *const f32, ld_src: usize, dst: *mut f32, ld_dst: usize) {
+        // SAFETY: the caller vouches for both blocks, the token for the instructions.
+        unsafe {
+            let mut r = [_mm256_setzero_ps(); 8];
+            for (i, v) in r.iter_mut().enumerate() {
+                *v = _mm256_loadu_ps(src.add(i * ld_src));
+            }
+            for (i, v) in turn(r).into_iter().enumerate() {
+                _mm256_storeu_ps(dst.add(i * ld_dst), v);
+            }
+        }
+    }
+    #[inline(always)]
+    unsafe fn transpose_part(
+        self,
+        src: *const f32,
+        ld_src: usize,
+        dst: *mut f32,
+        ld_dst: usize,
+        rows: usize,
+        columns: usize,
+    ) {
+        // SAFETY: masked lanes and rows beyond `rows` and `columns` are not touched; the caller vouches for the others,
+        // the token for the instructions.
+        unsafe {
+            let mut r = [_mm256_setzero_ps(); 8];
+            for (i, v) in r.iter_mut().enumerate() {
+                if i < rows {
+                    *v = _mm256_maskload_ps(src.add(i * ld_src), mask(columns));
+                }
+            }
+            for (i, v) in turn(r).into_iter().enumerate() {
+                if i < columns {
+                    let to = dst.add(i * ld_dst);
+                    // A whole store where there is one: some processors are slow at parts.
+                    if rows == 8 {
+                        _mm256_storeu_ps(to, v);
+                    } else {
+                        _mm256_maskstore_ps(to, mask(rows), v);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// The transpose of an 8 by 8 block.
+///
+/// # Safety
+/// The CPU has AVX2.
+#[inline(always)]
+unsafe fn turn(r: [__m256; 8]) -> [__m256; 8] {
+    // SAFETY: the caller vouches for the instructions.
+    unsafe {
+        // Within 128-bit lanes: transpose the 4x4 blocks of both groups of four rows.
+        let mut t = r;
+        for g in 0..2 {
+            let [a, b, c, d] = [r[4 * g], r[4 * g + 1], r[4 * g + 2], r[4 * g + 3]];
+            let (ab0, ab1) = (_mm256_unpacklo_ps(a, b), _mm256_unpackhi_ps(a, b));
+            let (cd0, cd1) = (_mm256_unpacklo_ps(c, d), _mm256_unpackhi_ps(c, d));
+            t[4 * g] = _mm256_shuffle_ps::<0x44>(ab0, cd0);
+            t[4 * g + 1] = _mm256_shuffle_ps::<0xEE>(ab0, cd0);
+            t[4 * g + 2] = _mm256_shuffle_ps::<0x44>(ab1, cd1);
+            t[4 * g + 3] = _mm256_shuffle_ps::<0xEE>(ab1, cd1);
+        }
+        // Column 4 * l + j of the result collects lane l of t[j] and t[4 + j].
+        let mut turned = t;
+        for j in 0..4 {
+            turned[j] = _mm256_permute2f128_ps::<0x20>(t[j], t[4 + j]);
+            turned[4 + j] = _mm256_permute2f128_ps::<0x31>(t[j], t[4 + j]);
+        }
+        turned
     }
 }

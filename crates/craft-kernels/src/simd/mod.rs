@@ -146,6 +146,8 @@ pub(crate) trait Simd: Copy {
     const LANES: usize;
     /// Rows of a tile of the widest panel whose sums stay in registers: a power of two.
     const TILE_ROWS: usize;
+    /// The same where the rows of the left factor are read in place, so that there need not be a power of two.
+    const LONG_ROWS: usize;
 
     fn splat(self, x: f32) -> Self::V;
     /// # Safety

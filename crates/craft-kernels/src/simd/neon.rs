@@ -33,6 +33,7 @@ impl Simd for Neon {
     type V = V;
     const LANES: usize = 8;
     const TILE_ROWS: usize = 4;
+    const LONG_ROWS: usize = 4;
 
     #[inline(always)]
     fn splat(self, x: f32) -> V {

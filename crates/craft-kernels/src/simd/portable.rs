@@ -37,6 +37,7 @@ impl Simd for Portable {
     type V = V8;
     const LANES: usize = N;
     const TILE_ROWS: usize = 4;
+    const LONG_ROWS: usize = 4;
 
     #[inline(always)]
     fn splat(self, x: f32) -> V8 {
