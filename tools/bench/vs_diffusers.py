@@ -11,7 +11,7 @@ Before timing, one prediction of both programs is compared. Prints medians of th
 largest value, processor seconds of a step, peak memory (PyTorch's: the most of its four ways), and the ratio to PyTorch's best
 of each precision and overall. With --out the raw figures go to DIR as JSON with machine, versions and command.
 
-With --simd avx2 both sides keep to that instruction set, as on a processor that has no better one.
+With --simd avx2 both sides keep to that instruction set, as on a processor that has no better one, and to f32.
 
 With --checkpointing both sides compute each block once more in the backward pass instead of keeping what is inside.
 
@@ -97,6 +97,8 @@ def torch_side(a, latent, tokens):
     x, t, text = inputs(unet.config, 2 * a.batch, latent, tokens)
     found = {}
     for precision, layout in WAYS:
+        if a.simd and precision == "bf16":
+            continue
         memory = torch.channels_last if layout else torch.contiguous_format
         unet = unet.to(memory_format=memory)
         step = step_of(unet, a.kinds[0], precision, x.to(memory_format=memory), t, text)
@@ -121,7 +123,7 @@ def torch_side(a, latent, tokens):
 def run_torch(a, kind):
     done = subprocess.run([
         sys.executable, __file__, a.model, "--side", "torch", "--kinds", kind, "--batch", str(a.batch), "--size", str(a.size),
-        "--steps", str(a.steps), *(["--checkpointing"] if a.checkpointing else []),
+        "--steps", str(a.steps), *(["--checkpointing"] if a.checkpointing else []), *(["--simd", a.simd] if a.simd else []),
     ], stdout=subprocess.PIPE, text=True, check=True, env=os.environ | (AVX2 if a.simd else {}))
     return json.loads(done.stdout.splitlines()[-1])
 
@@ -188,10 +190,10 @@ def report(found):
               f"{statistics.median(run['cpu'] for run in runs):.4f} processor seconds, {max(run['peak'] for run in runs) / 2**20:.0f} MiB")
     for kind in dict.fromkeys(kind for kind, _ in found):
         medians = {n: statistics.median(run["seconds"] for run in runs) for (k, n), runs in found.items() if k == kind}
-        best = {q: min(v for n, v in medians.items() if n.startswith("torch") and q in n) for q in ("f32", "bf16", "")}
+        best = {q: min((v for n, v in medians.items() if n.startswith("torch") and q in n), default=None) for q in ("f32", "bf16", "")}
         for name in ("craft f32", "craft bf16"):
             if name in medians:
-                ratio = {(q or "better"): round(b / medians[name], 2) for q, b in best.items()}
+                ratio = {(q or "better"): round(b / medians[name], 2) for q, b in best.items() if b}
                 print(f"{kind:10} {name}: times as fast as PyTorch's {ratio}")
 
 

@@ -6,33 +6,55 @@ use crate::reduce::moments;
 use crate::simd::map::{for_vectors, read, write};
 use crate::simd::{Kernel, Level, Simd, level};
 
-struct Row<'a> {
+/// Where the mean and the reciprocal deviation of a row are, those of the next one `step` values later.
+#[derive(Clone, Copy)]
+struct Statistics {
+    mean: Shared,
+    rstd: Shared,
+    step: usize,
+}
+
+impl Statistics {
+    /// Of pairs of the two.
+    fn pairs(stats: *mut f32) -> Self {
+        Self { mean: Shared::new(stats), rstd: Shared::new(stats.wrapping_add(1)), step: 2 }
+    }
+}
+
+/// Rows `x [rows, d]`, normalised to `y`.
+struct Rows<'a> {
     x: &'a [f32],
     weight: &'a [f32],
     bias: &'a [f32],
     y: Shared,
+    stats: Statistics,
     eps: f32,
 }
 
-impl Kernel for Row<'_> {
-    type Output = (f32, f32);
+impl Kernel for Rows<'_> {
+    type Output = ();
     #[inline(always)]
-    fn run<S: Simd>(self, s: S) -> (f32, f32) {
-        let d = self.x.len();
-        let (rounded, r) = moments(s, self.x, self.eps);
-        let (mean, rstd) = (s.splat(rounded), s.splat(r));
-        for_vectors!(S, d, |i, n| {
-            // SAFETY: n values from index i are inside the row, weight, bias and y.
+    fn run<S: Simd>(self, s: S) {
+        let d = self.weight.len();
+        for (r, x) in self.x.chunks_exact(d.max(1)).enumerate() {
+            let (rounded, reciprocal) = moments(s, x, self.eps);
+            let (mean, rstd) = (s.splat(rounded), s.splat(reciprocal));
+            let y = self.y.at(r * d);
+            for_vectors!(S, d, |i, n| {
+                // SAFETY: n values from index i are inside the row, weight, bias and y.
+                unsafe {
+                    let xhat = s.mul(s.sub(read(s, x.as_ptr().add(i), n), mean), rstd);
+                    let w = read(s, self.weight.as_ptr().add(i), n);
+                    let b = read(s, self.bias.as_ptr().add(i), n);
+                    write(s, y.add(i), s.fma(xhat, w, b), n);
+                }
+            });
+            // SAFETY: whoever made this has room for the statistics of each row.
             unsafe {
-                let xhat = s.mul(s.sub(read(s, self.x.as_ptr().add(i), n), mean), rstd);
-                let (w, b) = (
-                    read(s, self.weight.as_ptr().add(i), n),
-                    read(s, self.bias.as_ptr().add(i), n),
-                );
-                write(s, self.y.at(i), s.fma(xhat, w, b), n);
+                self.stats.mean.at(r * self.stats.step).write(rounded);
+                self.stats.rstd.at(r * self.stats.step).write(reciprocal);
             }
-        });
-        (rounded, r)
+        }
     }
 }
 
@@ -52,12 +74,9 @@ impl Norm<'_> {
     pub(crate) fn rows(&self, level: Level, x: &[f32], y: &mut [f32], stats: &mut [f32]) {
         let (d, Self { weight, bias, eps }) = (self.weight.len(), *self);
         assert!(y.len() == x.len() && bias.len() == d, "x, y and bias");
-        let rows = x.chunks_exact(d).zip(y.chunks_exact_mut(d)).zip(stats.chunks_exact_mut(2));
-        for ((x, y), stats) in rows {
-            let y = Shared::new(y.as_mut_ptr());
-            let (mean, rstd) = level.run(Row { x, weight, bias, y, eps });
-            stats.copy_from_slice(&[mean, rstd]);
-        }
+        assert!(stats.len() >= 2 * (x.len() / d.max(1)), "statistics need two values a row");
+        let stats = Statistics::pairs(stats.as_mut_ptr());
+        level.run(Rows { x, weight, bias, y: Shared::new(y.as_mut_ptr()), stats, eps });
     }
 
     /// Gradients of [`rows`](Self::rows): that of `x` to `dx`, those of weight and bias added to `sums`, one after the other.
@@ -74,11 +93,10 @@ impl Norm<'_> {
         assert!(dy.len() == x.len() && dx.len() == x.len() && sums.len() == 2 * d, "rows");
         let (dw, db) = sums.split_at_mut(d);
         let (dw, db) = (Shared::new(dw.as_mut_ptr()), Shared::new(db.as_mut_ptr()));
-        let rows = x.chunks_exact(d).zip(dy.chunks_exact(d)).zip(dx.chunks_exact_mut(d));
-        for (((x, dy), dx), stats) in rows.zip(stats.chunks_exact(2)) {
-            let (mean, rstd, dx) = (stats[0], stats[1], Shared::new(dx.as_mut_ptr()));
-            level.run(RowBackward { x, dy, weight, mean, rstd, dx, dw, db });
-        }
+        assert!(stats.len() >= 2 * (x.len() / d.max(1)), "statistics need two values a row");
+        let (dx, step) = (Shared::new(dx.as_mut_ptr()), 2);
+        let (mean, rstd) = (stats, stats.get(1..).unwrap_or_default());
+        level.run(RowsBackward { x, dy, weight, mean, rstd, step, dx, dw, db });
     }
 }
 
@@ -99,65 +117,63 @@ pub fn layer_norm(
     let (mut y, mut mean, mut rstd) = (Output::new(m * d), Output::new(m), Output::new(m));
     let (to, to_mean, to_rstd) = (y.ptr(), mean.ptr(), rstd.ptr());
     parallel::for_ranges(m, 12 * d, |start, end| {
-        for i in start..end {
-            let y = Shared::new(to.at(i * d));
-            let (a, b) = level.run(Row { x: &x[i * d..(i + 1) * d], weight, bias, y, eps });
-            // SAFETY: each row writes its own statistics.
-            unsafe {
-                to_mean.at(i).write(a);
-                to_rstd.at(i).write(b);
-            }
-        }
+        let [mean, rstd] = [&to_mean, &to_rstd].map(|to| Shared::new(to.at(start)));
+        let (x, y) = (&x[start * d..end * d], Shared::new(to.at(start * d)));
+        level.run(Rows { x, weight, bias, y, stats: Statistics { mean, rstd, step: 1 }, eps });
     });
     // SAFETY: the ranges cover all rows.
     unsafe { (y.finish(), mean.finish(), rstd.finish()) }
 }
 
-/// One row of the backward pass; adds its part to `dw` and `db`.
-struct RowBackward<'a> {
+/// Rows of the backward pass; adds their part to `dw` and `db`.
+struct RowsBackward<'a> {
     x: &'a [f32],
     dy: &'a [f32],
     weight: &'a [f32],
-    mean: f32,
-    rstd: f32,
+    /// Statistics of the rows, those of the next one `step` values later.
+    mean: &'a [f32],
+    rstd: &'a [f32],
+    step: usize,
     dx: Shared,
     dw: Shared,
     db: Shared,
 }
 
-impl Kernel for RowBackward<'_> {
+impl Kernel for RowsBackward<'_> {
     type Output = ();
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
-        let d = self.x.len();
-        let (mean, rstd) = (s.splat(self.mean), s.splat(self.rstd));
-        let (mut sum, mut dot) = (s.zero(), s.zero());
-        for_vectors!(S, d, |i, n| {
-            // SAFETY: n values from index i are inside every row; lanes past them are zero in dy and weight.
-            unsafe {
-                let xhat = s.mul(s.sub(read(s, self.x.as_ptr().add(i), n), mean), rstd);
-                let dy = read(s, self.dy.as_ptr().add(i), n);
-                let g = s.mul(dy, read(s, self.weight.as_ptr().add(i), n));
-                sum = s.add(sum, g);
-                dot = s.fma(g, xhat, dot);
-                write(s, self.dw.at(i), s.fma(dy, xhat, read(s, self.dw.at(i), n)), n);
-                write(s, self.db.at(i), s.add(dy, read(s, self.db.at(i), n)), n);
-            }
-        });
-        let r = self.rstd / d as f32;
-        let b = s.splat(-r * s.reduce_add(dot));
-        let c = s.splat(-r * s.reduce_add(sum));
-        for_vectors!(S, d, |i, n| {
-            // SAFETY: n values from index i are inside every row.
-            unsafe {
-                let xhat = s.mul(s.sub(read(s, self.x.as_ptr().add(i), n), mean), rstd);
-                let g = s.mul(
-                    read(s, self.dy.as_ptr().add(i), n),
-                    read(s, self.weight.as_ptr().add(i), n),
-                );
-                write(s, self.dx.at(i), s.fma(g, rstd, s.fma(xhat, b, c)), n);
-            }
-        });
+        let d = self.weight.len();
+        let rows = self.x.chunks_exact(d.max(1)).zip(self.dy.chunks_exact(d.max(1)));
+        for (r, (x, dy)) in rows.enumerate() {
+            let (rstd, dx) = (self.rstd[r * self.step], self.dx.at(r * d));
+            let (mean, by) = (s.splat(self.mean[r * self.step]), s.splat(rstd));
+            let (mut sum, mut dot) = (s.zero(), s.zero());
+            for_vectors!(S, d, |i, n| {
+                // SAFETY: n values from index i are inside every row; lanes past them are zero in dy and weight.
+                unsafe {
+                    let xhat = s.mul(s.sub(read(s, x.as_ptr().add(i), n), mean), by);
+                    let dy = read(s, dy.as_ptr().add(i), n);
+                    let g = s.mul(dy, read(s, self.weight.as_ptr().add(i), n));
+                    sum = s.add(sum, g);
+                    dot = s.fma(g, xhat, dot);
+                    write(s, self.dw.at(i), s.fma(dy, xhat, read(s, self.dw.at(i), n)), n);
+                    write(s, self.db.at(i), s.add(dy, read(s, self.db.at(i), n)), n);
+                }
+            });
+            let share = rstd / d as f32;
+            let b = s.splat(-share * s.reduce_add(dot));
+            let c = s.splat(-share * s.reduce_add(sum));
+            for_vectors!(S, d, |i, n| {
+                // SAFETY: n values from index i are inside every row.
+                unsafe {
+                    let xhat = s.mul(s.sub(read(s, x.as_ptr().add(i), n), mean), by);
+                    let weight = read(s, self.weight.as_ptr().add(i), n);
+                    let g = s.mul(read(s, dy.as_ptr().add(i), n), weight);
+                    write(s, dx.add(i), s.fma(g, by, s.fma(xhat, b, c)), n);
+                }
+            });
+        }
     }
 }
 
@@ -190,18 +206,19 @@ pub fn layer_norm_backward(
             let (dw, db) = (shared.at(chunk * 2 * d), shared.at((chunk * 2 + 1) * d));
             // SAFETY: each chunk owns 2 d values of the buffer.
             unsafe { std::slice::from_raw_parts_mut(dw, 2 * d).fill(0.0) };
-            for i in chunk * CHUNK..((chunk + 1) * CHUNK).min(m) {
-                level.run(RowBackward {
-                    x: &x[i * d..(i + 1) * d],
-                    dy: &dy[i * d..(i + 1) * d],
-                    weight,
-                    mean: mean[i],
-                    rstd: rstd[i],
-                    dx: Shared::new(to.at(i * d)),
-                    dw: Shared::new(dw),
-                    db: Shared::new(db),
-                });
-            }
+            let rows = chunk * CHUNK..((chunk + 1) * CHUNK).min(m);
+            let values = rows.start * d..rows.end * d;
+            level.run(RowsBackward {
+                x: &x[values.clone()],
+                dy: &dy[values],
+                weight,
+                mean: &mean[rows.clone()],
+                rstd: &rstd[rows.clone()],
+                step: 1,
+                dx: Shared::new(to.at(rows.start * d)),
+                dw: Shared::new(dw),
+                db: Shared::new(db),
+            });
         });
         for part in parts.chunks_exact(2 * d.max(1)) {
             dw.iter_mut().zip(&part[..d]).for_each(|(t, &v)| *t += f64::from(v));

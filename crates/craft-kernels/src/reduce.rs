@@ -7,6 +7,15 @@ use crate::simd::{Kernel, Level, Simd, level};
 /// Values added in `f32` before the sum moves on to `f64`.
 const RUN: usize = 512;
 
+/// Sums that are kept side by side, so that none waits for the one before.
+const SIDE: usize = 4;
+
+/// The sum of sums.
+#[inline(always)]
+fn together<S: Simd>(s: S, [a, b, c, d]: [S::V; SIDE]) -> f64 {
+    f64::from(s.reduce_add(s.add(s.add(a, b), s.add(c, d))))
+}
+
 /// Sum of `x`.
 pub(crate) struct Sum<'a>(pub(crate) &'a [f32]);
 impl Kernel for Sum<'_> {
@@ -15,12 +24,20 @@ impl Kernel for Sum<'_> {
     fn run<S: Simd>(self, s: S) -> f64 {
         let mut total = 0.0;
         for run in self.0.chunks(RUN) {
-            let mut acc = s.zero();
-            for_vectors!(S, run.len(), |i, n| {
-                // SAFETY: n values from index i are inside the run.
-                acc = s.add(acc, unsafe { read(s, run.as_ptr().add(i), n) });
+            let mut sums = [s.zero(); SIDE];
+            let blocks = run.chunks_exact(SIDE * S::LANES);
+            let rest = blocks.remainder();
+            for block in blocks {
+                for (i, sum) in sums.iter_mut().enumerate() {
+                    // SAFETY: a block is that many vectors.
+                    *sum = s.add(*sum, unsafe { s.load(block.as_ptr().add(i * S::LANES)) });
+                }
+            }
+            for_vectors!(S, rest.len(), |i, n| {
+                // SAFETY: n values from index i are inside the rest.
+                sums[0] = s.add(sums[0], unsafe { read(s, rest.as_ptr().add(i), n) });
             });
-            total += f64::from(s.reduce_add(acc));
+            total += together(s, sums);
         }
         total
     }
@@ -35,15 +52,24 @@ impl Kernel for Deviation<'_> {
         let mean = s.splat(self.1);
         let mut total = 0.0;
         for run in self.0.chunks(RUN) {
-            let mut acc = s.zero();
-            let whole = run.len() / S::LANES * S::LANES;
-            for_vectors!(S, whole, |i, _n| {
-                // SAFETY: a whole vector from index i is inside the run.
-                let d = s.sub(unsafe { s.load(run.as_ptr().add(i)) }, mean);
-                acc = s.fma(d, d, acc);
-            });
-            total += f64::from(s.reduce_add(acc));
-            for &x in &run[whole..] {
+            let mut sums = [s.zero(); SIDE];
+            let blocks = run.chunks_exact(SIDE * S::LANES);
+            let vectors = blocks.remainder().chunks_exact(S::LANES);
+            let rest = vectors.remainder();
+            for block in blocks {
+                for (i, sum) in sums.iter_mut().enumerate() {
+                    // SAFETY: a block is that many vectors.
+                    let d = s.sub(unsafe { s.load(block.as_ptr().add(i * S::LANES)) }, mean);
+                    *sum = s.fma(d, d, *sum);
+                }
+            }
+            for vector in vectors {
+                // SAFETY: it is a whole vector.
+                let d = s.sub(unsafe { s.load(vector.as_ptr()) }, mean);
+                sums[0] = s.fma(d, d, sums[0]);
+            }
+            total += together(s, sums);
+            for &x in rest {
                 let d = f64::from(x - self.1);
                 total += d * d;
             }

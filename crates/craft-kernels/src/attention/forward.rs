@@ -10,7 +10,7 @@ use crate::buffer::{Output, scratch, split};
 use crate::gemm::Init;
 use crate::gemm::factors::{Format, Multiplier};
 use crate::simd::map::{for_vectors, read, write};
-use crate::simd::math::exp;
+use crate::simd::math::exp_at_most_88;
 use crate::simd::{Kernel, Level, Simd};
 
 /// Queries of one tile of scores.
@@ -100,19 +100,27 @@ impl Kernel for Softmax<'_> {
             unsafe {
                 let (to_largest, to_sum) = (largest.as_mut_ptr().add(c), sums.as_mut_ptr().add(c));
                 let before = if first { s.splat(f32::NEG_INFINITY) } else { s.load(to_largest) };
-                let mut top = before;
-                for row in scores.chunks_exact(width).take(keys) {
-                    top = s.max(top, s.load(row.as_ptr().add(c)));
+                let of_keys = &mut scores[..keys * width];
+                // Two side by side, so that not every one waits for the one before.
+                let mut tops = [before; 2];
+                for rows in of_keys.chunks(2 * width) {
+                    for (top, row) in tops.iter_mut().zip(rows.chunks_exact(width)) {
+                        *top = s.max(*top, s.load(row.as_ptr().add(c)));
+                    }
                 }
-                let mut sum = s.zero();
-                for row in scores.chunks_exact_mut(width).take(keys) {
-                    let p = row.as_mut_ptr().add(c);
-                    let e = exp(s, s.sub(s.load(p), top));
-                    s.store(p, e);
-                    sum = s.add(sum, e);
+                let top = s.max(tops[0], tops[1]);
+                let mut sums = [s.zero(); 2];
+                for rows in of_keys.chunks_mut(2 * width) {
+                    for (sum, row) in sums.iter_mut().zip(rows.chunks_exact_mut(width)) {
+                        let p = row.as_mut_ptr().add(c);
+                        let e = exp_at_most_88(s, s.sub(s.load(p), top));
+                        s.store(p, e);
+                        *sum = s.add(*sum, e);
+                    }
                 }
+                let mut sum = s.add(sums[0], sums[1]);
                 if !first {
-                    let shrink = exp(s, s.sub(before, top));
+                    let shrink = exp_at_most_88(s, s.sub(before, top));
                     sum = s.fma(s.load(to_sum), shrink, sum);
                     for row in out.chunks_exact_mut(width) {
                         let p = row.as_mut_ptr().add(c);

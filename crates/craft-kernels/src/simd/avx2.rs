@@ -97,12 +97,17 @@ impl Simd for Avx2 {
     unsafe fn transpose(self, src: *const f32, ld_src: usize, dst: *mut f32, ld_dst: usize) {
         // SAFETY: the caller vouches for both blocks, the token for the instructions.
         unsafe {
-            let mut r = [_mm256_setzero_ps(); 8];
-            for (i, v) in r.iter_mut().enumerate() {
-                *v = _mm256_loadu_ps(src.add(i * ld_src));
-            }
-            for (i, v) in turn(r).into_iter().enumerate() {
-                _mm256_storeu_ps(dst.add(i * ld_dst), v);
+            // Lane l of the vector `i`: columns 4 j.. of row 4 l + i. Loads put the lanes in place, where shuffles would all have
+            // to go through one port.
+            for j in 0..2 {
+                let from = |row: usize| _mm_loadu_ps(src.add(row * ld_src + 4 * j));
+                let mut r = [_mm256_setzero_ps(); 4];
+                for (i, v) in r.iter_mut().enumerate() {
+                    *v = _mm256_insertf128_ps::<1>(_mm256_castps128_ps256(from(i)), from(4 + i));
+                }
+                for (i, v) in turn_lanes(r).into_iter().enumerate() {
+                    _mm256_storeu_ps(dst.add((4 * j + i) * ld_dst), v);
+                }
             }
         }
     }
@@ -151,13 +156,8 @@ unsafe fn turn(r: [__m256; 8]) -> [__m256; 8] {
         // Within 128-bit lanes: transpose the 4x4 blocks of both groups of four rows.
         let mut t = r;
         for g in 0..2 {
-            let [a, b, c, d] = [r[4 * g], r[4 * g + 1], r[4 * g + 2], r[4 * g + 3]];
-            let (ab0, ab1) = (_mm256_unpacklo_ps(a, b), _mm256_unpackhi_ps(a, b));
-            let (cd0, cd1) = (_mm256_unpacklo_ps(c, d), _mm256_unpackhi_ps(c, d));
-            t[4 * g] = _mm256_shuffle_ps::<0x44>(ab0, cd0);
-            t[4 * g + 1] = _mm256_shuffle_ps::<0xEE>(ab0, cd0);
-            t[4 * g + 2] = _mm256_shuffle_ps::<0x44>(ab1, cd1);
-            t[4 * g + 3] = _mm256_shuffle_ps::<0xEE>(ab1, cd1);
+            let turned = turn_lanes([r[4 * g], r[4 * g + 1], r[4 * g + 2], r[4 * g + 3]]);
+            t[4 * g..4 * g + 4].copy_from_slice(&turned);
         }
         // Column 4 * l + j of the result collects lane l of t[j] and t[4 + j].
         let mut turned = t;
@@ -166,5 +166,24 @@ unsafe fn turn(r: [__m256; 8]) -> [__m256; 8] {
             turned[4 + j] = _mm256_permute2f128_ps::<0x31>(t[j], t[4 + j]);
         }
         turned
+    }
+}
+
+/// The transposes of two 4 by 4 blocks, one in each 128-bit lane.
+///
+/// # Safety
+/// The CPU has AVX2.
+#[inline(always)]
+unsafe fn turn_lanes([a, b, c, d]: [__m256; 4]) -> [__m256; 4] {
+    // SAFETY: the caller vouches for the instructions.
+    unsafe {
+        let (ab0, ab1) = (_mm256_unpacklo_ps(a, b), _mm256_unpackhi_ps(a, b));
+        let (cd0, cd1) = (_mm256_unpacklo_ps(c, d), _mm256_unpackhi_ps(c, d));
+        [
+            _mm256_shuffle_ps::<0x44>(ab0, cd0),
+            _mm256_shuffle_ps::<0xEE>(ab0, cd0),
+            _mm256_shuffle_ps::<0x44>(ab1, cd1),
+            _mm256_shuffle_ps::<0xEE>(ab1, cd1),
+        ]
     }
 }

@@ -112,12 +112,20 @@ impl<const PAIRS: bool> Simd for Avx512<PAIRS> {
     unsafe fn transpose(self, src: *const f32, ld_src: usize, dst: *mut f32, ld_dst: usize) {
         // SAFETY: the caller vouches for both blocks, the token for the instructions.
         unsafe {
-            let mut r = [_mm512_setzero_ps(); 16];
-            for (i, v) in r.iter_mut().enumerate() {
-                *v = _mm512_loadu_ps(src.add(i * ld_src));
-            }
-            for (i, v) in turn(r).into_iter().enumerate() {
-                _mm512_storeu_ps(dst.add(i * ld_dst), v);
+            // Lane l of the vector `i`: columns 4 j.. of row 4 l + i. Loads put the lanes in place, where shuffles would all have
+            // to go through one port.
+            for j in 0..4 {
+                let from = |row: usize| _mm_loadu_ps(src.add(row * ld_src + 4 * j));
+                let mut r = [_mm512_setzero_ps(); 4];
+                for (i, v) in r.iter_mut().enumerate() {
+                    let first = _mm512_castps128_ps512(from(i));
+                    let two = _mm512_insertf32x4::<1>(first, from(4 + i));
+                    let three = _mm512_insertf32x4::<2>(two, from(8 + i));
+                    *v = _mm512_insertf32x4::<3>(three, from(12 + i));
+                }
+                for (i, v) in turn_lanes(r).into_iter().enumerate() {
+                    _mm512_storeu_ps(dst.add((4 * j + i) * ld_dst), v);
+                }
             }
         }
     }
@@ -160,13 +168,8 @@ unsafe fn turn(r: [__m512; 16]) -> [__m512; 16] {
         // Within 128-bit lanes: transpose the 4x4 blocks of each group of four rows.
         let mut t = r;
         for g in 0..4 {
-            let [a, b, c, d] = [r[4 * g], r[4 * g + 1], r[4 * g + 2], r[4 * g + 3]];
-            let (ab0, ab1) = (_mm512_unpacklo_ps(a, b), _mm512_unpackhi_ps(a, b));
-            let (cd0, cd1) = (_mm512_unpacklo_ps(c, d), _mm512_unpackhi_ps(c, d));
-            t[4 * g] = _mm512_shuffle_ps::<0x44>(ab0, cd0);
-            t[4 * g + 1] = _mm512_shuffle_ps::<0xEE>(ab0, cd0);
-            t[4 * g + 2] = _mm512_shuffle_ps::<0x44>(ab1, cd1);
-            t[4 * g + 3] = _mm512_shuffle_ps::<0xEE>(ab1, cd1);
+            let turned = turn_lanes([r[4 * g], r[4 * g + 1], r[4 * g + 2], r[4 * g + 3]]);
+            t[4 * g..4 * g + 4].copy_from_slice(&turned);
         }
         // Column 4 * l + j of the result collects lane l of t[j], t[4 + j], t[8 + j], t[12 + j].
         let mut turned = t;
@@ -181,5 +184,24 @@ unsafe fn turn(r: [__m512; 16]) -> [__m512; 16] {
             turned[12 + j] = _mm512_shuffle_f32x4::<0xDD>(x1, y1);
         }
         turned
+    }
+}
+
+/// The transposes of four 4 by 4 blocks, one in each 128-bit lane.
+///
+/// # Safety
+/// The CPU has AVX-512F.
+#[inline(always)]
+unsafe fn turn_lanes([a, b, c, d]: [__m512; 4]) -> [__m512; 4] {
+    // SAFETY: the caller vouches for the instructions.
+    unsafe {
+        let (ab0, ab1) = (_mm512_unpacklo_ps(a, b), _mm512_unpackhi_ps(a, b));
+        let (cd0, cd1) = (_mm512_unpacklo_ps(c, d), _mm512_unpackhi_ps(c, d));
+        [
+            _mm512_shuffle_ps::<0x44>(ab0, cd0),
+            _mm512_shuffle_ps::<0xEE>(ab0, cd0),
+            _mm512_shuffle_ps::<0x44>(ab1, cd1),
+            _mm512_shuffle_ps::<0xEE>(ab1, cd1),
+        ]
     }
 }

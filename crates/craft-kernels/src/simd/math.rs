@@ -20,19 +20,31 @@ fn polynomial<S: Simd, const N: usize>(s: S, x: S::V, c: [f32; N]) -> S::V {
 /// `e^x`, relative error about 1e-7; 0 below -86, infinity above 88.73, NaN stays NaN.
 #[inline(always)]
 pub(crate) fn exp<S: Simd>(s: S, x: S::V) -> S::V {
-    let t = s.min(s.splat(89.0), s.max(s.splat(-86.0), x));
-    let shifted = s.fma(t, s.splat(std::f32::consts::LOG2_E), s.splat(ROUND));
+    let (p, n) = exp_parts(s, s.min(s.splat(89.0), s.max(s.splat(-86.0), x)));
+    s.select_lt(x, s.splat(-86.0), s.zero(), s.scale_pow2(p, n))
+}
+
+/// [`exp`] of what is at most 88.
+#[inline(always)]
+pub(crate) fn exp_at_most_88<S: Simd>(s: S, x: S::V) -> S::V {
+    let (p, n) = exp_parts(s, s.max(s.splat(-86.0), x));
+    s.select_lt(x, s.splat(-86.0), s.zero(), s.scale_pow2(p, n))
+}
+
+/// `e^x = p * 2^n` for -86 <= x <= 89.
+#[inline(always)]
+fn exp_parts<S: Simd>(s: S, x: S::V) -> (S::V, S::V) {
+    let shifted = s.fma(x, s.splat(std::f32::consts::LOG2_E), s.splat(ROUND));
     let n = s.sub(shifted, s.splat(ROUND));
-    let r = s.fma(n, s.splat(-LN2_HIGH), t);
+    let r = s.fma(n, s.splat(-LN2_HIGH), x);
     let r = s.fma(n, s.splat(-LN2_LOW), r);
-    // (e^r - 1 - r) / r^2 on |r| <= ln(2) / 2, least maximum error.
-    let q = polynomial(
+    // (e^r - 1 - r) / r^2 on |r| <= ln(2) / 2, least maximum error; before it 1 and r themselves.
+    let p = polynomial(
         s,
         r,
-        [0.499_999_94, 0.166_665_21, 0.041_668_39, 0.008_368_716, 0.001_381_459_8],
+        [1.0, 1.0, 0.499_999_94, 0.166_665_21, 0.041_668_39, 0.008_368_716, 0.001_381_459_8],
     );
-    let p = s.add(s.splat(1.0), s.fma(s.mul(r, r), q, r));
-    s.select_lt(x, s.splat(-86.0), s.zero(), s.scale_pow2(p, n))
+    (p, n)
 }
 
 /// `1 / (1 + e^-x)`.
@@ -46,7 +58,7 @@ pub(crate) fn sigmoid<S: Simd>(s: S, x: S::V) -> S::V {
 /// Abramowitz and Stegun, Handbook of Mathematical Functions, 7.1.26: `erfc(z) = e^(-z^2) t q(t)`, `t = 1 / (1 + p z)`.
 #[inline(always)]
 pub(crate) fn normal<S: Simd>(s: S, x: S::V) -> (S::V, S::V) {
-    let e = exp(s, s.mul(s.mul(x, s.splat(-0.5)), x));
+    let e = exp_at_most_88(s, s.mul(s.mul(x, s.splat(-0.5)), x));
     let magnitude = s.max(s.sub(s.zero(), x), x);
     let t = s.reciprocal(s.fma(s.splat(0.231_641_89), magnitude, s.splat(1.0)));
     let q = polynomial(s, t, [0.127_414_8, -0.142_248_37, 0.710_706_9, -0.726_576, 0.530_702_7]);

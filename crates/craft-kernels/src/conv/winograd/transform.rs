@@ -24,18 +24,21 @@ const B: f32 = SQRT_2;
 /// `Bᵀ d`.
 #[inline(always)]
 fn input<S: Simd>(s: S, d: [S::V; 6]) -> [S::V; 6] {
-    let [d0, d1, d2, d3, d4, d5] = d;
+    let ([a, b, c], [d, e, f]) = (input_half(s, d, false), input_half(s, d, true));
+    [a, b, c, d, e, f]
+}
+
+/// The first three values of `Bᵀ d`, or the last three; they have nothing in common.
+#[inline(always)]
+fn input_half<S: Simd>(s: S, [d0, d1, d2, d3, d4, d5]: [S::V; 6], last: bool) -> [S::V; 3] {
     let most = s.splat(-2.5);
-    let (e1, o1) = (s.fma(s.splat(-2.0), d2, d4), s.fma(s.splat(-2.0), d1, d3));
-    let (e2, o2) = (s.fma(s.splat(-0.5), d2, d4), s.fma(s.splat(-0.5), d1, d3));
-    [
-        s.fma(most, d2, s.add(d0, d4)),
-        s.fma(s.splat(A), o1, e1),
-        s.fma(s.splat(-A), o1, e1),
-        s.fma(s.splat(B), o2, e2),
-        s.fma(s.splat(-B), o2, e2),
-        s.fma(most, d3, s.add(d1, d5)),
-    ]
+    if last {
+        let (e, o) = (s.fma(s.splat(-0.5), d2, d4), s.fma(s.splat(-0.5), d1, d3));
+        [s.fma(s.splat(B), o, e), s.fma(s.splat(-B), o, e), s.fma(most, d3, s.add(d1, d5))]
+    } else {
+        let (e, o) = (s.fma(s.splat(-2.0), d2, d4), s.fma(s.splat(-2.0), d1, d3));
+        [s.fma(most, d2, s.add(d0, d4)), s.fma(s.splat(A), o, e), s.fma(s.splat(-A), o, e)]
+    }
 }
 
 /// `Aᵀ m`.
@@ -146,17 +149,20 @@ fn places<const N: usize>(
     [top, left]: [isize; 2],
     outside: *mut f32,
 ) -> [[*mut f32; N]; N] {
+    // Without branches: this is done for every tile.
+    let (mut y_at, mut x_at) = ([0; N], [0; N]);
+    let (mut y_inside, mut x_inside) = ([false; N], [false; N]);
+    for i in 0..N {
+        let (y, x) = (top.wrapping_add_unsigned(i), left.wrapping_add_unsigned(i));
+        (y_inside[i], x_inside[i]) = (y.cast_unsigned() < rows, x.cast_unsigned() < columns);
+        y_at[i] = y.cast_unsigned().wrapping_mul(columns * c);
+        x_at[i] = x.cast_unsigned().wrapping_mul(c);
+    }
     let mut at = [[outside; N]; N];
-    for (i, line) in at.iter_mut().enumerate() {
-        let y = top + i as isize;
-        if y < 0 || y >= rows as isize {
-            continue;
-        }
-        for (j, p) in line.iter_mut().enumerate() {
-            let x = left + j as isize;
-            if x >= 0 && x < columns as isize {
-                *p = image.wrapping_add((y as usize * columns + x as usize) * c);
-            }
+    for (line, (&y, &inside)) in at.iter_mut().zip(y_at.iter().zip(&y_inside)) {
+        for (p, (&x, &beside)) in line.iter_mut().zip(x_at.iter().zip(&x_inside)) {
+            let place = image.wrapping_add(y.wrapping_add(x));
+            *p = if inside & beside { place } else { outside };
         }
     }
     at
@@ -222,13 +228,47 @@ fn inputs<S: Simd>(s: S, t: TileRow) {
         let at = places::<IN>(t.image, t.shape, corner, t.outside);
         let to = t.points.wrapping_add(tile * c);
         for_channels!(S, c, |i, n| {
-            // SAFETY: `ready` vouched for c values at every place.
-            let v = both_ways!(s, input, 6, 6, |y, x| unsafe { read(s, at[y][x].add(i), n) });
-            for (p, &v) in v.as_flattened().iter().enumerate() {
-                // SAFETY: `ready` vouched for c values of this tile at every point.
-                unsafe { write(s, to.add(p * t.stride + i), v, n) };
+            // SAFETY: `ready` vouched for c values at every place, and of this tile at every point.
+            unsafe {
+                input_points::<S, false>(s, &at, to, t.stride, i, n);
+                input_points::<S, true>(s, &at, to, t.stride, i, n);
             }
         });
+    }
+}
+
+/// The points of the first three columns, or of the last three: all 36 at once would not stay in the registers.
+///
+/// # Safety
+/// From index `i` on, `n` values are readable at every place, and writable at every point, `stride` apart.
+#[inline(always)]
+unsafe fn input_points<S: Simd, const LAST: bool>(
+    s: S,
+    at: &[[*mut f32; IN]; IN],
+    to: *mut f32,
+    stride: usize,
+    i: usize,
+    n: usize,
+) {
+    let mut half = [[s.zero(); IN]; IN / 2];
+    for y in 0..IN {
+        let mut pixels = [s.zero(); IN];
+        for x in 0..IN {
+            // SAFETY: the caller vouches for every place.
+            pixels[x] = unsafe { read(s, at[y][x].add(i), n) };
+        }
+        let row = input_half(s, pixels, LAST);
+        for x in 0..IN / 2 {
+            half[x][y] = row[x];
+        }
+    }
+    for x in 0..IN / 2 {
+        let column = input(s, half[x]);
+        let first = if LAST { x + IN / 2 } else { x };
+        for y in 0..IN {
+            // SAFETY: the caller vouches for every point.
+            unsafe { write(s, to.add((y * IN + first) * stride + i), column[y], n) };
+        }
     }
 }
 
