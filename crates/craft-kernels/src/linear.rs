@@ -1,7 +1,7 @@
 //! Fully connected layers and plain matrix products.
 
 use crate::buffer::{Output, Shared};
-use crate::gemm::{Left, Product, Right, product};
+use crate::gemm::{Bias, Left, Product, Right, product};
 use crate::parallel;
 use crate::simd::bf16::Pairs;
 use crate::simd::{Level, level};
@@ -32,7 +32,14 @@ pub fn linear(
     k: usize,
     n: usize,
 ) -> Vec<f32> {
-    compute(&Product { m, n, k, a: Left::Rows(x), b: Right::Columns(w), bias })
+    compute(&Product {
+        m,
+        n,
+        k,
+        a: Left::Rows(x),
+        b: Right::Columns(w),
+        bias: bias.map(Bias::Columns),
+    })
 }
 
 /// Gradient of [`linear`] with respect to `x`: `dy [m, n]` times `w [n, k]`; returns `[m, k]`.

@@ -84,6 +84,27 @@ fn gradients_are_slopes() {
 }
 
 #[test]
+fn products_of_plain_matrices_match_the_definition() {
+    let mut r = Rng(6);
+    let s = ConvShape {
+        batch: 2,
+        in_channels: 67,
+        out_channels: 301,
+        height: 13,
+        width: 17,
+        kernel: [1, 1],
+        stride: [1, 1],
+        padding: [0; 4],
+    };
+    let x = r.vec(s.batch * s.in_channels * s.height * s.width);
+    let (w, b) = (r.vec(s.out_channels * s.in_channels), r.vec(s.out_channels));
+    let dy = r.vec(s.batch * s.out_channels * s.height * s.width);
+    let [y, dx, _, _] = conv(&x, &w, &b, &dy, &s);
+    close(&conv2d(&x, &w, Some(&b), &s), &y, 1e-5, "y");
+    close(&conv2d_backward_input(&dy, &w, &s), &dx, 1e-5, "dx");
+}
+
+#[test]
 #[should_panic(expected = "w")]
 fn a_wrong_length_is_refused() {
     let s = conv_shapes()[0];

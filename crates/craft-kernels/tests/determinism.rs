@@ -34,6 +34,16 @@ fn everything() -> Vec<Vec<u32>> {
         padding: [0; 4],
     });
     shapes.push(ConvShape {
+        batch: 3,
+        in_channels: 131,
+        out_channels: 136,
+        height: 16,
+        width: 16,
+        kernel: [1, 1],
+        stride: [1, 1],
+        padding: [0; 4],
+    });
+    shapes.push(ConvShape {
         batch: 5,
         in_channels: 64,
         out_channels: 64,

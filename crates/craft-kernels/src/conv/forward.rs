@@ -2,6 +2,7 @@
 
 use super::image::{Image, Start};
 use super::planes::Geometry;
+use super::pointwise::multiply;
 use super::shape::ConvShape;
 use super::winograd::Correlation;
 use crate::buffer::{Output, Shared, scratch, split};
@@ -32,7 +33,15 @@ pub fn conv2d(x: &[f32], w: &[f32], bias: Option<&[f32]>, s: &ConvShape) -> Vec<
             y.finish()
         };
     }
-    let pass = Pass::forward(s, w, bias, Pairs::active(level));
+    let pairs = Pairs::active(level);
+    if pairs.is_none() && s.pointwise() {
+        // SAFETY: as above.
+        return unsafe {
+            multiply(level, x, w, bias, s, false, y.ptr());
+            y.finish()
+        };
+    }
+    let pass = Pass::forward(s, w, bias, pairs);
     // SAFETY: the pass writes every position of every output channel of the fresh vector.
     unsafe {
         pass.run(level, x, y.ptr());

@@ -9,6 +9,7 @@ mod forward;
 mod image;
 mod norm_conv;
 mod planes;
+mod pointwise;
 mod shape;
 mod weight;
 mod weight_tiles;

@@ -32,14 +32,23 @@ pub(crate) enum Right<'a> {
     Columns(&'a [f32]),
 }
 
-/// `C[m, n] = bias + A B`, the bias one value a column.
+/// What is added to each row or column of a product.
+#[derive(Clone, Copy)]
+pub(crate) enum Bias<'a> {
+    /// One value a row.
+    Rows(&'a [f32]),
+    /// One value a column.
+    Columns(&'a [f32]),
+}
+
+/// `C[m, n] = bias + A B`.
 pub(crate) struct Product<'a> {
     pub m: usize,
     pub n: usize,
     pub k: usize,
     pub a: Left<'a>,
     pub b: Right<'a>,
-    pub bias: Option<&'a [f32]>,
+    pub bias: Option<Bias<'a>>,
 }
 
 /// Computes the product, with factors rounded to bf16 where there are `pairs`; `c` receives `m * n` values.
@@ -54,8 +63,10 @@ pub(crate) unsafe fn product(level: Level, pairs: Option<Pairs>, p: &Product<'_>
     match b {
         Right::Rows(b) | Right::Columns(b) => assert_eq!(b.len(), k * n, "right operand"),
     }
-    if let Some(bias) = bias {
-        assert_eq!(bias.len(), n, "bias");
+    match bias {
+        Some(Bias::Rows(bias)) => assert_eq!(bias.len(), m, "bias"),
+        Some(Bias::Columns(bias)) => assert_eq!(bias.len(), n, "bias"),
+        None => {}
     }
     if m == 0 || n == 0 {
         return;
@@ -208,7 +219,8 @@ unsafe fn tasks(level: Level, pairs: Option<Pairs>, p: &Product<'_>, c: Shared, 
                     );
                     let init = match (k0, bias) {
                         (0, None) => Init::Zero,
-                        (0, Some(bias)) => Init::Columns(bias[j..].as_ptr()),
+                        (0, Some(Bias::Rows(bias))) => Init::Rows(bias[i0..].as_ptr()),
+                        (0, Some(Bias::Columns(bias))) => Init::Columns(bias[j..].as_ptr()),
                         _ => Init::Load,
                     };
                     let to = c.at(i0 * n + j);

@@ -8,4 +8,4 @@ pub(crate) mod pack;
 mod tiles;
 
 pub(crate) use block::{Block, Init};
-pub(crate) use driver::{Left, Product, Right, product};
+pub(crate) use driver::{Bias, Left, Product, Right, product};

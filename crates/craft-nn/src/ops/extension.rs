@@ -20,6 +20,7 @@ use burn::backend::{
     DispatchTensorKind, ExtensionType, Flex, backend_extension,
 };
 use burn::tensor::{DType, Tensor, TensorData, bf16};
+use half::slice::HalfFloatSliceExt;
 
 use super::profile::{Phase, timed};
 
@@ -138,9 +139,9 @@ fn slice(t: &Host) -> Cow<'_, [f32]> {
         unreachable!("tensors are made contiguous before they are read");
     };
     match t.dtype() {
-        DType::BF16 => Cow::Owned(craft_kernels::widen(&t.storage::<bf16>()[start..end], |x| {
-            f32::from_bits(u32::from(x.to_bits()) << 16)
-        })),
+        DType::BF16 => {
+            Cow::Owned(craft_kernels::widen(t.storage::<bf16>()[start..end].reinterpret_cast()))
+        }
         _ => Cow::Borrowed(&t.storage::<f32>()[start..end]),
     }
 }
