@@ -189,11 +189,12 @@ fn the_batch_size_does_not_matter() {
             }
         }
     }
-    for (k, n) in [(64, 33), (700, 100), (37, 257)] {
-        let (x, w, dy) = (r.vec(301 * k), r.vec(n * k), r.vec(301 * n));
-        let y = linear(&x, &w, None, 301, k, n);
-        let dx = linear_backward_input(&dy, &w, 301, k, n);
-        for i in [0, 7, 95, 300] {
+    // Few rows take the panels of the weight one by one, many all of them at once.
+    for (m, k, n) in [(301, 64, 33), (301, 700, 100), (301, 37, 257), (601, 300, 130)] {
+        let (x, w, dy) = (r.vec(m * k), r.vec(n * k), r.vec(m * n));
+        let y = linear(&x, &w, None, m, k, n);
+        let dx = linear_backward_input(&dy, &w, m, k, n);
+        for i in [0, 7, 95, m - 1] {
             assert_eq!(
                 bits(&linear(&x[i * k..(i + 1) * k], &w, None, 1, k, n)),
                 bits(&y[i * n..(i + 1) * n])
