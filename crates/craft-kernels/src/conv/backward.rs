@@ -1,9 +1,10 @@
 //! Gradients with respect to the input and the bias.
 
-use super::forward::{Pass, Taps};
+use super::forward::Pass;
 use super::planes::Geometry;
 use super::pointwise::multiply;
 use super::shape::ConvShape;
+use super::taps::Taps;
 use super::winograd::Correlation;
 use crate::buffer::{Output, Shared, scratch};
 use crate::parallel;

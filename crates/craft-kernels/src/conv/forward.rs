@@ -4,13 +4,14 @@ use super::image::{Image, Start};
 use super::planes::Geometry;
 use super::pointwise::multiply;
 use super::shape::ConvShape;
+use super::taps::{Layout, Taps};
 use super::winograd::Correlation;
 use crate::buffer::{Output, Shared, scratch, split};
 use crate::gemm::micro::MR;
 use crate::gemm::{Block, Init};
 use crate::parallel;
 use crate::simd::amx::TILE;
-use crate::simd::bf16::{Pairs, word};
+use crate::simd::bf16::Pairs;
 use crate::simd::shifted::Copies;
 use crate::simd::{Level, level};
 
@@ -47,18 +48,6 @@ pub fn conv2d(x: &[f32], w: &[f32], bias: Option<&[f32]>, s: &ConvShape) -> Vec<
         pass.run(level, x, y.ptr());
         y.finish()
     }
-}
-
-/// The weight as the pass reads it: tap `(i, j)` from input channel `c` to output channel `o` is
-/// `w[first + o * out + c * input + i * row + j * column]`.
-#[derive(Clone, Copy)]
-pub(super) struct Taps<'a> {
-    pub w: &'a [f32],
-    pub first: usize,
-    pub out: usize,
-    pub input: usize,
-    pub row: isize,
-    pub column: isize,
 }
 
 /// A correlation of `[batch, inputs, ..]` to `[batch, outputs, ..]`. With `pairs`, two neighbouring channels are read as
@@ -105,7 +94,7 @@ impl<'a> Pass<'a> {
     }
 
     /// Channels as the products count them: of values, or of words.
-    fn channels(&self) -> usize {
+    pub(super) fn channels(&self) -> usize {
         if self.pairs.is_some() { self.inputs.div_ceil(2) } else { self.inputs }
     }
 
@@ -121,7 +110,7 @@ impl<'a> Pass<'a> {
 
     /// Channels whose rows of one tap follow each other in the product's sum: as many as an AMX tile reads in place, if all
     /// of them come in such groups.
-    fn group(&self) -> usize {
+    pub(super) fn group(&self) -> usize {
         let tiled = self.pairs.and_then(Pairs::tiles).is_some();
         if tiled && self.channels().is_multiple_of(TILE) { TILE } else { 1 }
     }
@@ -285,105 +274,6 @@ impl<'a> Pass<'a> {
             }
         });
     }
-
-    fn layout(&self, block: usize) -> Layout {
-        let in_rows = self.pairs.and_then(Pairs::tiles).is_some();
-        let taps = self.geometry.kernel[0] * self.geometry.kernel[1];
-        let multiple = if in_rows { TILE } else { MR };
-        let mut layout = Layout { in_rows, block: 0 };
-        // Tasks may begin at any multiple of MR outputs and read whole tiles from there.
-        let outputs = self.outputs.next_multiple_of(multiple) + multiple - MR;
-        layout.block = outputs * layout.rows(block * taps);
-        layout
-    }
-
-    /// Weights by block of input channels; then in rows, one an output; or by tile of outputs, then
-    /// `k = (group of channels, tap, channel)`, then output.
-    fn pack(&self, block: usize, layout: Layout, packed: &mut [f32]) {
-        let t = self.taps;
-        let [kh, kw] = self.geometry.kernel;
-        let taps = kh * kw;
-        let (tiles, group) = (self.outputs.div_ceil(MR), self.group());
-        let to = Shared::new(packed.as_mut_ptr());
-        let inputs = self.channels();
-        let blocks = inputs.div_ceil(block.max(1));
-        let places: Vec<isize> = (0..kh)
-            .flat_map(|i| (0..kw).map(move |j| i as isize * t.row + j as isize * t.column))
-            .collect();
-        parallel::for_each(blocks * tiles, 8 * packed.len(), |task| {
-            let (index, tile) = (task / tiles, task % tiles);
-            let c0 = index * block;
-            let channels = (inputs - c0).min(block);
-            let length = layout.rows(channels * taps);
-            let start = index * layout.block + tile * MR * length;
-            if let (Some(pairs), true, TILE) = (self.pairs, layout.in_rows, group) {
-                for r in 0..MR {
-                    // SAFETY: each task writes its own rows of the buffer.
-                    unsafe {
-                        let to = to.at(start + r * length);
-                        self.pack_row(pairs, tile * MR + r, [c0, channels], &places, to);
-                    }
-                }
-                return;
-            }
-            let (row, step) = if layout.in_rows { (length, 1) } else { (1, MR) };
-            for r in 0..MR {
-                let o = tile * MR + r;
-                let mut at = start + r * row;
-                let mut put = |v| {
-                    // SAFETY: each task writes its own tile of the buffer.
-                    unsafe { to.at(at).write(v) };
-                    at += step;
-                };
-                let of_tap = |g| places.iter().map(move |&place| (g, place));
-                for (g, place) in (c0..c0 + channels).step_by(group).flat_map(of_tap) {
-                    for c in g..g + group {
-                        let value = |c| {
-                            if o < self.outputs && c < self.inputs {
-                                t.w[((t.first + o * t.out + c * t.input) as isize + place) as usize]
-                            } else {
-                                0.0
-                            }
-                        };
-                        put(match self.pairs {
-                            Some(_) => word(value(2 * c), value(2 * c + 1)),
-                            None => value(c),
-                        });
-                    }
-                }
-                (channels * taps..length).for_each(|_| put(0.0));
-            }
-        });
-    }
-}
-
-impl Pass<'_> {
-    /// One row of the packed weight, by groups of [`TILE`] channels of words: that of output `o` for `channels` from `c0` on.
-    ///
-    /// # Safety
-    /// `to` is writable for a word of each channel and tap.
-    unsafe fn pack_row(
-        &self,
-        pairs: Pairs,
-        o: usize,
-        [c0, channels]: [usize; 2],
-        places: &[isize],
-        mut to: *mut f32,
-    ) {
-        let t = &self.taps;
-        for c in (c0..c0 + channels).step_by(TILE) {
-            let values = if o < self.outputs { (self.inputs - 2 * c).min(2 * TILE) } else { 0 };
-            for place in places {
-                let from = (t.first + o * t.out + 2 * c * t.input).wrapping_add_signed(*place);
-                // SAFETY: taps of an output and `values` inputs are inside the weight, whose length was checked; the caller
-                // vouches for `to`.
-                unsafe {
-                    pairs.gather(t.w.as_ptr().wrapping_add(from), t.input, values, to);
-                    to = to.add(TILE);
-                }
-            }
-        }
-    }
 }
 
 /// What the images of a [`Pass`] share.
@@ -393,24 +283,4 @@ pub(super) struct Prepared<'a> {
     table: Vec<usize>,
     packed: &'a [f32],
     copies: Option<Copies>,
-}
-
-/// How the weight is packed: in rows that AMX tiles read, or in tiles of [`MR`] outputs.
-#[derive(Clone, Copy)]
-struct Layout {
-    in_rows: bool,
-    /// Words of one block of input channels.
-    block: usize,
-}
-
-impl Layout {
-    /// Words of one output whose sum is `k` long.
-    fn rows(self, k: usize) -> usize {
-        if self.in_rows { k.next_multiple_of(TILE) } else { k }
-    }
-
-    /// Words of all blocks.
-    fn len(self, blocks: usize) -> usize {
-        self.block * blocks
-    }
 }

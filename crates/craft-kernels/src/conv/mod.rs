@@ -11,6 +11,7 @@ mod norm_conv;
 mod planes;
 mod pointwise;
 mod shape;
+mod taps;
 mod weight;
 mod weight_tiles;
 mod winograd;

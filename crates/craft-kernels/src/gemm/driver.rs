@@ -3,6 +3,7 @@
 use super::block::{Block, Init, panel_vectors};
 use super::micro::MR;
 use super::pack::{Transpose, copy_rows};
+use super::panels::{FEW, by_panels, pack_part};
 use crate::buffer::{Shared, scratch};
 use crate::parallel;
 use crate::simd::Level;
@@ -10,12 +11,9 @@ use crate::simd::amx::TILE;
 use crate::simd::bf16::Pairs;
 
 /// Range of k (in words, where they hold pairs) accumulated in registers before C is touched again.
-const KC: usize = 256;
+pub(super) const KC: usize = 256;
 /// Rows of one task.
-const MC: usize = 96;
-/// Rows up to which a panel of the right operand is copied, used and forgotten at once: all copies together would often not stay
-/// in the caches.
-const FEW: usize = 512;
+pub(super) const MC: usize = 96;
 
 /// Layout of the left operand `[m, k]`.
 #[derive(Clone, Copy)]
@@ -79,134 +77,41 @@ pub(crate) unsafe fn product(level: Level, pairs: Option<Pairs>, p: &Product<'_>
     let words = words(k, pairs);
     // Rows of a panel: whole tiles where the tiles read them.
     let depth = if tiled(pairs) { words.next_multiple_of(TILE) } else { words };
-    match b {
-        Right::Rows(b) if pairs.is_none() && (m < 4 * MR || panels == 1) => {
+    match (a, b) {
+        (_, Right::Rows(b)) if pairs.is_none() && (m < 4 * MR || panels == 1) => {
+            let source = Source { b: Shared::new(b.as_ptr().cast_mut()), ldb: n, panel: 0 };
             // SAFETY: the lengths were checked above; B is read in place, row by row.
-            unsafe {
-                tasks(
-                    level,
-                    pairs,
-                    p,
-                    c,
-                    Source { b: Shared::new(b.as_ptr().cast_mut()), ldb: n, panel: 0 },
-                )
-            }
+            unsafe { tasks(level, pairs, p, c, source) }
         }
-        _ => match a {
-            // SAFETY: as the caller vouches, and the lengths were checked.
-            Left::Rows(a) if pairs.is_none() && m <= FEW => unsafe {
-                by_panels(level, p, a, width, c)
-            },
-            _ => scratch(panels * depth * width, |packed| {
-                let to = Shared::new(packed.as_mut_ptr());
-                let kb = words.div_ceil(KC);
-                parallel::for_each(panels * kb, 8 * n * k, |task| {
-                    let (panel, k0) = (task / kb, task % kb * KC);
-                    let ks = (words - k0).min(KC);
-                    let dst = to.at(panel * depth * width + k0 * width);
-                    // SAFETY: panel and range of k are this task's own, and inside the checked operand.
-                    unsafe {
-                        pack_part(level, pairs, p, panel * width, width, [k0, ks], dst);
-                        if k0 + ks == words {
-                            let rest = (depth - words) * width;
-                            std::slice::from_raw_parts_mut(dst.add(ks * width), rest).fill(0.0);
-                        }
-                    }
-                });
-                let source = Source { b: to, ldb: width, panel: depth * width };
-                // SAFETY: the packed panels cover all of k with `width` columns each, zero-padded.
-                unsafe { tasks(level, pairs, p, c, source) }
-            }),
+        // SAFETY: the lengths were checked above.
+        (Left::Rows(a), _) if pairs.is_none() && m <= FEW => unsafe {
+            by_panels(level, p, a, width, c);
         },
-    }
-}
-
-/// Copies columns `j..` of the right operand, `width` of them or as many as there are with zeros behind them, for `ks` values or words
-/// of k from `k0` on.
-///
-/// # Safety
-/// That part is inside the operand, and `dst` is writable for `ks` rows of `width`.
-unsafe fn pack_part(
-    level: Level,
-    pairs: Option<Pairs>,
-    p: &Product<'_>,
-    j: usize,
-    width: usize,
-    [k0, ks]: [usize; 2],
-    dst: *mut f32,
-) {
-    let Product { n, k, .. } = *p;
-    let columns = (n - j).min(width);
-    // SAFETY: as the caller vouches.
-    unsafe {
-        match (p.b, pairs) {
-            (Right::Rows(b), Some(pairs)) => {
-                let from = b.as_ptr().add(2 * k0 * n + j);
-                let values = (k - 2 * k0).min(2 * ks);
-                pairs.columns(from, n, values, columns, dst, width, width);
-            }
-            (Right::Columns(b), Some(pairs)) => scratch(columns * ks, |rows| {
-                let from = b.as_ptr().add(j * k + 2 * k0);
-                let values = (k - 2 * k0).min(2 * ks);
-                let rows = rows.as_mut_ptr();
-                pairs.rows(from, k, columns, values, rows, ks);
-                level.run(Transpose::new(rows, ks, columns, ks, dst, width, width));
-            }),
-            (Right::Rows(b), None) => {
-                copy_rows(b.as_ptr().add(k0 * n + j), n, ks, columns, dst, width, width);
-            }
-            (Right::Columns(b), None) => {
-                let from = b.as_ptr().add(j * k + k0);
-                level.run(Transpose::new(from, k, columns, ks, dst, width, width));
-            }
-        }
-    }
-}
-
-/// The product in `f32`, a task a panel of columns, which is copied, used for all rows, and forgotten.
-///
-/// # Safety
-/// As [`product`].
-unsafe fn by_panels(level: Level, p: &Product<'_>, a: &[f32], width: usize, c: Shared) {
-    let Product { m, n, k, bias, .. } = *p;
-    parallel::for_each(n.div_ceil(width), 2 * m * n * k, |panel| {
-        let j = panel * width;
-        let columns = (n - j).min(width);
-        scratch(k * width, |packed| {
-            for k0 in (0..k).step_by(KC) {
-                let part = [k0, (k - k0).min(KC)];
-                // SAFETY: the ranges are inside the checked operand, and the buffer holds k rows.
+        _ => scratch(panels * depth * width, |packed| {
+            let to = Shared::new(packed.as_mut_ptr());
+            let kb = words.div_ceil(KC);
+            parallel::for_each(panels * kb, 8 * n * k, |task| {
+                let (panel, k0) = (task / kb, task % kb * KC);
+                let ks = (words - k0).min(KC);
+                let dst = to.at(panel * depth * width + k0 * width);
+                // SAFETY: panel and range of k are this task's own, and inside the checked operand.
                 unsafe {
-                    let to = packed.as_mut_ptr().add(k0 * width);
-                    pack_part(level, None, p, j, width, part, to);
-                }
-            }
-            for i0 in (0..m).step_by(MC) {
-                let rows = (m - i0).min(MC);
-                let mut k0 = 0;
-                loop {
-                    let ks = (k - k0).min(KC);
-                    let mut g = Block::<false, false>::new(rows, columns, ks);
-                    g.init = start(bias, k0, i0, j);
-                    (g.ldb, g.b_padded, g.ldc) = (width, true, n);
-                    // SAFETY: rows, columns and k are inside the checked operands; this panel of C is this task's own.
-                    unsafe {
-                        (g.a, g.a_step) = (a.as_ptr().add(i0 * k + k0), k);
-                        (g.b, g.c) = (packed.as_ptr().add(k0 * width), c.at(i0 * n + j));
-                        level.run(g.ready());
-                    }
-                    k0 += ks;
-                    if k0 >= k {
-                        break;
+                    pack_part(level, pairs, p, panel * width, width, [k0, ks], dst);
+                    if k0 + ks == words {
+                        let rest = (depth - words) * width;
+                        std::slice::from_raw_parts_mut(dst.add(ks * width), rest).fill(0.0);
                     }
                 }
-            }
-        });
-    });
+            });
+            let source = Source { b: to, ldb: width, panel: depth * width };
+            // SAFETY: the packed panels cover all of k with `width` columns each, zero-padded.
+            unsafe { tasks(level, pairs, p, c, source) }
+        }),
+    }
 }
 
 /// What the sums of a block begin with.
-fn start(bias: Option<Bias<'_>>, k0: usize, i: usize, j: usize) -> Init {
+pub(super) fn start(bias: Option<Bias<'_>>, k0: usize, i: usize, j: usize) -> Init {
     match (k0, bias) {
         (0, None) => Init::Zero,
         (0, Some(Bias::Rows(bias))) => Init::Rows(bias[i..].as_ptr()),

@@ -5,6 +5,7 @@ pub(crate) mod driver;
 pub(crate) mod factors;
 pub(crate) mod micro;
 pub(crate) mod pack;
+mod panels;
 mod tiles;
 
 pub(crate) use block::{Block, Init};
