@@ -10,6 +10,11 @@ fn when(wanted: bool, f: impl FnOnce() -> Vec<f32>) -> Option<Vec<f32>> {
     wanted.then(f)
 }
 
+/// Share of the products of the backward pass, one for the input and one for the weight, that are wanted.
+fn products(wants: &[bool]) -> f64 {
+    wants.iter().take(2).filter(|&&wants| wants).count() as f64 / 2.0
+}
+
 /// Only the first `n` inputs.
 pub(super) fn first(n: usize) -> [bool; INPUTS] {
     std::array::from_fn(|i| i < n)
@@ -29,6 +34,9 @@ impl CpuOp for Conv2d {
         let each: f64 = products.iter().map(|&n| n as f64).product();
         let forward = 2.0 * each * (s.out_height() * s.out_width()) as f64;
         [forward, 2.0 * forward]
+    }
+    fn share(&self, wants: &[bool]) -> f64 {
+        products(wants)
     }
     fn forward(&self, i: &[&[f32]]) -> Forward {
         let s = &self.0;
@@ -67,6 +75,9 @@ impl CpuOp for Linear {
     fn flops(&self) -> [f64; 2] {
         let forward = 2.0 * self.m as f64 * self.k as f64 * self.n as f64;
         [forward, 2.0 * forward]
+    }
+    fn share(&self, wants: &[bool]) -> f64 {
+        products(wants)
     }
     fn forward(&self, i: &[&[f32]]) -> Forward {
         let y = k::linear(i[0], i[1], i.get(2).copied(), self.m, self.k, self.n);

@@ -86,6 +86,11 @@ pub(crate) trait CpuOp: Debug + Send + Sync + 'static {
     fn flops(&self) -> [f64; 2] {
         [0.0; 2]
     }
+
+    /// Share of the latter where only some of the gradients are.
+    fn share(&self, _wants: &[bool]) -> f64 {
+        1.0
+    }
 }
 
 /// Shared handle of an operation.
@@ -213,7 +218,8 @@ impl<const N: usize> Backward<Flex, N> for CpuBackward {
             grad: &grad,
             wants: &wants,
         };
-        let results = timed(op.phase(), op.flops()[1], || op.backward(saved));
+        let flops = op.flops()[1] * op.share(&wants);
+        let results = timed(op.phase(), flops, || op.backward(saved));
         drop(grad);
         let parents = ops.parents.into_iter().zip(passes).zip(results).zip(state.shapes);
         for (((parent, passes), result), shape) in parents {

@@ -38,8 +38,10 @@ pub(super) fn step(
     let [c, h, w] = model.latent_shape(height, width);
     let text = model.encode_texts(&["a picture"]);
     let Condition { states, added } = model.condition(&vec![&text[0]; b], [height, width], &device);
-    // A backward pass costs two forward passes.
-    let flops = 3.0 * b as f64 * flops::forward(&model, h, w);
+    // A backward pass costs two forward passes, or about one where weights are frozen, and one more where blocks are computed again.
+    let backward = if args.lora_rank.is_some() { 1.0 } else { 2.0 };
+    let again = if args.gradient_checkpointing { 1.0 } else { 0.0 };
+    let flops = (1.0 + backward + again) * b as f64 * flops::forward(&model, h, w);
     let last = model.schedule.num_train_timesteps().max(1);
     let mut optimizer = AdamW::new(AdamWConfig::default(), None);
     let mut unet = network(args, narrow, model, &mut optimizer)?;
