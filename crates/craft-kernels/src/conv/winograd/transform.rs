@@ -262,12 +262,11 @@ unsafe fn input_points<S: Simd, const LAST: bool>(
             half[x][y] = row[x];
         }
     }
-    for x in 0..IN / 2 {
-        let column = input(s, half[x]);
+    for (x, half) in half.iter().enumerate() {
         let first = if LAST { x + IN / 2 } else { x };
-        for y in 0..IN {
+        for (y, &v) in input(s, *half).iter().enumerate() {
             // SAFETY: the caller vouches for every point.
-            unsafe { write(s, to.add((y * IN + first) * stride + i), column[y], n) };
+            unsafe { write(s, to.add((y * IN + first) * stride + i), v, n) };
         }
     }
 }
