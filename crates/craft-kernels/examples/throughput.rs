@@ -40,7 +40,8 @@ fn main() {
     let level = match std::env::args().nth(1).as_deref() {
         Some("avx2") => Some(SimdLevel::Avx2),
         Some("portable") => Some(SimdLevel::Portable),
-        _ => None,
+        Some(other) => panic!("{other}: expected avx2 or portable"),
+        None => None,
     };
     assert!(set_simd_level(level), "this processor does not have these instructions");
     let full = peak();

@@ -337,6 +337,13 @@ fn bench_measures() {
         assert!(line["seconds_per_step"]["median"].as_f64().unwrap() > 0.0, "{line}");
         assert_eq!(line["batch"], 2);
     }
+    let portable = ["bench", "sample", "--model", "model", "--steps", "1", "--simd", "portable"];
+    let out = tiny.expect(&portable, 0, &[]);
+    assert!(out.contains("Portable"), "{out}");
+    let narrow = [&portable[..], &["--matmul-precision", "bf16"]].concat();
+    tiny.expect(&narrow, 2, &["bf16 multiply-adds"]);
+    let other = if cfg!(target_arch = "aarch64") { "avx2" } else { "neon" };
+    tiny.expect(&["bench", "sample", "--simd", other], 2, &["does not have it"]);
     tiny.expect(&["bench", "sample", "--precision", "bf16"], 2, &["bf16"]);
     tiny.expect(&["bench", "sample", "--model", "model", "--height", "17"], 2, &["--height is 17"]);
 }
@@ -346,6 +353,7 @@ fn doctor_finds_what_is_wrong() {
     let tiny = Tiny::new();
     let out = tiny.expect(&["doctor"], 0, &[]);
     assert!(out.contains("kernels and library agree") && !out.contains("FAILED"), "{out}");
+    assert!(out.contains("GFLOP/s in f32"), "{out}");
     fs::remove_file(tiny.path("model/vae/config.json")).unwrap();
     let out = tiny.expect(&["doctor", "--json"], 1, &["1 of the checks"]);
     let failed = out
