@@ -1,0 +1,1 @@
+//! Exports under the names that other programs read.

@@ -1,0 +1,1 @@
+//! Folders and files laid out exactly as published models are.

@@ -1,0 +1,1 @@
+//! Model folders and single files of other programs and older versions.

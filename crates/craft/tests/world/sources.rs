@@ -1,0 +1,1 @@
+//! Schedules, default sizes, single files and hubs.
