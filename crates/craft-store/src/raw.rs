@@ -11,6 +11,9 @@ use crate::tensors::{Tensor, TensorReader, check_finite, head, to_f32};
 use crate::torch::TorchReader;
 use crate::weights;
 
+/// Values that are looked at a time.
+const PART: usize = 1 << 18;
+
 /// A tensor's bytes.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Raw {
@@ -29,6 +32,21 @@ impl Raw {
     /// The reason, for a number format that is not read.
     pub fn to_f32(&self) -> std::result::Result<Vec<f32>, String> {
         to_f32(self.format, &self.bytes)
+    }
+
+    /// Refuses values that are not finite, as reading them for a network does.
+    ///
+    /// # Errors
+    /// When there is one, or the number format is not read; the error names the tensor `name` of `path`.
+    pub fn require_finite(&self, path: &Path, name: &str) -> Result<()> {
+        let size = (self.format.bitsize() / 8).max(1);
+        // In parts, so that the values are never all in memory beside the bytes.
+        for (index, part) in self.bytes.chunks(PART * size).enumerate() {
+            let data = to_f32(self.format, part)
+                .map_err(|m| StoreError::bad(path, format!("tensor `{name}`: {m}")))?;
+            check_finite(path, name, index * PART, &data)?;
+        }
+        Ok(())
     }
 }
 
@@ -104,6 +122,11 @@ impl RawReader {
             (name.clone(), shape)
         };
         self.place.iter().map(shape).collect()
+    }
+
+    /// The file, or the first of the shards.
+    pub fn path(&self) -> &Path {
+        self.files.first().map_or(Path::new(""), Open::path)
     }
 
     /// Number format of a tensor, if there is one of that name.
@@ -192,7 +215,7 @@ impl RawReader {
             Open::Safetensors(file) => (file.read(&source)?, file.path()),
             Open::Torch(file) => (file.read(&source)?, file.path()),
         };
-        check_finite(path, &source, &tensor)?;
+        check_finite(path, &source, 0, &tensor.data)?;
         if let Some(shape) = shape {
             tensor.shape = shape;
         }

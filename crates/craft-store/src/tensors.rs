@@ -261,19 +261,21 @@ pub fn read(path: &Path) -> Result<BTreeMap<String, Tensor>> {
 pub fn read_finite(path: &Path) -> Result<BTreeMap<String, Tensor>> {
     let tensors = read(path)?;
     for (name, tensor) in &tensors {
-        check_finite(path, name, tensor)?;
+        check_finite(path, name, 0, &tensor.data)?;
     }
     Ok(tensors)
 }
 
-pub(crate) fn check_finite(path: &Path, name: &str, tensor: &Tensor) -> Result<()> {
-    match tensor.data.iter().position(|x| !x.is_finite()) {
+/// Refuses values that are not finite; the first one has index `start` in its tensor.
+pub(crate) fn check_finite(path: &Path, name: &str, start: usize, values: &[f32]) -> Result<()> {
+    match values.iter().position(|x| !x.is_finite()) {
         None => Ok(()),
         Some(place) => Err(StoreError::bad(
             path,
             format!(
-                "tensor `{name}`: value {place} is {}: expected finite numbers; the file is damaged or was written by a diverged run",
-                tensor.data[place]
+                "tensor `{name}`: value {} is {}: expected finite numbers; the file is damaged or was written by a diverged run",
+                start + place,
+                values[place]
             ),
         )),
     }
