@@ -13,6 +13,7 @@ pub mod error;
 pub mod export;
 pub mod external;
 pub mod lora;
+mod lora_files;
 pub mod model;
 mod networks;
 mod origin;

@@ -8,7 +8,7 @@ use craft_core::Key;
 use craft_core::recipe::{LoraInit, LoraSection, Precision, Recipe, TrainMode};
 use craft_diffusion::optimizer::AdamW;
 use craft_nn::clip::ClipTextModel;
-use craft_nn::lora::{self, Adapter, Component, Pairs, Targets};
+use craft_nn::lora::{self, Adapter, Component, KohyaNames, Pairs, Targets};
 use craft_nn::unet::UNet2DConditionModel;
 use craft_nn::weights::{self, TensorMap};
 
@@ -39,11 +39,12 @@ pub(crate) enum Trained {
 }
 
 impl Trained {
-    /// Tensors by the names of the file that holds them: a denoiser's, or kohya's.
+    /// Tensors by the names of the file that holds them: a denoiser's, or kohya's with diffusers' names of
+    /// modules.
     pub(crate) fn into_tensors(self) -> TensorMap {
         match self {
             Self::Full(tensors) => tensors,
-            Self::Lora(adapter) => adapter.to_kohya(),
+            Self::Lora(adapter) => adapter.to_kohya(&KohyaNames::default()),
         }
     }
 }
