@@ -189,7 +189,7 @@ fn kohya_names_are_those_that_comfyui_accepts() {
                 adapter.components.entry(component).or_default().insert(name.to_owned(), pair);
             }
         }
-        let written = adapter.to_kohya();
+        let written = adapter.to_kohya(&KohyaNames::default());
         let names: std::collections::BTreeSet<&str> =
             written.keys().filter_map(|key| key.strip_suffix(".alpha")).collect();
         assert_eq!(written.len(), 3 * names.len(), "every module has down, up and alpha");

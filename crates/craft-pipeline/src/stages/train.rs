@@ -20,7 +20,7 @@ use crate::lora::{LORA_FILE, Start};
 use crate::model::{
     DIFFUSION_WEIGHTS, Model, copy_model, read_tensors, replace_weights, write_tensors,
 };
-use crate::networks::{Networks, Trained};
+use crate::networks::{Networks, Trained, say_unplaced};
 use crate::rewards::RunReward;
 use crate::stages::look::{Look, Stop, Watch};
 use crate::stages::trainer::{Sample, Text, Trainer};
@@ -76,6 +76,9 @@ pub(crate) fn run(
         let samples = samples(run, arm, &model)?;
         let texts = merged_texts(run, &model);
         let names = KohyaNames::of(&weights::shapes(&model.unet));
+        if section.mode == TrainMode::Lora {
+            say_unplaced(&section.lora, &crate::lora::parts(&model), run.context.progress)?;
+        }
         let dir = run.path(&format!("{}/looks-{}", arm.checkpoints(), &fingerprint[..12]));
         let watch = Watch::new(run, start, dir, watchers)?;
         let Fitted { trained, stopped, looks } =

@@ -35,7 +35,7 @@ pub(super) fn export(app: &App, args: &ExportArgs) -> anyhow::Result<()> {
     let done = write(&args.run_dir, &args.out, wish, &context)?;
     for lacking in &done.unplaced {
         tracing::warn!(
-            "{} has no place for {} in a LoRA and leaves them out; a run without them: train.lora.targets of attention, or [\"all-linear\"] without these",
+            "{} has no place for {} in a LoRA and leaves them out; ComfyUI and diffusers read all",
             lacking.program,
             lacking.modules.join(", ")
         );
