@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use burn::tensor::Device;
 use common::{error, path, read, text};
 use craft_nn::init::Init;
-use craft_nn::lora::{Adapter, Component, LoraError, Pair, merge};
+use craft_nn::lora::{Adapter, Component, KohyaNames, LoraError, Pair, merge};
 use craft_nn::unet::UNet2DConditionModel;
 use craft_nn::unet_config::UNetConfig;
 use craft_nn::weights::{self, HostTensor, TensorMap};
@@ -130,7 +130,7 @@ fn older_diffusers_keys_name_the_same_modules() {
 fn written_files_have_the_names_of_others_and_read_back() {
     let (kohya, _) = read("lora/kohya.safetensors");
     let adapter = parse(kohya.clone(), &BTreeMap::new()).unwrap();
-    assert_eq!(adapter.to_kohya(), kohya);
+    assert_eq!(adapter.to_kohya(&KohyaNames::default()), kohya);
     let (peft, _) = read("lora/peft.safetensors");
     let written = adapter.to_diffusers();
     assert_eq!(written.keys().collect::<Vec<_>>(), peft.keys().collect::<Vec<_>>());
@@ -189,7 +189,7 @@ fn kohya_names_are_those_that_comfyui_accepts() {
                 adapter.components.entry(component).or_default().insert(name.to_owned(), pair);
             }
         }
-        let written = adapter.to_kohya();
+        let written = adapter.to_kohya(&KohyaNames::default());
         let names: std::collections::BTreeSet<&str> =
             written.keys().filter_map(|key| key.strip_suffix(".alpha")).collect();
         assert_eq!(written.len(), 3 * names.len(), "every module has down, up and alpha");

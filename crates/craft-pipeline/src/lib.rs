@@ -15,6 +15,7 @@ pub mod export;
 pub mod external;
 mod fitting;
 pub mod lora;
+mod lora_files;
 pub mod model;
 mod networks;
 mod origin;

@@ -5,27 +5,21 @@ use std::path::{Path, PathBuf};
 use burn::tensor::Device;
 use craft_core::recipe::{Recipe, TrainMode};
 use craft_nn::lora::{self, Adapter, Component, Pairs};
-use craft_nn::weights::{self, HostTensor};
-use craft_store::hash::{sha256_bytes, sha256_dir, sha256_file};
-use craft_store::tensors::{self, TensorReader};
+use craft_nn::weights;
+use craft_store::hash::{sha256_bytes, sha256_dir};
 
 use crate::error::{PipelineError, Result};
+use crate::lora_files;
 use crate::model::Model;
 use crate::networks::Shapes;
 
-/// Reads a LoRA file for a model.
+/// Reads a LoRA, a file or the folder that a tool saved it in, for a model.
 ///
 /// # Errors
-/// When the file is torn or not finite, or was made for another model; the message lists the first
-/// keys that do not fit.
+/// When the file is torn or not finite, is no LoRA, or was made for another model; the message lists the
+/// first keys that do not fit.
 pub fn read(path: &Path, model: &Model) -> Result<Adapter> {
-    let header = TensorReader::open(path)?.metadata();
-    let tensors = tensors::read_finite(path)?
-        .into_iter()
-        .map(|(name, t)| (name, HostTensor { shape: t.shape, data: t.data }))
-        .collect();
-    Adapter::from_tensors(tensors, &header, &parts(model))
-        .map_err(|error| PipelineError::Input { path: path.to_owned(), message: error.to_string() })
+    lora_files::read(path, &parts(model))
 }
 
 /// The components of a model that LoRAs change, with the shapes of their parameters.
@@ -65,13 +59,13 @@ pub(crate) fn merge(model: &mut Model, adapter: &Adapter, strength: f32) {
 /// File of the factors that a run trained, in its stage's folder and in kohya's keys.
 pub(crate) const LORA_FILE: &str = "lora.safetensors";
 
-/// File and scale of `FILE` or `FILE:SCALE`; a file whose name has a colon is taken as it is.
+/// File or folder and scale of `FILE` or `FILE:SCALE`; one whose name has a colon is taken as it is.
 ///
 /// # Errors
 /// When the scale is not between -100 and 100; the message says so without naming who asked.
 pub fn parse(text: &str, base: &Path) -> std::result::Result<(PathBuf, f32), String> {
     let whole = base.join(text);
-    let Some((file, scale)) = text.rsplit_once(':').filter(|_| !whole.is_file()) else {
+    let Some((file, scale)) = text.rsplit_once(':').filter(|_| !whole.exists()) else {
         return Ok((whole, 1.0));
     };
     match scale.parse::<f32>() {
@@ -202,7 +196,7 @@ pub(crate) fn arm_model(
 pub(crate) fn base_hash(recipe: &Recipe, base: &Path, dir: &Path) -> Result<String> {
     let mut hash = sha256_dir(dir)?;
     for (path, strength) in files(recipe, base)? {
-        hash = sha256_bytes(format!("{hash} {} {strength}", sha256_file(&path)?));
+        hash = sha256_bytes(format!("{hash} {} {strength}", lora_files::hash(&path)?));
     }
     Ok(hash)
 }

@@ -224,6 +224,12 @@ fn rewrite_vae(from: &Path, to: &Path) -> Result<bool> {
 
 /// Writes a network into a component's folder in the place of the weights that are there.
 pub(crate) fn replace_weights(dir: &Path, stem: files::Stem, tensors: &TensorMap) -> Result<()> {
+    clear_weights(dir, stem)?;
+    write_tensors(&dir.join(stem.file()), tensors)
+}
+
+/// Removes a component's weights, in whatever layout they are.
+pub(crate) fn clear_weights(dir: &Path, stem: files::Stem) -> Result<()> {
     for entry in std::fs::read_dir(dir).into_iter().flatten().flatten() {
         let path = entry.path();
         if stem.owns(&entry.file_name()) {
@@ -233,5 +239,5 @@ pub(crate) fn replace_weights(dir: &Path, stem: files::Stem, tensors: &TensorMap
             })?;
         }
     }
-    write_tensors(&dir.join(stem.file()), tensors)
+    Ok(())
 }

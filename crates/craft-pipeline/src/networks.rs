@@ -8,10 +8,11 @@ use craft_core::Key;
 use craft_core::recipe::{LoraInit, LoraSection, Precision, Recipe, TrainMode};
 use craft_diffusion::optimizer::AdamW;
 use craft_nn::clip::ClipTextModel;
-use craft_nn::lora::{self, Adapter, Component, Pairs, Targets};
+use craft_nn::lora::{self, Adapter, Component, KohyaNames, Pairs, Targets};
 use craft_nn::unet::UNet2DConditionModel;
 use craft_nn::weights::{self, TensorMap};
 
+use crate::context::Progress;
 use crate::error::{PipelineError, Result};
 use crate::model::Model;
 
@@ -39,11 +40,12 @@ pub(crate) enum Trained {
 }
 
 impl Trained {
-    /// Tensors by the names of the file that holds them: a denoiser's, or kohya's.
+    /// Tensors by the names of the file that holds them: a denoiser's, or kohya's with diffusers' names of
+    /// modules.
     pub(crate) fn into_tensors(self) -> TensorMap {
         match self {
             Self::Full(tensors) => tensors,
-            Self::Lora(adapter) => adapter.to_kohya(),
+            Self::Lora(adapter) => adapter.to_kohya(&KohyaNames::default()),
         }
     }
 }
@@ -61,11 +63,7 @@ pub(crate) fn fresh_factors(
     let mut adapter = Adapter::default();
     for (component, shapes) in parts {
         let component = *component;
-        let targets = match component {
-            Component::Unet => &section.targets,
-            _ if !section.text_encoders => continue,
-            _ => &section.text_encoder_targets,
-        };
+        let Some(targets) = targets(section, component) else { continue };
         let mut draw = |parameter: &str, [rank, columns]: [usize; 2]| {
             let name = format!("{}.{parameter}", component.folder());
             let mut stream = Key::new(seed).stage("lora").prompt(name).stream();
@@ -83,12 +81,47 @@ pub(crate) fn fresh_factors(
         };
         let network = format!("the model's {}", component.folder());
         let scale = section.scale() as f32;
-        let pairs = Targets::new(targets)
+        let pairs = targets
             .fresh(&network, shapes, section.rank, scale, &mut draw)
             .map_err(|error| PipelineError::Usage(format!("train.lora: {error}")))?;
         adapter.components.insert(component, pairs);
     }
     Ok(adapter)
+}
+
+/// Says which programs leave out modules that a recipe gives factors to.
+///
+/// # Errors
+/// As [`fresh_factors`].
+pub(crate) fn say_unplaced(
+    section: &LoraSection,
+    parts: &[(Component, Shapes)],
+    progress: &dyn Progress,
+) -> Result<()> {
+    let mut chosen: Vec<(Component, String)> = Vec::new();
+    for (component, shapes) in parts {
+        let Some(targets) = targets(section, *component) else { continue };
+        let names = targets
+            .choose(component.folder(), shapes, section.rank)
+            .map_err(|error| PipelineError::Usage(format!("train.lora: {error}")))?;
+        chosen.extend(names.into_iter().map(|name| (*component, name)));
+    }
+    for lacking in lora::unplaced(chosen.iter().map(|(component, name)| (*component, &**name))) {
+        progress.note(&format!(
+            "warning: {} has no place for {} in a LoRA and will leave them out; ComfyUI and diffusers read all: choose train.lora.targets without them if that matters",
+            lacking.program,
+            lacking.modules.join(", ")
+        ));
+    }
+    Ok(())
+}
+
+/// What gets factors of a component; `None` where it gets none.
+fn targets(section: &LoraSection, component: Component) -> Option<Targets> {
+    match component {
+        Component::Unet => Some(Targets::new(&section.targets)),
+        _ => section.text_encoders.then(|| Targets::new(&section.text_encoder_targets)),
+    }
 }
 
 impl Networks {

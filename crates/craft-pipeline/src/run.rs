@@ -13,6 +13,7 @@ use crate::context::Context;
 use crate::cost::{Cost, Work};
 use crate::error::{PipelineError, Result};
 use crate::lora::Start;
+use crate::networks::say_unplaced;
 use crate::origin::{self, Origin};
 use crate::rewards::{self, Pins, RewardSource, RunReward};
 use crate::rounds;
@@ -129,6 +130,9 @@ pub fn dry_run(
     let model = crate::lora::training_model(&recipe, base, &plan.model.dir)?;
     let work = Work::of(&recipe, train, eval);
     let cost = Cost::of(&recipe, &model, &work)?;
+    if recipe.train.mode == TrainMode::Lora {
+        say_unplaced(&recipe.train.lora, &crate::lora::parts(&model), context.progress)?;
+    }
     let warning = cost.warning();
     if let Some(warning) = &warning {
         context.progress.note(&format!("warning: {warning}"));

@@ -27,7 +27,7 @@ pub(crate) fn is_temporary(name: &str) -> bool {
 }
 
 /// A temporary name beside a path.
-fn temporary(path: &Path) -> Result<PathBuf> {
+pub(crate) fn temporary(path: &Path) -> Result<PathBuf> {
     let name = path
         .file_name()
         .ok_or_else(|| StoreError::bad(path, "expected a path that ends in a name"))?;

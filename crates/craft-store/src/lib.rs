@@ -18,6 +18,7 @@ pub mod manifest;
 pub mod raw;
 pub mod run;
 pub mod space;
+pub mod staging;
 pub mod tensors;
 pub mod text;
 pub mod torch;

@@ -245,8 +245,9 @@ pub(crate) struct SampleArgs {
     /// Width in pixels [default: the model's]
     #[arg(long, value_name = "W")]
     pub(crate) width: Option<usize>,
-    /// LoRA file (kohya or diffusers keys) merged into the model; may be given several times [scale: 1]
-    #[arg(long, value_name = "FILE[:SCALE]")]
+    /// LoRA merged into the model: a file (keys of sd-scripts, diffusers or PEFT), or the folder that PEFT or
+    /// diffusers saved it in; may be given several times [scale: 1]
+    #[arg(long, value_name = "FILE|DIR[:SCALE]")]
     pub(crate) lora: Vec<String>,
     /// Initial noise: tensor `latents` [B,4,h,w] of unit normals
     #[arg(long, value_name = "FILE.safetensors")]
@@ -325,12 +326,25 @@ pub(crate) struct ForwardArgs {
 pub(crate) enum ExportFormat {
     /// Model folder in the diffusers layout; files are hard-linked where the disk can
     Diffusers,
-    /// LoRA file for kohya's tools, ComfyUI and A1111, 16 bits
+    /// LoRA file in the keys of sd-scripts: read by ComfyUI, A1111, Forge, sd-scripts, InvokeAI and diffusers
     LoraKohya,
-    /// LoRA file in diffusers' keys, 16 bits
+    /// LoRA file in diffusers' keys: for diffusers; ComfyUI reads only a part of it, A1111 and sd-scripts nothing
     LoraDiffusers,
-    /// One checkpoint file for ComfyUI and A1111
+    /// One checkpoint file: read by ComfyUI, A1111, Forge, sd-scripts, InvokeAI and diffusers
     SingleFile,
+}
+
+/// Number formats of `craft export`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ExportDtype {
+    /// That of the base model, tensor by tensor
+    Base,
+    /// 16 bits, as most published files
+    F16,
+    /// 16 bits with the range of 32
+    Bf16,
+    /// 32 bits, as training left them
+    F32,
 }
 
 #[derive(Debug, Args)]
@@ -344,6 +358,9 @@ pub(crate) struct ExportArgs {
     /// New file, or folder for `diffusers`
     #[arg(long, value_name = "PATH")]
     pub(crate) out: PathBuf,
+    /// Number format of weights or factors
+    #[arg(long, value_enum, default_value_t = ExportDtype::Base)]
+    pub(crate) dtype: ExportDtype,
     /// Rank of the LoRA that comes nearest to the change of the weights; a run that trained a LoRA
     /// has its own
     #[arg(long, value_name = "N", default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..=1024))]

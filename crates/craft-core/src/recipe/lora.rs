@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::one_or_many::one_or_many;
+
 /// What the factors A of a LoRA start from; B starts from 0.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -24,12 +26,14 @@ pub struct LoraSection {
     pub alpha: Option<f64>,
     /// Endings of the names of the denoiser's modules that get factors; `all-linear`: every linear
     /// map, `all`: convolutions too.
+    #[serde(deserialize_with = "one_or_many")]
     pub targets: Vec<String>,
     /// What A starts from.
     pub init: LoraInit,
     /// Whether the text encoders get factors too. Text embeddings are then computed anew at every step.
     pub text_encoders: bool,
     /// Endings of the names of the text encoders' modules that get factors.
+    #[serde(deserialize_with = "one_or_many")]
     pub text_encoder_targets: Vec<String>,
 }
 

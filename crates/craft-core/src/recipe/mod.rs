@@ -10,6 +10,7 @@ mod expand;
 mod external;
 mod fields;
 mod lora;
+mod one_or_many;
 mod rewards;
 mod rounds;
 mod select;
@@ -128,6 +129,7 @@ pub struct ModelSection {
     pub config: Option<String>,
     /// LoRA files merged into the model before anything else, `FILE` or `FILE:SCALE`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(deserialize_with = "one_or_many::one_or_many")]
     pub lora: Vec<String>,
 }
 

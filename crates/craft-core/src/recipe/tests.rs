@@ -96,6 +96,23 @@ fn every_option_round_trips() {
 }
 
 #[test]
+fn a_list_may_be_written_as_its_only_element() {
+    let recipe = set(&[
+        "train.mode=lora",
+        "train.lora.targets=all",
+        "train.lora.text_encoder_targets=q_proj",
+        "model.lora=style.safetensors:0.5",
+    ])
+    .unwrap();
+    assert_eq!(recipe.train.lora.targets, ["all"]);
+    assert_eq!(recipe.train.lora.text_encoder_targets, ["q_proj"]);
+    assert_eq!(recipe.model.lora, ["style.safetensors:0.5"]);
+    assert_eq!(Recipe::parse(&recipe.to_toml(), &NONE).unwrap(), recipe);
+    let message = set(&["train.mode=lora", "train.lora.targets=3"]).unwrap_err().to_string();
+    assert!(message.contains("train.lora.targets") && message.contains("list"), "{message}");
+}
+
+#[test]
 fn unknown_keys_name_the_nearest() {
     let suggestion = |text: &str| match set(&[text]) {
         Err(RecipeError::UnknownKey { key, suggestion, known }) => {

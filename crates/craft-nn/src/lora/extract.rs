@@ -1,11 +1,11 @@
 //! The adapter of a given rank that is nearest to a change of weights, by subspace iteration
-//! (Halko, Martinsson & Tropp 2011, algorithm 4.4), and the names under which adapters are written.
+//! (Halko, Martinsson & Tropp 2011, algorithm 4.4).
 
 use rand_chacha::ChaCha8Rng;
 use rand_core::{Rng, SeedableRng};
 
-use super::{Adapter, Component, Pair, kohya_module};
-use crate::weights::{HostTensor, TensorMap};
+use super::Pair;
+use crate::weights::HostTensor;
 
 /// Passes over the matrix; the error of the subspace falls with the power 2·passes of the ratio of
 /// singular values.
@@ -84,51 +84,4 @@ fn orthonormalise(vectors: &mut [Vec<f64>]) {
 
 fn norm(vector: &[f64]) -> f64 {
     vector.iter().map(|x| x * x).sum::<f64>().sqrt()
-}
-
-impl Adapter {
-    /// Tensors in kohya's names: `lora_unet_….lora_down.weight`, `.lora_up.weight`, `.alpha`. An adapter of
-    /// a second text encoder is one of SDXL.
-    pub fn to_kohya(&self) -> TensorMap {
-        self.to_kohya_of(self.components.contains_key(&Component::TextEncoder2))
-    }
-
-    /// [`Adapter::to_kohya`], for SDXL or not.
-    pub fn to_kohya_of(&self, xl: bool) -> TensorMap {
-        self.write(|component, module, part| {
-            let name = kohya_module(component, module, xl);
-            Some(format!("{name}.{}", ["lora_down.weight", "lora_up.weight", "alpha"][part]))
-        })
-    }
-
-    /// Tensors in diffusers' names: `unet.….lora_A.weight`, `.lora_B.weight`. They have no place for
-    /// alpha, so that readers take alpha = rank: the scale is multiplied into B.
-    pub fn to_diffusers(&self) -> TensorMap {
-        let mut folded = self.clone();
-        for pair in folded.components.values_mut().flat_map(|pairs| pairs.values_mut()) {
-            let scale = std::mem::replace(&mut pair.scale, 1.0);
-            pair.up.data.iter_mut().for_each(|x| *x *= scale);
-        }
-        folded.write(|component, module, part| {
-            let ending = ["lora_A.weight", "lora_B.weight"].get(part)?;
-            Some(format!("{}.{module}.{ending}", component.folder()))
-        })
-    }
-
-    fn write(&self, name: impl Fn(Component, &str, usize) -> Option<String>) -> TensorMap {
-        let mut out = TensorMap::new();
-        for (component, pairs) in &self.components {
-            for (parameter, pair) in pairs {
-                let module = parameter.strip_suffix(".weight").unwrap_or(parameter);
-                let alpha = pair.scale * pair.rank() as f32;
-                let alpha = HostTensor { shape: vec![], data: vec![alpha] };
-                for (part, tensor) in [&pair.down, &pair.up, &alpha].into_iter().enumerate() {
-                    if let Some(name) = name(*component, module, part) {
-                        out.insert(name, tensor.clone());
-                    }
-                }
-            }
-        }
-        out
-    }
 }

@@ -8,9 +8,14 @@
 mod attach;
 mod extract;
 mod file;
+mod keys;
+mod kinds;
 mod merge;
 mod names;
+mod places;
+mod settings;
 mod targets;
+mod write;
 
 use std::collections::BTreeMap;
 
@@ -20,7 +25,9 @@ use crate::weights::HostTensor;
 
 pub use attach::{LowRank, attach, detach_merged, is_factor, pairs};
 pub use merge::merge;
-pub use names::{Component, kohya_module};
+pub use names::{Component, KohyaNames};
+pub use places::{Unplaced, unplaced};
+pub use settings::Settings;
 pub use targets::{TargetError, Targets};
 
 /// One adapted parameter.
@@ -80,16 +87,25 @@ pub enum LoraError {
         /// A key that would fit.
         example: String,
     },
-    /// Keys of other kinds of adapters, or no adapter at all.
+    /// Another kind of adapter, or no adapter at all.
     #[error(
-        "the kind of {} tensors is not supported ({}); expected pairs of lora_down and lora_up, or lora_A and lora_B, with alpha: convert LoHa, LoKr, DoRA and Tucker adapters to plain LoRA",
-        keys.len(),
-        names::first(keys)
+        "{count} tensors are not plain LoRA ({keys}): this is {found}, which is not supported here; expected pairs of lora_down and lora_up, or lora_A and lora_B: {cure}"
     )]
     Kind {
-        /// The keys, sorted.
-        keys: Vec<String>,
+        /// What the file is.
+        found: &'static str,
+        /// How many tensors say so.
+        count: usize,
+        /// The first of them.
+        keys: String,
+        /// What its owner can do.
+        cure: &'static str,
     },
+    /// More than one adapter in a file.
+    #[error(
+        "the file holds several adapters ({0}); expected one: save each alone, with `save_pretrained`"
+    )]
+    Several(String),
     /// One half of a pair.
     #[error("LoRA module {module} has no {missing}; expected both halves: the file is not whole")]
     Half {
@@ -100,7 +116,7 @@ pub enum LoraError {
     },
     /// An underscored name that stands for several modules.
     #[error(
-        "LoRA module {module} stands for several modules of this model: {candidates}; write the LoRA with dotted names"
+        "LoRA module {module} stands for several modules of this model: {candidates}; expected names with dots that begin with unet., text_encoder. or text_encoder_2."
     )]
     Ambiguous {
         /// The module, as the file names it.
@@ -122,9 +138,9 @@ pub enum LoraError {
         /// Shape of the parameter.
         weight: Vec<usize>,
     },
-    /// Settings in the file's header that cannot be followed.
-    #[error("the file's lora_adapter_metadata {0}")]
-    Metadata(String),
+    /// Settings beside the tensors that cannot be followed.
+    #[error("{0}")]
+    Settings(String),
     /// No pair at all.
     #[error("the file holds no LoRA tensors; expected keys such as {0}")]
     Empty(String),

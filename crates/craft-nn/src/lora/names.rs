@@ -34,13 +34,39 @@ impl Component {
     }
 }
 
-/// The underscored name of a module, such as
-/// `lora_unet_mid_block_attentions_0_proj_in` for `mid_block.attentions.0.proj_in`. In SDXL (`xl`) the
-/// first text encoder is `lora_te1`, elsewhere `lora_te`.
-pub fn kohya_module(component: Component, module: &str, xl: bool) -> String {
-    let prefixes = component.kohya_prefixes();
-    let prefix = prefixes[usize::from(xl).min(prefixes.len() - 1)];
-    format!("{prefix}_{}", module.replace('.', "_"))
+/// How sd-scripts names the modules of a model, with underscores: those of SDXL's UNet as the original code does
+/// (`lora_unet_input_blocks_4_1_proj_in`), all others as diffusers and transformers do
+/// (`lora_unet_mid_block_attentions_0_proj_in`).
+#[derive(Clone, Debug, Default)]
+pub struct KohyaNames {
+    /// SDXL's modules by their names in diffusers; empty for other models.
+    original: BTreeMap<String, String>,
+}
+
+impl KohyaNames {
+    /// The names for a model whose UNet has these parameters.
+    pub fn of<V>(unet: &BTreeMap<String, V>) -> Self {
+        if !unet.contains_key("add_embedding.linear_1.weight") {
+            return Self::default();
+        }
+        let original = unet_names(unet.keys());
+        let module = |name: &str| name.strip_suffix(".weight").map(str::to_owned);
+        let pair = |name: &String| Some((module(name)?, module(&original(name)?)?));
+        Self { original: unet.keys().filter_map(pair).collect() }
+    }
+
+    /// Whether they are SDXL's, whose first text encoder is `lora_te1`, elsewhere `lora_te`.
+    fn xl(&self) -> bool {
+        !self.original.is_empty()
+    }
+
+    /// The name of a module.
+    pub fn module(&self, component: Component, module: &str) -> String {
+        let prefixes = component.kohya_prefixes();
+        let prefix = prefixes[usize::from(self.xl()).min(prefixes.len() - 1)];
+        let original = self.original.get(module).filter(|_| component == Component::Unet);
+        format!("{prefix}_{}", original.map_or(module, String::as_str).replace('.', "_"))
+    }
 }
 
 /// Which parameter a module of a file stands for.
@@ -51,7 +77,7 @@ pub(super) struct Table(BTreeMap<String, Vec<Target>>);
 
 impl Table {
     /// All names of the linear maps and convolutions of a model.
-    pub(super) fn new(model: &[(Component, Shapes)]) -> Self {
+    pub(super) fn new<'a>(model: impl IntoIterator<Item = &'a (Component, Shapes)>) -> Self {
         let mut table = Self(BTreeMap::new());
         for (component, shapes) in model {
             let original = unet_names(shapes.keys());
@@ -80,12 +106,21 @@ impl Table {
     }
 
     fn add(&mut self, component: Component, module: &str, parameter: &str) {
-        let mut names = vec![format!("{}.{module}", component.folder())];
-        if component == Component::Unet {
-            names.push(format!("base_model.model.{module}"));
-        }
+        let mut names = vec![module.to_owned(), format!("{}.{module}", component.folder())];
         let flat = module.replace('.', "_");
         names.extend(component.kohya_prefixes().iter().map(|p| format!("{p}_{flat}")));
+        // LyCORIS as SimpleTuner uses it, and what ComfyUI itself saves.
+        match component {
+            Component::Unet => names.push(format!("lycoris_{flat}")),
+            Component::TextEncoder => {
+                for clip in ["clip_l", "clip_h"] {
+                    names.push(format!("text_encoders.{clip}.transformer.{module}"));
+                }
+            }
+            Component::TextEncoder2 => {
+                names.push(format!("text_encoders.clip_g.transformer.{module}"));
+            }
+        }
         for name in names {
             self.add_name(component, name, parameter);
         }
@@ -134,7 +169,7 @@ mod tests {
             "down_blocks.1.attentions.0.proj_in.weight",
         ];
         let shapes: Shapes = names.iter().map(|n| ((*n).to_owned(), vec![2, 2])).collect();
-        let table = Table::new(&[(Component::Unet, shapes)]);
+        let table = Table::new([&(Component::Unet, shapes)]);
         let target = [(Component::Unet, names[3].to_owned())];
         for name in
             ["lora_unet_input_blocks_3_1_proj_in", "diffusion_model.input_blocks.3.1.proj_in"]
@@ -161,7 +196,7 @@ mod tests {
         }
         assert!(table.find("lora_te2_text_model_x_q_proj").is_empty());
         assert_eq!(
-            kohya_module(Component::Unet, "mid_block.attentions.0.proj_in", true),
+            KohyaNames::default().module(Component::Unet, "mid_block.attentions.0.proj_in"),
             "lora_unet_mid_block_attentions_0_proj_in"
         );
     }

@@ -10,7 +10,7 @@ use burn::module::Module;
 use craft_core::Recipe;
 use craft_core::recipe::TrainMode;
 use craft_diffusion::optimizer::AdamW;
-use craft_nn::lora::{self, Adapter, Component, Pairs};
+use craft_nn::lora::{self, Adapter, Component, KohyaNames, Pairs};
 use craft_nn::unet::UNet2DConditionModel;
 use craft_nn::weights::{self, TensorMap};
 
@@ -69,7 +69,8 @@ fn named(recipe: &Recipe, tensors: TensorMap) -> TensorMap {
         TrainMode::Full => tensors,
         TrainMode::Lora => {
             let pairs = lora::pairs(&tensors, recipe.train.lora.scale() as f32);
-            Adapter { components: BTreeMap::from([(Component::Unet, pairs)]) }.to_kohya()
+            let names = KohyaNames::of(&tensors);
+            Adapter { components: BTreeMap::from([(Component::Unet, pairs)]) }.to_kohya(&names)
         }
     }
 }

@@ -14,6 +14,7 @@ use super::transposed;
 use crate::component::{Kind, open_weights};
 use crate::context::Progress;
 use crate::error::{PipelineError, Result};
+use crate::export::{Formats, RUN_KEY, convert};
 use crate::model::read_text;
 
 /// Family and prediction type of a model folder.
@@ -26,26 +27,26 @@ pub(crate) struct About {
 }
 
 impl About {
-    /// Texts of the SAI Model Metadata Specification; `suffix` such as `/lora`.
-    pub(crate) fn modelspec(self, title: &str, suffix: &str) -> BTreeMap<String, String> {
-        // sd-scripts names the code whose parameter names a file has.
-        let original = suffix.is_empty() || self.family == Family::Sdxl;
+    /// Texts of the SAI Model Metadata Specification; `suffix` such as `/lora`. `original` tells whether the
+    /// parameters have the names of the original code; `size` is the height and width of training.
+    pub(crate) fn modelspec(
+        self,
+        title: &str,
+        suffix: &str,
+        original: bool,
+        [height, width]: [usize; 2],
+    ) -> BTreeMap<String, String> {
         let implementation = if original {
             "https://github.com/Stability-AI/generative-models"
         } else {
             "diffusers"
-        };
-        let size = match (self.family, self.v) {
-            (Family::Sdxl, _) => "1024x1024",
-            (Family::Sd2, true) => "768x768",
-            _ => "512x512",
         };
         let texts = [
             ("modelspec.sai_model_spec", "1.0.0".to_owned()),
             ("modelspec.architecture", format!("{}{suffix}", self.family.architecture(self.v))),
             ("modelspec.implementation", implementation.to_owned()),
             ("modelspec.title", title.to_owned()),
-            ("modelspec.resolution", size.to_owned()),
+            ("modelspec.resolution", format!("{width}x{height}")),
             ("modelspec.prediction_type", if self.v { "v" } else { "epsilon" }.to_owned()),
         ];
         texts.into_iter().map(|(key, value)| (key.to_owned(), value)).collect()
@@ -81,12 +82,28 @@ struct Source {
     names: BTreeMap<usize, String>,
 }
 
-/// Writes a model folder as one file, in the number formats of the folder.
+/// What a file says of itself.
+pub(crate) struct Header<'a> {
+    /// Its family.
+    pub(crate) about: About,
+    /// Height and width of training.
+    pub(crate) size: [usize; 2],
+    /// What it was made of.
+    pub(crate) run: &'a str,
+}
+
+/// Writes a model folder as one file.
 ///
 /// # Errors
 /// When the folder is incomplete, or has a parameter that such files have no place for.
-pub(crate) fn export(dir: &Path, out: &Path, progress: &dyn Progress) -> Result<()> {
-    let about = about(dir)?;
+pub(crate) fn export(
+    dir: &Path,
+    out: &Path,
+    formats: &Formats,
+    header: &Header<'_>,
+    progress: &dyn Progress,
+) -> Result<()> {
+    let about = header.about;
     let config = |part: Part| -> Result<_> {
         let path = dir.join(part.folder()).join("config.json");
         Ok((read_text(&path)?, path))
@@ -100,6 +117,7 @@ pub(crate) fn export(dir: &Path, out: &Path, progress: &dyn Progress) -> Result<
     let names = Names::new(about.family, &Skeleton::of(&unet, &vae));
 
     let mut readers = BTreeMap::new();
+    let mut paths = BTreeMap::new();
     let mut shapes = BTreeMap::new();
     let mut sources: BTreeMap<String, Source> = BTreeMap::new();
     for &part in about.family.parts() {
@@ -129,22 +147,26 @@ pub(crate) fn export(dir: &Path, out: &Path, progress: &dyn Progress) -> Result<
             shapes.insert((part, name), shape);
         }
         readers.insert(part, reader);
+        paths.insert(part, path);
     }
 
     let entries: Vec<Entry> = sources
         .iter()
-        .filter_map(|(name, source)| entry(name, source, &shapes, &readers[&source.part]))
+        .filter_map(|(name, source)| entry(name, source, &shapes, &readers[&source.part], formats))
         .collect();
     let bytes: u64 = entries.iter().map(|e| e.len() as u64).sum();
     space::require_free(out, bytes + (1 << 20))?;
     let title = out.file_stem().unwrap_or_default().to_string_lossy();
     progress.start("write checkpoint", bytes, "bytes");
-    raw::write(out, &entries, &about.modelspec(&title, ""), |entry| -> Result<Vec<u8>> {
+    let mut texts = about.modelspec(&title, "", true, header.size);
+    texts.insert(RUN_KEY.to_owned(), header.run.to_owned());
+    raw::write(out, &entries, &texts, |entry| -> Result<Vec<u8>> {
         let source = &sources[&entry.name];
         let mut bytes = Vec::with_capacity(entry.len());
         for name in source.names.values() {
             let Some(reader) = readers.get_mut(&source.part) else { continue };
-            bytes.append(&mut bytes_in_file(source.take, reader.read(name)?));
+            let raw = convert(reader.read(name)?, entry.format, &paths[&source.part], name)?;
+            bytes.append(&mut bytes_in_file(source.take, raw));
         }
         progress.advance(bytes.len() as u64);
         Ok(bytes)
@@ -158,6 +180,7 @@ fn entry(
     source: &Source,
     shapes: &BTreeMap<(Part, String), Vec<usize>>,
     reader: &RawReader,
+    formats: &Formats,
 ) -> Option<Entry> {
     let first = source.names.values().next()?;
     let mut shape = shapes.get(&(source.part, first.clone()))?.clone();
@@ -167,7 +190,8 @@ fn entry(
         Take::Transposed => shape.reverse(),
         Take::Third(_) => *shape.first_mut()? *= 3,
     }
-    Some(Entry { name: name.to_owned(), shape, format: reader.format(first)? })
+    let format = formats.wanted(source.part.folder(), first, reader.format(first)?);
+    Some(Entry { name: name.to_owned(), shape, format })
 }
 
 fn bytes_in_file(take: Take, raw: Raw) -> Vec<u8> {

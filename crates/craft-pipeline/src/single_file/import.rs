@@ -35,12 +35,24 @@ pub(crate) fn import(
     config: Option<&Path>,
     progress: &dyn Progress,
 ) -> Result<PathBuf> {
+    import_into(&cache::dir().join("models"), file, config, progress)
+}
+
+/// [`import`] into a folder in `place`.
+///
+/// # Errors
+/// As [`import`].
+pub(crate) fn import_into(
+    place: &Path,
+    file: &Path,
+    config: Option<&Path>,
+    progress: &dyn Progress,
+) -> Result<PathBuf> {
     let input = |message: String| PipelineError::Input { path: file.to_owned(), message };
     let mut reader = RawReader::open(file)?;
     reader.rename(vae_names::original)?;
     let shapes = reader.shapes();
     let stem = file.file_stem().unwrap_or_default().to_string_lossy().into_owned();
-    let place = cache::dir().join("models");
     let folder = place.join(format!("{stem}-{}", &identity(file, config)?[..16]));
     if folder.join("model_index.json").is_file() {
         return Ok(folder);
@@ -70,15 +82,15 @@ pub(crate) fn import(
         found.ignored,
         folder.display()
     ));
-    atomic::create_dir(&place)?;
-    let _lock = FolderLock::acquire(&place, &mut || {
+    atomic::create_dir(place)?;
+    let _lock = FolderLock::acquire(place, &mut || {
         progress.note("another process copies a checkpoint; waiting for it");
     })?;
     if folder.join("model_index.json").is_file() {
         return Ok(folder);
     }
-    atomic::remove_leftovers(&place)?;
-    space::require_free(&place, bytes as u64 + (16 << 20))?;
+    atomic::remove_leftovers(place)?;
+    space::require_free(place, bytes as u64 + (16 << 20))?;
     progress.start("copy checkpoint", bytes as u64, "bytes");
     atomic::write_dir_atomically(&folder, |to| {
         write(to, &found, &mut reader, &tokenizers, progress)

@@ -4,8 +4,8 @@ mod check;
 mod export;
 mod import;
 
-pub(crate) use export::{About, about, export};
-pub(crate) use import::import;
+pub(crate) use export::{About, Header, about, export};
+pub(crate) use import::{import, import_into};
 
 use craft_nn::ldm::Take;
 use craft_store::raw::Raw;

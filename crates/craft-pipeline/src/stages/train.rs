@@ -9,6 +9,7 @@ use craft_core::{Candidate, Prompt};
 use craft_diffusion::guard::NanGuard;
 use craft_diffusion::optimizer::{self, AdamW, AdamWConfig, GradMap};
 use craft_diffusion::schedule::{LrShape, learning_rate};
+use craft_nn::lora::KohyaNames;
 use craft_nn::weights::{self, TensorMap};
 use craft_store::weights::TRANSFORMERS;
 use craft_store::{Manifest, Stage, jsonl};
@@ -19,7 +20,7 @@ use crate::lora::{LORA_FILE, Start};
 use crate::model::{
     DIFFUSION_WEIGHTS, Model, copy_model, read_tensors, replace_weights, write_tensors,
 };
-use crate::networks::{Networks, Trained};
+use crate::networks::{Networks, Trained, say_unplaced};
 use crate::rewards::RunReward;
 use crate::stages::look::{Look, Stop, Watch};
 use crate::stages::trainer::{Sample, Text, Trainer};
@@ -74,6 +75,10 @@ pub(crate) fn run(
         let model = start.training_model(run.recipe, run.base)?;
         let samples = samples(run, arm, &model)?;
         let texts = merged_texts(run, &model);
+        let names = KohyaNames::of(&weights::shapes(&model.unet));
+        if section.mode == TrainMode::Lora {
+            say_unplaced(&section.lora, &crate::lora::parts(&model), run.context.progress)?;
+        }
         let dir = run.path(&format!("{}/looks-{}", arm.checkpoints(), &fingerprint[..12]));
         let watch = Watch::new(run, start, dir, watchers)?;
         let Fitted { trained, stopped, looks } =
@@ -89,7 +94,7 @@ pub(crate) fn run(
             }
             Trained::Lora(adapter) => {
                 craft_store::atomic::create_dir(&out)?;
-                write_tensors(&out.join(LORA_FILE), &adapter.to_kohya())?;
+                write_tensors(&out.join(LORA_FILE), &adapter.to_kohya(&names))?;
             }
         }
         if !looks.is_empty() {

@@ -3,11 +3,11 @@
 use std::sync::atomic::AtomicBool;
 
 use craft_pipeline::Context;
-use craft_pipeline::export::{Format, export as write};
+use craft_pipeline::export::{Dtype, Exported, Format, Wish, export as write};
 use serde_json::json;
 
 use super::App;
-use crate::cli::{ExportArgs, ExportFormat};
+use crate::cli::{ExportArgs, ExportDtype, ExportFormat};
 use crate::pocket_world::PocketWorld;
 use crate::progress::Reporter;
 use crate::{console, interrupt};
@@ -25,26 +25,60 @@ pub(super) fn export(app: &App, args: &ExportArgs) -> anyhow::Result<()> {
         ExportFormat::LoraDiffusers => Format::LoraDiffusers,
         ExportFormat::SingleFile => Format::SingleFile,
     };
-    let done = write(&args.run_dir, format, &args.out, usize::from(args.rank), &context)?;
+    let dtype = match args.dtype {
+        ExportDtype::Base => Dtype::Base,
+        ExportDtype::F16 => Dtype::F16,
+        ExportDtype::Bf16 => Dtype::Bf16,
+        ExportDtype::F32 => Dtype::F32,
+    };
+    let wish = Wish { format, rank: usize::from(args.rank), dtype };
+    let done = write(&args.run_dir, &args.out, wish, &context)?;
+    for lacking in &done.unplaced {
+        tracing::warn!(
+            "{} has no place for {} in a LoRA and leaves them out; ComfyUI and diffusers read all",
+            lacking.program,
+            lacking.modules.join(", ")
+        );
+    }
     let shown = args.out.display().to_string();
     if app.json {
         let line = json!({
-            "out": shown, "adapted": done.adapted, "captured": done.captured,
+            "out": shown, "adapted": done.adapted, "captured": done.captured, "dtype": done.dtype,
             "mean_difference": done.mean_difference, "max_difference": done.max_difference,
+            "read_by": readers(format),
         });
         return console::result(&line.to_string());
     }
-    let what = match format {
+    console::result(&format!(
+        "{shown}: {}, {}, read by {}; read back, its picture differs from the tuned model's by {:.2} of 255 on average, {} at most",
+        kind(format, &done),
+        done.dtype,
+        readers(format),
+        done.mean_difference,
+        done.max_difference
+    ))
+}
+
+fn kind(format: Format, done: &Exported) -> String {
+    match format {
         Format::Diffusers => "model folder".to_owned(),
         Format::SingleFile => "checkpoint".to_owned(),
-        _ => format!(
+        Format::LoraKohya | Format::LoraDiffusers => format!(
             "LoRA on {} parameters, {:.1} % of the squared change",
             done.adapted,
             100.0 * done.captured
         ),
-    };
-    console::result(&format!(
-        "{shown}: {what}; read back, its picture differs from the tuned model's by {:.2} of 255 on average, {} at most",
-        done.mean_difference, done.max_difference
-    ))
+    }
+}
+
+/// Programs whose loaders were tried on files of a format (docs/exports.md).
+fn readers(format: Format) -> &'static str {
+    match format {
+        Format::Diffusers => "diffusers",
+        Format::LoraDiffusers => {
+            "diffusers (ComfyUI reads only a part of it, A1111 and sd-scripts nothing: for them --format lora-kohya)"
+        }
+        Format::LoraKohya => "ComfyUI, A1111, sd-scripts and diffusers",
+        Format::SingleFile => "ComfyUI, A1111, sd-scripts and diffusers",
+    }
 }

@@ -6,6 +6,7 @@ mod demo;
 mod doctor;
 mod export;
 mod forward;
+mod infotext;
 mod pocket;
 mod run;
 mod sample;

@@ -13,7 +13,7 @@ use craft_store::tensors::{self, Dtype, TensorReader};
 use craft_store::{atomic, image};
 use serde_json::json;
 
-use super::{App, POCKET, model_dir};
+use super::{App, POCKET, infotext, model_dir};
 use crate::cli::{Rng, SampleArgs};
 use crate::exit::{input, usage};
 use crate::progress::Reporter;
@@ -87,7 +87,7 @@ pub(super) fn sample(app: &App, args: &SampleArgs) -> anyhow::Result<()> {
     output.make_folder()?;
     for (i, (job, drawn)) in jobs.iter().zip(&drawn).enumerate() {
         let path = output.path(i);
-        let text = parameters(args, &plan, job.prompt, i, count, (height, width));
+        let text = parameters(args, &plan, (job.prompt, &loras), i, count, (height, width));
         image::write_png(&path, &drawn.image, Some(&text))?;
         let shown = path.display().to_string();
         if app.json {
@@ -321,12 +321,12 @@ impl Output {
 fn parameters(
     args: &SampleArgs,
     plan: &Plan,
-    prompt: &str,
+    (prompt, loras): (&str, &[(PathBuf, f32)]),
     i: usize,
     count: usize,
     (height, width): (usize, usize),
 ) -> String {
-    let mut text = format!("{prompt}\n");
+    let mut text = format!("{prompt}{}\n", infotext::lora_tags(loras));
     if let Some(negative) = args.negative_prompt.as_deref().filter(|text| !text.is_empty()) {
         text.push_str(&format!("Negative prompt: {negative}\n"));
     }
@@ -342,11 +342,10 @@ fn parameters(
         (None, 1) => format!("Seed: {}", args.seed),
         (None, _) => format!("Seed: {}, Sample: {i}", args.seed),
     };
-    let loras = args.lora.join(" ").replace(',', ";");
-    let loras = if loras.is_empty() { loras } else { format!("Lora: {loras}, ") };
     let model = Path::new(&args.model).file_name().unwrap_or_default().to_string_lossy();
+    let model = infotext::quoted(&model);
     text.push_str(&format!(
-        "Steps: {}, Sampler: {sampler}{karras}, CFG scale: {}, {source}, Size: {width}x{height}, Model: {model}, {loras}Version: craft {}",
+        "Steps: {}, Sampler: {sampler}{karras}, CFG scale: {}, {source}, Size: {width}x{height}, Model: {model}, Version: craft {}",
         plan.steps,
         plan.guidance_scale,
         env!("CARGO_PKG_VERSION")
