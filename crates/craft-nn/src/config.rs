@@ -9,7 +9,7 @@ use thiserror::Error;
 #[derive(Debug, Error)]
 pub enum ConfigError {
     /// Not JSON of the expected form.
-    #[error("the config is not what {component} expects: {source}")]
+    #[error("the config is not what {component} expects: {}", shorten(&source.to_string()))]
     Parse {
         /// The component's class.
         component: &'static str,
@@ -17,7 +17,11 @@ pub enum ConfigError {
         source: serde_json::Error,
     },
     /// A value that this implementation does not have.
-    #[error("{component}: {key} = {value} is not supported; supported: {supported}")]
+    #[error(
+        "{component}: {} = {} is not supported; supported: {supported}",
+        shorten(key),
+        shorten(value)
+    )]
     Unsupported {
         /// The component's class.
         component: &'static str,
@@ -40,6 +44,15 @@ pub enum ConfigError {
         /// What it should have.
         expected: String,
     },
+}
+
+/// A text of another's as a message quotes it: its beginning, where it is long.
+pub fn shorten(text: &str) -> String {
+    const SHOWN: usize = 160;
+    match text.char_indices().nth(SHOWN) {
+        None => text.to_owned(),
+        Some((end, _)) => format!("{}… ({} bytes)", &text[..end], text.len()),
+    }
 }
 
 /// Refuses keys that are set to anything but a value that changes nothing.

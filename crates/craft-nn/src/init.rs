@@ -40,11 +40,16 @@ impl Init {
             let data = (0..shape.iter().product()).map(|_| f(rng)).collect();
             return self.param(data, shape);
         }
-        let zeros = move |device: &Device, tracked: bool| {
-            let zeros = Tensor::zeros(shape, device);
-            if tracked { zeros.require_grad() } else { zeros }
+        self.later(shape, 0.0)
+    }
+
+    /// A parameter whose values are made when they are first used.
+    fn later<const D: usize>(&self, shape: [usize; D], value: f32) -> Param<Tensor<D>> {
+        let make = move |device: &Device, tracked: bool| {
+            let tensor = Tensor::full(shape, value, device);
+            if tracked { tensor.require_grad() } else { tensor }
         };
-        Param::uninitialized(ParamId::new(), zeros, self.device.clone(), true, shape.into())
+        Param::uninitialized(ParamId::new(), make, self.device.clone(), true, shape.into())
     }
 
     /// Uniform on `±bound`.
@@ -63,7 +68,10 @@ impl Init {
 
     /// One value everywhere. With [`Init::zeros`] too, so that affine maps start as they should.
     pub fn constant<const D: usize>(&mut self, shape: [usize; D], value: f32) -> Param<Tensor<D>> {
-        self.param(vec![value; shape.iter().product()], shape)
+        match self.rng {
+            Some(_) => self.param(vec![value; shape.iter().product()], shape),
+            None => self.later(shape, value),
+        }
     }
 }
 

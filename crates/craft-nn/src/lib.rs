@@ -2,6 +2,7 @@
 //! names, and the operations that they stand on. Nothing here knows about CRAFT.
 
 pub mod blip;
+pub mod bounds;
 pub mod clip;
 pub mod config;
 pub mod init;
@@ -19,5 +20,6 @@ pub mod unet;
 pub mod unet_blocks;
 pub mod unet_config;
 pub mod vae;
+pub mod vae_names;
 pub mod vae_tiles;
 pub mod weights;

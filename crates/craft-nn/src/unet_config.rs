@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use crate::bounds::{self, Bounds, refused};
 use crate::config::{ConfigError, check_rest};
 
 const COMPONENT: &str = "UNet2DConditionModel";
@@ -121,6 +122,29 @@ pub struct UNetConfig {
     rest: BTreeMap<String, Value>,
 }
 
+/// Largest height and width of latents that a model is taken to be trained on.
+const MOST_LATENTS: u64 = 4096;
+
+/// Keys of networks that take more than a text, and what such networks are.
+const OTHERS: [(&str, &str); 8] = [
+    ("class_embed_type", "a class-conditioned network, such as unCLIP's"),
+    ("num_class_embeds", "a class-conditioned network, such as the upscaler's"),
+    ("encoder_hid_dim_type", "a network conditioned on pictures"),
+    ("encoder_hid_dim", "a network with a text encoder of another width, such as DeepFloyd's"),
+    ("time_cond_proj_dim", "a network that takes the guidance scale, such as LCM's"),
+    ("reverse_transformer_layers_per_block", "an asymmetric network"),
+    ("cross_attention_norm", "a network that normalises its condition"),
+    ("timestep_post_act", "a network of another family"),
+];
+
+/// One number, or height and width.
+fn sizes(value: &Value) -> Option<Vec<u64>> {
+    match value {
+        Value::Array(both) if both.len() == 2 => both.iter().map(Value::as_u64).collect(),
+        one => Some(vec![one.as_u64()?]),
+    }
+}
+
 /// Names a per-level key of another form, such as the nested lists that asymmetric networks have.
 fn check_lists(keys: &BTreeMap<String, Value>) -> Result<(), ConfigError> {
     for (key, flag) in [
@@ -184,15 +208,18 @@ impl UNetConfig {
         ];
         // `upcast_attention` asks for f32 attention, which is what is computed.
         let ignored = ["upcast_attention", "addition_embed_type_num_heads"];
+        for (key, meaning) in OTHERS {
+            if let Some(value) = self.rest.get(key).filter(|value| !value.is_null()) {
+                let supported =
+                    format!("null (this seems to be {meaning}): use a plain text-to-image model");
+                return Err(refused(COMPONENT, key, value, &supported));
+            }
+        }
         check_rest(COMPONENT, &self.rest, neutral, &ignored)?;
         let unsupported = |key: &str, value: String, supported: &str| {
-            Err(ConfigError::Unsupported {
-                component: COMPONENT,
-                key: key.to_owned(),
-                value,
-                supported: supported.to_owned(),
-            })
+            Err(refused(COMPONENT, key, value, supported))
         };
+        self.check_numbers()?;
         let levels = self.block_out_channels.len();
         for (key, types, known) in [
             ("down_block_types", &self.down_block_types, ["CrossAttnDownBlock2D", "DownBlock2D"]),
@@ -241,13 +268,6 @@ impl UNetConfig {
                 let text = format!("a list that ends before level {level}");
                 return unsupported("a per-level key", text, &format!("{levels} entries"));
             }
-            if channels == 0 || !channels.is_multiple_of(self.norm_num_groups.max(1)) {
-                return unsupported(
-                    "block_out_channels",
-                    channels.to_string(),
-                    &format!("multiples of norm_num_groups = {}", self.norm_num_groups),
-                );
-            }
             let heads = self.heads(level).unwrap_or(0);
             if heads == 0 || !channels.is_multiple_of(heads) {
                 return unsupported(
@@ -258,6 +278,101 @@ impl UNetConfig {
             }
         }
         Ok(())
+    }
+
+    /// Checks the numbers that no other key bounds.
+    fn check_numbers(&self) -> Result<(), ConfigError> {
+        bounds::levels(COMPONENT, "block_out_channels", self.block_out_channels.len())?;
+        bounds::groups(COMPONENT, self.norm_num_groups, &self.block_out_channels)?;
+        bounds::above_zero(COMPONENT, "norm_eps", self.norm_eps, 1.0)?;
+        for (key, value) in [("in_channels", self.in_channels), ("out_channels", self.out_channels)]
+        {
+            if value == 0 {
+                return Err(refused(COMPONENT, key, value, "1 or more"));
+            }
+        }
+        let widths = self.block_out_channels.first().copied().into_iter();
+        let widths = widths.chain(self.addition_time_embed_dim);
+        if let Some(odd) = widths.clone().find(|width| *width < 2 || !width.is_multiple_of(2)) {
+            let key = "block_out_channels or addition_time_embed_dim";
+            return Err(refused(COMPONENT, key, odd, "even widths for sines and cosines"));
+        }
+        let half = widths.min().unwrap_or(2) as f64 / 2.0;
+        if !(0.0..half).contains(&self.freq_shift) {
+            let found = format!("{:e}", self.freq_shift);
+            return Err(refused(COMPONENT, "freq_shift", found, "0 or 1"));
+        }
+        match &self.sample_size {
+            None => Ok(()),
+            Some(size)
+                if sizes(size)
+                    .is_some_and(|s| s.iter().all(|n| (1..=MOST_LATENTS).contains(n))) =>
+            {
+                Ok(())
+            }
+            Some(size) => {
+                let supported = format!("1 to {MOST_LATENTS}, or a height and a width");
+                Err(refused(COMPONENT, "sample_size", size, &supported))
+            }
+        }
+    }
+
+    /// Compares the numbers with those of the weights, before a network is built.
+    ///
+    /// # Errors
+    /// When a number is larger than any tensor of the weights, or there are more layers than tensors.
+    pub fn fits(&self, weights: &Bounds) -> Result<(), ConfigError> {
+        let width = |key, value| weights.width(COMPONENT, key, value);
+        width("in_channels", self.in_channels)?;
+        width("out_channels", self.out_channels)?;
+        for channels in &self.block_out_channels {
+            width("block_out_channels", *channels)?;
+        }
+        let attends =
+            |types: &[String], at: usize| types.get(at).is_some_and(|t| t.starts_with("Cross"));
+        let levels = self.block_out_channels.len();
+        let (mut resnets, mut blocks) = (2usize, 0usize);
+        for level in 0..levels {
+            let layers = self.layers(level).unwrap_or(0);
+            weights.layers(COMPONENT, "layers_per_block", layers)?;
+            resnets = resnets.saturating_add(2 * layers + 1);
+            let last = level + 1 == levels && self.mid_block_type.is_some();
+            let down = attends(&self.down_block_types, level);
+            let up = attends(&self.up_block_types, levels - 1 - level);
+            if !down && !up && !last {
+                continue;
+            }
+            width("cross_attention_dim", self.context(level).unwrap_or(0))?;
+            let depth = self.transformer_layers(level).unwrap_or(0);
+            let places =
+                layers * usize::from(down) + (layers + 1) * usize::from(up) + usize::from(last);
+            blocks = blocks.saturating_add(depth.saturating_mul(places));
+        }
+        weights.layers(COMPONENT, "layers_per_block", resnets)?;
+        weights.layers(COMPONENT, "transformer_layers_per_block", blocks)?;
+        match self
+            .projection_class_embeddings_input_dim
+            .filter(|_| self.addition_embed_type.is_some())
+        {
+            None => Ok(()),
+            Some(value) => width("projection_class_embeddings_input_dim", value),
+        }
+    }
+
+    /// What a network of such channels is for, where it is not one that draws latents of `latents`
+    /// channels from a text.
+    pub fn other_purpose(&self, latents: usize) -> Option<&'static str> {
+        match self.in_channels.checked_sub(latents) {
+            Some(0) if self.out_channels == latents => None,
+            Some(0) => {
+                Some("a network that predicts a variance too, or of another kind of latents")
+            }
+            Some(1) => Some("a depth-to-image model"),
+            Some(3) => Some("an upscaler, which takes a small picture beside the noise"),
+            Some(4) if latents == 4 => Some("an image-to-image model such as InstructPix2Pix"),
+            Some(5) => Some("an inpainting model"),
+            _ => Some("not a text-to-image model for these latents"),
+        }
     }
 
     pub(crate) fn heads(&self, level: usize) -> Option<usize> {
@@ -272,6 +387,18 @@ impl UNetConfig {
     /// Width of the text embeddings at a level.
     pub fn context(&self, level: usize) -> Option<usize> {
         self.cross_attention_dim.at(level)
+    }
+    /// Widths of the text embeddings at all levels that look at them, and in the middle.
+    pub fn contexts(&self) -> impl Iterator<Item = usize> + '_ {
+        let levels = self.block_out_channels.len();
+        let cross =
+            |types: &[String], at: usize| types.get(at).is_some_and(|t| t.starts_with("Cross"));
+        let looks = move |level: &usize| {
+            cross(&self.down_block_types, *level)
+                || cross(&self.up_block_types, levels - 1 - *level)
+                || *level + 1 == levels && self.mid_block_type.is_some()
+        };
+        (0..levels).filter(looks).filter_map(|level| self.context(level))
     }
     /// Whether the first attention at a level looks at the text too.
     pub fn only_cross(&self, level: usize) -> Option<bool> {

@@ -7,6 +7,7 @@ use burn::tensor::Tensor;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use crate::bounds::{self, Bounds, refused};
 use crate::config::{ConfigError, check_rest};
 use crate::init::Init;
 use crate::layers::{Conv2d, GroupNorm};
@@ -16,6 +17,9 @@ use crate::resnet::{Downsample2D, ResnetBlock2D, Upsample2D};
 const COMPONENT: &str = "AutoencoderKL";
 /// Epsilon of every group norm of the VAE.
 const EPS: f64 = 1e-6;
+
+/// Largest pictures that an autoencoder is taken to be trained on.
+const MOST_PIXELS: usize = 32_768;
 
 fn yes() -> bool {
     true
@@ -113,19 +117,56 @@ impl VaeConfig {
         // `force_upcast` asks for f32, which is what is computed.
         let ignored = ["force_upcast"];
         check_rest(COMPONENT, &config.rest, neutral, &ignored)?;
-        if let Some(bad) = config
-            .block_out_channels
-            .iter()
-            .find(|c| **c == 0 || !c.is_multiple_of(config.norm_num_groups.max(1)))
-        {
-            return Err(ConfigError::Unsupported {
-                component: COMPONENT,
-                key: "block_out_channels".to_owned(),
-                value: bad.to_string(),
-                supported: format!("multiples of norm_num_groups = {}", config.norm_num_groups),
-            });
-        }
+        config.check_numbers()?;
         Ok(config)
+    }
+
+    fn check_numbers(&self) -> Result<(), ConfigError> {
+        bounds::levels(COMPONENT, "block_out_channels", self.block_out_channels.len())?;
+        bounds::groups(COMPONENT, self.norm_num_groups, &self.block_out_channels)?;
+        bounds::above_zero(COMPONENT, "scaling_factor", self.scaling_factor, 1e4)?;
+        for (key, value) in [
+            ("in_channels", self.in_channels),
+            ("out_channels", self.out_channels),
+            ("latent_channels", self.latent_channels),
+        ] {
+            if value == 0 {
+                return Err(refused(COMPONENT, key, value, "1 or more"));
+            }
+        }
+        if let Some(shift) = self.shift_factor.filter(|shift| shift.abs() > 1e4) {
+            return Err(refused(COMPONENT, "shift_factor", format!("{shift:e}"), "a small number"));
+        }
+        let sizes = match self.sample_size {
+            PerSide::Both(size) => [size; 2],
+            PerSide::Each(sizes) => sizes,
+        };
+        match sizes.iter().find(|size| !(1..=MOST_PIXELS).contains(*size)) {
+            None => Ok(()),
+            Some(size) => {
+                let supported = format!("1 to {MOST_PIXELS} pixels");
+                Err(refused(COMPONENT, "sample_size", size, &supported))
+            }
+        }
+    }
+
+    /// Compares the numbers with those of the weights, before a network is built.
+    ///
+    /// # Errors
+    /// When a number is larger than any tensor of the weights, or there are more layers than tensors.
+    pub fn fits(&self, weights: &Bounds) -> Result<(), ConfigError> {
+        for (key, value) in [
+            ("in_channels", self.in_channels),
+            ("out_channels", self.out_channels),
+            ("latent_channels", self.latent_channels),
+        ] {
+            weights.width(COMPONENT, key, value)?;
+        }
+        for channels in &self.block_out_channels {
+            weights.width(COMPONENT, "block_out_channels", *channels)?;
+        }
+        let layers = self.layers_per_block.saturating_mul(self.block_out_channels.len());
+        weights.layers(COMPONENT, "layers_per_block", layers)
     }
 
     /// Pixels per latent along one side.

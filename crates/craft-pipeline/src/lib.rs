@@ -6,12 +6,14 @@
 mod architecture;
 mod cache;
 pub mod compare;
+mod component;
 pub mod context;
 mod cost;
 pub mod draw;
 pub mod error;
 pub mod export;
 pub mod external;
+mod fitting;
 pub mod lora;
 pub mod model;
 mod networks;

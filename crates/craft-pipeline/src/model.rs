@@ -1,27 +1,27 @@
 //! A text-to-image model in the diffusers folder layout.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use burn::module::Module;
 use burn::tensor::Device;
 use craft_core::recipe::Precision;
 use craft_core::schedule::NoiseSchedule;
 use craft_nn::clip::{ClipTextConfig, ClipTextModel};
-use craft_nn::init::Init;
 use craft_nn::tokenizer::ClipTokenizer;
 use craft_nn::unet::UNet2DConditionModel;
 use craft_nn::unet_config::UNetConfig;
 use craft_nn::vae::{AutoencoderKL, VaeConfig};
 use craft_nn::vae_tiles::VaeParts;
-use craft_nn::weights::{self, HostTensor, TensorMap, WeightError};
-use craft_store::StoreError;
-use craft_store::raw::RawReader;
+use craft_nn::weights::{HostTensor, TensorMap};
+use craft_store::raw::{self, Entry};
 use craft_store::tensors::{self, Dtype, TensorRef};
 use craft_store::weights as files;
 
 use crate::architecture::{self, Architecture};
+use crate::component::{self, Kind, load_unet_as, open_weights, tokenizer};
+pub use crate::component::{load_text_encoder, load_unet, load_vae};
 use crate::error::{PipelineError, Result};
+use crate::fitting::Parts;
 use crate::text::SecondEncoder;
 
 /// File of the denoiser's weights where they are written.
@@ -72,43 +72,6 @@ fn host(read: BTreeMap<String, tensors::Tensor>) -> TensorMap {
     read.into_iter().map(|(name, t)| (name, host(t))).collect()
 }
 
-/// Opens the weights of a component folder; the path is that of the file or index of shards.
-fn open_weights(dir: &Path, stem: files::Stem) -> Result<(PathBuf, RawReader)> {
-    let path = files::find(dir, stem)?;
-    let reader = RawReader::open(&path)?;
-    Ok((path, reader))
-}
-
-/// Why a network cannot be filled, before the path is known.
-enum Fault {
-    Weights(WeightError),
-    Store(StoreError),
-}
-
-impl From<WeightError> for Fault {
-    fn from(error: WeightError) -> Self {
-        Self::Weights(error)
-    }
-}
-
-impl Fault {
-    fn at(self, path: PathBuf) -> PipelineError {
-        match self {
-            Self::Weights(source) => PipelineError::Weights { path, source },
-            Self::Store(error) => error.into(),
-        }
-    }
-}
-
-/// Reads a network's weights, one tensor at a time, and rounds them to bf16 where that is asked for.
-fn fill<M: Module>(net: M, dir: &Path, precision: Precision) -> Result<M> {
-    let (path, mut reader) = open_weights(dir, files::DIFFUSERS)?;
-    let found = reader.shapes();
-    let read = |name: &str| reader.read_finite(name).map(|t| t.data).map_err(Fault::Store);
-    let narrow = precision == Precision::Bf16;
-    weights::load_as(net, &found, narrow, read).map_err(|fault| fault.at(path))
-}
-
 /// Writes a safetensors file with 32-bit values, atomically.
 pub fn write_tensors(path: &Path, map: &TensorMap) -> Result<()> {
     let refs: Vec<TensorRef<'_>> = map
@@ -118,61 +81,38 @@ pub fn write_tensors(path: &Path, map: &TensorMap) -> Result<()> {
     Ok(tensors::write(path, &refs, Dtype::F32, &Default::default())?)
 }
 
-/// Loads a tokenizer folder of either layout: `vocab.json` with `merges.txt`, or `tokenizer.json`.
-pub(crate) fn tokenizer(dir: &Path) -> Result<ClipTokenizer> {
-    let optional = |name: &str| std::fs::read_to_string(dir.join(name)).ok();
-    let config = optional("tokenizer_config.json");
-    let map = optional("special_tokens_map.json");
-    let whole = optional("tokenizer.json").filter(|_| !dir.join("vocab.json").is_file());
-    match whole {
-        Some(whole) => {
-            ClipTokenizer::from_tokenizer_json(&whole, config.as_deref(), map.as_deref())
+/// Compares the parts of a folder with each other, before any weights are read. Returns its tokenizers.
+fn check_parts(dir: &Path, two: bool) -> Result<(ClipTokenizer, Option<ClipTokenizer>)> {
+    let unet: UNetConfig = component::config(&dir.join("unet"))?;
+    let vae: VaeConfig = component::config(&dir.join("vae"))?;
+    let text: ClipTextConfig = component::config(&dir.join("text_encoder"))?;
+    let text_2: Option<ClipTextConfig> =
+        if two { Some(component::config(&dir.join("text_encoder_2"))?) } else { None };
+    let second = match &text_2 {
+        None => None,
+        Some(config) => {
+            let (_, reader) = open_weights(&dir.join("text_encoder_2"), Kind::Text)?;
+            let projects = reader.format("text_projection.weight").is_some();
+            Some((config, if projects { config.projection_dim } else { config.hidden_size }))
         }
-        None => ClipTokenizer::from_files(
-            &read_text(&dir.join("vocab.json"))?,
-            &read_text(&dir.join("merges.txt"))?,
-            config.as_deref(),
-            map.as_deref(),
-        ),
+    };
+    Parts { unet: &unet, vae: &vae, text: &text, second }.check().map_err(|(part, message)| {
+        PipelineError::Input { path: dir.join(part).join("config.json"), message }
+    })?;
+    let tokenizer = tokenizer(&dir.join("tokenizer"), &text)?;
+    let Some(text_2) = text_2 else { return Ok((tokenizer, None)) };
+    let second = self::tokenizer(&dir.join("tokenizer_2"), &text_2)?;
+    if second.length() != tokenizer.length() {
+        return Err(PipelineError::Input {
+            path: dir.join("model_index.json"),
+            message: format!(
+                "tokenizer and tokenizer_2 hold {} and {} tokens; expected as many in both",
+                tokenizer.length(),
+                second.length()
+            ),
+        });
     }
-    .map_err(|source| PipelineError::Tokenizer { path: dir.to_owned(), source })
-}
-
-/// Loads a UNet from a component folder.
-pub fn load_unet(dir: &Path, device: &Device) -> Result<(UNet2DConditionModel, UNetConfig)> {
-    load_unet_as(dir, device, Precision::F32)
-}
-
-fn load_unet_as(
-    dir: &Path,
-    device: &Device,
-    precision: Precision,
-) -> Result<(UNet2DConditionModel, UNetConfig)> {
-    let path = dir.join("config.json");
-    let config = UNetConfig::from_json(&read_text(&path)?)
-        .map_err(|source| PipelineError::Config { path, source })?;
-    let net = UNet2DConditionModel::new(&mut Init::zeros(device), &config);
-    Ok((fill(net, dir, precision)?, config))
-}
-
-/// Loads an autoencoder from a component folder.
-pub fn load_vae(dir: &Path, device: &Device) -> Result<(AutoencoderKL, VaeConfig)> {
-    let path = dir.join("config.json");
-    let config = VaeConfig::from_json(&read_text(&path)?)
-        .map_err(|source| PipelineError::Config { path, source })?;
-    let net = AutoencoderKL::new(&mut Init::zeros(device), &config);
-    Ok((fill(net, dir, Precision::F32)?, config))
-}
-
-/// Loads a text encoder from a component folder.
-pub fn load_text_encoder(dir: &Path, device: &Device) -> Result<ClipTextModel> {
-    let path = dir.join("config.json");
-    let config = ClipTextConfig::from_json(&read_text(&path)?)
-        .map_err(|source| PipelineError::Config { path, source })?;
-    let (path, mut reader) = open_weights(dir, files::TRANSFORMERS)?;
-    let found = reader.shapes();
-    let read = |name: &str| reader.read_finite(name).map(|t| t.data).map_err(Fault::Store);
-    ClipTextModel::from_reader(&config, found, device, read).map_err(|fault| fault.at(path))
+    Ok((tokenizer, Some(second)))
 }
 
 impl Model {
@@ -195,35 +135,18 @@ impl Model {
         let schedule_path = dir.join("scheduler/scheduler_config.json");
         let schedule = NoiseSchedule::from_json(&read_text(&schedule_path)?)
             .map_err(|source| PipelineError::Schedule { path: schedule_path, source })?;
-        let tokenizer = tokenizer(&dir.join("tokenizer"))?;
+        let two = architecture != Architecture::StableDiffusion;
+        let (tokenizer, second_tokenizer) = check_parts(dir, two)?;
         let (unet, unet_config) = load_unet_as(&dir.join("unet"), device, precision)?;
         let (vae, vae_config) = load_vae(&dir.join("vae"), device)?;
         let text = load_text_encoder(&dir.join("text_encoder"), device)?;
-        let second = match architecture {
-            Architecture::StableDiffusion => None,
-            Architecture::StableDiffusionXl { zero_empty } => Some(SecondEncoder {
-                text: load_text_encoder(&dir.join("text_encoder_2"), device)?,
-                tokenizer: self::tokenizer(&dir.join("tokenizer_2"))?,
-                zero_empty,
-            }),
+        let second = match (architecture, second_tokenizer) {
+            (Architecture::StableDiffusionXl { zero_empty }, Some(tokenizer)) => {
+                let text = load_text_encoder(&dir.join("text_encoder_2"), device)?;
+                Some(SecondEncoder { text, tokenizer, zero_empty })
+            }
+            _ => None,
         };
-        let refused =
-            |message: String| PipelineError::Input { path: dir.join("model_index.json"), message };
-        match (&second, &unet_config.addition_embed_type) {
-            (None, Some(kind)) => {
-                return Err(refused(format!(
-                    "_class_name is StableDiffusionPipeline, but unet/config.json has addition_embed_type `{kind}`; expected StableDiffusionXLPipeline, or a UNet without it"
-                )));
-            }
-            (Some(second), _) if second.tokenizer.length() != tokenizer.length() => {
-                return Err(refused(format!(
-                    "tokenizer and tokenizer_2 hold {} and {} tokens; expected as many in both",
-                    tokenizer.length(),
-                    second.tokenizer.length()
-                )));
-            }
-            _ => {}
-        }
         Ok(Self {
             unet,
             unet_config,
@@ -251,30 +174,52 @@ impl Model {
     }
 }
 
-/// Copies a model's folder except the denoiser's weights, in whatever layout they are.
+/// Copies a model's folder except the denoiser's weights, in whatever layout they are. An autoencoder with
+/// the names of before diffusers 0.18 is written under today's, in its own number formats.
 pub(crate) fn copy_model(from: &Path, to: &Path) -> Result<()> {
-    let failed = |path: &Path| {
-        let path = path.to_owned();
-        move |error: std::io::Error| PipelineError::Input {
-            path,
-            message: format!("the model's folder cannot be copied ({error})"),
-        }
-    };
     craft_store::atomic::create_dir(to)?;
-    for entry in std::fs::read_dir(from).map_err(failed(from))? {
-        let path = entry.map_err(failed(from))?.path();
+    let unreadable = |error: std::io::Error| PipelineError::Input {
+        path: from.to_owned(),
+        message: format!("the model's folder cannot be read ({error}); expected a whole model"),
+    };
+    let renamed = from.ends_with("vae") && rewrite_vae(from, to)?;
+    for entry in std::fs::read_dir(from).map_err(unreadable)? {
+        let path = entry.map_err(unreadable)?.path();
         let Some(name) = path.file_name() else { continue };
         if name.to_string_lossy().starts_with('.') || name == "rewards" {
             continue;
         }
         let target = to.join(name);
+        let left_out = from.ends_with("unet") || renamed;
         if path.is_dir() {
             copy_model(&path, &target)?;
-        } else if !(from.ends_with("unet") && files::DIFFUSERS.owns(name)) {
-            std::fs::copy(&path, &target).map_err(failed(&path))?;
+        } else if !(left_out && files::DIFFUSERS.owns(name)) {
+            craft_store::copy::file(&path, &target)?;
         }
     }
     Ok(())
+}
+
+/// Writes the weights of an autoencoder under today's names, if they have others. Returns whether it did.
+fn rewrite_vae(from: &Path, to: &Path) -> Result<bool> {
+    let Ok((_, mut reader, renamed)) = component::open_renamed(from, Kind::Vae) else {
+        return Ok(false);
+    };
+    if renamed == 0 {
+        return Ok(false);
+    }
+    let shapes = reader.shapes().into_iter();
+    let entries: Vec<Entry> = shapes
+        .filter_map(|(name, shape)| {
+            let format = reader.format(&name)?;
+            Some(Entry { name, shape, format })
+        })
+        .collect();
+    let path = to.join(DIFFUSION_WEIGHTS);
+    raw::write(&path, &entries, &BTreeMap::new(), |entry| -> Result<Vec<u8>> {
+        Ok(reader.read(&entry.name)?.bytes)
+    })?;
+    Ok(true)
 }
 
 /// Writes a network into a component's folder in the place of the weights that are there.

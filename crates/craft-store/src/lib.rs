@@ -6,6 +6,7 @@
 
 pub mod atomic;
 pub mod cache;
+pub mod copy;
 mod error;
 pub mod hash;
 pub mod hub;

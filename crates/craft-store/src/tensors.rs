@@ -4,6 +4,8 @@
 //! checked by the `safetensors` crate; data are read tensor by tensor, so that a file is never in
 //! memory twice, and become f32.
 
+mod header;
+
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
@@ -91,8 +93,8 @@ impl TensorReader {
         }
         let mut header = vec![0u8; header_bytes as usize];
         file.read_exact(&mut header).map_err(io())?;
-        let metadata: Metadata = serde_json::from_slice(&header)
-            .map_err(|e| cut(format!("its header is wrong ({e})")))?;
+        let metadata =
+            header::parse(&header).map_err(|e| cut(format!("its header is wrong ({e})")))?;
         let (have, need) = (length - 8 - header_bytes, metadata.data_len() as u64);
         if have != need {
             return Err(cut(format!("its tensors need {need} bytes, {have} are there")));
@@ -131,8 +133,8 @@ impl TensorReader {
         self.metadata.metadata().iter().flatten().map(|(k, v)| (k.clone(), v.clone())).collect()
     }
 
-    /// Reads one tensor as f32. Formats: F64, F32, F16, BF16, I64, I32, I16, I8, U8, BOOL; whole
-    /// numbers that f32 cannot hold exactly are an error.
+    /// Reads one tensor as f32. Formats: F64, F32, F16, BF16, F8_E4M3, F8_E5M2, I64, I32, I16, I8, U8,
+    /// BOOL; whole numbers that f32 cannot hold exactly are an error.
     pub fn read(&mut self, name: &str) -> Result<Tensor> {
         let Some(info) = self.metadata.info(name) else {
             return Err(self.about(name, "the file does not have it"));
@@ -197,6 +199,18 @@ fn chunks<const N: usize>(bytes: &[u8]) -> impl Iterator<Item = [u8; N]> + '_ {
     bytes.as_chunks::<N>().0.iter().copied()
 }
 
+/// A number of 8 bits as PyTorch's `float8_e4m3fn` has it: exponents from −7 on, no infinities, NaN
+/// where exponent and fraction are all ones (Micikevicius et al. 2022, arXiv 2209.05433).
+fn e4m3(byte: u8) -> f32 {
+    let (exponent, fraction) = (byte >> 3 & 15, byte & 7);
+    let size = match (exponent, fraction) {
+        (15, 7) => f32::NAN,
+        (0, _) => f32::from(fraction) / 512.0,
+        _ => f32::from(8 + fraction) * f32::from(1u16 << exponent) / 1024.0,
+    };
+    if byte < 128 { size } else { -size }
+}
+
 pub(crate) fn to_f32(
     dtype: safetensors::Dtype,
     bytes: &[u8],
@@ -211,6 +225,9 @@ pub(crate) fn to_f32(
         D::F16 => chunks(bytes).map(|b| f16::from_le_bytes(b).to_f32()).collect(),
         D::BF16 => chunks(bytes).map(|b| bf16::from_le_bytes(b).to_f32()).collect(),
         D::F64 => chunks(bytes).map(|b| f64::from_le_bytes(b) as f32).collect(),
+        D::F8_E4M3 => bytes.iter().map(|b| e4m3(*b)).collect(),
+        // The upper byte of a number of 16 bits.
+        D::F8_E5M2 => bytes.iter().map(|b| f16::from_bits(u16::from(*b) << 8).to_f32()).collect(),
         D::I64 => chunks(bytes)
             .map(|b| exact(i64::from_le_bytes(b)))
             .collect::<std::result::Result<_, _>>()?,
@@ -222,7 +239,7 @@ pub(crate) fn to_f32(
         D::U8 | D::BOOL => bytes.iter().map(|b| f32::from(*b)).collect(),
         other => {
             return Err(format!(
-                "number format {other:?} is not supported: convert it to F32, F16 or BF16"
+                "number format {other:?} is not supported; expected F32, F16, BF16, F8_E4M3 or F8_E5M2: convert it to one of these"
             ));
         }
     })
@@ -244,19 +261,21 @@ pub fn read(path: &Path) -> Result<BTreeMap<String, Tensor>> {
 pub fn read_finite(path: &Path) -> Result<BTreeMap<String, Tensor>> {
     let tensors = read(path)?;
     for (name, tensor) in &tensors {
-        check_finite(path, name, tensor)?;
+        check_finite(path, name, 0, &tensor.data)?;
     }
     Ok(tensors)
 }
 
-pub(crate) fn check_finite(path: &Path, name: &str, tensor: &Tensor) -> Result<()> {
-    match tensor.data.iter().position(|x| !x.is_finite()) {
+/// Refuses values that are not finite; the first one has index `start` in its tensor.
+pub(crate) fn check_finite(path: &Path, name: &str, start: usize, values: &[f32]) -> Result<()> {
+    match values.iter().position(|x| !x.is_finite()) {
         None => Ok(()),
         Some(place) => Err(StoreError::bad(
             path,
             format!(
-                "tensor `{name}`: value {place} is {}: expected finite numbers; the file is damaged or was written by a diverged run",
-                tensor.data[place]
+                "tensor `{name}`: value {} is {}: expected finite numbers; the file is damaged or was written by a diverged run",
+                start + place,
+                values[place]
             ),
         )),
     }

@@ -1,4 +1,4 @@
-//! Texts that are published compressed.
+//! Texts: those that are published compressed, and those that are too long for a message.
 
 use std::fs::File;
 use std::io::Read;
@@ -7,6 +7,15 @@ use std::path::Path;
 use flate2::read::MultiGzDecoder;
 
 use crate::error::{Result, StoreError};
+
+/// A text of another's as a message quotes it: its beginning, where it is long.
+pub fn shorten(text: &str) -> String {
+    const SHOWN: usize = 160;
+    match text.char_indices().nth(SHOWN) {
+        None => text.to_owned(),
+        Some((end, _)) => format!("{}… ({} bytes)", &text[..end], text.len()),
+    }
+}
 
 /// Reads a gzip file of UTF-8 text that unpacks to `most` bytes at most.
 ///

@@ -1,14 +1,16 @@
 //! Which files of a folder hold a network's weights, and reading them: one safetensors file, shards
-//! with an index, the `fp16` variant, or files of `torch.save`.
+//! with an index, a variant such as `fp16`, or files of `torch.save`.
 //!
-//! Source: file names of diffusers and transformers (`SAFETENSORS_WEIGHTS_NAME`, `WEIGHTS_INDEX_NAME`,
-//! `_add_variant`).
+//! Source: file names of diffusers and transformers (`SAFETENSORS_WEIGHTS_NAME`, `WEIGHTS_INDEX_NAME`).
+
+mod layout;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use crate::error::{Result, StoreError};
 use crate::tensors::{self, Tensor};
+use crate::text::shorten;
 
 /// Base names of a kind of network's files: those of its safetensors and of its `.bin` files.
 #[derive(Debug, Clone, Copy)]
@@ -28,57 +30,18 @@ const NOT_WEIGHTS: [&str; 5] =
     ["training_args.bin", "optimizer.pt", "scheduler.pt", "scaler.pt", "rng_state.pth"];
 
 impl Stem {
-    /// File names in the order in which they are looked for: safetensors before `.bin`, full
-    /// precision before `fp16`, one file before shards.
-    fn names(self) -> Vec<String> {
-        let mut names = Vec::new();
-        for (stem, kind) in [(self.safetensors, "safetensors"), (self.bin, "bin")] {
-            names.push(format!("{stem}.{kind}"));
-            names.push(format!("{stem}.{kind}.index.json"));
-            names.push(format!("{stem}.fp16.{kind}"));
-            names.push(format!("{stem}.{kind}.index.fp16.json"));
-            names.push(format!("{stem}.fp16.{kind}.index.json"));
-        }
-        names
-    }
-
     /// The name of one safetensors file.
     pub fn file(self) -> String {
         format!("{}.safetensors", self.safetensors)
     }
 
-    /// Of the names of a folder's files those of one layout of the weights: 16 bits before 32, one
-    /// file before shards, safetensors before `.bin`. `None` if there are no weights.
+    /// Of the names of a folder's files those of one layout of the weights: safetensors before `.bin`,
+    /// 16 bits before 32, one file before shards. `None` if there are no weights, or several variants of
+    /// unknown meaning.
     pub fn choose<'a>(self, names: &[&'a str]) -> Option<Vec<&'a str>> {
-        for (stem, kind) in [(self.safetensors, "safetensors"), (self.bin, "bin")] {
-            for variant in [".fp16", ""] {
-                let file = format!("{stem}{variant}.{kind}");
-                if let Some(name) = names.iter().find(|n| **n == file) {
-                    return Some(vec![name]);
-                }
-                // `model.fp16-00001-of-00002.safetensors`, in some versions `model-…-of-….fp16.…`.
-                let indices = match variant {
-                    "" => vec![format!("{stem}.{kind}.index.json")],
-                    _ => vec![
-                        format!("{stem}.{kind}.index.fp16.json"),
-                        format!("{stem}.fp16.{kind}.index.json"),
-                    ],
-                };
-                let Some(index) = names.iter().find(|n| indices.iter().any(|i| i == *n)) else {
-                    continue;
-                };
-                let shard = |n: &&&str| {
-                    let sixteen = n.contains("fp16");
-                    n.starts_with(stem)
-                        && n.contains("-of-")
-                        && n.ends_with(&format!(".{kind}"))
-                        && sixteen != variant.is_empty()
-                };
-                let shards = names.iter().filter(shard).copied();
-                return Some(std::iter::once(*index).chain(shards).collect());
-            }
-        }
-        None
+        let layout = self.preferred(names, true)?;
+        let shards = if layout.index { self.shards(&layout, names) } else { vec![] };
+        Some(std::iter::once(layout.file).chain(shards).collect())
     }
 
     /// Whether a file of a component's folder belongs to its weights, in any layout: variants,
@@ -94,25 +57,33 @@ impl Stem {
 /// Finds the weight file, or the index of the shards, of a network.
 ///
 /// # Errors
-/// When the folder has none; the error lists what was looked for and what is there.
+/// When the folder has none, or several variants of which none is known; the error says what is there.
 pub fn find(dir: &Path, stem: Stem) -> Result<PathBuf> {
-    let names = stem.names();
-    if let Some(name) = names.iter().find(|name| dir.join(name).is_file()) {
-        return Ok(dir.join(name));
-    }
-    let mut there: Vec<String> = std::fs::read_dir(dir)
-        .map_err(StoreError::io("read", dir))?
-        .filter_map(|entry| Some(entry.ok()?.file_name().to_string_lossy().into_owned()))
+    let entries = std::fs::read_dir(dir).map_err(StoreError::io("read", dir))?;
+    let mut there: Vec<String> = entries
+        .flatten()
+        .filter(|entry| entry.path().is_file())
+        .map(|entry| entry.file_name().to_string_lossy().into_owned())
         .collect();
     there.sort();
-    there.truncate(12);
-    let there = if there.is_empty() { "nothing".to_owned() } else { there.join(", ") };
+    let names: Vec<&str> = there.iter().map(String::as_str).collect();
+    if let Some(layout) = stem.preferred(&names, false) {
+        return Ok(dir.join(layout.file));
+    }
+    let weights = names.iter().any(|name| stem.owns(name.as_ref()));
+    let shown = names.iter().take(12).map(|name| shorten(name)).collect::<Vec<_>>().join(", ");
+    let shown = if names.is_empty() { "nothing".to_owned() } else { shown };
     Err(StoreError::bad(
-        &dir.join(&names[0]),
-        format!(
-            "no weights: neither this file nor one of {} is there; the folder holds {there}: complete the download of the model",
-            names[1..].join(", ")
-        ),
+        &dir.join(stem.file()),
+        match weights {
+            false => format!(
+                "no weights: neither this file nor {}.bin, shards with an index, or a variant such as fp16 is there; the folder holds {shown}: complete the download of the model",
+                stem.bin
+            ),
+            true => format!(
+                "no weights that can be chosen: expected this file, shards with their index, the variant fp16, bf16 or fp32, or one other; the folder holds {shown}: give the wanted file this name, or remove the others"
+            ),
+        },
     ))
 }
 
@@ -263,7 +234,11 @@ mod tests {
         assert_eq!(load(dir, TRANSFORMERS).unwrap(), ["full"]);
         put(dir, "diffusion_pytorch_model.fp16.safetensors", &["half"]);
         assert_eq!(load(dir, DIFFUSERS).unwrap(), ["half"]);
-        for name in DIFFUSERS.names() {
+        for name in [
+            "diffusion_pytorch_model.bin",
+            "diffusion_pytorch_model.fp16.safetensors",
+            "diffusion_pytorch_model.safetensors.fp16.index.json",
+        ] {
             assert!(DIFFUSERS.owns(name.as_ref()), "{name}");
         }
         assert!(DIFFUSERS.owns("diffusion_pytorch_model-00001-of-00002.safetensors".as_ref()));
@@ -288,9 +263,41 @@ mod tests {
         let half = "diffusion_pytorch_model.fp16-00001-of-00002.safetensors";
         let found = choose(&[shards[0], half, index, shards[1]]);
         assert_eq!(found, Some(vec![index, shards[0], shards[1]]));
-        let half_index = "diffusion_pytorch_model.safetensors.index.fp16.json";
-        let found = choose(&[shards[0], half, index, half_index, shards[1]]);
-        assert_eq!(found, Some(vec![half_index, half]));
+        for half_index in [
+            "diffusion_pytorch_model.safetensors.index.fp16.json",
+            "diffusion_pytorch_model.safetensors.fp16.index.json",
+            "diffusion_pytorch_model.fp16.safetensors.index.json",
+        ] {
+            let found = choose(&[shards[0], half, index, half_index, shards[1]]);
+            assert_eq!(found, Some(vec![half_index, half]));
+        }
+    }
+
+    #[test]
+    fn variants_are_taken_where_there_is_no_doubt() {
+        let bf16 = "model.bf16.safetensors";
+        let (ema, other) = ("model.ema.safetensors", "model.non_ema.safetensors");
+        for (names, wanted) in [
+            (vec!["config.json", bf16], Some(bf16)),
+            (vec![other], Some(other)),
+            (vec![other, bf16], Some(bf16)),
+            (vec![other, ema], None),
+            (vec![other, "pytorch_model.bin"], Some(other)),
+            (vec![ema, other, "model.safetensors"], Some("model.safetensors")),
+            (vec!["model.a.b.safetensors"], None),
+        ] {
+            let found = TRANSFORMERS.choose(&names);
+            assert_eq!(found, wanted.map(|name| vec![name]), "{names:?}");
+        }
+        let late = ["model.safetensors.index.bf16.json", "model-00001-of-00001.bf16.safetensors"];
+        assert_eq!(TRANSFORMERS.choose(&late), Some(late.to_vec()));
+        let dir = tempfile::tempdir().unwrap();
+        put(dir.path(), ema, &["a"]);
+        assert_eq!(load(dir.path(), TRANSFORMERS).unwrap(), ["a"]);
+        put(dir.path(), other, &["b"]);
+        let error = load(dir.path(), TRANSFORMERS).unwrap_err();
+        let says = error.to_string();
+        assert!(error.is_bad_input() && says.contains(ema) && says.contains(other), "{says}");
     }
 
     #[test]

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use crate::bounds::{Bounds, above_zero, refused as unsupported};
 use crate::config::{ConfigError, check_rest};
 use crate::ops::Act;
 
@@ -34,6 +35,8 @@ pub struct ClipTextConfig {
     /// Width of the projected embedding.
     pub projection_dim: usize,
 }
+
+const TEXT: &str = "CLIPTextModel";
 
 /// The keys of [`ClipTextConfig`].
 const TEXT_KEYS: [&str; 10] = [
@@ -127,9 +130,26 @@ impl ClipTextConfig {
         Ok(config)
     }
 
+    /// Compares the numbers with those of the weights, before a network is built.
+    ///
+    /// # Errors
+    /// When a number is larger than any tensor of the weights, or there are more layers than tensors.
+    pub fn fits(&self, weights: &Bounds) -> Result<(), ConfigError> {
+        for (key, value) in [
+            ("vocab_size", self.vocab_size),
+            ("hidden_size", self.hidden_size),
+            ("intermediate_size", self.intermediate_size),
+            ("max_position_embeddings", self.max_position_embeddings),
+        ] {
+            weights.width(TEXT, key, value)?;
+        }
+        weights.layers(TEXT, "num_hidden_layers", self.num_hidden_layers)
+    }
+
     pub(super) fn check(&self) -> Result<(), ConfigError> {
-        const NAME: &str = "CLIPTextModel";
+        const NAME: &str = TEXT;
         check_tower(NAME, self.hidden_size, self.num_attention_heads, self.hidden_act)?;
+        above_zero(NAME, "layer_norm_eps", self.layer_norm_eps, 1.0)?;
         positive(
             NAME,
             &[
@@ -202,6 +222,7 @@ impl ClipVisionConfig {
     pub(super) fn check(&self) -> Result<(), ConfigError> {
         const NAME: &str = "CLIPVisionModel";
         check_tower(NAME, self.hidden_size, self.num_attention_heads, self.hidden_act)?;
+        above_zero(NAME, "layer_norm_eps", self.layer_norm_eps, 1.0)?;
         positive(
             NAME,
             &[
@@ -313,20 +334,6 @@ fn from_value<T: serde::de::DeserializeOwned>(
     value: Value,
 ) -> Result<T, ConfigError> {
     serde_json::from_value(value).map_err(|source| ConfigError::Parse { component, source })
-}
-
-fn unsupported(
-    component: &'static str,
-    key: &str,
-    value: impl ToString,
-    supported: &str,
-) -> ConfigError {
-    ConfigError::Unsupported {
-        component,
-        key: key.to_owned(),
-        value: value.to_string(),
-        supported: supported.to_owned(),
-    }
 }
 
 fn positive(component: &'static str, sizes: &[(&str, usize)]) -> Result<(), ConfigError> {

@@ -28,6 +28,18 @@ pub fn drop_buffers<T>(tensors: &mut BTreeMap<String, T>) {
     tensors.retain(|name, _| name != "position_ids" && !name.ends_with(".position_ids"));
 }
 
+/// Removes what a text encoder's file may hold beside the encoder: index buffers, and of a whole
+/// `CLIPModel` the other half. transformers passes over it, too.
+pub fn keep_text<T>(tensors: &mut BTreeMap<String, T>) {
+    drop_buffers(tensors);
+    let text = tensors.keys().any(|name| name.starts_with("text_model."));
+    let other = |name: &str| {
+        name.starts_with("vision_model.")
+            || ["visual_projection.weight", "logit_scale"].contains(&name)
+    };
+    tensors.retain(|name, _| !(text && other(name)));
+}
+
 /// Puts the tower's name before the names of a tower that was saved alone: transformers 5 writes
 /// `CLIPTextModel` and `CLIPVisionModel` without it, earlier versions with it. Returns whether it did.
 fn name_tower<T>(tensors: &mut BTreeMap<String, T>, tower: &str) -> bool {
@@ -35,7 +47,11 @@ fn name_tower<T>(tensors: &mut BTreeMap<String, T>, tower: &str) -> bool {
     if alone {
         *tensors = std::mem::take(tensors)
             .into_iter()
-            .map(|(name, tensor)| (format!("{tower}.{name}"), tensor))
+            .map(|(name, tensor)| match name.as_str() {
+                // The projection stands beside the tower.
+                "text_projection.weight" | "visual_projection.weight" => (name, tensor),
+                _ => (format!("{tower}.{name}"), tensor),
+            })
             .collect();
     }
     alone

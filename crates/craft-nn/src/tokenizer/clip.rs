@@ -1,10 +1,9 @@
 //! Text to ids.
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use serde::Deserialize;
-use serde_json::Value;
+use serde_json::{Map, Value};
 use thiserror::Error;
 use tokenizers::models::bpe::{BPE, Merges, Vocab};
 use tokenizers::normalizers::replace::ReplacePattern;
@@ -17,8 +16,11 @@ use tokenizers::pre_tokenizers::sequence::Sequence as PreTokenizers;
 use tokenizers::pre_tokenizers::split::{Split, SplitPattern};
 use tokenizers::{AddedToken, SplitDelimiterBehavior, Tokenizer};
 
+use super::added::{self, Listed};
 use super::clean::clean;
+use super::files::{Parsed, TokenizerTexts, parse_merges};
 use super::train::{BEGIN, END, WORD_END, byte_symbols};
+use crate::config::shorten;
 
 /// How CLIP cuts text into words.
 pub(super) const WORDS: &str = r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+";
@@ -52,16 +54,45 @@ pub enum TokenizerError {
         /// The token.
         token: String,
     },
-    /// A token beyond CLIP's own.
+    /// An added token with an id that it cannot have.
     #[error(
-        "the tokenizer adds the token `{0}`, as textual inversion does, which is not supported; expected CLIP's own tokens: use the model's original tokenizer"
+        "the tokenizer adds the token `{token}` with id {found}, but the next free id is {expected}; expected added tokens to follow the vocabulary without gaps: save the tokenizer again with transformers, or use the model's original one"
     )]
-    Added(String),
+    Added {
+        /// The token.
+        token: String,
+        /// Its id in the files.
+        found: u32,
+        /// The id that follows the others.
+        expected: u32,
+    },
     /// Too short to hold anything.
     #[error("model_max_length is {0}; expected at least 3, to hold begin, a word and end")]
     Length(usize),
+    /// Longer than the text encoder can read.
+    #[error(
+        "model_max_length is {found}, but the text encoder reads {expected} tokens (max_position_embeddings); expected {expected} at most: take tokenizer and text encoder from one model"
+    )]
+    TooLong {
+        /// The tokenizer's length.
+        found: usize,
+        /// The text encoder's.
+        expected: usize,
+    },
+    /// A token that the text encoder has no vector for.
+    #[error(
+        "the token `{token}` has id {id}, but the text encoder's embedding has {rows} rows; expected ids below {rows}: take tokenizer and text encoder from one model (after textual inversion, save both)"
+    )]
+    NoRow {
+        /// The token.
+        token: String,
+        /// Its id.
+        id: u32,
+        /// Rows of the embedding.
+        rows: usize,
+    },
     /// The library refused the parts.
-    #[error("the tokenizer cannot be built from vocab.json and merges.txt: {0}")]
+    #[error("the tokenizer cannot be built from its vocabulary and merges: {0}")]
     Library(String),
 }
 
@@ -82,54 +113,62 @@ pub struct ClipTokenizer {
     eos: u32,
     pad: u32,
     length: usize,
+    /// Whether the files say the length.
+    told: bool,
     cleaning: bool,
+    /// Tokens of concepts that stand for several, and the texts that stand for them.
+    concepts: Vec<(u32, String, String)>,
 }
 
 impl ClipTokenizer {
-    /// A tokenizer from the texts of the files of transformers' `CLIPTokenizer`: `vocab.json`,
-    /// `merges.txt`, and where there are any `tokenizer_config.json` and `special_tokens_map.json`.
+    /// A tokenizer from the texts of the files of its folder, in any layout of transformers'
+    /// `CLIPTokenizer`: `vocab.json` and `merges.txt`, or `tokenizer.json`.
     ///
     /// As in transformers, the map of special tokens wins over the config unless the config lists
     /// `added_tokens_decoder`. Without either: padding with the end token, 77 tokens.
     ///
     /// # Errors
-    /// When a file is malformed or a special token has no id.
+    /// When a file is missing or malformed, is not that of a CLIP tokenizer, or a token has no id.
+    pub fn from_texts(texts: &TokenizerTexts<'_>) -> Result<Self, TokenizerError> {
+        Self::new(texts.parse()?)
+    }
+
+    /// [`ClipTokenizer::from_texts`] of `vocab.json`, `merges.txt` and, where there are any,
+    /// `tokenizer_config.json` and `special_tokens_map.json`.
+    ///
+    /// # Errors
+    /// The same.
     pub fn from_files(
         vocab_json: &str,
         merges_txt: &str,
         tokenizer_config: Option<&str>,
         special_tokens_map: Option<&str>,
     ) -> Result<Self, TokenizerError> {
-        let vocab = parse_vocab(vocab_json)?;
-        let merges = parse_merges(merges_txt)?;
-        Self::new(vocab, merges, tokenizer_config, special_tokens_map)
+        Self::from_texts(&TokenizerTexts {
+            vocab: Some(vocab_json),
+            merges: Some(merges_txt),
+            config: tokenizer_config,
+            special: special_tokens_map,
+            ..Default::default()
+        })
     }
 
-    /// A tokenizer from the text of `tokenizer.json`, which newer versions of transformers write in place
-    /// of `vocab.json` and `merges.txt`; otherwise as [`ClipTokenizer::from_files`].
+    /// [`ClipTokenizer::from_texts`] of `tokenizer.json` and, where there are any,
+    /// `tokenizer_config.json` and `special_tokens_map.json`.
     ///
     /// # Errors
-    /// When a file is malformed, is not that of a CLIP tokenizer, or a special token has no id.
+    /// The same.
     pub fn from_tokenizer_json(
         tokenizer_json: &str,
         tokenizer_config: Option<&str>,
         special_tokens_map: Option<&str>,
     ) -> Result<Self, TokenizerError> {
-        let whole: Whole =
-            serde_json::from_str(tokenizer_json).map_err(|error| whole_error(error.to_string()))?;
-        if whole.model.kind != "BPE" || whole.model.end_of_word_suffix.as_deref() != Some("</w>") {
-            return Err(whole_error(format!(
-                "its model is {} with the end of words marked by {:?}",
-                whole.model.kind, whole.model.end_of_word_suffix
-            )));
-        }
-        let mut vocab = whole.model.vocab;
-        let added = whole.added_tokens.iter().map(|token| &token.content);
-        refuse_added(added, &vocab)?;
-        vocab.extend(whole.added_tokens.into_iter().map(|token| (token.content, token.id)));
-        let merges =
-            whole.model.merges.into_iter().map(RawMerge::pair).collect::<Result<_, _>>()?;
-        Self::new(vocab, merges, tokenizer_config, special_tokens_map)
+        Self::from_texts(&TokenizerTexts {
+            whole: Some(tokenizer_json),
+            config: tokenizer_config,
+            special: special_tokens_map,
+            ..Default::default()
+        })
     }
 
     /// A tokenizer from its merges alone, as open_clip has them (`bpe_simple_vocab_16e6.txt`; a
@@ -156,53 +195,79 @@ impl ClipTokenizer {
         {
             vocab.entry(token).or_insert(id as u32);
         }
-        Self::new(vocab, merges, tokenizer_config, special_tokens_map)
+        let texts = TokenizerTexts {
+            vocab: Some("{}"),
+            merges: Some(""),
+            config: tokenizer_config,
+            special: special_tokens_map,
+            ..Default::default()
+        };
+        Self::new(Parsed { vocab, merges, ..texts.parse()? })
     }
 
-    fn new(
-        vocab: BTreeMap<String, u32>,
-        merges: Merges,
-        tokenizer_config: Option<&str>,
-        special_tokens_map: Option<&str>,
-    ) -> Result<Self, TokenizerError> {
-        let config = parse_object("tokenizer_config.json", tokenizer_config)?;
-        let map = parse_object("special_tokens_map.json", special_tokens_map)?;
-        let added = config.get("added_tokens_decoder").and_then(Value::as_object);
-        let added: Vec<String> = added
-            .into_iter()
-            .flat_map(|map| map.values())
-            .filter_map(|v| token_text(Some(v)))
-            .collect();
-        refuse_added(added.iter(), &vocab)?;
-        let special = |key: &str, default: &str| {
-            let from_map = token_text(map.get(key));
-            let from_config = token_text(config.get(key));
-            let chosen = if config.contains_key("added_tokens_decoder") {
-                from_config.or(from_map)
-            } else {
-                from_map.or(from_config)
-            };
-            chosen.unwrap_or_else(|| default.to_owned())
+    fn new(parsed: Parsed) -> Result<Self, TokenizerError> {
+        let Parsed { mut vocab, merges, config, special: map, added } = parsed;
+        let named = added::named(&config, &map);
+        let role = |key: &str, default: &str| {
+            named.get(key).and_then(|v| added::text(v)).unwrap_or(default).to_owned()
         };
-        let bos = special("bos_token", BEGIN);
-        let eos = special("eos_token", END);
-        let unk = special("unk_token", END);
-        let pad = special("pad_token", &eos);
-        let id = |role: &'static str, token: &str| match vocab.get(token) {
-            Some(id) => Ok(*id),
-            None => Err(TokenizerError::Special { role, token: token.to_owned() }),
+        let (bos, eos) = (role("bos_token", BEGIN), role("eos_token", END));
+        let (unk, pad) = (role("unk_token", END), role("pad_token", &eos));
+        let id = |role: &'static str, token: &str, vocab: &mut BTreeMap<String, u32>| {
+            // Files of one `tokenizer.json` have some of these beside the vocabulary.
+            let listed = added.iter().find(|l| l.token.content == token).and_then(|l| l.id);
+            match (vocab.get(token).copied(), listed) {
+                (Some(id), _) => Ok(id),
+                (None, Some(id)) => {
+                    vocab.insert(token.to_owned(), id);
+                    Ok(id)
+                }
+                (None, None) => Err(TokenizerError::Special { role, token: shorten(token) }),
+            }
         };
-        let (bos_id, eos_id) = (id("begin", &bos)?, id("end", &eos)?);
-        let pad_id = id("padding", &pad)?;
-        id("unknown", &unk)?;
-        let length = match config.get("model_max_length").and_then(Value::as_f64) {
-            Some(length) if length < NO_LIMIT => length as usize,
-            _ => DEFAULT_LENGTH,
-        };
-        let inner = build(vocab, merges, &unk, [&bos, &eos])
-            .map_err(|error| TokenizerError::Library(error.to_string()))?;
+        let bos_id = id("begin", &bos, &mut vocab)?;
+        let eos_id = id("end", &eos, &mut vocab)?;
+        let pad_id = id("padding", &pad, &mut vocab)?;
+        id("unknown", &unk, &mut vocab)?;
+        let told = length(&config)?;
+        let mut inner = build(vocab, merges, &unk).map_err(library)?;
+        let mut own =
+            vec![AddedToken::from(bos.as_str(), true), AddedToken::from(eos.as_str(), true)];
+        own.retain(|token| !added.iter().any(|l| l.token.content == token.content));
+        let special = added::special(&named, &config, &map, &added);
+        own.retain(|token| !special.iter().any(|l| l.token.content == token.content));
+        let own = own.into_iter().map(|token| Listed { token, id: None });
+        let all: Vec<Listed> = added.into_iter().chain(special).chain(own).collect();
+        add(&mut inner, &all)?;
+        let concepts = concepts(&inner, &all);
         let (bos, eos, pad) = (bos_id, eos_id, pad_id);
-        Self { inner, bos, eos, pad, length: DEFAULT_LENGTH, cleaning: false }.with_length(length)
+        let length = DEFAULT_LENGTH;
+        let tokenizer =
+            Self { inner, bos, eos, pad, length, told: false, cleaning: false, concepts };
+        match told {
+            Some(length) => Ok(Self { told: true, ..tokenizer.with_length(length)? }),
+            None => Ok(tokenizer),
+        }
+    }
+
+    /// The same tokenizer for a text encoder that reads `positions` tokens and knows `rows` of them.
+    /// Where the files say no length, it becomes that of the text encoder.
+    ///
+    /// # Errors
+    /// When the files say a larger length, or a token's id is at or above `rows`.
+    pub fn for_encoder(self, positions: usize, rows: usize) -> Result<Self, TokenizerError> {
+        let ids = self.inner.get_vocab(true).into_iter();
+        let beyond = ids.filter(|(_, id)| *id as usize >= rows).min_by_key(|(_, id)| *id);
+        if let Some((token, id)) = beyond {
+            return Err(TokenizerError::NoRow { token: shorten(&token), id, rows });
+        }
+        match self.told {
+            true if self.length > positions => {
+                Err(TokenizerError::TooLong { found: self.length, expected: positions })
+            }
+            true => Ok(self),
+            false => self.with_length(positions),
+        }
     }
 
     /// The same tokenizer with another length.
@@ -251,11 +316,10 @@ impl ClipTokenizer {
     /// The ids of a text.
     pub fn encode(&self, text: &str) -> Encoded {
         let text = if self.cleaning { Cow::from(clean(text)) } else { Cow::from(text) };
-        // Nothing here can fail: the pattern is valid, and every byte has an id or is unknown.
-        let tokens = match self.inner.encode_fast(text, false) {
-            Ok(encoding) => encoding.get_ids().to_vec(),
-            Err(error) => unreachable!("byte-level BPE encodes every text: {error}"),
-        };
+        let mut tokens = self.ids(&text);
+        if self.concepts.iter().any(|(id, ..)| tokens.contains(id)) {
+            tokens = self.ids(&self.in_full(&text, &tokens));
+        }
         let kept = tokens.len().min(self.length - 2);
         let mut ids = Vec::with_capacity(self.length);
         ids.push(self.bos);
@@ -264,65 +328,83 @@ impl ClipTokenizer {
         ids.resize(self.length, self.pad);
         Encoded { ids, tokens_cut: tokens.len() - kept }
     }
-}
 
-/// What matters of `tokenizer.json`; normalization and words are CLIP's own.
-#[derive(Deserialize)]
-struct Whole {
-    model: WholeModel,
-    #[serde(default)]
-    added_tokens: Vec<WholeToken>,
-}
-
-#[derive(Deserialize)]
-struct WholeModel {
-    #[serde(rename = "type")]
-    kind: String,
-    end_of_word_suffix: Option<String>,
-    vocab: BTreeMap<String, u32>,
-    merges: Vec<RawMerge>,
-}
-
-#[derive(Deserialize)]
-struct WholeToken {
-    id: u32,
-    content: String,
-}
-
-/// A pair of tokens, or in older files both in one string.
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum RawMerge {
-    Pair(String, String),
-    Line(String),
-}
-
-impl RawMerge {
-    fn pair(self) -> Result<(String, String), TokenizerError> {
-        match self {
-            Self::Pair(a, b) => Ok((a, b)),
-            Self::Line(line) => match line.split_once(' ') {
-                Some((a, b)) => Ok((a.to_owned(), b.to_owned())),
-                None => Err(whole_error(format!("`{line}` is no merge of two tokens"))),
-            },
+    /// The ids of a text's tokens alone.
+    fn ids(&self, text: &str) -> Vec<u32> {
+        // Nothing here can fail: the pattern is valid, and every byte has an id or is unknown.
+        match self.inner.encode_fast(text, false) {
+            Ok(encoding) => encoding.get_ids().to_vec(),
+            Err(error) => unreachable!("byte-level BPE encodes every text: {error}"),
         }
     }
-}
 
-fn whole_error(problem: String) -> TokenizerError {
-    TokenizerError::File {
-        file: "tokenizer.json",
-        problem,
-        expected: "the byte-pair encoding of a CLIP tokenizer, words ending in `</w>`",
+    /// A text with every concept of several vectors written out: `<a>` becomes `<a> <a>_1 <a>_2`.
+    /// Source: `diffusers/loaders/textual_inversion.py`, `maybe_convert_prompt`.
+    fn in_full(&self, text: &str, tokens: &[u32]) -> String {
+        let mut text = text.to_owned();
+        for (id, token, all) in &self.concepts {
+            if tokens.contains(id) {
+                text = text.replace(token, all);
+            }
+        }
+        text
     }
 }
 
-fn build(
-    vocab: BTreeMap<String, u32>,
-    merges: Merges,
-    unk: &str,
-    specials: [&str; 2],
-) -> tokenizers::Result<Tokenizer> {
+/// `model_max_length`; transformers writes an absurd number where there is no limit.
+fn length(config: &Map<String, Value>) -> Result<Option<usize>, TokenizerError> {
+    let Some(value) = config.get("model_max_length").filter(|value| !value.is_null()) else {
+        return Ok(None);
+    };
+    match value.as_f64() {
+        Some(length) if length >= NO_LIMIT => Ok(None),
+        Some(length) if length >= 0.0 && length.fract() == 0.0 => Ok(Some(length as usize)),
+        _ => Err(TokenizerError::File {
+            file: "tokenizer_config.json",
+            problem: format!("model_max_length is {}", shorten(&value.to_string())),
+            expected: "a whole number of tokens",
+        }),
+    }
+}
+
+fn library(error: impl std::fmt::Display) -> TokenizerError {
+    TokenizerError::Library(shorten(&error.to_string()))
+}
+
+/// Adds tokens. One that is in the vocabulary keeps its id there, others get the next free ids.
+fn add(inner: &mut Tokenizer, tokens: &[Listed]) -> Result<(), TokenizerError> {
+    let known: Vec<bool> =
+        tokens.iter().map(|l| inner.token_to_id(&l.token.content).is_some()).collect();
+    inner.add_tokens(tokens.iter().map(|l| l.token.clone())).map_err(library)?;
+    for (Listed { token, id }, _) in tokens.iter().zip(known).filter(|(_, known)| !known) {
+        match (*id, inner.token_to_id(&token.content)) {
+            (Some(found), Some(expected)) if found != expected => {
+                let token = shorten(&token.content);
+                return Err(TokenizerError::Added { token, found, expected });
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// Added tokens with numbered companions, and the texts that stand for all of them.
+fn concepts(inner: &Tokenizer, added: &[Listed]) -> Vec<(u32, String, String)> {
+    let names: BTreeSet<&str> = added.iter().map(|l| l.token.content.as_str()).collect();
+    let companions = |token: &str| -> String {
+        let all = (1..).map(|n| format!("{token}_{n}"));
+        let all = all.take_while(|name| names.contains(name.as_str()));
+        all.map(|name| format!(" {name}")).collect()
+    };
+    let concept = |token: &&str| {
+        let more = companions(token);
+        let id = inner.token_to_id(token).filter(|_| !more.is_empty())?;
+        Some((id, (*token).to_owned(), format!("{token}{more}")))
+    };
+    names.iter().filter_map(concept).collect()
+}
+
+fn build(vocab: BTreeMap<String, u32>, merges: Merges, unk: &str) -> tokenizers::Result<Tokenizer> {
     let vocab: Vocab = vocab.into_iter().collect();
     let model = BPE::builder()
         .vocab_and_merges(vocab, merges)
@@ -342,71 +424,5 @@ fn build(
         PreTokenizerWrapper::Split(words),
         PreTokenizerWrapper::ByteLevel(ByteLevel::new(false, true, false)),
     ])));
-    tokenizer.add_special_tokens(specials.map(|token| AddedToken::from(token, true)))?;
     Ok(tokenizer)
-}
-
-/// Refuses added tokens that are neither in the vocabulary nor marks of begin and end.
-fn refuse_added<'a>(
-    mut added: impl Iterator<Item = &'a String>,
-    vocab: &BTreeMap<String, u32>,
-) -> Result<(), TokenizerError> {
-    let own = |t: &str| vocab.contains_key(t) || (t.starts_with("<|") && t.ends_with("|>"));
-    match added.find(|token| !own(token)) {
-        Some(token) => Err(TokenizerError::Added(token.clone())),
-        None => Ok(()),
-    }
-}
-
-fn parse_vocab(json: &str) -> Result<BTreeMap<String, u32>, TokenizerError> {
-    serde_json::from_str(json).map_err(|error| TokenizerError::File {
-        file: "vocab.json",
-        problem: error.to_string(),
-        expected: "an object of tokens and their ids",
-    })
-}
-
-fn parse_merges(text: &str) -> Result<Merges, TokenizerError> {
-    let mut merges = Merges::new();
-    for (index, line) in text.lines().enumerate() {
-        if line.is_empty() || (index == 0 && line.contains("#version")) {
-            continue;
-        }
-        match line.split_once(' ') {
-            Some((a, b)) if !a.is_empty() && !b.is_empty() && !b.contains(' ') => {
-                merges.push((a.to_owned(), b.to_owned()));
-            }
-            _ => {
-                return Err(TokenizerError::File {
-                    file: "merges.txt",
-                    problem: format!("line {} is `{line}`", index + 1),
-                    expected: "two tokens with a space between on every line",
-                });
-            }
-        }
-    }
-    Ok(merges)
-}
-
-fn parse_object(
-    file: &'static str,
-    json: Option<&str>,
-) -> Result<serde_json::Map<String, Value>, TokenizerError> {
-    let Some(json) = json else {
-        return Ok(serde_json::Map::new());
-    };
-    serde_json::from_str(json).map_err(|error| TokenizerError::File {
-        file,
-        problem: error.to_string(),
-        expected: "a JSON object",
-    })
-}
-
-/// A special token is a string or an object with its text as `content`.
-fn token_text(value: Option<&Value>) -> Option<String> {
-    match value? {
-        Value::String(text) => Some(text.clone()),
-        Value::Object(object) => object.get("content")?.as_str().map(str::to_owned),
-        _ => None,
-    }
 }

@@ -7,10 +7,11 @@ use craft_nn::ldm::{Family, Names, Part, Skeleton, Take};
 use craft_nn::unet_config::UNetConfig;
 use craft_nn::vae::VaeConfig;
 use craft_store::raw::{self, Entry, Raw, RawReader};
-use craft_store::{space, weights};
+use craft_store::space;
 use serde_json::Value;
 
 use super::transposed;
+use crate::component::{Kind, open_weights};
 use crate::context::Progress;
 use crate::error::{PipelineError, Result};
 use crate::model::read_text;
@@ -102,12 +103,12 @@ pub(crate) fn export(dir: &Path, out: &Path, progress: &dyn Progress) -> Result<
     let mut shapes = BTreeMap::new();
     let mut sources: BTreeMap<String, Source> = BTreeMap::new();
     for &part in about.family.parts() {
-        let stem = match part {
-            Part::Unet | Part::Vae => weights::DIFFUSERS,
-            Part::Text | Part::Text2 => weights::TRANSFORMERS,
+        let kind = match part {
+            Part::Unet => Kind::Unet,
+            Part::Vae => Kind::Vae,
+            Part::Text | Part::Text2 => Kind::Text,
         };
-        let path = weights::find(&dir.join(part.folder()), stem)?;
-        let reader = RawReader::open(&path)?;
+        let (path, reader) = open_weights(&dir.join(part.folder()), kind)?;
         for (name, shape) in reader.shapes() {
             if name.ends_with("position_ids") {
                 continue;

@@ -4,21 +4,16 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use burn::tensor::Device;
-use craft_nn::clip::{ClipTextConfig, ClipTextModel};
-use craft_nn::init::Init;
 use craft_nn::ldm::{self, Checkpoint, Family, Given, Part, Take};
-use craft_nn::unet::UNet2DConditionModel;
-use craft_nn::unet_config::UNetConfig;
-use craft_nn::vae::{AutoencoderKL, VaeConfig};
-use craft_nn::weights::{self, WeightError};
+use craft_nn::vae_names;
 use craft_store::hash::{sha256_bytes, sha256_dir};
 use craft_store::lock::FolderLock;
 use craft_store::raw::{self, Entry, RawReader};
 use craft_store::{atomic, cache, space};
 use serde_json::{Value, json};
 
-use super::{bytes_in_diffusers, shape_in_diffusers};
+use super::{bytes_in_diffusers, check, shape_in_diffusers};
+use crate::component;
 use crate::context::Progress;
 use crate::error::{PipelineError, Result};
 use crate::model::read_text;
@@ -42,6 +37,7 @@ pub(crate) fn import(
 ) -> Result<PathBuf> {
     let input = |message: String| PipelineError::Input { path: file.to_owned(), message };
     let mut reader = RawReader::open(file)?;
+    reader.rename(vae_names::original)?;
     let shapes = reader.shapes();
     let stem = file.file_stem().unwrap_or_default().to_string_lossy().into_owned();
     let place = cache::dir().join("models");
@@ -50,22 +46,21 @@ pub(crate) fn import(
         return Ok(folder);
     }
 
+    component::refuse_quantised(file, shapes.keys())?;
     let given = given(config)?;
     let metadata = reader.metadata().clone();
     let mut values = |name: &str| reader.read(name).ok()?.to_f32().ok();
     let found = ldm::inspect(&shapes, &metadata, &given, &mut values)
         .map_err(|error| input(error.to_string()))?;
-    check(&found, &shapes).map_err(|(part, error)| {
-        let error = in_file_names(&found, part, error);
-        let with = config
-            .map_or(String::new(), |c| format!(" ({}: configs of {})", part.folder(), c.display()));
-        input(format!("{error}{with}"))
-    })?;
+    reader.require_weights(found.pieces.iter().map(|(name, _)| name))?;
+    let with = config.map_or(String::new(), |c| format!(" (with the configs of {})", c.display()));
+    check::networks(&found, &shapes).map_err(|error| input(format!("{error}{with}")))?;
     let bytes: usize = parts(&found, &reader).values().flatten().map(|t| t.entry.len()).sum();
     let tokenizers = tokenizers(&found, config, progress).map_err(|error| match error {
         PipelineError::Usage(message) => input(message),
         other => other,
     })?;
+    check::tokenizers(&found, &tokenizers).map_err(|error| input(format!("{error}{with}")))?;
     progress.note(&format!(
         "{}: {}, {} prediction; {} tensors, {} of no network left out; copied once to {}",
         file.display(),
@@ -183,76 +178,8 @@ fn parts(found: &Checkpoint, reader: &RawReader) -> BTreeMap<Part, Vec<Target>> 
     parts
 }
 
-/// Compares the networks that the configs describe with the tensors of the file, before anything is
-/// written.
-fn check(
-    found: &Checkpoint,
-    shapes: &BTreeMap<String, Vec<usize>>,
-) -> std::result::Result<(), (Part, WeightError)> {
-    let mut have: BTreeMap<Part, BTreeMap<String, Vec<usize>>> = BTreeMap::new();
-    for (source, pieces) in &found.pieces {
-        for piece in pieces {
-            let shape = shape_in_diffusers(piece.take, &shapes[source]);
-            have.entry(piece.part).or_default().insert(piece.name.clone(), shape);
-        }
-    }
-    let empty = BTreeMap::new();
-    for &part in found.family.parts() {
-        let have = have.get(&part).unwrap_or(&empty);
-        // A config that cannot be read is reported with its path when the folder is loaded.
-        let Some(want) = network(found, part, have) else { continue };
-        weights::check(&want, have).map_err(|error| (part, error))?;
-    }
-    Ok(())
-}
-
-/// Names and shapes of the network that a config describes; `None` if it cannot be built.
-fn network(
-    found: &Checkpoint,
-    part: Part,
-    have: &BTreeMap<String, Vec<usize>>,
-) -> Option<BTreeMap<String, Vec<usize>>> {
-    let init = &mut Init::zeros(&Device::flex());
-    let configs = &found.configs;
-    Some(match part {
-        Part::Unet => {
-            let config = UNetConfig::from_json(&configs.unet.to_string()).ok()?;
-            weights::shapes(&UNet2DConditionModel::new(init, &config))
-        }
-        Part::Vae => {
-            let config = VaeConfig::from_json(&configs.vae.to_string()).ok()?;
-            weights::shapes(&AutoencoderKL::new(init, &config))
-        }
-        Part::Text | Part::Text2 => {
-            let config =
-                if part == Part::Text { Some(&configs.text) } else { configs.text_2.as_ref() };
-            let config = ClipTextConfig::from_json(&config?.to_string()).ok()?;
-            let projection = have.contains_key("text_projection.weight");
-            weights::shapes(&ClipTextModel::new(init, &config, projection))
-        }
-    })
-}
-
-/// The same error with the names that the file has.
-fn in_file_names(found: &Checkpoint, part: Part, error: WeightError) -> WeightError {
-    let old = |name: String| found.names.to_ldm(part, &name).map_or(name, |(old, _)| old);
-    let all = |names: Vec<String>| {
-        let mut names: Vec<String> = names.into_iter().map(old).collect();
-        names.dedup();
-        names
-    };
-    match error {
-        WeightError::Names { missing, unused } => {
-            WeightError::Names { missing: all(missing), unused: all(unused) }
-        }
-        WeightError::Shape { name, found, expected } => {
-            WeightError::Shape { name: old(name), found, expected }
-        }
-    }
-}
-
 /// Files of a tokenizer by folder.
-type Tokenizers = BTreeMap<&'static str, Vec<(String, Vec<u8>)>>;
+pub(super) type Tokenizers = BTreeMap<&'static str, Vec<(String, Vec<u8>)>>;
 
 /// The tokenizers of the model: those of the folder of configs, else CLIP's.
 fn tokenizers(
@@ -353,7 +280,9 @@ fn write(
         raw::write(&dir.join(file), &entries, &BTreeMap::new(), |entry| -> Result<Vec<u8>> {
             let (source, take) = sources[entry.name.as_str()];
             progress.advance(entry.len() as u64);
-            Ok(bytes_in_diffusers(take, reader.read(source)?))
+            let raw = reader.read(source)?;
+            raw.require_finite(reader.path(), source)?;
+            Ok(bytes_in_diffusers(take, raw))
         })?;
     }
     for (folder, files) in tokenizers {

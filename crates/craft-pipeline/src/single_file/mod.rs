@@ -1,5 +1,6 @@
 //! Single-file checkpoints, in and out. Tensors are copied one at a time in their own number formats.
 
+mod check;
 mod export;
 mod import;
 

@@ -15,6 +15,10 @@ use super::pickle::Result;
 pub(super) enum Global {
     OrderedDict,
     RebuildTensor,
+    /// A tensor of a number format younger than typed storages, over bytes.
+    RebuildOfBytes,
+    /// Such a number format.
+    Format(Dtype),
     RebuildParameter,
     /// A tensor of a class of its own, or with attributes.
     RebuildFromType,
@@ -121,6 +125,10 @@ pub(super) fn known(module: &str, name: &str) -> Result<Global> {
     match (module, name) {
         ("collections", "OrderedDict") => Ok(Global::OrderedDict),
         ("torch._utils", "_rebuild_tensor_v2") => Ok(Global::RebuildTensor),
+        ("torch._utils", "_rebuild_tensor_v3") => Ok(Global::RebuildOfBytes),
+        ("torch.storage", "UntypedStorage") => Ok(Global::Storage(Dtype::U8)),
+        ("torch", "float8_e4m3fn") => Ok(Global::Format(Dtype::F8_E4M3)),
+        ("torch", "float8_e5m2") => Ok(Global::Format(Dtype::F8_E5M2)),
         ("torch._utils", "_rebuild_parameter" | "_rebuild_parameter_with_state") => {
             Ok(Global::RebuildParameter)
         }

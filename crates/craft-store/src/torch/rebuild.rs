@@ -63,11 +63,15 @@ impl Pickle {
                 Err("its pickle fills an OrderedDict in a way of Python 2: save it again".into())
             }
             Global::RebuildTensor => self.tensor(list),
+            Global::RebuildOfBytes => self.tensor_of_bytes(list),
             Global::RebuildParameter => self.parameter(list),
             // `(function, class, arguments, attributes)`.
             Global::RebuildFromType => match *list {
                 [function, _, arguments, _] => match self.get(function) {
                     Value::Global(Global::RebuildTensor) => self.tensor(self.list(arguments)?),
+                    Value::Global(Global::RebuildOfBytes) => {
+                        self.tensor_of_bytes(self.list(arguments)?)
+                    }
                     Value::Global(Global::RebuildParameter) => {
                         self.parameter(self.list(arguments)?)
                     }
@@ -76,7 +80,9 @@ impl Pickle {
                 _ => Err("its pickle rebuilds a tensor in an unknown way".into()),
             },
             Global::Opaque(class) => record(class),
-            Global::Storage(_) => Err("its pickle calls a storage type".into()),
+            Global::Storage(_) | Global::Format(_) => {
+                Err("its pickle calls a storage type or a number format".into())
+            }
         }
     }
 
@@ -103,5 +109,25 @@ impl Pickle {
             View { storage: key.clone(), dtype: *dtype, stored: *stored, offset, shape, strides };
         view.span()?;
         Ok(Value::Tensor(Rc::new(view)))
+    }
+
+    /// `_rebuild_tensor_v3(storage, offset, shape, strides, requires_grad, hooks, format, …)`, whose
+    /// storage counts bytes. The formats that are read have one.
+    fn tensor_of_bytes(&self, list: &[Id]) -> Result<Value> {
+        let format = match list.get(6).map(|id| self.get(*id)) {
+            Some(Value::Global(Global::Format(format))) => *format,
+            Some(Value::Global(Global::Opaque(name))) => {
+                return Err(format!(
+                    "its pickle has a tensor of `{name}`, a number format that is not read: convert it to float32, float16 or bfloat16"
+                ));
+            }
+            _ => return Err("its pickle describes a tensor in an unknown way".into()),
+        };
+        match self.tensor(list)? {
+            Value::Tensor(view) => {
+                Ok(Value::Tensor(Rc::new(View { dtype: format, ..(*view).clone() })))
+            }
+            other => Ok(other),
+        }
     }
 }
