@@ -69,9 +69,9 @@ pub fn inspect(
     }
     let family = if any("conditioner.embedders.1.model.") {
         Family::Sdxl
-    } else if any("conditioner.embedders.0.model.") {
+    } else if any("conditioner.embedders.0.model.") && unet.has("label_emb.0.0.weight") {
         return Err(other("the SDXL refiner", "use the base checkpoint"));
-    } else if any("cond_stage_model.model.") {
+    } else if towers(Family::Sd2).iter().any(|tower| any(tower.2)) {
         Family::Sd2
     } else if any("cond_stage_model.transformer.") {
         Family::Sd1
@@ -108,7 +108,10 @@ pub fn inspect(
 
     let skeleton = skeleton(unet, vae)?;
     let names = Names::new(family, &skeleton);
-    let prefix = |part: Part| towers(family).iter().find(|t| t.0 == part).map_or("", |t| t.2);
+    let prefix = |part: Part| {
+        let mut prefixes = towers(family).iter().filter(|t| t.0 == part).map(|t| t.2);
+        prefixes.find(|prefix| any(prefix)).unwrap_or("")
+    };
     let text = View { shapes, prefix: prefix(Part::Text) };
     let text_2 = View { shapes, prefix: prefix(Part::Text2) };
     let resblocks = text.count(|n| format!("transformer.resblocks.{n}.ln_1.weight"));

@@ -215,11 +215,16 @@ impl Names {
     }
 }
 
-/// Text encoders of a family: network, whether its names are open_clip's, prefix.
+/// Text encoders of a family: network, whether its names are open_clip's, prefix. Of two prefixes of one
+/// network the first is written.
 pub(super) fn towers(family: Family) -> &'static [(Part, bool, &'static str)] {
     match family {
         Family::Sd1 => &[(Part::Text, false, "cond_stage_model.transformer.")],
-        Family::Sd2 => &[(Part::Text, true, "cond_stage_model.model.")],
+        Family::Sd2 => &[
+            (Part::Text, true, "cond_stage_model.model."),
+            // Written by Stability's generative-models, as `sd_turbo.safetensors` is.
+            (Part::Text, true, "conditioner.embedders.0.model."),
+        ],
         Family::Sdxl => &[
             (Part::Text, false, "conditioner.embedders.0.transformer."),
             (Part::Text2, true, "conditioner.embedders.1.model."),

@@ -1,1 +1,8 @@
-//! Folders and files laid out exactly as published models are.
+//! Folders and files laid out exactly as published models are (fixtures/layouts).
+
+mod facts;
+mod files;
+mod models;
+mod pickle;
+mod rewards;
+mod sizes;
