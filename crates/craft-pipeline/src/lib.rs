@@ -5,6 +5,7 @@
 
 mod architecture;
 mod cache;
+mod clip_vocabulary;
 pub mod compare;
 pub mod context;
 mod cost;
@@ -22,7 +23,9 @@ pub mod reward_hub;
 pub mod rewards;
 mod rounds;
 pub mod run;
+pub mod schedule;
 mod single_file;
+mod size;
 pub mod source;
 mod stages;
 pub mod statistics;

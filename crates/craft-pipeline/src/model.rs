@@ -22,6 +22,8 @@ use craft_store::weights as files;
 
 use crate::architecture::{self, Architecture};
 use crate::error::{PipelineError, Result};
+use crate::schedule;
+use crate::size;
 use crate::text::SecondEncoder;
 
 /// File of the denoiser's weights where they are written.
@@ -192,9 +194,7 @@ impl Model {
     /// The same.
     pub fn load_as(dir: &Path, device: &Device, precision: Precision) -> Result<Self> {
         let architecture = architecture::of_folder(dir)?;
-        let schedule_path = dir.join("scheduler/scheduler_config.json");
-        let schedule = NoiseSchedule::from_json(&read_text(&schedule_path)?)
-            .map_err(|source| PipelineError::Schedule { path: schedule_path, source })?;
+        let schedule = schedule::load(dir, architecture)?;
         let tokenizer = tokenizer(&dir.join("tokenizer"))?;
         let (unet, unet_config) = load_unet_as(&dir.join("unet"), device, precision)?;
         let (vae, vae_config) = load_vae(&dir.join("vae"), device)?;
@@ -245,9 +245,9 @@ impl Model {
     }
 
     /// Height and width in pixels that the model was trained on.
-    pub fn default_size(&self) -> usize {
-        let latent = self.unet_config.sample_size.as_ref().and_then(serde_json::Value::as_u64);
-        latent.unwrap_or(64) as usize * self.vae_config.scale()
+    pub fn default_size(&self) -> [usize; 2] {
+        let latent = size::latent_size(&self.unet_config, self.second.is_some());
+        latent.map(|side| side.saturating_mul(self.vae_config.scale()))
     }
 }
 

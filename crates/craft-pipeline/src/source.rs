@@ -11,9 +11,6 @@ use crate::context::Progress;
 use crate::error::{PipelineError, Result};
 use crate::single_file;
 
-/// Whose tokenizer single files are made for.
-const CLIP: &str = "openai/clip-vit-large-patch14";
-
 /// A model that was found.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Found {
@@ -87,28 +84,6 @@ fn local(
             path.display()
         ))),
     }
-}
-
-/// A folder with `vocab.json` and `merges.txt` of CLIP's tokenizer.
-///
-/// # Errors
-/// When it is neither in the cache nor to be had.
-pub(crate) fn clip_tokenizer(progress: &dyn Progress) -> Result<PathBuf> {
-    let Some(id) = RepoId::parse(CLIP) else { unreachable!("{CLIP} is a repository's name") };
-    let files = ["vocab.json", "merges.txt"];
-    let wanted = |repo: &Repo| -> Result<Vec<String>> {
-        match files.iter().find(|name| !repo.has(name)) {
-            None => Ok(files.map(str::to_owned).to_vec()),
-            Some(name) => {
-                Err(hub_error(&id, format!("it has no {name}; expected CLIP's tokenizer")))
-            }
-        }
-    };
-    snapshot(&Settings::from_env(), &id, &wanted, progress).map_err(|error| {
-        PipelineError::Usage(format!(
-            "a single file has no tokenizer, and CLIP's is not at hand ({error}); expected it in the cache, or a model folder with a tokenizer/: name one with --model-config DIR (model.config in a recipe), or fetch {CLIP} once"
-        ))
-    })
 }
 
 /// The folder of a repository's revision with the files that are wanted. The hub is not asked for a

@@ -143,20 +143,16 @@ impl ClipTokenizer {
         tokenizer_config: Option<&str>,
         special_tokens_map: Option<&str>,
     ) -> Result<Self, TokenizerError> {
-        let mut merges = parse_merges(merges_txt)?;
-        merges.truncate(CLIP_MERGES);
-        let symbols = byte_symbols().into_iter().map(|(_, symbol)| symbol.to_string());
-        let symbols: Vec<String> = symbols.collect();
-        let ends = symbols.iter().map(|symbol| format!("{symbol}{WORD_END}"));
-        let merged = merges.iter().map(|(a, b)| format!("{a}{b}"));
-        let special = [BEGIN, END].map(str::to_owned);
-        let mut vocab = BTreeMap::new();
-        for (id, token) in
-            symbols.iter().cloned().chain(ends).chain(merged).chain(special).enumerate()
-        {
-            vocab.entry(token).or_insert(id as u32);
-        }
+        let (vocab, merges) = from_merges(merges_txt)?;
         Self::new(vocab, merges, tokenizer_config, special_tokens_map)
+    }
+
+    /// The ids of all tokens that follow from such merges.
+    ///
+    /// # Errors
+    /// When the text is malformed.
+    pub fn vocabulary_of_merges(merges_txt: &str) -> Result<BTreeMap<String, u32>, TokenizerError> {
+        from_merges(merges_txt).map(|(vocab, _)| vocab)
     }
 
     fn new(
@@ -364,6 +360,23 @@ fn parse_vocab(json: &str) -> Result<BTreeMap<String, u32>, TokenizerError> {
         problem: error.to_string(),
         expected: "an object of tokens and their ids",
     })
+}
+
+/// Vocabulary and merges by CLIP's rule: bytes, bytes at the end of a word, merges, begin and end.
+fn from_merges(merges_txt: &str) -> Result<(BTreeMap<String, u32>, Merges), TokenizerError> {
+    let mut merges = parse_merges(merges_txt)?;
+    merges.truncate(CLIP_MERGES);
+    let symbols = byte_symbols().into_iter().map(|(_, symbol)| symbol.to_string());
+    let symbols: Vec<String> = symbols.collect();
+    let ends = symbols.iter().map(|symbol| format!("{symbol}{WORD_END}"));
+    let merged = merges.iter().map(|(a, b)| format!("{a}{b}"));
+    let special = [BEGIN, END].map(str::to_owned);
+    let mut vocab = BTreeMap::new();
+    for (id, token) in symbols.iter().cloned().chain(ends).chain(merged).chain(special).enumerate()
+    {
+        vocab.entry(token).or_insert(id as u32);
+    }
+    Ok((vocab, merges))
 }
 
 fn parse_merges(text: &str) -> Result<Merges, TokenizerError> {
