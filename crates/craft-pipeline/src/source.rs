@@ -101,7 +101,10 @@ pub(crate) fn snapshot(
     {
         return Ok(repo.dir.clone());
     }
-    let opened = Repo::open(settings, id);
+    let mut listener = Telling { progress, started: false };
+    // Where a whole copy is there, a busy hub is not worth much waiting.
+    let patient = !matches!(whole, Some(Ok(())));
+    let opened = Repo::open(settings, id, patient, &mut listener);
     let repo = match (opened, cached, whole) {
         (Ok(repo), _, _) => repo,
         (Err(StoreError::Hub { message, unreachable: true, .. }), Some(repo), Some(Ok(()))) => {
@@ -119,13 +122,13 @@ pub(crate) fn snapshot(
             return Err(hub_error(
                 id,
                 format!(
-                    "{message}, and {state}; expected one or the other: go online once (unset HF_HUB_OFFLINE), or give a local folder"
+                    "{message}, and {state}; expected one or the other: {}, or give a local folder",
+                    if settings.offline { "unset HF_HUB_OFFLINE once" } else { "go online once" }
                 ),
             ));
         }
         (Err(error), _, _) => return Err(error.into()),
     };
-    let mut listener = Telling { progress, started: false };
     if id.file.is_none() && repo.has("model_index.json") {
         // What it is decides before gigabytes are fetched.
         repo.fetch(&["model_index.json".to_owned()], &mut listener)?;
@@ -173,6 +176,9 @@ impl Listener for Telling<'_> {
     }
     fn note(&mut self, text: &str) {
         self.progress.note(text);
+    }
+    fn stopped(&self) -> bool {
+        self.progress.stopped()
     }
 }
 

@@ -112,6 +112,33 @@ mod tests {
     use std::fs;
 
     #[test]
+    fn samples_tell_files_of_one_length_apart() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a");
+        let length = WHOLE + 12_345;
+        let file = File::create(&path).unwrap();
+        file.set_len(length).unwrap();
+        let hash = || sha256_samples(&path).unwrap();
+        let zeros = hash();
+        assert_eq!(zeros, hash());
+        let change = |at: u64, bytes: &[u8]| {
+            use std::io::Write;
+            let mut file = File::options().write(true).open(&path).unwrap();
+            file.seek(SeekFrom::Start(at)).unwrap();
+            file.write_all(bytes).unwrap();
+        };
+        // One byte of the head or the tail, or a run of bytes in between.
+        for (at, n) in [(0, 1), (ENDS - 1, 1), (length - 1, 1), (length / 2, 64 << 10)] {
+            change(at, &vec![1; n]);
+            assert_ne!(hash(), zeros, "{at}");
+            change(at, &vec![0; n]);
+            assert_eq!(hash(), zeros, "{at}");
+        }
+        file.set_len(1000).unwrap();
+        assert_eq!(hash(), sha256_file(&path).unwrap(), "short files are read whole");
+    }
+
+    #[test]
     fn known_digests() {
         let abc = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
         assert_eq!(sha256_bytes("abc"), abc);
