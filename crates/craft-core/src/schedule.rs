@@ -5,10 +5,14 @@
 //! Sources: diffusers `scheduling_ddim.py`, `scheduling_euler_discrete.py`,
 //! `scheduling_dpmsolver_multistep.py`; zero terminal SNR: arXiv 2305.08891, algorithm 1.
 
+mod classes;
 mod config;
+mod pipeline;
 mod sigmas;
 
+pub use classes::{FEW_STEPS, LITTLE_GUIDANCE, MadeFor};
 pub use config::{FinalSigma, SamplingOptions, SigmaSpacing, SolverType};
+pub use pipeline::Pipeline;
 pub use sigmas::Steps;
 
 /// A scheduler configuration that cannot be used.
@@ -113,19 +117,20 @@ pub struct NoiseSchedule {
     pub prediction_type: PredictionType,
     /// Whether ᾱ before the first timestep is 1 instead of ᾱ_0 (DDIM's last step).
     pub set_alpha_to_one: bool,
-    /// Added to timesteps of leading spacing.
-    pub steps_offset: usize,
+    /// Added to timesteps of leading spacing; `None`: not given.
+    pub steps_offset: Option<usize>,
     /// Spacing; `None`: the sampler's own default.
     pub timestep_spacing: Option<TimestepSpacing>,
-    /// Whether DDIM clips the predicted x₀ to ± `clip_sample_range`; `None`: not given (diffusers'
-    /// DDIM would clip).
+    /// Whether DDIM clips the predicted x₀ to ± `clip_sample_range`; `None`: not given ([`Self::clip`]).
     pub clip_sample: Option<bool>,
     /// Bound of the clipping.
     pub clip_sample_range: f64,
     /// Whether betas were rescaled to a terminal signal-to-noise ratio of zero.
     pub rescale_betas_zero_snr: bool,
-    /// Class named by the file, such as `PNDMScheduler`.
+    /// The scheduler's class, such as `PNDMScheduler`.
     pub class_name: Option<String>,
+    /// The sampler whose missing settings the pipeline corrects: that of the scheduler's own class.
+    pub corrected: Option<SamplerKind>,
     /// What else samplers read from the file.
     pub sampling: SamplingOptions,
 }
@@ -141,12 +146,13 @@ impl NoiseSchedule {
             beta_schedule: BetaSchedule::ScaledLinear,
             prediction_type: PredictionType::Epsilon,
             set_alpha_to_one: false,
-            steps_offset: 1,
+            steps_offset: Some(1),
             timestep_spacing: None,
             clip_sample: Some(false),
             clip_sample_range: 1.0,
             rescale_betas_zero_snr: false,
             class_name: None,
+            corrected: None,
             sampling: SamplingOptions::default(),
         }
     }

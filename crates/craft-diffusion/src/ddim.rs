@@ -30,8 +30,7 @@ impl Ddim {
                 [schedule.alpha_cumprod(t), schedule.alpha_cumprod(t - stride)]
             })
             .collect();
-        let clip = schedule.clip_sample.unwrap_or(true).then_some(schedule.clip_sample_range);
-        Ok(Self { timesteps, alphas, prediction: schedule.prediction_type, clip })
+        Ok(Self { timesteps, alphas, prediction: schedule.prediction_type, clip: schedule.clip() })
     }
 }
 

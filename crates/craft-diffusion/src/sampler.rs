@@ -43,6 +43,16 @@ impl Scheduler {
         Self::NAMES[self as usize]
     }
 
+    /// By the family whose timesteps it uses.
+    pub fn of_kind(kind: SamplerKind) -> Self {
+        match kind {
+            SamplerKind::Ddim => Self::Ddim,
+            SamplerKind::Euler => Self::Euler,
+            SamplerKind::EulerAncestral => Self::EulerAncestral,
+            SamplerKind::DpmSolverPp2M => Self::DpmPlusPlus2M,
+        }
+    }
+
     /// The family whose timesteps it uses.
     pub fn kind(self) -> SamplerKind {
         match self {

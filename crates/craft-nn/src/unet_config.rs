@@ -375,6 +375,10 @@ impl UNetConfig {
         }
     }
 
+    /// The version of diffusers that wrote the config.
+    pub fn diffusers_version(&self) -> Option<&str> {
+        self.rest.get("_diffusers_version")?.as_str()
+    }
     pub(crate) fn heads(&self, level: usize) -> Option<usize> {
         self.num_attention_heads.as_ref().unwrap_or(&self.attention_head_dim).at(level)
     }

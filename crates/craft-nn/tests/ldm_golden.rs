@@ -196,7 +196,8 @@ fn the_prediction_type_is_found() {
     assert_eq!(predicts(&sdxl, &[("modelspec.prediction_type", "v")]), "v_prediction");
     sdxl.shapes.insert("v_pred".to_owned(), vec![]);
     assert_eq!(predicts(&sdxl, &[]), "v_prediction");
-    assert_eq!(predicts(&sdxl, &[("modelspec.prediction_type", "epsilon")]), "epsilon");
+    // ComfyUI and A1111 go by the key.
+    assert_eq!(predicts(&sdxl, &[("modelspec.prediction_type", "epsilon")]), "v_prediction");
     // Stable Diffusion 2 as published has four levels; a bias of its last block tells.
     let four = small(Family::Sd2, |unet| {
         unet["block_out_channels"] = json!([64, 64, 64, 64]);
@@ -212,6 +213,30 @@ fn the_prediction_type_is_found() {
         Given { scheduler: Some(json!({"prediction_type": "epsilon"})), ..Given::default() };
     let found = inspect(&four.shapes, &BTreeMap::new(), &given, &mut |_| Some(vec![-0.1, 0.1]));
     assert_eq!(found.unwrap().configs.scheduler["prediction_type"], "epsilon");
+}
+
+/// A model of v with a terminal signal-to-noise ratio of zero begins at the last timestep; with ε the mark
+/// means nothing.
+#[test]
+fn a_terminal_snr_of_zero_is_sampled_from_the_last_timestep() {
+    for family in [Family::Sd1, Family::Sdxl] {
+        let schedule = |marks: &[&str], header: &[(&str, &str)]| {
+            let mut model = small(family, |_| ());
+            model.shapes.extend(marks.iter().map(|mark| ((*mark).to_owned(), vec![0])));
+            let texts = header.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+            let found = inspect(&model.shapes, &texts, &Given::default(), &mut |_| None).unwrap();
+            let s = found.configs.scheduler;
+            let zero = s["rescale_betas_zero_snr"].as_bool().unwrap();
+            assert_eq!(s["timestep_spacing"], if zero { "trailing" } else { "leading" });
+            (s["prediction_type"] == "v_prediction", zero)
+        };
+        assert_eq!(schedule(&["v_pred", "ztsnr"], &[]), (true, true));
+        assert_eq!(schedule(&["v_pred"], &[]), (true, false));
+        assert_eq!(schedule(&["ztsnr"], &[]), (false, false));
+        assert_eq!(schedule(&["ztsnr"], &[("modelspec.prediction_type", "v")]), (true, true));
+        let trained = [("ss_v_parameterization", "True"), ("ss_zero_terminal_snr", "True")];
+        assert_eq!(schedule(&[], &trained), (true, true));
+    }
 }
 
 #[test]

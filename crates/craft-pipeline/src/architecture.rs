@@ -100,6 +100,16 @@ pub(crate) fn of_folder(dir: &Path) -> Result<Architecture> {
     Ok(architecture)
 }
 
+/// The class of the scheduler that `model_index.json` names.
+///
+/// # Errors
+/// When the file cannot be read.
+pub(crate) fn scheduler_class(dir: &Path) -> Result<Option<String>> {
+    let path = dir.join("model_index.json");
+    let index: Value = serde_json::from_str(&read_text(&path)?).unwrap_or_default();
+    Ok(index["scheduler"][1].as_str().map(str::to_owned))
+}
+
 /// What is known of other pipelines by the beginnings of their names.
 fn title(class: &str) -> &'static str {
     const OTHERS: [(&str, &str); 12] = [

@@ -15,6 +15,10 @@ pub trait Progress: Sync {
     fn finish(&self, message: &str);
     /// Something the user should know.
     fn note(&self, message: &str);
+    /// Whether the user wants to stop; asked while something outside is waited for.
+    fn stopped(&self) -> bool {
+        false
+    }
 }
 
 /// Progress that goes nowhere.

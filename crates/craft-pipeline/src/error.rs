@@ -27,7 +27,7 @@ pub enum PipelineError {
     Usage(String),
     /// A file or folder could not be read or written.
     #[error(transparent)]
-    Store(#[from] StoreError),
+    Store(StoreError),
     /// An input file has the wrong contents.
     #[error("{path}: {message}")]
     Input {
@@ -140,6 +140,15 @@ pub enum PipelineError {
     /// Stopped by the user; what was done is saved.
     #[error("interrupted; run the same command again to continue")]
     Interrupted,
+}
+
+impl From<StoreError> for PipelineError {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::Stopped => Self::Interrupted,
+            other => Self::Store(other),
+        }
+    }
 }
 
 impl PipelineError {

@@ -5,6 +5,7 @@
 
 mod architecture;
 mod cache;
+mod clip_vocabulary;
 pub mod compare;
 mod component;
 pub mod context;
@@ -25,7 +26,9 @@ pub mod reward_hub;
 pub mod rewards;
 mod rounds;
 pub mod run;
+pub mod schedule;
 mod single_file;
+mod size;
 pub mod source;
 mod stages;
 pub mod statistics;

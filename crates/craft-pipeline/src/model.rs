@@ -22,6 +22,8 @@ use crate::component::{self, Kind, load_unet_as, open_weights, tokenizer};
 pub use crate::component::{load_text_encoder, load_unet, load_vae};
 use crate::error::{PipelineError, Result};
 use crate::fitting::Parts;
+use crate::schedule;
+use crate::size;
 use crate::text::SecondEncoder;
 
 /// File of the denoiser's weights where they are written.
@@ -132,9 +134,7 @@ impl Model {
     /// The same.
     pub fn load_as(dir: &Path, device: &Device, precision: Precision) -> Result<Self> {
         let architecture = architecture::of_folder(dir)?;
-        let schedule_path = dir.join("scheduler/scheduler_config.json");
-        let schedule = NoiseSchedule::from_json(&read_text(&schedule_path)?)
-            .map_err(|source| PipelineError::Schedule { path: schedule_path, source })?;
+        let schedule = schedule::load(dir, architecture)?;
         let two = architecture != Architecture::StableDiffusion;
         let (tokenizer, second_tokenizer) = check_parts(dir, two)?;
         let (unet, unet_config) = load_unet_as(&dir.join("unet"), device, precision)?;
@@ -168,9 +168,9 @@ impl Model {
     }
 
     /// Height and width in pixels that the model was trained on.
-    pub fn default_size(&self) -> usize {
-        let latent = self.unet_config.sample_size.as_ref().and_then(serde_json::Value::as_u64);
-        latent.unwrap_or(64) as usize * self.vae_config.scale()
+    pub fn default_size(&self) -> [usize; 2] {
+        let latent = size::latent_size(&self.unet_config, self.second.is_some());
+        latent.map(|side| side.saturating_mul(self.vae_config.scale()))
     }
 }
 

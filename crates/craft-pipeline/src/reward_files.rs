@@ -6,6 +6,7 @@ use craft_rewards::{OPEN_CLIP_MERGES, RewardFiles};
 use craft_store::hash::{sha256_bytes, sha256_dir, sha256_file};
 use craft_store::{text, weights};
 
+use crate::clip_vocabulary;
 use crate::context::Progress;
 use crate::error::{PipelineError, Result};
 use crate::model::{read_tensors, read_text};
@@ -177,21 +178,16 @@ impl RewardWeights {
     }
 }
 
-/// CLIP's merges (assets/clip).
-const CLIP_MERGES: &[u8] = include_bytes!("../../../assets/clip/merges.txt.gz");
-/// Tokens of CLIP's vocabulary.
-const CLIP_TOKENS: usize = 49408;
-
 /// Gives a model of CLIP's vocabulary its tokenizer, where none lies beside its weights.
 fn add_clip_merges(files: &mut RewardFiles) -> Result<()> {
     let has = |name: &str| files.configs.contains_key(name);
     let is_clip = files.tensors.values().flatten().any(|(name, tensor)| {
-        name.ends_with("token_embedding.weight") && tensor.shape.first() == Some(&CLIP_TOKENS)
+        name.ends_with("token_embedding.weight")
+            && tensor.shape.first() == Some(&clip_vocabulary::TOKENS)
     });
     let own = ["merges.txt", "vocab.json", "tokenizer.json", OPEN_CLIP_MERGES];
     if is_clip && !own.into_iter().any(has) {
-        let merges = text::gunzip(CLIP_MERGES, MAX_TEXT_BYTES).map_err(PipelineError::Usage)?;
-        files.configs.insert(OPEN_CLIP_MERGES.to_owned(), merges);
+        files.configs.insert(OPEN_CLIP_MERGES.to_owned(), clip_vocabulary::merges()?);
     }
     Ok(())
 }

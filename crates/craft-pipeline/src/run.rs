@@ -128,6 +128,9 @@ pub fn dry_run(
     let plan = Plan::new(&recipe, base, None, context)?;
     let (train, eval) = plan.check(&recipe, base, None, context)?;
     let model = crate::lora::training_model(&recipe, base, &plan.model.dir)?;
+    if let Some(text) = crate::stages::generate::advise(&recipe.generate, &model) {
+        context.progress.note(&text);
+    }
     let work = Work::of(&recipe, train, eval);
     let cost = Cost::of(&recipe, &model, &work)?;
     if recipe.train.mode == TrainMode::Lora {

@@ -11,9 +11,6 @@ use crate::context::Progress;
 use crate::error::{PipelineError, Result};
 use crate::single_file;
 
-/// Whose tokenizer single files are made for.
-const CLIP: &str = "openai/clip-vit-large-patch14";
-
 /// A model that was found.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Found {
@@ -89,28 +86,6 @@ fn local(
     }
 }
 
-/// A folder with `vocab.json` and `merges.txt` of CLIP's tokenizer.
-///
-/// # Errors
-/// When it is neither in the cache nor to be had.
-pub(crate) fn clip_tokenizer(progress: &dyn Progress) -> Result<PathBuf> {
-    let Some(id) = RepoId::parse(CLIP) else { unreachable!("{CLIP} is a repository's name") };
-    let files = ["vocab.json", "merges.txt"];
-    let wanted = |repo: &Repo| -> Result<Vec<String>> {
-        match files.iter().find(|name| !repo.has(name)) {
-            None => Ok(files.map(str::to_owned).to_vec()),
-            Some(name) => {
-                Err(hub_error(&id, format!("it has no {name}; expected CLIP's tokenizer")))
-            }
-        }
-    };
-    snapshot(&Settings::from_env(), &id, &wanted, progress).map_err(|error| {
-        PipelineError::Usage(format!(
-            "a single file has no tokenizer, and CLIP's is not at hand ({error}); expected it in the cache, or a model folder with a tokenizer/: name one with --model-config DIR (model.config in a recipe), or fetch {CLIP} once"
-        ))
-    })
-}
-
 /// The folder of a repository's revision with the files that are wanted. The hub is not asked for a
 /// commit that is complete in the cache, and a cached copy does where the hub does not answer.
 pub(crate) fn snapshot(
@@ -126,7 +101,10 @@ pub(crate) fn snapshot(
     {
         return Ok(repo.dir.clone());
     }
-    let opened = Repo::open(settings, id);
+    let mut listener = Telling { progress, started: false };
+    // Where a whole copy is there, a busy hub is not worth much waiting.
+    let patient = !matches!(whole, Some(Ok(())));
+    let opened = Repo::open(settings, id, patient, &mut listener);
     let repo = match (opened, cached, whole) {
         (Ok(repo), _, _) => repo,
         (Err(StoreError::Hub { message, unreachable: true, .. }), Some(repo), Some(Ok(()))) => {
@@ -144,13 +122,13 @@ pub(crate) fn snapshot(
             return Err(hub_error(
                 id,
                 format!(
-                    "{message}, and {state}; expected one or the other: go online once (unset HF_HUB_OFFLINE), or give a local folder"
+                    "{message}, and {state}; expected one or the other: {}, or give a local folder",
+                    if settings.offline { "unset HF_HUB_OFFLINE once" } else { "go online once" }
                 ),
             ));
         }
         (Err(error), _, _) => return Err(error.into()),
     };
-    let mut listener = Telling { progress, started: false };
     if id.file.is_none() && repo.has("model_index.json") {
         // What it is decides before gigabytes are fetched.
         repo.fetch(&["model_index.json".to_owned()], &mut listener)?;
@@ -198,6 +176,9 @@ impl Listener for Telling<'_> {
     }
     fn note(&mut self, text: &str) {
         self.progress.note(text);
+    }
+    fn stopped(&self) -> bool {
+        self.progress.stopped()
     }
 }
 

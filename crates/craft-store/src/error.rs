@@ -81,6 +81,9 @@ pub enum StoreError {
         /// Whether the hub did not answer at all, so that a cached copy may do.
         unreachable: bool,
     },
+    /// The user wants to stop.
+    #[error("interrupted")]
+    Stopped,
     /// Not enough room.
     #[error(
         "not enough space on the disk of {}: {} needed, {} free; free some, or choose a folder on another disk",

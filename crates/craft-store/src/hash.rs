@@ -1,7 +1,7 @@
 //! SHA-256 of texts, files and folders, as lower-case hexadecimal.
 
 use std::fs::File;
-use std::io::Read;
+use std::io::{Read, Seek, SeekFrom};
 use std::path::Path;
 
 use sha2::{Digest, Sha256};
@@ -32,6 +32,40 @@ pub fn sha256_file(path: &Path) -> Result<String> {
         }
         hash.update(&buffer[..n]);
     }
+}
+
+/// Files up to this length are read as a whole by [`sha256_samples`].
+const WHOLE: u64 = 64 << 20;
+/// Bytes of the head and of the tail of a longer one.
+const ENDS: u64 = 4 << 20;
+/// Pieces between them, and their bytes.
+const PIECES: (u64, u64) = (2048, 4096);
+
+/// SHA-256 of samples of a file's content, which tell files of one length apart without reading
+/// gigabytes: head, tail, and pieces in equal distances between them. Shorter files are read whole.
+///
+/// # Errors
+/// When the file cannot be read.
+pub fn sha256_samples(path: &Path) -> Result<String> {
+    let length = path.metadata().map_err(StoreError::io("read", path))?.len();
+    if length <= WHOLE {
+        return sha256_file(path);
+    }
+    let mut file = File::open(path).map_err(StoreError::io("read", path))?;
+    let mut hash = Sha256::new();
+    let mut piece = |from: u64, bytes: u64| -> std::io::Result<()> {
+        file.seek(SeekFrom::Start(from))?;
+        let mut buffer = Vec::new();
+        (&mut file).take(bytes).read_to_end(&mut buffer)?;
+        hash.update(&buffer);
+        Ok(())
+    };
+    let between = length - 2 * ENDS - PIECES.1;
+    let starts = (0..PIECES.0).map(|i| (ENDS + between / (PIECES.0 - 1) * i, PIECES.1));
+    for (from, bytes) in [(0, ENDS), (length - ENDS, ENDS)].into_iter().chain(starts) {
+        piece(from, bytes).map_err(StoreError::io("read", path))?;
+    }
+    Ok(hex(hash))
 }
 
 /// SHA-256 of a folder: of the lines `<sha256 of the file>  <path relative to it, with />`, sorted
@@ -76,6 +110,33 @@ pub(crate) fn files_below(dir: &Path) -> Result<Vec<String>> {
 mod tests {
     use super::*;
     use std::fs;
+
+    #[test]
+    fn samples_tell_files_of_one_length_apart() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a");
+        let length = WHOLE + 12_345;
+        let file = File::create(&path).unwrap();
+        file.set_len(length).unwrap();
+        let hash = || sha256_samples(&path).unwrap();
+        let zeros = hash();
+        assert_eq!(zeros, hash());
+        let change = |at: u64, bytes: &[u8]| {
+            use std::io::Write;
+            let mut file = File::options().write(true).open(&path).unwrap();
+            file.seek(SeekFrom::Start(at)).unwrap();
+            file.write_all(bytes).unwrap();
+        };
+        // One byte of the head or the tail, or a run of bytes in between.
+        for (at, n) in [(0, 1), (ENDS - 1, 1), (length - 1, 1), (length / 2, 64 << 10)] {
+            change(at, &vec![1; n]);
+            assert_ne!(hash(), zeros, "{at}");
+            change(at, &vec![0; n]);
+            assert_eq!(hash(), zeros, "{at}");
+        }
+        file.set_len(1000).unwrap();
+        assert_eq!(hash(), sha256_file(&path).unwrap(), "short files are read whole");
+    }
 
     #[test]
     fn known_digests() {

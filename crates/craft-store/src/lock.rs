@@ -18,18 +18,9 @@ impl FolderLock {
     /// # Errors
     /// When the lock file cannot be made or the disk knows no locks.
     pub fn acquire(dir: &Path, waits: &mut dyn FnMut()) -> Result<Self> {
-        Self::at(&dir.join(".lock"), waits)
-    }
-
-    /// The same with a file of any name.
-    pub(crate) fn at(path: &Path, waits: &mut dyn FnMut()) -> Result<Self> {
-        let failed = || StoreError::io("lock", path);
-        let file = OpenOptions::new()
-            .create(true)
-            .truncate(false)
-            .write(true)
-            .open(path)
-            .map_err(failed())?;
+        let path = dir.join(".lock");
+        let failed = || StoreError::io("lock", &path);
+        let file = open(&path)?;
         match file.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
@@ -40,6 +31,32 @@ impl FolderLock {
         }
         Ok(Self { _file: file })
     }
+
+    /// The same with a file of any name; `waits` is called several times a second, until it says that
+    /// the user wants to stop.
+    ///
+    /// # Errors
+    /// The same, and when the user wants to stop.
+    #[cfg(feature = "hub")]
+    pub(crate) fn at(path: &Path, waits: &mut dyn FnMut() -> bool) -> Result<Self> {
+        let file = open(path)?;
+        loop {
+            match file.try_lock() {
+                Ok(()) => return Ok(Self { _file: file }),
+                Err(TryLockError::WouldBlock) if waits() => return Err(StoreError::Stopped),
+                Err(TryLockError::WouldBlock) => {
+                    std::thread::sleep(std::time::Duration::from_millis(50));
+                }
+                Err(TryLockError::Error(error)) => return Err(StoreError::io("lock", path)(error)),
+            }
+        }
+    }
+}
+
+fn open(path: &Path) -> Result<File> {
+    let mut options = OpenOptions::new();
+    options.create(true).truncate(false).write(true);
+    options.open(path).map_err(StoreError::io("lock", path))
 }
 
 #[cfg(test)]

@@ -227,9 +227,9 @@ pub(crate) struct SampleArgs {
     /// Scale of classifier-free guidance, up to 1 for none [default: 7.5; pocket: 4]
     #[arg(long, value_name = "F")]
     pub(crate) guidance_scale: Option<f64>,
-    /// ddim, euler, euler-a or dpm++2m
-    #[arg(long, value_name = "NAME", default_value = "ddim")]
-    pub(crate) scheduler: String,
+    /// ddim, euler, euler-a or dpm++2m [default: ddim]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) scheduler: Option<String>,
     /// Karras sigmas, for euler and dpm++2m [default: as the model's scheduler configuration says]
     #[arg(long)]
     pub(crate) karras: bool,

@@ -22,6 +22,11 @@ pub(crate) fn stop_flag() -> anyhow::Result<&'static AtomicBool> {
     Ok(&STOP)
 }
 
+/// Whether Ctrl-C asked to stop.
+pub(crate) fn asked() -> bool {
+    STOP.load(Ordering::SeqCst)
+}
+
 /// Makes Ctrl-C end the process with code 130, for work without a state of its own.
 pub(crate) fn exit_at_once() -> anyhow::Result<()> {
     ctrlc::set_handler(|| std::process::exit(i32::from(INTERRUPTED)))

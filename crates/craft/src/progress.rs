@@ -9,6 +9,7 @@ use craft_pipeline::Progress;
 use indicatif::{ProgressBar, ProgressState, ProgressStyle};
 
 use crate::console::{self, Level};
+use crate::interrupt;
 
 /// Time between plain lines.
 const EVERY: Duration = Duration::from_secs(10);
@@ -108,6 +109,10 @@ impl Progress for Reporter {
         if self.mode != Mode::Quiet {
             console::line(message);
         }
+    }
+
+    fn stopped(&self) -> bool {
+        interrupt::asked()
     }
 }
 

@@ -1,6 +1,8 @@
 //! Models by their names on the hub, against servers on this machine.
 #![allow(clippy::unwrap_used)]
 
+#[path = "hub/patience.rs"]
+mod patience;
 #[path = "support/hub.rs"]
 mod server;
 mod support;
@@ -8,8 +10,9 @@ mod support;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
-use craft_store::hub::{Listener, Repo, RepoId, Settings, provenance};
+use craft_store::hub::{Limits, Listener, Repo, RepoId, Settings, provenance};
 use craft_store::{StoreError, image};
 use server::{COMMIT, Files, Reply, Request, SMALL, Server, rest};
 use support::Tiny;
@@ -35,10 +38,18 @@ impl Listener for Counter {
 struct Place {
     cache: TempDir,
     server: Server,
+    limits: Limits,
 }
 
 fn at(answer: impl Fn(&Request) -> Reply + Send + Sync + 'static) -> Place {
-    Place { cache: tempfile::tempdir().unwrap(), server: Server::new(answer) }
+    let limits = Limits {
+        head: Duration::from_millis(600),
+        window: Duration::from_millis(600),
+        least: 600,
+        wait: Duration::from_millis(2),
+        ..Limits::default()
+    };
+    Place { cache: tempfile::tempdir().unwrap(), server: Server::new(answer), limits }
 }
 
 impl Place {
@@ -48,12 +59,18 @@ impl Place {
             cache: self.cache.path().join("hub"),
             token: Some("secret".to_owned()),
             offline: false,
+            limits: self.limits,
         }
+    }
+
+    fn open(&self) -> Result<Repo, StoreError> {
+        let id = RepoId::parse("owner/name").unwrap();
+        Repo::open(&self.settings(), &id, true, &mut Counter::default())
     }
 
     /// Fetches a file of `owner/name` and returns its path.
     fn get(&self, path: &str) -> Result<PathBuf, StoreError> {
-        let repo = Repo::open(&self.settings(), &RepoId::parse("owner/name").unwrap())?;
+        let repo = self.open()?;
         repo.fetch(&[path.to_owned()], &mut Counter::default())?;
         Ok(repo.dir.join(path))
     }
@@ -88,7 +105,7 @@ fn files() -> Files {
 fn a_file_comes_once_and_lies_as_the_python_library_puts_it() {
     let place = at(|r| files().answer(r));
     let id = RepoId::parse("owner/name@v1").unwrap();
-    let repo = Repo::open(&place.settings(), &id).unwrap();
+    let repo = Repo::open(&place.settings(), &id, true, &mut Counter::default()).unwrap();
     assert_eq!(repo.commit, COMMIT);
     let mut counter = Counter::default();
     let both = ["dir/big.bin".to_owned(), "small.json".to_owned()];

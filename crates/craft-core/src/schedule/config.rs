@@ -3,6 +3,7 @@
 use serde::Deserialize;
 use serde_json::Value;
 
+use super::pipeline::{Pipeline, Settings};
 use super::{
     BetaSchedule, NoiseSchedule, PredictionType, SamplerKind, ScheduleError, TimestepSpacing,
     betas_of, cumprod, rescale_zero_terminal_snr,
@@ -110,8 +111,6 @@ impl SamplingOptions {
 /// The keys that matter; others belong to schedulers that are not offered.
 #[derive(Deserialize)]
 struct Raw {
-    #[serde(rename = "_class_name")]
-    class_name: Option<String>,
     #[serde(default = "default_timesteps")]
     num_train_timesteps: usize,
     #[serde(default = "default_beta_start")]
@@ -122,13 +121,15 @@ struct Raw {
     trained_betas: Option<Vec<f64>>,
     prediction_type: Option<Value>,
     timestep_spacing: Option<Value>,
+    #[serde(default, deserialize_with = "flag")]
     set_alpha_to_one: Option<bool>,
-    #[serde(default)]
-    steps_offset: usize,
+    steps_offset: Option<usize>,
+    #[serde(default, deserialize_with = "flag")]
     clip_sample: Option<bool>,
     clip_sample_range: Option<f64>,
-    #[serde(default)]
-    rescale_betas_zero_snr: bool,
+    #[serde(default, deserialize_with = "flag")]
+    rescale_betas_zero_snr: Option<bool>,
+    #[serde(default, deserialize_with = "flag")]
     use_karras_sigmas: Option<bool>,
     final_sigmas_type: Option<Value>,
     sigma_min: Option<f64>,
@@ -136,11 +137,18 @@ struct Raw {
     timestep_type: Option<Value>,
     solver_order: Option<usize>,
     solver_type: Option<Value>,
+    #[serde(default, deserialize_with = "flag")]
     lower_order_final: Option<bool>,
+    #[serde(default, deserialize_with = "flag")]
     euler_at_final: Option<bool>,
     lambda_min_clipped: Option<f64>,
     #[serde(flatten)]
     rest: serde_json::Map<String, Value>,
+}
+
+/// A switch that is there: null is off, as in Python.
+fn flag<'de, D: serde::Deserializer<'de>>(value: D) -> Result<Option<bool>, D::Error> {
+    Option::<bool>::deserialize(value).map(|found| Some(found.unwrap_or(false)))
 }
 
 fn default_timesteps() -> usize {
@@ -177,14 +185,27 @@ const REFUSED: &[(&str, &[&str], &str, &[SamplerKind])] = &[
 ];
 
 impl NoiseSchedule {
-    /// Parses the text of a `scheduler_config.json`. Missing keys take diffusers' defaults. Settings
-    /// that only concern a sampler are judged when that sampler is asked for
-    /// ([`SamplingOptions::check`]).
+    /// [`Self::of_pipeline`] without corrections.
+    ///
+    /// # Errors
+    /// The same.
+    pub fn from_json(text: &str) -> Result<Self, ScheduleError> {
+        Self::of_pipeline(text, Pipeline::StableDiffusionXl, None)
+    }
+
+    /// Parses the text of a `scheduler_config.json` as a pipeline reads it; `class`: the scheduler's
+    /// class in `model_index.json`. Missing keys take diffusers' defaults. Settings that only concern
+    /// a sampler are judged when that sampler is asked for ([`SamplingOptions::check`]).
     ///
     /// # Errors
     /// Names the key whose value cannot be used.
-    pub fn from_json(text: &str) -> Result<Self, ScheduleError> {
-        let raw: Raw = serde_json::from_str(&without_infinities(text))
+    pub fn of_pipeline(
+        text: &str,
+        pipeline: Pipeline,
+        class: Option<&str>,
+    ) -> Result<Self, ScheduleError> {
+        let Settings { keys, class, corrected } = Settings::read(text, pipeline, class)?;
+        let raw: Raw = serde_json::from_value(Value::Object(keys))
             .map_err(|e| ScheduleError::Json(e.to_string()))?;
         let beta_schedule = one_of(
             "beta_schedule",
@@ -212,22 +233,19 @@ impl NoiseSchedule {
                 ("linspace", Some(TimestepSpacing::Linspace)),
             ],
         )?;
-        let other = |class: &str| class.starts_with("FlowMatch") || class.contains("EDM");
-        if let Some(class) = raw.class_name.as_deref().filter(|class| other(class)) {
-            return value_error("_class_name", class, "a scheduler of a model with betas");
-        }
         if !(1..=1_000_000).contains(&raw.num_train_timesteps) {
             return value_error("num_train_timesteps", raw.num_train_timesteps, "1 to 1000000");
         }
-        if raw.steps_offset >= raw.num_train_timesteps {
-            return value_error("steps_offset", raw.steps_offset, "less than num_train_timesteps");
+        if let Some(offset) = raw.steps_offset.filter(|n| *n >= raw.num_train_timesteps) {
+            return value_error("steps_offset", offset, "less than num_train_timesteps");
         }
         let clip_sample_range = raw.clip_sample_range.unwrap_or(1.0);
         if !(clip_sample_range > 0.0 && clip_sample_range.is_finite()) {
             return value_error("clip_sample_range", clip_sample_range, "a finite number above 0");
         }
         let mut betas = raw.betas(beta_schedule)?;
-        if raw.rescale_betas_zero_snr {
+        let zero_snr = raw.rescale_betas_zero_snr.unwrap_or(false);
+        if zero_snr {
             betas = rescale_zero_terminal_snr(&betas);
         }
         Ok(Self {
@@ -240,9 +258,10 @@ impl NoiseSchedule {
             timestep_spacing,
             clip_sample: raw.clip_sample,
             clip_sample_range,
-            rescale_betas_zero_snr: raw.rescale_betas_zero_snr,
+            rescale_betas_zero_snr: zero_snr,
             sampling: raw.sampling(prediction_type)?,
-            class_name: raw.class_name,
+            class_name: class,
+            corrected,
         })
     }
 }
@@ -369,22 +388,4 @@ fn one_of<T: Copy>(
         value: format!("`{}`", value.as_str().map_or_else(|| value.to_string(), str::to_owned)),
         expected: words.join(" or "),
     })
-}
-
-/// Python writes `-Infinity` (the usual `lambda_min_clipped`), which JSON does not have: taken as null,
-/// that is, as the default.
-fn without_infinities(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for (i, part) in text.split('"').enumerate() {
-        if i > 0 {
-            out.push('"');
-        }
-        // Keys and words of these files hold no escaped quotes; even parts are outside of strings.
-        if i % 2 == 0 {
-            out.push_str(&part.replace("-Infinity", "null").replace("Infinity", "null"));
-        } else {
-            out.push_str(part);
-        }
-    }
-    out
 }

@@ -117,11 +117,11 @@ impl NoiseSchedule {
                 }
             }
             TimestepSpacing::Leading => {
-                let first = usize::from(dpm);
+                let (first, offset) = (usize::from(dpm), self.offset(sampler));
                 let stride = (end / (steps + first)).max(1);
                 (first..steps + first)
                     .rev()
-                    .map(|i| ((i * stride + self.steps_offset) as f64).min((total - 1) as f64))
+                    .map(|i| ((i * stride + offset) as f64).min((total - 1) as f64))
                     .collect()
             }
             TimestepSpacing::Trailing => {

@@ -168,5 +168,5 @@ fn settings_concern_the_samplers_that_read_them() {
 #[test]
 fn infinities_of_python_are_read() {
     let s = with(r#""lambda_min_clipped": -Infinity, "steps_offset": 1"#).unwrap();
-    assert_eq!((s.sampling.lambda_min_clipped, s.steps_offset), (f64::NEG_INFINITY, 1));
+    assert_eq!((s.sampling.lambda_min_clipped, s.steps_offset), (f64::NEG_INFINITY, Some(1)));
 }

@@ -98,14 +98,17 @@ impl Configs {
 }
 
 impl Facts<'_> {
-    /// Whether the model predicts v: what the header or a marker key says, or for Stable Diffusion 2
-    /// what a bias tells.
+    /// Whether the model predicts v: what a marker key or the header says, or for Stable Diffusion 2
+    /// what a bias tells. The key is what ComfyUI and A1111 go by.
     fn predicts_v(&self, values: &mut dyn FnMut(&str) -> Option<Vec<f32>>) -> bool {
+        if self.unet.shapes.contains_key("v_pred") {
+            return true;
+        }
         let said = self.metadata.get("modelspec.prediction_type").map(|s| s.to_lowercase());
         if let Some(said) = said.as_deref().filter(|s| s.starts_with('v') || s.starts_with("eps")) {
             return said.starts_with('v');
         }
-        if self.unet.shapes.contains_key("v_pred") {
+        if self.says("ss_v_parameterization") {
             return true;
         }
         let name = format!("{}{V_BIAS}", self.unet.prefix);
@@ -120,7 +123,17 @@ impl Facts<'_> {
         })
     }
 
+    /// Whether a switch of sd-scripts is on in the header.
+    fn says(&self, key: &str) -> bool {
+        self.metadata.get(key).is_some_and(|value| value.eq_ignore_ascii_case("true"))
+    }
+
+    /// The published schedule. A model of v whose schedule was rescaled to a terminal signal-to-noise
+    /// ratio of zero begins at the last timestep, so its timesteps trail; with ε there is nothing to
+    /// learn there, and the mark means nothing.
     fn scheduler(&self, v: bool) -> Value {
+        let marked = self.unet.shapes.contains_key("ztsnr") || self.says("ss_zero_terminal_snr");
+        let zero_snr = v && marked;
         json!({
             "_class_name": "DDIMScheduler",
             "num_train_timesteps": 1000,
@@ -130,8 +143,8 @@ impl Facts<'_> {
             "clip_sample": false,
             "set_alpha_to_one": false,
             "steps_offset": 1,
-            "timestep_spacing": "leading",
-            "rescale_betas_zero_snr": self.unet.shapes.contains_key("ztsnr"),
+            "timestep_spacing": if zero_snr { "trailing" } else { "leading" },
+            "rescale_betas_zero_snr": zero_snr,
             "prediction_type": if v { "v_prediction" } else { "epsilon" },
         })
     }

@@ -182,19 +182,7 @@ impl ClipTokenizer {
         tokenizer_config: Option<&str>,
         special_tokens_map: Option<&str>,
     ) -> Result<Self, TokenizerError> {
-        let mut merges = parse_merges(merges_txt)?;
-        merges.truncate(CLIP_MERGES);
-        let symbols = byte_symbols().into_iter().map(|(_, symbol)| symbol.to_string());
-        let symbols: Vec<String> = symbols.collect();
-        let ends = symbols.iter().map(|symbol| format!("{symbol}{WORD_END}"));
-        let merged = merges.iter().map(|(a, b)| format!("{a}{b}"));
-        let special = [BEGIN, END].map(str::to_owned);
-        let mut vocab = BTreeMap::new();
-        for (id, token) in
-            symbols.iter().cloned().chain(ends).chain(merged).chain(special).enumerate()
-        {
-            vocab.entry(token).or_insert(id as u32);
-        }
+        let (vocab, merges) = from_merges(merges_txt)?;
         let texts = TokenizerTexts {
             vocab: Some("{}"),
             merges: Some(""),
@@ -203,6 +191,14 @@ impl ClipTokenizer {
             ..Default::default()
         };
         Self::new(Parsed { vocab, merges, ..texts.parse()? })
+    }
+
+    /// The ids of all tokens that follow from such merges.
+    ///
+    /// # Errors
+    /// When the text is malformed.
+    pub fn vocabulary_of_merges(merges_txt: &str) -> Result<BTreeMap<String, u32>, TokenizerError> {
+        from_merges(merges_txt).map(|(vocab, _)| vocab)
     }
 
     fn new(parsed: Parsed) -> Result<Self, TokenizerError> {
@@ -425,4 +421,21 @@ fn build(vocab: BTreeMap<String, u32>, merges: Merges, unk: &str) -> tokenizers:
         PreTokenizerWrapper::ByteLevel(ByteLevel::new(false, true, false)),
     ])));
     Ok(tokenizer)
+}
+
+/// Vocabulary and merges by CLIP's rule: bytes, bytes at the end of a word, merges, begin and end.
+fn from_merges(merges_txt: &str) -> Result<(BTreeMap<String, u32>, Merges), TokenizerError> {
+    let mut merges = parse_merges(merges_txt)?;
+    merges.truncate(CLIP_MERGES);
+    let symbols = byte_symbols().into_iter().map(|(_, symbol)| symbol.to_string());
+    let symbols: Vec<String> = symbols.collect();
+    let ends = symbols.iter().map(|symbol| format!("{symbol}{WORD_END}"));
+    let merged = merges.iter().map(|(a, b)| format!("{a}{b}"));
+    let special = [BEGIN, END].map(str::to_owned);
+    let mut vocab = BTreeMap::new();
+    for (id, token) in symbols.iter().cloned().chain(ends).chain(merged).chain(special).enumerate()
+    {
+        vocab.entry(token).or_insert(id as u32);
+    }
+    Ok((vocab, merges))
 }

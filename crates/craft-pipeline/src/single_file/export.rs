@@ -6,7 +6,7 @@ use std::path::Path;
 use craft_nn::ldm::{Family, Names, Part, Skeleton, Take};
 use craft_nn::unet_config::UNetConfig;
 use craft_nn::vae::VaeConfig;
-use craft_store::raw::{self, Entry, Raw, RawReader};
+use craft_store::raw::{self, Entry, Format, Raw, RawReader};
 use craft_store::space;
 use serde_json::Value;
 
@@ -24,9 +24,21 @@ pub(crate) struct About {
     pub(crate) family: Family,
     /// Whether it predicts v.
     pub(crate) v: bool,
+    /// Whether its schedule has a terminal signal-to-noise ratio of zero.
+    pub(crate) zero_snr: bool,
 }
 
 impl About {
+    /// Empty tensors by which other programs know that a model predicts v, and that its schedule has a
+    /// terminal signal-to-noise ratio of zero. Of Stable Diffusion 2 its weights tell the former.
+    fn marks(self) -> impl Iterator<Item = Entry> {
+        let v = self.v && self.family != Family::Sd2;
+        [("v_pred", v), ("ztsnr", self.v && self.zero_snr)]
+            .into_iter()
+            .filter(|(_, set)| *set)
+            .map(|(name, _)| Entry { name: name.to_owned(), shape: vec![0], format: Format::F32 })
+    }
+
     /// Texts of the SAI Model Metadata Specification; `suffix` such as `/lora`. `original` tells whether the
     /// parameters have the names of the original code; `size` is the height and width of training.
     pub(crate) fn modelspec(
@@ -71,8 +83,9 @@ pub(crate) fn about(dir: &Path) -> Result<About> {
     } else {
         Family::Sd1
     };
-    let v = read("scheduler/scheduler_config.json")?["prediction_type"] == "v_prediction";
-    Ok(About { family, v })
+    let scheduler = read("scheduler/scheduler_config.json")?;
+    let v = scheduler["prediction_type"] == "v_prediction";
+    Ok(About { family, v, zero_snr: scheduler["rescale_betas_zero_snr"] == true })
 }
 
 /// Where a tensor of the file comes from: one parameter, or three that are stacked.
@@ -153,6 +166,7 @@ pub(crate) fn export(
     let entries: Vec<Entry> = sources
         .iter()
         .filter_map(|(name, source)| entry(name, source, &shapes, &readers[&source.part], formats))
+            .chain(about.marks())
         .collect();
     let bytes: u64 = entries.iter().map(|e| e.len() as u64).sum();
     space::require_free(out, bytes + (1 << 20))?;
@@ -161,7 +175,7 @@ pub(crate) fn export(
     let mut texts = about.modelspec(&title, "", true, header.size);
     texts.insert(RUN_KEY.to_owned(), header.run.to_owned());
     raw::write(out, &entries, &texts, |entry| -> Result<Vec<u8>> {
-        let source = &sources[&entry.name];
+        let Some(source) = sources.get(&entry.name) else { return Ok(vec![]) };
         let mut bytes = Vec::with_capacity(entry.len());
         for name in source.names.values() {
             let Some(reader) = readers.get_mut(&source.part) else { continue };

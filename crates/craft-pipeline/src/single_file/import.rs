@@ -6,23 +6,21 @@ use std::path::{Path, PathBuf};
 
 use craft_nn::ldm::{self, Checkpoint, Family, Given, Part, Take};
 use craft_nn::vae_names;
-use craft_store::hash::{sha256_bytes, sha256_dir};
+use craft_store::hash::{sha256_bytes, sha256_dir, sha256_samples};
 use craft_store::lock::FolderLock;
 use craft_store::raw::{self, Entry, RawReader};
 use craft_store::{atomic, cache, space};
 use serde_json::{Value, json};
 
 use super::{bytes_in_diffusers, check, shape_in_diffusers};
+use crate::clip_vocabulary;
 use crate::component;
 use crate::context::Progress;
 use crate::error::{PipelineError, Result};
 use crate::model::read_text;
-use crate::source::clip_tokenizer;
 
 /// Changes when copies of earlier versions must not be used any more.
-const LAYOUT: u32 = 1;
-/// Tokens of the published CLIP text encoders.
-const CLIP_VOCABULARY: u64 = 49408;
+const LAYOUT: u32 = 2;
 
 /// The model folder of a single file. `config` is a diffusers folder whose component configs,
 /// tokenizers and schedule win over what is found in the file.
@@ -68,7 +66,7 @@ pub(crate) fn import_into(
     let with = config.map_or(String::new(), |c| format!(" (with the configs of {})", c.display()));
     check::networks(&found, &shapes).map_err(|error| input(format!("{error}{with}")))?;
     let bytes: usize = parts(&found, &reader).values().flatten().map(|t| t.entry.len()).sum();
-    let tokenizers = tokenizers(&found, config, progress).map_err(|error| match error {
+    let tokenizers = tokenizers(&found, config).map_err(|error| match error {
         PipelineError::Usage(message) => input(message),
         other => other,
     })?;
@@ -100,7 +98,7 @@ pub(crate) fn import_into(
 }
 
 /// What a copy depends on, without reading gigabytes: the file's place, length and time of change,
-/// and the texts of the configs given.
+/// samples of its content, and the texts of the configs given.
 fn identity(file: &Path, config: Option<&Path>) -> Result<String> {
     let unreadable = |error: std::io::Error| PipelineError::Input {
         path: file.to_owned(),
@@ -109,7 +107,9 @@ fn identity(file: &Path, config: Option<&Path>) -> Result<String> {
     let full = file.canonicalize().map_err(unreadable)?;
     let about = full.metadata().map_err(unreadable)?;
     let changed = about.modified().ok().and_then(|t| t.duration_since(std::time::UNIX_EPOCH).ok());
-    let mut text = format!("{LAYOUT}\n{}\n{}\n{changed:?}\n", full.display(), about.len());
+    let content = sha256_samples(&full)?;
+    let mut text =
+        format!("{LAYOUT}\n{}\n{}\n{changed:?}\n{content}\n", full.display(), about.len());
     if let Some(config) = config {
         for name in CONFIGS.iter().chain(&["tokenizer", "tokenizer_2"]) {
             let path = config.join(name);
@@ -193,12 +193,8 @@ fn parts(found: &Checkpoint, reader: &RawReader) -> BTreeMap<Part, Vec<Target>> 
 /// Files of a tokenizer by folder.
 pub(super) type Tokenizers = BTreeMap<&'static str, Vec<(String, Vec<u8>)>>;
 
-/// The tokenizers of the model: those of the folder of configs, else CLIP's.
-fn tokenizers(
-    found: &Checkpoint,
-    config: Option<&Path>,
-    progress: &dyn Progress,
-) -> Result<Tokenizers> {
+/// The tokenizers of the model: those of the folder of configs, else CLIP's, which is embedded.
+fn tokenizers(found: &Checkpoint, config: Option<&Path>) -> Result<Tokenizers> {
     let mut wanted = vec![("tokenizer", &found.configs.text, found.family == Family::Sd2)];
     if let Some(text_2) = &found.configs.text_2 {
         wanted.push(("tokenizer_2", text_2, true));
@@ -212,17 +208,16 @@ fn tokenizers(
             all.insert(folder, read_files(&dir)?);
             continue;
         }
-        let vocabulary = text["vocab_size"].as_u64().unwrap_or(CLIP_VOCABULARY);
-        if vocabulary != CLIP_VOCABULARY {
+        let known = clip_vocabulary::TOKENS as u64;
+        let vocabulary = text["vocab_size"].as_u64().unwrap_or(known);
+        if vocabulary != known {
             return Err(PipelineError::Usage(format!(
-                "its text encoder knows {vocabulary} tokens, CLIP's tokenizer has {CLIP_VOCABULARY}; expected a model folder with the {folder}/ of this model: name it with --model-config DIR (model.config in a recipe)"
+                "its text encoder knows {vocabulary} tokens, CLIP's tokenizer has {known}; expected a model folder with the {folder}/ of this model: name it with --model-config DIR (model.config in a recipe)"
             )));
         }
-        let dir = clip_tokenizer(progress)?;
-        let mut files = Vec::new();
-        for name in ["vocab.json", "merges.txt"] {
-            files.push((name.to_owned(), read_text(&dir.join(name))?.into_bytes()));
-        }
+        let mut files: Vec<_> = clip_vocabulary::files()?
+            .map(|(name, text)| (name.to_owned(), text.into_bytes()))
+            .into();
         // open_clip pads with id 0, `!`; CLIP with its end token.
         let pad = if pads_with_zero { "!" } else { "<|endoftext|>" };
         let special = json!({

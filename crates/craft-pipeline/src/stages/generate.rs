@@ -13,6 +13,7 @@ use crate::draw::{DrawOptions, Job, StepNoise, draw};
 use crate::error::{PipelineError, Result};
 use crate::lora::Start;
 use crate::model::{Model, read_tensors, write_tensors};
+use crate::schedule::{Advice, Drawing, advice};
 use crate::stages::{Outcome, Run, expand, inputs};
 
 /// Candidates between two saved parts.
@@ -20,13 +21,14 @@ const PART: usize = 64;
 
 /// Drawing options of a recipe for a model.
 pub(crate) fn options(section: &GenerateSection, model: &Model) -> Result<DrawOptions> {
+    let [height, width] = model.default_size();
     let options = DrawOptions {
         steps: section.steps,
         guidance_scale: section.guidance_scale,
         scheduler: Scheduler::from(section.scheduler),
         karras: section.karras,
-        height: section.height.unwrap_or(model.default_size()),
-        width: section.width.unwrap_or(model.default_size()),
+        height: section.height.unwrap_or(height),
+        width: section.width.unwrap_or(width),
         batch: section.batch,
     };
     // Refuses what the scheduler's configuration asks for and the sampler cannot do.
@@ -34,6 +36,22 @@ pub(crate) fn options(section: &GenerateSection, model: &Model) -> Result<DrawOp
         .sampler(&model.schedule)
         .map_err(|error| PipelineError::Usage(format!("generate.scheduler: {error}")))?;
     Ok(options)
+}
+
+/// What the user should know where the model was made for another way of drawing. A recipe does not
+/// tell what was chosen from what is the default.
+pub(crate) fn advise(section: &GenerateSection, model: &Model) -> Option<String> {
+    let drawing = Drawing {
+        scheduler: Scheduler::from(section.scheduler),
+        steps: section.steps,
+        guidance_scale: section.guidance_scale,
+        chosen: [false; 3],
+    };
+    let keys = ["generate.scheduler", "generate.steps", "generate.guidance_scale"];
+    match advice(&model.schedule, drawing, keys)? {
+        Advice::Warning(text) => Some(format!("warning: {text}")),
+        Advice::Note(text) => Some(text),
+    }
 }
 
 /// What the noise of a candidate is drawn from: prompt and sample, and wording unless noise is shared.
@@ -52,6 +70,9 @@ pub(crate) fn run(run: &Run<'_>, start: &Start, expanded: &Manifest) -> Result<M
     run.stage(Stage::GENERATE, &config, inputs, |writer| {
         let model = start.model(run.recipe, run.base)?;
         let options = options(section, &model)?;
+        if let Some(text) = advise(section, &model) {
+            run.context.progress.note(&text);
+        }
         let [c, h, w] = model.latent_shape(options.height, options.width);
         let mut candidates = Vec::new();
         for (prompt, texts) in expand::read(run)? {

@@ -8,11 +8,17 @@
 //! download broke off, and brings an asynchronous runtime along.
 
 #[cfg(feature = "hub")]
+mod download;
+#[cfg(feature = "hub")]
 mod fetch;
 #[cfg(feature = "hub")]
 mod http;
 mod id;
+#[cfg_attr(not(feature = "hub"), allow(dead_code))]
+mod patience;
 mod settings;
+#[cfg(feature = "hub")]
+mod stream;
 
 use std::path::{Path, PathBuf};
 
@@ -20,6 +26,7 @@ use crate::error::{Result, StoreError};
 use crate::hash::files_below;
 
 pub use id::RepoId;
+pub use patience::Limits;
 pub use settings::Settings;
 
 /// A file of a repository.
@@ -54,6 +61,10 @@ pub trait Listener {
     fn advance(&mut self, bytes: u64);
     /// Something the user should know.
     fn note(&mut self, text: &str);
+    /// Whether the user wants to stop. Asked several times a second.
+    fn stopped(&self) -> bool {
+        false
+    }
 }
 
 /// One commit of a repository.
@@ -99,16 +110,21 @@ impl Repo {
         Ok(Some(Self { id: id.clone(), commit, files, dir, settings: settings.clone() }))
     }
 
-    /// Asks the hub for a revision.
+    /// Asks the hub for a revision; `patient`: a hub that is busy is asked again and again.
     ///
     /// # Errors
     /// [`StoreError::Hub`]; its `unreachable` says whether the hub did not answer at all.
     #[cfg(feature = "hub")]
-    pub fn open(settings: &Settings, id: &RepoId) -> Result<Self> {
+    pub fn open(
+        settings: &Settings,
+        id: &RepoId,
+        patient: bool,
+        listener: &mut dyn Listener,
+    ) -> Result<Self> {
         if settings.offline {
             return Err(offline(id, "HF_HUB_OFFLINE is set"));
         }
-        fetch::open(settings, id)
+        fetch::open(settings, id, patient, listener)
     }
 
     /// This build has no network.
@@ -116,7 +132,7 @@ impl Repo {
     /// # Errors
     /// Always.
     #[cfg(not(feature = "hub"))]
-    pub fn open(_: &Settings, id: &RepoId) -> Result<Self> {
+    pub fn open(_: &Settings, id: &RepoId, _: bool, _: &mut dyn Listener) -> Result<Self> {
         Err(offline(id, "this build has no downloads (cargo feature `hub`)"))
     }
 

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use super::RepoId;
+use super::{Limits, RepoId};
 use crate::cache::home;
 
 /// What the environment says, by the names of Hugging Face's own library.
@@ -16,6 +16,8 @@ pub struct Settings {
     pub token: Option<String>,
     /// No network: `HF_HUB_OFFLINE`.
     pub offline: bool,
+    /// How long the hub is waited for: `HF_HUB_DOWNLOAD_TIMEOUT` seconds without progress.
+    pub limits: Limits,
 }
 
 impl std::fmt::Debug for Settings {
@@ -25,6 +27,7 @@ impl std::fmt::Debug for Settings {
             .field("cache", &self.cache)
             .field("token", &self.token.as_ref().map(|_| "…"))
             .field("offline", &self.offline)
+            .field("limits", &self.limits)
             .finish()
     }
 }
@@ -57,6 +60,9 @@ impl Settings {
                 .map_or_else(|| hf_home.join("hub"), PathBuf::from),
             token: token.map(|t| t.trim().to_owned()).filter(|t| !t.is_empty()),
             offline: set("HF_HUB_OFFLINE").is_some_and(on),
+            limits: set("HF_HUB_DOWNLOAD_TIMEOUT")
+                .and_then(|seconds| seconds.parse().ok())
+                .map_or(Limits::default(), |seconds| Limits::default().with_timeout(seconds)),
         }
     }
 
@@ -105,7 +111,13 @@ mod tests {
         );
         assert_eq!((s.token.as_deref(), s.offline), (Some("secret"), true));
         assert_eq!(with(&[("XDG_CACHE_HOME", "/x")]).cache, Path::new("/x/huggingface/hub"));
+        let s = with(&[("HF_HUB_DOWNLOAD_TIMEOUT", "2.5")]);
+        assert_eq!(s.limits.window, std::time::Duration::from_millis(2500));
+        for odd in ["", "x", "-1", "0", "nan", "inf"] {
+            assert_eq!(with(&[("HF_HUB_DOWNLOAD_TIMEOUT", odd)]).limits, Limits::default());
+        }
         let id = RepoId::parse("a/b").unwrap();
+        let s = with(&[("HF_HUB_CACHE", "/c")]);
         assert_eq!(s.folder(&id), Path::new("/c/models--a--b"));
     }
 }

@@ -101,8 +101,8 @@ fn keep_to(simd: Simd) -> anyhow::Result<()> {
 
 fn size(args: &BenchArgs, model: &Model) -> anyhow::Result<(usize, usize)> {
     let unit = model.vae_config.scale() << (model.unet_config.block_out_channels.len() - 1);
-    let height = args.height.unwrap_or(model.default_size());
-    let width = args.width.unwrap_or(model.default_size());
+    let [height, width] = model.default_size();
+    let (height, width) = (args.height.unwrap_or(height), args.width.unwrap_or(width));
     for (flag, size) in [("--height", height), ("--width", width)] {
         if size == 0 || size % unit != 0 || size > 8192 {
             return Err(usage(format!(

@@ -188,8 +188,8 @@ fn loss_and_grads(unet: &UNet2DConditionModel, device: &Device) -> (f32, GradMap
 /// A picture of the embedded model, alone and beside another: both must be the same.
 fn picture(device: &Device) -> anyhow::Result<String> {
     let model = Model::load(&pocket::assets()?, device)?;
-    let size = model.default_size();
-    let [c, h, w] = model.latent_shape(size, size);
+    let [height, width] = model.default_size();
+    let [c, h, w] = model.latent_shape(height, width);
     let job = |i: u64| Job {
         prompt: "a red circle",
         negative: None,
@@ -201,8 +201,8 @@ fn picture(device: &Device) -> anyhow::Result<String> {
         guidance_scale: 4.0,
         scheduler: Scheduler::Ddim,
         karras: false,
-        height: size,
-        width: size,
+        height,
+        width,
         batch: 2,
     };
     let pair = draw(&model, &[job(0), job(1)], &options, &mut |_| {})?;
@@ -218,5 +218,5 @@ fn picture(device: &Device) -> anyhow::Result<String> {
         same,
         "a picture depends on what is drawn beside it: please report it with the lines above"
     );
-    Ok(format!("a picture of {size}×{size} in {seconds:.2} s, the same whatever its batch"))
+    Ok(format!("a picture of {height}×{width} in {seconds:.2} s, the same whatever its batch"))
 }

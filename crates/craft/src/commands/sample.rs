@@ -8,6 +8,7 @@ use craft_core::rng::Key;
 use craft_diffusion::sampler::Scheduler;
 use craft_nn::vae_tiles::Tiles;
 use craft_pipeline::draw::{DrawOptions, Job, StepNoise, draw};
+use craft_pipeline::schedule::{Advice, Drawing, advice};
 use craft_pipeline::{Model, Progress};
 use craft_store::tensors::{self, Dtype, TensorReader};
 use craft_store::{atomic, image};
@@ -63,6 +64,7 @@ pub(super) fn sample(app: &App, args: &SampleArgs) -> anyhow::Result<()> {
         .sampler(&model.schedule)
         .map_err(|error| usage(format!("--scheduler {}: {error}", plan.scheduler.name())))?;
     warn_of_cut_prompts(args, &model);
+    advise(args, &plan, &model);
 
     let given = noise.as_ref();
     let source = Source::new(args, plan.scheduler, plan.steps, [count, c * h * w], given.is_none());
@@ -119,7 +121,7 @@ impl Plan {
         if !(guidance_scale.is_finite() && (0.0..=100.0).contains(&guidance_scale)) {
             return Err(usage(format!("--guidance-scale is {guidance_scale}; expected 0 to 100")));
         }
-        let scheduler = scheduler(&args.scheduler)?;
+        let scheduler = args.scheduler.as_deref().map_or(Ok(Scheduler::Ddim), scheduler)?;
         if args.karras && !matches!(scheduler, Scheduler::Euler | Scheduler::DpmPlusPlus2M) {
             return Err(usage(format!(
                 "--karras with --scheduler {}: expected euler or dpm++2m, which can place their steps so",
@@ -239,9 +241,10 @@ fn picture_count(prompts: usize, noises: Option<usize>) -> anyhow::Result<usize>
 /// Height and width in pixels: as given, or of the latents given, or the model's.
 fn size(args: &SampleArgs, model: &Model, noise: Option<&Noise>) -> anyhow::Result<(usize, usize)> {
     let scale = model.vae_config.scale();
-    let usual = |latent: Option<usize>| latent.map_or(model.default_size(), |n| n * scale);
-    let height = args.height.unwrap_or_else(|| usual(noise.map(|n| n.shape[2])));
-    let width = args.width.unwrap_or_else(|| usual(noise.map(|n| n.shape[3])));
+    let usual = model.default_size();
+    let usual = |axis: usize| noise.map_or(usual[axis], |n| n.shape[2 + axis] * scale);
+    let height = args.height.unwrap_or_else(|| usual(0));
+    let width = args.width.unwrap_or_else(|| usual(1));
     for (flag, size) in [("--height", height), ("--width", width)] {
         if size == 0 || size > image::MAX_SIDE as usize || !size.is_multiple_of(scale) {
             return Err(usage(format!(
@@ -262,6 +265,21 @@ fn warn_of_cut_prompts(args: &SampleArgs, model: &Model) {
                 model.tokenizer.length()
             );
         }
+    }
+}
+
+/// Says where the model was made for another way of drawing.
+fn advise(args: &SampleArgs, plan: &Plan, model: &Model) {
+    let drawing = Drawing {
+        scheduler: plan.scheduler,
+        steps: plan.steps,
+        guidance_scale: plan.guidance_scale,
+        chosen: [args.scheduler.is_some(), args.steps.is_some(), args.guidance_scale.is_some()],
+    };
+    match advice(&model.schedule, drawing, ["--scheduler", "--steps", "--guidance-scale"]) {
+        Some(Advice::Warning(text)) => tracing::warn!("{text}"),
+        Some(Advice::Note(text)) => tracing::info!("{text}"),
+        None => {}
     }
 }
 

@@ -6,6 +6,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::Path;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use craft_store::hash::sha256_bytes;
 use serde_json::json;
@@ -30,6 +31,12 @@ pub struct Reply {
     pub body: Vec<u8>,
     /// The connection ends after so many bytes of the body.
     pub cut: Option<usize>,
+    /// After so many bytes of the body, such a pause; again and again.
+    pub pause: Option<(usize, Duration)>,
+    /// The same between the bytes of the head.
+    pub slow_head: Option<Duration>,
+    /// The body never ends; it says nothing of its length.
+    pub endless: bool,
 }
 
 impl Reply {
@@ -38,6 +45,10 @@ impl Reply {
     }
     pub fn refuse(status: u16, code: &str) -> Self {
         Self { status, headers: vec![("x-error-code", code.to_owned())], ..Self::default() }
+    }
+    /// A refusal for now.
+    pub fn busy(status: u16, retry_after: &str) -> Self {
+        Self { status, headers: vec![("retry-after", retry_after.to_owned())], ..Self::default() }
     }
     pub fn redirect(to: impl Into<String>) -> Self {
         Self { status: 302, headers: vec![("location", to.into())], ..Self::default() }
@@ -88,14 +99,45 @@ fn serve(
     let request = Request { path, headers };
     log.lock().unwrap().push(request.clone());
     let reply = answer(&request);
-    let mut head =
-        format!("HTTP/1.1 {} Word\r\ncontent-length: {}\r\n", reply.status, reply.body.len());
+    if reply.status == 0 {
+        // Hangs up without a word.
+        return Ok(());
+    }
+    let mut head = format!("HTTP/1.1 {} Word\r\n", reply.status);
+    if !reply.endless {
+        head.push_str(&format!("content-length: {}\r\n", reply.body.len()));
+    }
     for (name, value) in &reply.headers {
         head.push_str(&format!("{name}: {value}\r\n"));
     }
-    stream.write_all(format!("{head}connection: close\r\n\r\n").as_bytes())?;
+    let head = format!("{head}connection: close\r\n\r\n");
+    match reply.slow_head {
+        None => stream.write_all(head.as_bytes())?,
+        Some(pause) => slowly(&mut stream, head.as_bytes(), 1, pause)?,
+    }
     let end = reply.cut.unwrap_or(reply.body.len()).min(reply.body.len());
-    stream.write_all(&reply.body[..end])
+    loop {
+        match reply.pause {
+            None => stream.write_all(&reply.body[..end])?,
+            Some((bytes, pause)) => slowly(&mut stream, &reply.body[..end], bytes, pause)?,
+        }
+        if !reply.endless {
+            return Ok(());
+        }
+    }
+}
+
+fn slowly(
+    stream: &mut TcpStream,
+    data: &[u8],
+    bytes: usize,
+    pause: Duration,
+) -> std::io::Result<()> {
+    for piece in data.chunks(bytes) {
+        stream.write_all(piece)?;
+        std::thread::sleep(pause);
+    }
+    Ok(())
 }
 
 /// Files by path, as a hub lists and serves them.
@@ -156,5 +198,5 @@ pub fn rest(bytes: &[u8], request: &Request) -> Reply {
     let Some(from) = from.and_then(|n| n.parse::<usize>().ok()) else { return Reply::ok(bytes) };
     let range = format!("bytes {from}-{}/{}", bytes.len() - 1, bytes.len());
     let headers = vec![("content-range", range)];
-    Reply { status: 206, headers, body: bytes[from..].to_vec(), cut: None }
+    Reply { status: 206, headers, body: bytes[from..].to_vec(), ..Reply::default() }
 }

@@ -5,6 +5,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod checkpoint;
 mod exports;
 mod layouts;
 mod lora;
