@@ -16,6 +16,7 @@ pub mod lora;
 pub mod model;
 mod networks;
 mod origin;
+pub mod parameters;
 pub mod recipes;
 mod reward_files;
 pub mod reward_hub;

@@ -121,6 +121,8 @@ impl Fit<'_> {
     /// Trains from the base model, or from where it was stopped, and shows the denoiser after each of
     /// `points` steps. A training that diverges ends there, and its cost says so.
     ///
+    /// A look that was stopped, or came just before a stop, is asked for again.
+    ///
     /// # Errors
     /// When it is interrupted, or `look` fails; the state is kept then.
     pub(super) fn fit(
@@ -155,41 +157,62 @@ impl Fit<'_> {
         // An iteration of a method that draws as it goes; others have none.
         let sampler = if self.online.is_some() { online::iteration(self)? } else { Vec::new() };
         let mut rollout: Option<Drawn> = None;
+        // It may have been stopped while it was looked at; who looks knows what was seen.
+        if position.step > 0 && points.contains(&position.step) {
+            (cost.skipped, cost.sample_passes) = (guard.skipped, position.step * a_step);
+            look(position.step, &network::snapshot(self.recipe, self.start, &unet, &adam)?, &cost)?;
+        }
+        let mut saved = position.step;
         for step in position.step..self.steps {
+            // Within an iteration there are pictures that the state does not have.
             let begins = sampler.is_empty() || step.is_multiple_of(sampler.len());
-            if let Err(stop) = self.run.context.check() {
-                // Within an iteration there are pictures that the state does not have.
-                if begins {
-                    self.save(step, &cost, &guard, &unet, &adam)?;
-                }
-                return Err(stop);
+            if !sampler.is_empty() && begins && step > saved {
+                self.save(step, &cost, &guard, &unet, &adam)?;
+                saved = step;
             }
+            let before = cost.clone();
             let (start, worked) = (Instant::now(), cpu_seconds());
-            if let Some(online) = self.online.as_ref().filter(|_| begins || rollout.is_none()) {
-                rollout = Some(online.draw(self, &sampler, step / sampler.len(), &unet)?);
-                cost.images += rollout.as_ref().map_or(0, Drawn::images);
-            }
-            let drawn = self.online.as_ref().zip(rollout.as_ref());
-            let drawn = drawn.map(|(online, drawn)| (online, drawn, sampler.as_slice()));
-            let updated = self.update(step, &device, drawn, &mut unet, &mut adam, &mut guard);
+            let drawn = match self.online.as_ref().filter(|_| begins || rollout.is_none()) {
+                None => Ok(()),
+                Some(online) => {
+                    online.draw(self, &sampler, step / sampler.len(), &unet).map(|drawn| {
+                        cost.images += drawn.images();
+                        rollout = Some(drawn);
+                    })
+                }
+            };
+            let updated = drawn.and_then(|()| {
+                let drawn = self.online.as_ref().zip(rollout.as_ref());
+                let drawn = drawn.map(|(online, drawn)| (online, drawn, sampler.as_slice()));
+                self.update(step, &device, drawn, &mut unet, &mut adam, &mut guard)
+            });
             cost.seconds += start.elapsed().as_secs_f64();
             cost.cpu_seconds += cpu_seconds() - worked;
             cost.skipped = guard.skipped;
             cost.sample_passes = (step + 1) * a_step;
-            if let Err(PipelineError::Nan(stop)) = updated {
-                let why = format!("diverged at step {}", stop.step);
-                progress.note(&format!("{}: {why}; the comparison goes on without it", self.name));
-                cost.diverged = Some(why);
-                return Ok(cost);
+            match updated {
+                Err(PipelineError::Nan(stop)) => {
+                    let why = format!("diverged at step {}", stop.step);
+                    let name = self.name;
+                    progress.note(&format!("{name}: {why}; the comparison goes on without it"));
+                    cost.diverged = Some(why);
+                    return Ok(cost);
+                }
+                Err(PipelineError::Interrupted) => {
+                    if begins && step > saved {
+                        self.save(step, &before, &guard, &unet, &adam)?;
+                    }
+                    return Err(PipelineError::Interrupted);
+                }
+                other => other?,
             }
-            updated?;
             progress.advance(1);
             if points.contains(&(step + 1)) {
+                // First, since a look may take as long as the training and be stopped.
+                self.save(step + 1, &cost, &guard, &unet, &adam)?;
+                saved = step + 1;
                 let now = network::snapshot(self.recipe, self.start, &unet, &adam)?;
                 look(step + 1, &now, &cost)?;
-                if step + 1 < self.steps {
-                    self.save(step + 1, &cost, &guard, &unet, &adam)?;
-                }
             }
         }
         cost.sample_passes = self.steps * a_step;
@@ -239,6 +262,7 @@ impl Fit<'_> {
             let n = drawn.rows(section.batch);
             let micro = (self.micro_batch()? / 2).max(1);
             for from in (0..n).step_by(micro) {
+                self.run.context.check()?;
                 let range = from..(from + micro).min(n);
                 let network = (&*unet, device);
                 add(drawn.loss(online, self, sampler, phase, range, network)?, unet);
@@ -248,6 +272,7 @@ impl Fit<'_> {
             picks = self.draws().picks(step, units, self.set.units.len());
             let micro = (self.micro_batch()? / self.set.unit_length()).max(1);
             for from in (0..units).step_by(micro) {
+                self.run.context.check()?;
                 let batch = self.batch(step, &picks, from..(from + micro).min(units));
                 add(self.loss(&batch, units, unet, device)?, unet);
             }

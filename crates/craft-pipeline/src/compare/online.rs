@@ -19,6 +19,7 @@ use super::step_aware::Pairs;
 use crate::draw::{DrawOptions, decode};
 use crate::error::{PipelineError, Result};
 use crate::stages::draws;
+use crate::stages::score::Pictures;
 use crate::text::TextEmbedding;
 
 /// Pictures of a prompt that are compared with each other.
@@ -213,13 +214,14 @@ impl<'a> Online<'a> {
     ) -> Result<Vec<f64>> {
         let mut pictures = Vec::with_capacity(latents.len());
         for part in latents.chunks(options.batch.max(1)) {
+            fit.run.context.check()?;
             pictures.extend(decode(fit.model, part.to_vec(), options).into_iter().map(|d| d.image));
         }
         let texts: Vec<&str> =
             prompts.iter().map(|p| fit.set.samples[*p].original.as_str()).collect();
         let mut totals = vec![0.0; pictures.len()];
         for term in self.terms.iter().filter(|t| t.std > 0.0) {
-            let scores = self.judge.scores(&term.name, &pictures, &texts)?;
+            let scores = self.judge.scores(&term.name, Pictures::Memory(&pictures), &texts)?;
             for (total, score) in totals.iter_mut().zip(scores) {
                 // A picture without a score lies in the middle of none.
                 *total += score.map_or(f64::NAN, |s| term.weight * (s - term.mean) / term.std);

@@ -6,6 +6,7 @@ pub(crate) mod evaluate;
 pub(crate) mod expand;
 pub(crate) mod generate;
 pub(crate) mod look;
+pub(crate) mod pictures;
 pub(crate) mod prompts;
 pub(crate) mod score;
 pub(crate) mod select;
