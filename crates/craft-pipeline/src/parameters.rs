@@ -13,8 +13,6 @@ pub struct Parameters<'a> {
     pub options: &'a DrawOptions,
     /// The model's name.
     pub model: &'a str,
-    /// Factors that it was drawn with, as `file:scale`.
-    pub loras: &'a [String],
 }
 
 impl Parameters<'_> {
@@ -34,17 +32,49 @@ impl Parameters<'_> {
             Scheduler::DpmPlusPlus2M => "DPM++ 2M",
         };
         let karras = if o.karras { " Karras" } else { "" };
-        let loras = self.loras.join(" ").replace(',', ";");
-        let loras = if loras.is_empty() { loras } else { format!("Lora: {loras}, ") };
         text.push_str(&format!(
-            "Steps: {}, Sampler: {sampler}{karras}, CFG scale: {}, {source}, Size: {}x{}, Model: {}, {loras}Version: craft {}",
+            "Steps: {}, Sampler: {sampler}{karras}, CFG scale: {}, {source}, Size: {}x{}, Model: {}, Version: craft {}",
             o.steps,
             o.guidance_scale,
             o.width,
             o.height,
-            self.model,
+            quoted(self.model),
             env!("CARGO_PKG_VERSION")
         ));
         text
+    }
+}
+
+/// A value as it can stand in a list of settings.
+fn quoted(text: &str) -> String {
+    match text.contains([',', ':', '\n', '"']) {
+        true => serde_json::Value::from(text).to_string(),
+        false => text.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_picture_says_how_it_was_drawn() {
+        let options = DrawOptions {
+            steps: 25,
+            guidance_scale: 7.5,
+            scheduler: Scheduler::DpmPlusPlus2M,
+            karras: true,
+            height: 512,
+            width: 768,
+            batch: 4,
+        };
+        let parameters = Parameters { negative: Some("blurry"), options: &options, model: "sd: a" };
+        let version = env!("CARGO_PKG_VERSION");
+        assert_eq!(
+            parameters.of("a cat, red", "Seed: 7"),
+            format!(
+                "a cat, red\nNegative prompt: blurry\nSteps: 25, Sampler: DPM++ 2M Karras, CFG scale: 7.5, Seed: 7, Size: 768x512, Model: \"sd: a\", Version: craft {version}"
+            )
+        );
     }
 }

@@ -26,6 +26,7 @@ use super::data::TrainingSet;
 use super::methods::Loss;
 use super::network;
 use super::online::{self, Drawn, Online};
+use super::shelf::Shelf;
 use super::state::{self, Position};
 use super::step_aware;
 use crate::error::{PipelineError, Result};
@@ -139,7 +140,12 @@ impl Fit<'_> {
             weight_decay: section.weight_decay,
         };
         let mut adam = AdamW::new(config, section.ema_decay);
-        let (position, saved) = state::restore(self.state, &mut adam)?;
+        let sampler = if self.online.is_some() { online::iteration(self)? } else { Vec::new() };
+        let (mut position, mut saved) = state::restore(self.state, &mut adam)?;
+        if !self.can_go_on(position.step, sampler.len())? {
+            (position, saved) = Default::default();
+            adam = AdamW::new(config, section.ema_decay);
+        }
         let saved = saved.map(|tensors| (self.state, tensors));
         let mut unet = network::start(self.recipe, self.start, saved)?;
         let mut guard = NanGuard::new(section.max_nonfinite_steps);
@@ -154,21 +160,19 @@ impl Fit<'_> {
             ..Cost::default()
         };
         let a_step = self.passes_a_step();
-        // An iteration of a method that draws as it goes; others have none.
-        let sampler = if self.online.is_some() { online::iteration(self)? } else { Vec::new() };
         let mut rollout: Option<Drawn> = None;
         // It may have been stopped while it was looked at; who looks knows what was seen.
         if position.step > 0 && points.contains(&position.step) {
             (cost.skipped, cost.sample_passes) = (guard.skipped, position.step * a_step);
             look(position.step, &network::snapshot(self.recipe, self.start, &unet, &adam)?, &cost)?;
         }
-        let mut saved = position.step;
+        let mut on_disk = position.step;
         for step in position.step..self.steps {
-            // Within an iteration there are pictures that the state does not have.
             let begins = sampler.is_empty() || step.is_multiple_of(sampler.len());
-            if !sampler.is_empty() && begins && step > saved {
+            // What is drawn from here on belongs to these weights.
+            if !sampler.is_empty() && begins && step > on_disk {
                 self.save(step, &cost, &guard, &unet, &adam)?;
-                saved = step;
+                on_disk = step;
             }
             let before = cost.clone();
             let (start, worked) = (Instant::now(), cpu_seconds());
@@ -176,7 +180,8 @@ impl Fit<'_> {
                 None => Ok(()),
                 Some(online) => {
                     online.draw(self, &sampler, step / sampler.len(), &unet).map(|drawn| {
-                        cost.images += drawn.images();
+                        // Those of an iteration that was begun before were counted then.
+                        cost.images += if begins { drawn.images() } else { 0 };
                         rollout = Some(drawn);
                     })
                 }
@@ -196,10 +201,11 @@ impl Fit<'_> {
                     let name = self.name;
                     progress.note(&format!("{name}: {why}; the comparison goes on without it"));
                     cost.diverged = Some(why);
+                    Shelf::beside(self.state).clear();
                     return Ok(cost);
                 }
                 Err(PipelineError::Interrupted) => {
-                    if begins && step > saved {
+                    if step > on_disk {
                         self.save(step, &before, &guard, &unet, &adam)?;
                     }
                     return Err(PipelineError::Interrupted);
@@ -210,13 +216,23 @@ impl Fit<'_> {
             if points.contains(&(step + 1)) {
                 // First, since a look may take as long as the training and be stopped.
                 self.save(step + 1, &cost, &guard, &unet, &adam)?;
-                saved = step + 1;
+                on_disk = step + 1;
                 let now = network::snapshot(self.recipe, self.start, &unet, &adam)?;
                 look(step + 1, &now, &cost)?;
             }
         }
         cost.sample_passes = self.steps * a_step;
+        Shelf::beside(self.state).clear();
         Ok(cost)
+    }
+
+    /// Whether a state goes with what is on disk: within an iteration of `length` steps it needs the
+    /// pictures that were drawn by the weights at its beginning.
+    fn can_go_on(&self, step: usize, length: usize) -> Result<bool> {
+        match &self.online {
+            Some(online) if !step.is_multiple_of(length) => online.has_drawn(self, step / length),
+            _ => Ok(true),
+        }
     }
 
     fn save(

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use craft_core::recipe::TrainMode;
+use craft_diffusion::guard::NanGuard;
 use craft_diffusion::optimizer::AdamW;
 use craft_store::atomic;
 use craft_store::hash::sha256_file;
@@ -53,6 +54,24 @@ pub(super) fn restore(adam: &mut AdamW, dir: &Path, step: usize) -> Result<()> {
     Ok(())
 }
 
+/// Updates that the NaN guard had skipped at a checkpoint; those of earlier versions do not say.
+pub(super) fn skipped(dir: &Path) -> Result<usize> {
+    let state: Value = read_json(&dir.join("state.json"))?;
+    Ok(state["skipped"].as_u64().unwrap_or(0) as usize)
+}
+
+/// Removes a checkpoint.
+pub(super) fn remove(root: &Path, step: usize) -> Result<()> {
+    let path = root.join(format!("step-{step}"));
+    match std::fs::remove_dir_all(&path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(PipelineError::Input {
+            path,
+            message: format!("a checkpoint that cannot be trained on cannot be removed ({error})"),
+        }),
+        _ => Ok(()),
+    }
+}
+
 /// Saves a checkpoint atomically and removes older ones.
 pub(super) fn save(
     run: &Run<'_>,
@@ -61,6 +80,7 @@ pub(super) fn save(
     step: usize,
     networks: &Networks,
     adam: &AdamW,
+    guard: &NanGuard,
 ) -> Result<()> {
     let part = part(run);
     atomic::create_dir(root)?;
@@ -78,6 +98,7 @@ pub(super) fn save(
         write_tensors(&optimizer, &adam.state())?;
         let mut state = json!({
             "fingerprint": fingerprint, "step": step, "updates": adam.steps,
+            "skipped": guard.skipped,
             "optimizer_sha256": sha256_file(&optimizer)?,
         });
         state[format!("{part}_sha256")] = sha256_file(&weights)?.into();

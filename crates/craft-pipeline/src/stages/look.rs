@@ -144,7 +144,9 @@ impl<'a> Watch<'a> {
             self.looks.push(look);
             jsonl::write(&self.dir.join("looks.jsonl"), &self.looks)?;
         }
-        Ok(verdict(&self.run.recipe.stop, &self.looks))
+        // Looks after this one are those of an attempt that came further.
+        let until = self.looks.iter().take_while(|look| look.step <= step).count();
+        Ok(verdict(&self.run.recipe.stop, &self.looks[..until]))
     }
 
     fn measure(&self, step: usize, trained: Trained) -> Result<Look> {

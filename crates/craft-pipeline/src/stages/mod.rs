@@ -10,6 +10,7 @@ pub(crate) mod pictures;
 pub(crate) mod prompts;
 pub(crate) mod score;
 pub(crate) mod select;
+mod stopped;
 pub(crate) mod sweep;
 pub(crate) mod train;
 pub(crate) mod trainer;

@@ -117,7 +117,6 @@ impl Series<'_> {
             negative: self.recipe.generate.negative(),
             options: drawing.options(),
             model: &model,
-            loras: &self.recipe.model.lora,
         };
         let seed = self.recipe.seed;
         open.par_iter().try_for_each(|&i| {

@@ -7,7 +7,7 @@ use craft_core::TorchRng;
 use craft_core::rng::Key;
 use craft_diffusion::sampler::Scheduler;
 use craft_nn::vae_tiles::Tiles;
-use craft_pipeline::draw::{DrawOptions, Job, StepNoise, draw};
+use craft_pipeline::draw::{DrawOptions, Drawing, Job, NEVER, StepNoise};
 use craft_pipeline::{Model, Progress};
 use craft_store::tensors::{self, Dtype, TensorReader};
 use craft_store::{atomic, image};
@@ -76,27 +76,34 @@ pub(super) fn sample(app: &App, args: &SampleArgs) -> anyhow::Result<()> {
         .collect();
     let progress = Reporter::new(app.level);
     progress.start("sample", count as u64, "images");
-    let drawn = draw(&model, &jobs, &options, &mut |n| progress.advance(n as u64))?;
-    progress.finish(&format!("sample: {count} images"));
-
-    if let Some(path) = &args.dump_latents {
-        let all: Vec<f32> = drawn.iter().flat_map(|d| d.latents.iter().copied()).collect();
-        let shape = [count, c, h, w];
-        tensors::write(path, &[("latents", &shape, &all)], Dtype::F32, &BTreeMap::new())?;
-    }
+    let mut drawing = Drawing::new(&model, options, &NEVER)?;
     output.make_folder()?;
-    for (i, (job, drawn)) in jobs.iter().zip(&drawn).enumerate() {
-        let path = output.path(i);
-        let text = parameters(args, &plan, job.prompt, i, count, (height, width));
-        image::write_png(&path, &drawn.image, Some(&text))?;
-        let shown = path.display().to_string();
-        if app.json {
-            let seed = noise.is_none().then_some(args.seed);
-            let line = json!({ "image": shown, "prompt": job.prompt, "seed": seed, "sample": i });
-            console::result(&line.to_string())?;
-        } else {
-            console::result(&shown)?;
+    let mut latents = Vec::new();
+    // Each picture lies on disk as soon as its batch is drawn.
+    for (first, part) in (0..).step_by(options.batch).zip(jobs.chunks(options.batch)) {
+        for (i, (job, drawn)) in (first..).zip(part.iter().zip(drawing.batch(part)?)) {
+            let path = output.path(i);
+            let text = parameters(args, &plan, job.prompt, i, count, (height, width));
+            image::write_png(&path, &drawn.image, Some(&text))?;
+            let shown = path.display().to_string();
+            if app.json {
+                let seed = noise.is_none().then_some(args.seed);
+                let line =
+                    json!({ "image": shown, "prompt": job.prompt, "seed": seed, "sample": i });
+                console::result(&line.to_string())?;
+            } else {
+                console::result(&shown)?;
+            }
+            if args.dump_latents.is_some() {
+                latents.extend(drawn.latents);
+            }
         }
+        progress.advance(part.len() as u64);
+    }
+    progress.finish(&format!("sample: {count} images"));
+    if let Some(path) = &args.dump_latents {
+        let shape = [count, c, h, w];
+        tensors::write(path, &[("latents", &shape, &latents)], Dtype::F32, &BTreeMap::new())?;
     }
     Ok(())
 }
