@@ -212,8 +212,7 @@ pub(crate) fn build(o: &Options, tokenizer: &ClipTokenizer) -> Result<(), BuildE
     let model = fit(o, &first, model, |model, step| lesson.loss(model, &key, step, 0.0))?;
     let key = key.stage("noisy");
     let second = Fit { name: "base-noisy", steps: o.scaled(6_000), lr: 1e-3, ..first };
-    let fitted =
-        fit(o, &second, model, |model, step| lesson.loss(model, &key, step, NOISY))?;
+    let fitted = fit(o, &second, model, |model, step| lesson.loss(model, &key, step, NOISY))?;
     write(&o.out, &fitted, &text_json)
 }
 

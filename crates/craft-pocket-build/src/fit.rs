@@ -11,8 +11,8 @@ use craft_diffusion::optimizer::{self, AdamW, AdamWConfig, GradMap};
 use craft_diffusion::schedule::{LrShape, learning_rate};
 use craft_nn::weights::{self, HostTensor, ParamMapper, TensorMap};
 
-use crate::{BuildError, Options};
 use crate::io::{read_tensors, write_tensors};
+use crate::{BuildError, Options};
 
 /// How a network is trained.
 #[derive(Clone, Debug)]

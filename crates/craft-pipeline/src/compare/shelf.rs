@@ -60,10 +60,18 @@ pub(super) fn stacked<'a>(rows: impl Iterator<Item = &'a [f32]>) -> HostTensor {
 }
 
 /// The rows of a tensor, if it has so many values.
-pub(super) fn rows(tensors: &TensorMap, name: &str, [n, size]: [usize; 2]) -> Option<Vec<Vec<f32>>> {
+pub(super) fn rows(
+    tensors: &TensorMap,
+    name: &str,
+    [n, size]: [usize; 2],
+) -> Option<Vec<Vec<f32>>> {
     let data = &tensors.get(name)?.data;
     if data.len() != n * size {
         return None;
     }
-    Some(if size == 0 { vec![Vec::new(); n] } else { data.chunks_exact(size).map(<[f32]>::to_vec).collect() })
+    Some(if size == 0 {
+        vec![Vec::new(); n]
+    } else {
+        data.chunks_exact(size).map(<[f32]>::to_vec).collect()
+    })
 }

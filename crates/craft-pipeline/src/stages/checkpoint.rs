@@ -23,16 +23,21 @@ pub(super) fn part(run: &Run<'_>) -> &'static str {
     }
 }
 
-/// The newest whole checkpoint with this fingerprint.
-pub(super) fn latest(root: &Path, fingerprint: &str, part: &str) -> Option<(usize, PathBuf)> {
-    let mut steps: Vec<(usize, PathBuf)> = std::fs::read_dir(root)
-        .ok()?
+/// The checkpoints of a folder.
+fn all(root: &Path) -> Vec<(usize, PathBuf)> {
+    let entries = std::fs::read_dir(root).into_iter().flatten().flatten();
+    entries
         .filter_map(|entry| {
-            let path = entry.ok()?.path();
+            let path = entry.path();
             let step = path.file_name()?.to_str()?.strip_prefix("step-")?.parse().ok()?;
             Some((step, path))
         })
-        .collect();
+        .collect()
+}
+
+/// The newest whole checkpoint with this fingerprint.
+pub(super) fn latest(root: &Path, fingerprint: &str, part: &str) -> Option<(usize, PathBuf)> {
+    let mut steps = all(root);
     steps.sort();
     steps.into_iter().rev().find(|(_, path)| {
         read_json::<Value>(&path.join("state.json")).is_ok_and(|state| {
@@ -104,12 +109,13 @@ pub(super) fn save(
         state[format!("{part}_sha256")] = sha256_file(&weights)?.into();
         Ok(write_json(&dir.join("state.json"), &state)?)
     })?;
-    for entry in std::fs::read_dir(root).into_iter().flatten().flatten() {
-        let path = entry.path();
-        let old = path.file_name().and_then(|n| n.to_str()).is_some_and(|n| n.starts_with("step-"));
-        if old && path != target {
-            let _ = std::fs::remove_dir_all(path);
-        }
+    // The one before it stays: training has not shown yet that it goes on from this one.
+    let mut others: Vec<(usize, PathBuf)> =
+        all(root).into_iter().filter(|(_, path)| *path != target).collect();
+    others.sort();
+    others.pop();
+    for (_, path) in others {
+        let _ = std::fs::remove_dir_all(path);
     }
     Ok(())
 }

@@ -227,11 +227,12 @@ fn fit(
     let clock = Instant::now();
     // Steps that were done, and those of the newest state on disk.
     let (mut done, mut on_disk) = (first, first);
-    let mut look = |done: usize, networks: &Networks, adam: &AdamW| {
-        match watch.as_mut().filter(|watch| done > 0 && watch.due(done)) {
-            Some(watch) => watch.look(done, networks.trained(run.recipe, adam, true)),
-            None => Ok(None),
-        }
+    let mut look = |done: usize, networks: &Networks, adam: &AdamW| match watch
+        .as_mut()
+        .filter(|watch| done > 0 && watch.due(done))
+    {
+        Some(watch) => watch.look(done, networks.trained(run.recipe, adam, true)),
+        None => Ok(None),
     };
     let ended = loop {
         // After the state is on disk; where training was stopped in a look, it comes first.

@@ -24,21 +24,21 @@ const RESULTS: [&str; 6] = [
 ];
 
 #[track_caller]
-pub fn same_results(a: &Path, b: &Path) {
+pub(crate) fn same_results(a: &Path, b: &Path) {
     for file in RESULTS {
         let read = |dir: &Path| fs::read(dir.join(file)).unwrap();
         assert!(read(a) == read(b), "{file} of {} and {} differ", a.display(), b.display());
     }
 }
 
-pub struct Process {
+pub(crate) struct Process {
     child: Child,
     /// What it says.
     log: PathBuf,
 }
 
 impl Process {
-    pub fn start(tiny: &Tiny, args: &[&str]) -> Self {
+    pub(crate) fn start(tiny: &Tiny, args: &[&str]) -> Self {
         let log = tiny.path("log");
         let mut command = Command::new(env!("CARGO_BIN_EXE_craft"));
         command
@@ -52,13 +52,13 @@ impl Process {
         Self { child: command.spawn().unwrap(), log }
     }
 
-    pub fn log(&self) -> String {
+    pub(crate) fn log(&self) -> String {
         fs::read_to_string(&self.log).unwrap()
     }
 
     /// Waits until something holds while the process works.
     #[track_caller]
-    pub fn until(&mut self, holds: impl Fn() -> bool) {
+    pub(crate) fn until(&mut self, holds: impl Fn() -> bool) {
         let begun = Instant::now();
         while !holds() {
             let ended = self.child.try_wait().unwrap();
@@ -69,7 +69,7 @@ impl Process {
     }
 
     /// Sends a signal; whether there was a process to get it.
-    pub fn signal(&mut self, name: &str) -> bool {
+    pub(crate) fn signal(&mut self, name: &str) -> bool {
         let working = self.child.try_wait().unwrap().is_none();
         let id = self.child.id().to_string();
         working && Command::new("kill").args([name, &id]).status().unwrap().success()
@@ -77,7 +77,7 @@ impl Process {
 
     /// Waits for its end as far as its peak of resident memory shows it; bytes.
     #[cfg(target_os = "linux")]
-    pub fn peak(&mut self) -> u64 {
+    pub(crate) fn peak(&mut self) -> u64 {
         let status = format!("/proc/{}/status", self.child.id());
         let mut most = 0;
         while self.child.try_wait().unwrap().is_none() {
@@ -92,7 +92,7 @@ impl Process {
 
     /// Waits for its end; the exit code, if it ended by itself.
     #[track_caller]
-    pub fn end(mut self) -> Option<i32> {
+    pub(crate) fn end(mut self) -> Option<i32> {
         let begun = Instant::now();
         loop {
             if let Some(status) = self.child.try_wait().unwrap() {
@@ -105,7 +105,7 @@ impl Process {
 }
 
 /// The pictures below a folder, with what tells whether one was written again.
-pub fn pictures(dir: &Path) -> BTreeMap<PathBuf, (u64, i64, i64)> {
+pub(crate) fn pictures(dir: &Path) -> BTreeMap<PathBuf, (u64, i64, i64)> {
     let mut found = BTreeMap::new();
     for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
         let path = entry.path();

@@ -218,7 +218,7 @@ fn random_kills(wanted: usize) {
     let (mut kills, mut attempt) = (0, 0);
     while kills < wanted {
         let out = format!("out-{kills}");
-        let mut kept = Default::default();
+        let mut kept = pictures(&tiny.path(&out));
         loop {
             attempt += 1;
             let mut process = Process::start(&tiny, &run(&out, &LONG));
