@@ -5,7 +5,7 @@ use thiserror::Error;
 /// Too many updates in a row had to be skipped.
 #[derive(Debug, Error)]
 #[error(
-    "stopped by the NaN guard at step {step}: {consecutive} updates in a row had a non-finite loss or gradient (loss {loss}, gradient norm {grad_norm}); the last good checkpoint is kept. Lower the learning rate, or check the samples of this batch: {batch:?}"
+    "stopped by the NaN guard at step {step}: {consecutive} updates in a row had a non-finite loss or gradient (loss {loss}, gradient norm {grad_norm}); checkpoints that can be trained on are kept. Lower the learning rate (train.learning_rate; in another run folder), or check the samples of this batch: {batch:?}"
 )]
 pub struct NanStop {
     /// Step at which training stopped.

@@ -5,42 +5,115 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
+use craft_store::atomic::AtomicFile;
 use craft_store::hash::sha256_bytes;
-use craft_store::jsonl::{self, Appender};
+use craft_store::jsonl::{Appender, each_line};
 use craft_store::{RgbImage, RunFolder, atomic};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::context::Context;
-use crate::error::Result;
+use crate::error::{PipelineError, Result};
 
 /// Scores, in a run folder.
 const SCORES: &str = "cache/scores.jsonl";
 /// Wordings, in a run folder.
 pub(crate) const WORDINGS: &str = "cache/wordings.jsonl";
+/// A flush to the device may take longer than a score.
+const FLUSH_EVERY: Duration = Duration::from_secs(1);
+
+/// A row with a checksum of its content, so that one that was changed is not believed.
+#[derive(Debug, Serialize, Deserialize)]
+struct Sealed<T> {
+    #[serde(flatten)]
+    row: T,
+    sum: String,
+}
+
+impl<T: Serialize> Sealed<T> {
+    fn new(row: T) -> Self {
+        Self { sum: sum(&row), row }
+    }
+}
+
+/// The first 64 bits of the SHA-256 of a row as JSON.
+fn sum<T: Serialize>(row: &T) -> String {
+    sha256_bytes(serde_json::to_string(row).unwrap_or_default())[..16].to_owned()
+}
 
 /// A file that rows are appended to.
 #[derive(Debug)]
-struct Log(Appender);
+struct Log {
+    file: Appender,
+    flushed: Instant,
+}
 
 impl Log {
-    /// Reads the rows of a file and opens it to append more. One that is damaged is begun anew.
-    fn open<T: DeserializeOwned>(path: &Path, context: &Context<'_>) -> Result<(Self, Vec<T>)> {
+    /// Reads the rows of a file and opens it to append more. Lines that are damaged, were changed or have
+    /// no checksum are taken out, and what they knew is asked again.
+    fn open<T: Serialize + DeserializeOwned>(
+        path: &Path,
+        context: &Context<'_>,
+        mut take: impl FnMut(T),
+    ) -> Result<Self> {
         if let Some(dir) = path.parent() {
             atomic::create_dir(dir)?;
         }
-        let rows = match jsonl::read_resumable(path) {
-            Ok(resumed) => resumed.rows,
-            Err(error) if error.is_bad_input() => {
-                context.progress.note(&format!("{error}; the file is begun anew"));
-                atomic::write(path, b"")?;
-                Vec::new()
+        let mut bad: Option<(usize, usize)> = None;
+        let mut mend = false;
+        each_line(path, |number, line| {
+            match checked::<T>(line) {
+                Some(row) => take(row),
+                // A kill tears the last line; that is nothing to tell.
+                None if line.ends_with(b"\n") => {
+                    bad = Some(bad.map_or((number, 1), |(first, n)| (first, n + 1)));
+                }
+                None => (),
             }
-            Err(error) => return Err(error.into()),
-        };
-        Ok((Self(Appender::open(path)?), rows))
+            mend |= bad.is_some() || !line.ends_with(b"\n");
+            Ok::<_, PipelineError>(())
+        })?;
+        if mend {
+            let mut kept = AtomicFile::create(path)?;
+            each_line(path, |_, line| {
+                if checked::<T>(line).is_some() {
+                    kept.put(line.trim_ascii_end())?;
+                    kept.put(b"\n")?;
+                }
+                Ok::<_, PipelineError>(())
+            })?;
+            kept.commit()?;
+        }
+        if let Some((first, n)) = bad {
+            context.progress.note(&format!(
+                "{}, line {first}{}: {} damaged, changed or without a checksum; what {} said is asked again",
+                path.display(),
+                if n > 1 { format!(" and {} more", n - 1) } else { String::new() },
+                if n > 1 { "they are" } else { "it is" },
+                if n > 1 { "they" } else { "it" },
+            ));
+        }
+        Ok(Self { file: Appender::open(path)?, flushed: Instant::now() })
     }
+
+    fn append<T: Serialize>(&mut self, row: T) -> Result<T> {
+        let line = Sealed::new(row);
+        self.file.append(&line)?;
+        Ok(line.row)
+    }
+
+    fn sync(&mut self) -> Result<()> {
+        self.flushed = Instant::now();
+        Ok(self.file.sync()?)
+    }
+}
+
+/// The row of a line whose checksum agrees.
+fn checked<T: Serialize + DeserializeOwned>(line: &[u8]) -> Option<T> {
+    let Sealed { row, sum: found } = serde_json::from_slice::<Sealed<T>>(line).ok()?;
+    (sum(&row) == found).then_some(row)
 }
 
 /// A line of `cache/scores.jsonl`.
@@ -59,20 +132,30 @@ struct ScoreLine {
 /// Scores by picture, prompt, reward and version.
 #[derive(Debug)]
 pub(crate) struct ScoreCache {
-    scores: BTreeMap<[String; 4], f64>,
+    /// By a hash of the four, which keeps a large run's cache small.
+    scores: BTreeMap<String, f64>,
     log: Log,
+}
+
+/// A hash of what a score depends on.
+fn key_of(parts: [&str; 4]) -> String {
+    let mut bytes = Vec::new();
+    for part in parts {
+        bytes.extend((part.len() as u64).to_le_bytes());
+        bytes.extend(part.as_bytes());
+    }
+    sha256_bytes(bytes)[..32].to_owned()
 }
 
 impl ScoreCache {
     pub(crate) fn open(folder: &RunFolder, context: &Context<'_>) -> Result<Self> {
-        let (log, rows) = Log::open::<ScoreLine>(&folder.join(SCORES), context)?;
-        let scores = rows
-            .into_iter()
-            .filter_map(|row| {
-                let score = row.score.parse::<f64>().ok().filter(|score| score.is_finite())?;
-                Some(([row.image, row.prompt, row.reward, row.version], score))
-            })
-            .collect();
+        let mut scores = BTreeMap::new();
+        let log = Log::open(&folder.join(SCORES), context, |row: ScoreLine| {
+            if let Some(score) = row.score.parse::<f64>().ok().filter(|score| score.is_finite()) {
+                let key = key_of([&row.image, &row.prompt, &row.reward, &row.version]);
+                scores.insert(key, score);
+            }
+        })?;
         Ok(Self { scores, log })
     }
 
@@ -90,8 +173,7 @@ impl ScoreCache {
         reward: &str,
         version: &str,
     ) -> Option<f64> {
-        let key = [image, prompt, reward, version].map(str::to_owned);
-        self.scores.get(&key).copied()
+        self.scores.get(&key_of([image, prompt, reward, version])).copied()
     }
 
     pub(crate) fn put(
@@ -102,11 +184,21 @@ impl ScoreCache {
         version: &str,
         score: f64,
     ) -> Result<()> {
+        let key = key_of([image, prompt, reward, version]);
         let [image, prompt, reward, version] = [image, prompt, reward, version].map(str::to_owned);
-        let line = ScoreLine { image, prompt, reward, version, score: score.to_string() };
-        self.log.0.append(&line)?;
-        self.scores.insert([line.image, line.prompt, line.reward, line.version], score);
+        self.log.append(ScoreLine { image, prompt, reward, version, score: score.to_string() })?;
+        self.scores.insert(key, score);
         Ok(())
+    }
+
+    /// Flushes to the device what was put; a kill loses none of it in any case, a power cut might.
+    pub(crate) fn sync(&mut self) -> Result<()> {
+        self.log.sync()
+    }
+
+    /// [`Self::sync`], if the last time is a second ago.
+    pub(crate) fn sync_now_and_then(&mut self) -> Result<()> {
+        if self.log.flushed.elapsed() < FLUSH_EVERY { Ok(()) } else { self.sync() }
     }
 }
 
@@ -128,9 +220,10 @@ pub(crate) struct WordingCache {
 
 impl WordingCache {
     pub(crate) fn open(folder: &RunFolder, context: &Context<'_>) -> Result<Self> {
-        let (log, rows) = Log::open::<WordingLine>(&folder.join(WORDINGS), context)?;
-        let wordings =
-            rows.into_iter().map(|row| ([row.prompt, row.settings], row.wordings)).collect();
+        let mut wordings = BTreeMap::new();
+        let log = Log::open(&folder.join(WORDINGS), context, |row: WordingLine| {
+            wordings.insert([row.prompt, row.settings], row.wordings);
+        })?;
         Ok(Self { wordings, log })
     }
 
@@ -145,8 +238,8 @@ impl WordingCache {
         wordings: Vec<String>,
     ) -> Result<()> {
         let [prompt, settings] = [prompt, settings].map(str::to_owned);
-        let line = WordingLine { prompt, settings, wordings };
-        self.log.0.append(&line)?;
+        let line = self.log.append(WordingLine { prompt, settings, wordings })?;
+        self.log.sync()?;
         self.wordings.insert([line.prompt, line.settings], line.wordings);
         Ok(())
     }

@@ -1,6 +1,7 @@
 //! Drawing pictures: batched classifier-free guidance around per-picture samplers.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use burn::tensor::{Tensor, TensorData};
 use craft_core::Key;
@@ -12,7 +13,7 @@ use craft_store::RgbImage;
 
 use crate::error::{PipelineError, Result};
 use crate::model::Model;
-use crate::text::TextEmbedding;
+use crate::text::{Condition, TextEmbedding};
 
 /// How pictures are drawn.
 #[derive(Clone, Copy, Debug)]
@@ -92,7 +93,11 @@ pub struct Drawn {
     pub image: RgbImage,
 }
 
-/// Draws pictures in order; calls `done` with the number of pictures after each batch.
+/// A stop that nobody asks for, for drawing that nothing interrupts.
+pub static NEVER: AtomicBool = AtomicBool::new(false);
+
+/// Draws pictures in order; calls `done` with the number of pictures after each batch. For a few; what
+/// must not be lost is drawn by [`Drawing::batch`], a batch at a time.
 ///
 /// # Errors
 /// When the schedule has no such number of steps, or the size does not fit the model.
@@ -102,116 +107,154 @@ pub fn draw(
     o: &DrawOptions,
     done: &mut dyn FnMut(usize),
 ) -> Result<Vec<Drawn>> {
-    draw_with(model, &model.unet, jobs, o, done)
-}
-
-/// [`draw`] with another denoiser in the place of the model's.
-///
-/// # Errors
-/// As [`draw`].
-pub fn draw_with(
-    model: &Model,
-    unet: &UNet2DConditionModel,
-    jobs: &[Job<'_>],
-    o: &DrawOptions,
-    done: &mut dyn FnMut(usize),
-) -> Result<Vec<Drawn>> {
-    let unit = model.vae_config.scale();
-    if !o.height.is_multiple_of(unit) || !o.width.is_multiple_of(unit) || o.height * o.width == 0 {
-        return Err(PipelineError::Usage(format!(
-            "pictures of {}×{} cannot be drawn: expected a height and a width that are multiples of {unit} for this model",
-            o.height, o.width
-        )));
-    }
-    let texts = Texts::new(model, jobs);
+    let mut drawing = Drawing::new(model, *o, &NEVER)?;
     let mut out = Vec::with_capacity(jobs.len());
     for part in jobs.chunks(o.batch.max(1)) {
-        let latents = denoise(model, unet, part, o, &texts)?;
-        out.extend(decode(model, latents, o));
+        out.extend(drawing.batch(part)?);
         done(part.len());
     }
     Ok(out)
 }
 
-/// Each text is encoded once.
-struct Texts<'a> {
-    prompts: BTreeMap<&'a str, TextEmbedding>,
-    negatives: BTreeMap<Option<&'a str>, TextEmbedding>,
+/// Draws batch after batch with one model, and stops between two steps of the sampler when it is asked to.
+pub struct Drawing<'a> {
+    model: &'a Model,
+    unet: &'a UNet2DConditionModel,
+    options: DrawOptions,
+    stop: &'a AtomicBool,
+    /// Texts of the last batch; those of the next are often the same.
+    prompts: BTreeMap<String, TextEmbedding>,
+    negatives: BTreeMap<Option<String>, TextEmbedding>,
 }
 
-impl<'a> Texts<'a> {
-    fn new(model: &Model, jobs: &[Job<'a>]) -> Self {
-        let prompts: BTreeSet<_> = jobs.iter().map(|j| j.prompt).collect();
-        let prompts: Vec<_> = prompts.into_iter().collect();
-        let negatives: BTreeSet<_> = jobs.iter().map(|j| j.negative).collect();
-        let negatives: Vec<_> = negatives.into_iter().collect();
-        Self {
-            prompts: prompts.iter().copied().zip(model.encode_texts(&prompts)).collect(),
-            negatives: negatives.iter().copied().zip(model.encode_negatives(&negatives)).collect(),
-        }
-    }
-}
-
-fn denoise(
-    model: &Model,
-    unet: &UNet2DConditionModel,
-    jobs: &[Job<'_>],
-    o: &DrawOptions,
-    texts: &Texts<'_>,
-) -> Result<Vec<Vec<f32>>> {
-    let [c, h, w] = model.latent_shape(o.height, o.width);
-    let n = jobs.len();
-    let size = c * h * w;
-    let mut samplers: Vec<Box<dyn Sampler>> = Vec::with_capacity(n);
-    for _ in 0..n {
-        let sampler = o
-            .sampler(&model.schedule)
-            .map_err(|error| PipelineError::Usage(format!("{} steps: {error}", o.steps)))?;
-        samplers.push(sampler);
-    }
-    let mut latents: Vec<Vec<f32>> = Vec::with_capacity(n);
-    for (job, sampler) in jobs.iter().zip(&samplers) {
-        if job.noise.len() != size {
+impl<'a> Drawing<'a> {
+    /// `stop`: set to end a batch before its next step.
+    ///
+    /// # Errors
+    /// When the size does not fit the model.
+    pub fn new(model: &'a Model, options: DrawOptions, stop: &'a AtomicBool) -> Result<Self> {
+        let unit = model.vae_config.scale();
+        let DrawOptions { height, width, .. } = options;
+        if !height.is_multiple_of(unit) || !width.is_multiple_of(unit) || height * width == 0 {
             return Err(PipelineError::Usage(format!(
-                "initial latents have {} values, but pictures of {}×{} need {size} ({c}×{h}×{w})",
-                job.noise.len(),
-                o.height,
-                o.width
+                "pictures of {height}×{width} cannot be drawn: expected a height and a width that are multiples of {unit} for this model"
             )));
         }
-        let scale = sampler.init_scale() as f32;
-        latents.push(job.noise.iter().map(|v| v * scale).collect());
+        let (prompts, negatives) = Default::default();
+        Ok(Self { model, unet: &model.unet, options, stop, prompts, negatives })
     }
-    // As diffusers has it: a scale of at most 1 means no guidance.
-    let guided = o.guidance_scale > 1.0;
-    let stochastic = samplers.first().is_some_and(|s| s.is_stochastic());
-    let mut rows: Vec<&TextEmbedding> = Vec::with_capacity(2 * n);
-    if guided {
-        rows.extend(jobs.iter().map(|j| &texts.negatives[&j.negative]));
+
+    /// With another denoiser in the place of the model's.
+    #[must_use]
+    pub fn by(self, unet: &'a UNet2DConditionModel) -> Self {
+        Self { unet, ..self }
     }
-    rows.extend(jobs.iter().map(|j| &texts.prompts[j.prompt]));
-    let condition = model.condition(&rows, [o.height, o.width], &model.device);
-    for i in 0..o.steps {
-        let t = samplers[0].timesteps()[i] as f32;
-        let scale = samplers[0].input_scale(i) as f32;
-        let input: Vec<f32> = latents.iter().flatten().map(|v| v * scale).collect();
-        let input = Tensor::<4>::from_data(TensorData::new(input, [n, c, h, w]), &model.device);
-        // One sample under both texts.
-        let output = unet.forward(input, &vec![t; n], &condition.states, condition.added.as_ref());
-        let output = weights::to_vec(output);
-        let (first, second) = output.split_at(if guided { n * size } else { 0 });
-        for (j, (sampler, x)) in samplers.iter_mut().zip(&mut latents).enumerate() {
-            let range = j * size..(j + 1) * size;
-            let noise = if stochastic { jobs[j].step_noise.at(i, size) } else { Vec::new() };
-            if guided {
-                let guided = guide(&first[range.clone()], &second[range], o.guidance_scale as f32);
-                sampler.step(i, &guided, x, &noise);
-            } else {
-                sampler.step(i, &second[range], x, &noise);
+
+    /// How it draws.
+    pub fn options(&self) -> &DrawOptions {
+        &self.options
+    }
+
+    /// Values of one picture's latents.
+    pub fn latent_values(&self) -> usize {
+        self.model.latent_shape(self.options.height, self.options.width).iter().product()
+    }
+
+    /// Draws one batch. Memory grows with it, whatever was drawn before.
+    ///
+    /// # Errors
+    /// When the schedule has no such number of steps, noise has the wrong size, or the batch was stopped;
+    /// nothing is left of it then.
+    pub fn batch(&mut self, jobs: &[Job<'_>]) -> Result<Vec<Drawn>> {
+        self.encode(jobs);
+        let latents = self.denoise(jobs)?;
+        Ok(decode(self.model, latents, &self.options))
+    }
+
+    /// Encodes the texts of a batch that the one before did not have, and forgets the others.
+    fn encode(&mut self, jobs: &[Job<'_>]) {
+        let prompts: BTreeSet<&str> = jobs.iter().map(|j| j.prompt).collect();
+        self.prompts.retain(|text, _| prompts.contains(text.as_str()));
+        let new: Vec<&str> =
+            prompts.into_iter().filter(|text| !self.prompts.contains_key(*text)).collect();
+        let embeddings = self.model.encode_texts(&new);
+        self.prompts.extend(new.into_iter().map(str::to_owned).zip(embeddings));
+        let negatives: BTreeSet<Option<&str>> = jobs.iter().map(|j| j.negative).collect();
+        let known = |text: &Option<String>| negatives.contains(&text.as_deref());
+        self.negatives.retain(|text, _| known(text));
+        for text in negatives {
+            let key = text.map(str::to_owned);
+            if !self.negatives.contains_key(&key) {
+                self.negatives.insert(key, self.model.encode_negatives(&[text]).remove(0));
             }
         }
     }
-    Ok(latents)
+
+    fn condition(&self, jobs: &[Job<'_>], guided: bool) -> Condition {
+        let mut rows: Vec<&TextEmbedding> = Vec::with_capacity(2 * jobs.len());
+        if guided {
+            let negatives = jobs.iter().map(|j| j.negative.map(str::to_owned));
+            rows.extend(negatives.map(|text| &self.negatives[&text]));
+        }
+        rows.extend(jobs.iter().map(|j| &self.prompts[j.prompt]));
+        self.model.condition(&rows, [self.options.height, self.options.width], &self.model.device)
+    }
+
+    fn denoise(&self, jobs: &[Job<'_>]) -> Result<Vec<Vec<f32>>> {
+        let (model, o) = (self.model, &self.options);
+        let [c, h, w] = model.latent_shape(o.height, o.width);
+        let n = jobs.len();
+        let size = c * h * w;
+        let mut samplers: Vec<Box<dyn Sampler>> = Vec::with_capacity(n);
+        for _ in 0..n {
+            let sampler = o
+                .sampler(&model.schedule)
+                .map_err(|error| PipelineError::Usage(format!("{} steps: {error}", o.steps)))?;
+            samplers.push(sampler);
+        }
+        let mut latents: Vec<Vec<f32>> = Vec::with_capacity(n);
+        for (job, sampler) in jobs.iter().zip(&samplers) {
+            if job.noise.len() != size {
+                return Err(PipelineError::Usage(format!(
+                    "initial latents have {} values, but pictures of {}×{} need {size} ({c}×{h}×{w})",
+                    job.noise.len(),
+                    o.height,
+                    o.width
+                )));
+            }
+            let scale = sampler.init_scale() as f32;
+            latents.push(job.noise.iter().map(|v| v * scale).collect());
+        }
+        // As diffusers has it: a scale of at most 1 means no guidance.
+        let guided = o.guidance_scale > 1.0;
+        let stochastic = samplers.first().is_some_and(|s| s.is_stochastic());
+        let condition = self.condition(jobs, guided);
+        for i in 0..o.steps {
+            if self.stop.load(Ordering::Relaxed) {
+                return Err(PipelineError::Interrupted);
+            }
+            let t = samplers[0].timesteps()[i] as f32;
+            let scale = samplers[0].input_scale(i) as f32;
+            let input: Vec<f32> = latents.iter().flatten().map(|v| v * scale).collect();
+            let input = Tensor::<4>::from_data(TensorData::new(input, [n, c, h, w]), &model.device);
+            // One sample under both texts.
+            let (states, added) = (&condition.states, condition.added.as_ref());
+            let output = weights::to_vec(self.unet.forward(input, &vec![t; n], states, added));
+            let (first, second) = output.split_at(if guided { n * size } else { 0 });
+            for (j, (sampler, x)) in samplers.iter_mut().zip(&mut latents).enumerate() {
+                let range = j * size..(j + 1) * size;
+                let noise = if stochastic { jobs[j].step_noise.at(i, size) } else { Vec::new() };
+                if guided {
+                    let scale = o.guidance_scale as f32;
+                    let guided = guide(&first[range.clone()], &second[range], scale);
+                    sampler.step(i, &guided, x, &noise);
+                } else {
+                    sampler.step(i, &second[range], x, &noise);
+                }
+            }
+        }
+        Ok(latents)
+    }
 }
 
 /// Decodes final latents.

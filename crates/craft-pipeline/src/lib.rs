@@ -20,6 +20,7 @@ mod lora_files;
 pub mod model;
 mod networks;
 mod origin;
+pub mod parameters;
 pub mod recipes;
 mod reward_files;
 pub mod reward_hub;

@@ -23,7 +23,7 @@ pub(crate) fn load(dir: &Path, architecture: Architecture) -> Result<NoiseSchedu
 
 /// How pictures are about to be drawn.
 #[derive(Clone, Copy, Debug)]
-pub struct Drawing {
+pub struct Intended {
     /// The sampler.
     pub scheduler: Scheduler,
     /// Its steps.
@@ -46,7 +46,7 @@ pub enum Advice {
 
 /// Compares what a model was made for with what is about to be done. `flags`: what the sampler, the
 /// number of steps and the guidance scale are set by.
-pub fn advice(schedule: &NoiseSchedule, now: Drawing, flags: [&str; 3]) -> Option<Advice> {
+pub fn advice(schedule: &NoiseSchedule, now: Intended, flags: [&str; 3]) -> Option<Advice> {
     let class = schedule.class_name.as_deref().unwrap_or_default();
     let used = now.scheduler.name();
     let [sampler, steps, guidance] = flags;
@@ -87,13 +87,13 @@ pub fn advice(schedule: &NoiseSchedule, now: Drawing, flags: [&str; 3]) -> Optio
 mod tests {
     use super::*;
 
-    fn advised(scheduler: &str, now: Drawing) -> Option<Advice> {
+    fn advised(scheduler: &str, now: Intended) -> Option<Advice> {
         let schedule = NoiseSchedule::from_json(&format!("{{{scheduler}}}")).unwrap();
         advice(&schedule, now, ["--scheduler", "--steps", "--guidance-scale"])
     }
 
-    fn drawing(scheduler: Scheduler, steps: usize, guidance_scale: f64) -> Drawing {
-        Drawing { scheduler, steps, guidance_scale, chosen: [false; 3] }
+    fn drawing(scheduler: Scheduler, steps: usize, guidance_scale: f64) -> Intended {
+        Intended { scheduler, steps, guidance_scale, chosen: [false; 3] }
     }
 
     #[test]
@@ -107,7 +107,7 @@ mod tests {
                     || text.contains("ddim with 25 steps"),
                 "{text}"
             );
-            let chosen = Drawing { chosen: [true, false, false], ..usual };
+            let chosen = Intended { chosen: [true, false, false], ..usual };
             assert_eq!(advised(&file, chosen), None);
         }
         let turbo =

@@ -1,7 +1,12 @@
 //! Numbers of pictures that drift when a model learns to please its rewards and nothing else.
 
-use craft_store::RgbImage;
+use std::path::PathBuf;
+
+use craft_store::{RgbImage, image};
+use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
+
+use crate::error::Result;
 
 /// Colour and detail of a picture, all 0..1.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -89,17 +94,53 @@ impl ImageStatistics {
     }
 }
 
-/// Mean absolute pixel difference, 0..1, between the pictures of one prompt; `None` for single pictures.
-pub fn diversity(pictures: &[RgbImage], samples: usize) -> Option<f64> {
+/// Mean absolute pixel differences, 0..1, between the pictures of one prompt.
+fn distances(group: &[RgbImage]) -> Vec<f64> {
     let mut distances = Vec::new();
-    for group in pictures.chunks(samples.max(1)) {
-        for (i, a) in group.iter().enumerate() {
-            for b in &group[..i] {
-                let sum: u64 =
-                    a.data.iter().zip(&b.data).map(|(a, b)| u64::from(a.abs_diff(*b))).sum();
-                distances.push(sum as f64 / (255.0 * a.data.len().max(1) as f64));
-            }
+    for (i, a) in group.iter().enumerate() {
+        for b in &group[..i] {
+            let sum: u64 = a.data.iter().zip(&b.data).map(|(a, b)| u64::from(a.abs_diff(*b))).sum();
+            distances.push(sum as f64 / (255.0 * a.data.len().max(1) as f64));
         }
     }
-    (!distances.is_empty()).then(|| craft_core::stats::mean(&distances))
+    distances
+}
+
+/// What pictures on disk have in common.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Numbers {
+    /// Means over all of them.
+    pub statistics: ImageStatistics,
+    /// Mean absolute pixel difference, 0..1, between the pictures of one prompt; `None` for single
+    /// pictures.
+    pub diversity: Option<f64>,
+}
+
+/// Measures pictures of prompts that have `samples` each, and asks `each` about every one of them by its
+/// place. A prompt's pictures are in memory at a time, for each thread.
+///
+/// # Errors
+/// When a picture cannot be read.
+pub fn measure<T: Send>(
+    files: &[PathBuf],
+    samples: usize,
+    each: impl Fn(usize, &RgbImage) -> T + Sync,
+) -> Result<(Numbers, Vec<T>)> {
+    let samples = samples.max(1);
+    let groups: Vec<(Vec<(ImageStatistics, T)>, Vec<f64>)> = files
+        .par_chunks(samples)
+        .enumerate()
+        .map(|(g, group)| {
+            let read = group.iter().map(|path| image::read(path));
+            let pictures = read.collect::<std::result::Result<Vec<_>, _>>()?;
+            let seen =
+                |(i, p): (usize, &RgbImage)| (ImageStatistics::of(p), each(g * samples + i, p));
+            Ok((pictures.iter().enumerate().map(seen).collect(), distances(&pictures)))
+        })
+        .collect::<Result<_>>()?;
+    let (seen, apart): (Vec<_>, Vec<_>) = groups.into_iter().unzip();
+    let (all, answers): (Vec<ImageStatistics>, Vec<T>) = seen.into_iter().flatten().unzip();
+    let apart: Vec<f64> = apart.into_iter().flatten().collect();
+    let diversity = (!apart.is_empty()).then(|| craft_core::stats::mean(&apart));
+    Ok((Numbers { statistics: ImageStatistics::mean(&all), diversity }, answers))
 }

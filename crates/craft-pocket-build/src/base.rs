@@ -116,10 +116,11 @@ struct Dataset {
     captions: Vec<String>,
 }
 
-fn dataset(o: &Options, vae: &Vae) -> Dataset {
+fn dataset(o: &Options, vae: &Vae) -> Result<Dataset, BuildError> {
     let n = o.scaled(96_000);
     let mut set = Dataset { latents: Vec::with_capacity(n * LATENT), captions: Vec::new() };
     for start in (0..n).step_by(64) {
+        o.check()?;
         let part: Vec<(Vec<u8>, String)> = (start..(start + 64).min(n))
             .into_par_iter()
             .map(|i| {
@@ -133,7 +134,7 @@ fn dataset(o: &Options, vae: &Vae) -> Dataset {
         set.captions.extend(captions);
     }
     tracing::info!("base: {n} captioned pictures encoded");
-    set
+    Ok(set)
 }
 
 /// What the loss of an update is drawn from.
@@ -180,7 +181,7 @@ impl Lesson<'_> {
 /// Trains and writes `unet`, `text_encoder`, `scheduler` and `model_index.json`.
 pub(crate) fn build(o: &Options, tokenizer: &ClipTokenizer) -> Result<(), BuildError> {
     let vae = Vae::load(&o.out, &Device::flex())?;
-    let data = dataset(o, &vae);
+    let data = dataset(o, &vae)?;
     let tokens: Vec<Vec<i64>> = data
         .captions
         .par_iter()
@@ -208,11 +209,10 @@ pub(crate) fn build(o: &Options, tokenizer: &ClipTokenizer) -> Result<(), BuildE
         ema: 0.9985,
         save_every: 250,
     };
-    let model = fit(&o.work(), &first, model, |model, step| lesson.loss(model, &key, step, 0.0))?;
+    let model = fit(o, &first, model, |model, step| lesson.loss(model, &key, step, 0.0))?;
     let key = key.stage("noisy");
     let second = Fit { name: "base-noisy", steps: o.scaled(6_000), lr: 1e-3, ..first };
-    let fitted =
-        fit(&o.work(), &second, model, |model, step| lesson.loss(model, &key, step, NOISY))?;
+    let fitted = fit(o, &second, model, |model, step| lesson.loss(model, &key, step, NOISY))?;
     write(&o.out, &fitted, &text_json)
 }
 

@@ -11,8 +11,8 @@ use craft_diffusion::optimizer::{self, AdamW, AdamWConfig, GradMap};
 use craft_diffusion::schedule::{LrShape, learning_rate};
 use craft_nn::weights::{self, HostTensor, ParamMapper, TensorMap};
 
-use crate::BuildError;
 use crate::io::{read_tensors, write_tensors};
+use crate::{BuildError, Options};
 
 /// How a network is trained.
 #[derive(Clone, Debug)]
@@ -45,14 +45,14 @@ impl ParamMapper for Put<'_> {
 }
 
 /// Trains `module` on `loss(module, step)`, which draws its batch from the step alone, and returns the
-/// averaged network. A state file in `work` lets a stopped run continue with the same result.
+/// averaged network. A state file lets a stopped run continue with the same result.
 pub(crate) fn fit<M: Module>(
-    work: &Path,
+    o: &Options,
     c: &Fit,
     mut module: M,
     mut loss: impl FnMut(&M, usize) -> Tensor<1>,
 ) -> Result<M, BuildError> {
-    let path = work.join(format!("{}.state.safetensors", c.name));
+    let path = o.work().join(format!("{}.state.safetensors", c.name));
     let mut optimizer = AdamW::new(
         AdamWConfig { weight_decay: c.weight_decay, ..AdamWConfig::default() },
         Some(c.ema),
@@ -73,6 +73,12 @@ pub(crate) fn fit<M: Module>(
     let start = Instant::now();
     let mut mean = 0.0;
     for step in first..c.steps {
+        if let Err(stop) = o.check() {
+            if step > first {
+                save(&path, &module, &optimizer, step)?;
+            }
+            return Err(stop);
+        }
         let lr = learning_rate(c.lr, LrShape::Cosine, warmup, step, c.steps);
         let value = loss(&module, step);
         let mut grads = GradMap::new();

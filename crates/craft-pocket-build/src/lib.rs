@@ -5,6 +5,7 @@
 //! part whose files are complete is skipped.
 
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use craft_core::schedule::ScheduleError;
 use craft_diffusion::guard::NanStop;
@@ -49,6 +50,9 @@ pub enum BuildError {
     /// Training diverged.
     #[error(transparent)]
     Nan(#[from] NanStop),
+    /// Stopped by the user; what was trained is saved.
+    #[error("interrupted; run the same command again to continue")]
+    Interrupted,
 }
 
 /// What to build and where.
@@ -60,11 +64,18 @@ pub struct Options {
     pub seed: u64,
     /// Factor on the number of training steps; 1 for the shipped models, less for tests.
     pub scale: f64,
+    /// Set to stop after the step that is being done.
+    pub stop: &'static AtomicBool,
 }
 
 impl Options {
     fn work(&self) -> PathBuf {
         self.out.join(".work")
+    }
+
+    /// Stops here when asked to.
+    fn check(&self) -> Result<(), BuildError> {
+        if self.stop.load(Ordering::Relaxed) { Err(BuildError::Interrupted) } else { Ok(()) }
     }
 
     fn scaled(&self, n: usize) -> usize {

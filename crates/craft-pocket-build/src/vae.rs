@@ -113,7 +113,7 @@ pub(crate) fn build(o: &Options) -> Result<(), BuildError> {
     let key = Key::new(o.seed).stage("pocket-vae");
     let steps = o.scaled(STEPS);
     let fitted = fit(
-        &o.work(),
+        o,
         &Fit { name: "vae", steps, lr: 2e-3, weight_decay: 1e-4, ema: 0.998, save_every: 500 },
         model,
         |model, step| {
@@ -145,6 +145,7 @@ pub(crate) fn build(o: &Options) -> Result<(), BuildError> {
     let vae = Vae::load(&o.out, &Device::flex())?;
     let (mut sum, mut squares, mut n) = (0.0f64, 0.0f64, 0.0f64);
     for step in 0..32 {
+        o.check()?;
         for v in vae.encode(&batch(o.seed ^ 0x5ca1e, step)) {
             sum += f64::from(v);
             squares += f64::from(v) * f64::from(v);

@@ -95,9 +95,10 @@ pub trait Reward: Send + Sync + Debug {
         true
     }
 
-    /// How many images are best scored at a time. Changes speed, never a score.
+    /// How many images are best scored at a time. Changes speed, never a score; what is stopped loses one
+    /// batch at most.
     fn batch(&self) -> usize {
-        64
+        16
     }
 
     /// [`Reward::score`] of images that were read from files, for rewards that hand the file on.

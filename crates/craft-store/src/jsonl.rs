@@ -5,7 +5,7 @@
 //! and refuses it.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::Write;
+use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
@@ -54,6 +54,30 @@ fn parse<T: DeserializeOwned>(path: &Path, bytes: &[u8]) -> Result<Vec<T>> {
         rows.push(row);
     }
     Ok(rows)
+}
+
+/// Calls with the number and the bytes of each line, its end included, one in memory at a time. Empty
+/// lines are passed over; a missing file has none.
+pub fn each_line<E: From<StoreError>>(
+    path: &Path,
+    mut take: impl FnMut(usize, &[u8]) -> std::result::Result<(), E>,
+) -> std::result::Result<(), E> {
+    let failed = || StoreError::io("read", path);
+    let mut reader = match File::open(path) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        result => BufReader::new(result.map_err(failed())?),
+    };
+    let mut line = Vec::new();
+    for number in 1.. {
+        line.clear();
+        if reader.read_until(b'\n', &mut line).map_err(failed())? == 0 {
+            break;
+        }
+        if !line.trim_ascii().is_empty() {
+            take(number, &line)?;
+        }
+    }
+    Ok(())
 }
 
 /// Reads the rows of a file that is being appended to; a missing file has none.

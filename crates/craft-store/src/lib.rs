@@ -16,6 +16,7 @@ pub mod jsonl;
 pub mod lock;
 pub mod manifest;
 pub mod raw;
+pub mod rows;
 pub mod run;
 pub mod space;
 pub mod staging;

@@ -158,6 +158,25 @@ impl TensorReader {
         Ok(Tensor { shape, data })
     }
 
+    /// Reads one row of a tensor, along its first dimension, as f32.
+    pub fn read_row(&mut self, name: &str, row: usize) -> Result<Vec<f32>> {
+        let Some(info) = self.metadata.info(name) else {
+            return Err(self.about(name, "the file does not have it"));
+        };
+        let (dtype, (start, end)) = (info.dtype, info.data_offsets);
+        let rows = info.shape.first().copied().unwrap_or(0);
+        if row >= rows {
+            return Err(self.about(name, format!("it has {rows} rows; row {row} was asked for")));
+        }
+        let size = (end - start) / rows;
+        let mut bytes = vec![0u8; size];
+        self.file
+            .seek(SeekFrom::Start(self.data_start + (start + row * size) as u64))
+            .and_then(|_| self.file.read_exact(&mut bytes))
+            .map_err(StoreError::io("read", &self.path))?;
+        to_f32(dtype, &bytes).map_err(|message| self.about(name, message))
+    }
+
     /// Reads one tensor of whole numbers (I64, I32, U8). Returns shape and values.
     pub fn read_i64(&mut self, name: &str) -> Result<(Vec<usize>, Vec<i64>)> {
         use safetensors::Dtype as D;

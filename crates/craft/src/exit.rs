@@ -70,6 +70,7 @@ fn of_one(error: &(dyn std::error::Error + 'static)) -> Option<u8> {
     if let Some(error) = error.downcast_ref::<BuildError>() {
         return Some(match error {
             BuildError::Nan(_) => NAN,
+            BuildError::Interrupted => INTERRUPTED,
             BuildError::Store(error) => store(error),
             _ => BAD_INPUT,
         });

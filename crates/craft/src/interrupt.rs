@@ -1,4 +1,5 @@
-//! Ctrl-C: the first asks a run to save its state and stop, the second ends the process.
+//! Ctrl-C, and being told to end (SIGTERM, SIGHUP): the first asks a run to save its state and stop, the
+//! second ends the process.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -16,7 +17,10 @@ pub(crate) fn stop_flag() -> anyhow::Result<&'static AtomicBool> {
         if STOP.swap(true, Ordering::SeqCst) {
             std::process::exit(i32::from(INTERRUPTED));
         }
-        console::line("stopping: the state is being saved (once more to stop at once)");
+        // Beside the handler: where nobody reads what is said, the second Ctrl-C is heard all the same.
+        std::thread::spawn(|| {
+            console::line("stopping: the state is being saved (once more to stop at once)");
+        });
     })
     .context("cannot listen for Ctrl-C")?;
     Ok(&STOP)

@@ -118,10 +118,10 @@ fn what_was_scored_is_not_scored_again() {
     tiny.expect(&RUN, 0, &["4 scores are missing"]);
     assert_eq!(lines(&tiny, "log"), asked + 4);
     assert_eq!(fs::read(tiny.path("out/rewards/rewards.jsonl")).unwrap(), before);
-    // A cache that was damaged is begun anew, and says so.
+    // What is damaged is asked again, and says so.
     fs::remove_dir_all(tiny.path("out/rewards")).unwrap();
     tiny.write("out/cache/scores.jsonl", "{\"image\": 1}\n{}\n");
-    tiny.expect(&RUN, 0, &["scores.jsonl, line 1", "begun anew"]);
+    tiny.expect(&RUN, 0, &["scores.jsonl, line 1 and 1 more", "asked again"]);
     assert_eq!(lines(&tiny, "log"), asked + 4 + 32);
     assert_eq!(fs::read(tiny.path("out/rewards/rewards.jsonl")).unwrap(), before);
 }

@@ -8,14 +8,13 @@ use craft_core::stats::mean_std;
 use craft_core::{Candidate, CandidateId, Key, Prompt, PromptId, Recipe, ScoreRow, Split};
 use craft_diffusion::lair::centred_weights;
 use craft_diffusion::nft::optimality;
-use craft_store::jsonl;
+use craft_store::{TensorReader, jsonl};
 
 use super::ablations::{Part, Spread};
 use super::judge::Judge;
 use super::methods::{Data, Loss};
 use super::online::Term;
 use crate::error::{PipelineError, Result};
-use crate::model::read_tensors;
 use crate::stages::Run;
 use crate::text::TextEmbedding;
 
@@ -110,7 +109,6 @@ pub(super) fn of_candidates(
             && kept.as_ref().is_none_or(|kept| kept.contains(&(id.prompt.clone(), id.variant)))
             && prompts_seen.as_ref().is_none_or(|seen| seen.contains(&id.prompt))
     };
-    let all_candidates = candidates.len();
     let candidates: Vec<Candidate> = candidates.into_iter().filter(|c| sees(&c.id)).collect();
     let rows: Vec<ScoreRow> = rows.into_iter().filter(|row| sees(row.id())).collect();
     let totals = totals(&rows, recipe);
@@ -126,10 +124,7 @@ pub(super) fn of_candidates(
         prompts.iter().map(|p| (&p.id, p.text.as_str())).collect();
     let texts: BTreeMap<&CandidateId, &str> =
         pool.candidates.iter().map(|c| (&c.id, c.text.as_str())).collect();
-    let latents = read_tensors(&run.path("candidates/latents.safetensors"))?;
-    let all = latents.get("latents").map(|t| t.data.as_slice()).unwrap_or_default();
-    let size = all.len() / all_candidates.max(1);
-    let mut samples = Vec::new();
+    let (mut samples, mut rows) = (Vec::new(), Vec::new());
     let mut known: BTreeMap<CandidateId, usize> = BTreeMap::new();
     let units = units
         .into_iter()
@@ -137,10 +132,10 @@ pub(super) fn of_candidates(
             let (ids, values): (Vec<_>, Vec<_>) = unit.into_iter().unzip();
             let place_of = |id: CandidateId| {
                 *known.entry(id).or_insert_with_key(|id| {
-                    let place = places[id];
+                    rows.push(places[id]);
                     samples.push(Sample {
                         id: id.to_string(),
-                        latents: all[place * size..(place + 1) * size].to_vec(),
+                        latents: Vec::new(),
                         original: prompts.get(&id.prompt).copied().unwrap_or("").to_owned(),
                         expanded: texts.get(id).copied().unwrap_or("").to_owned(),
                     });
@@ -153,6 +148,10 @@ pub(super) fn of_candidates(
             }
         })
         .collect();
+    let mut latents = TensorReader::open(&run.path("candidates/latents.safetensors"))?;
+    for (sample, row) in samples.iter_mut().zip(rows) {
+        sample.latents = latents.read_row("latents", row)?;
+    }
     Ok(TrainingSet::new(samples, units, judge))
 }
 

@@ -26,6 +26,7 @@ use super::data::TrainingSet;
 use super::methods::Loss;
 use super::network;
 use super::online::{self, Drawn, Online};
+use super::shelf::Shelf;
 use super::state::{self, Position};
 use super::step_aware;
 use crate::error::{PipelineError, Result};
@@ -121,6 +122,8 @@ impl Fit<'_> {
     /// Trains from the base model, or from where it was stopped, and shows the denoiser after each of
     /// `points` steps. A training that diverges ends there, and its cost says so.
     ///
+    /// A look that was stopped, or came just before a stop, is asked for again.
+    ///
     /// # Errors
     /// When it is interrupted, or `look` fails; the state is kept then.
     pub(super) fn fit(
@@ -137,7 +140,12 @@ impl Fit<'_> {
             weight_decay: section.weight_decay,
         };
         let mut adam = AdamW::new(config, section.ema_decay);
-        let (position, saved) = state::restore(self.state, &mut adam)?;
+        let sampler = if self.online.is_some() { online::iteration(self)? } else { Vec::new() };
+        let (mut position, mut saved) = state::restore(self.state, &mut adam)?;
+        if !self.can_go_on(position.step, sampler.len())? {
+            (position, saved) = Default::default();
+            adam = AdamW::new(config, section.ema_decay);
+        }
         let saved = saved.map(|tensors| (self.state, tensors));
         let mut unet = network::start(self.recipe, self.start, saved)?;
         let mut guard = NanGuard::new(section.max_nonfinite_steps);
@@ -152,48 +160,79 @@ impl Fit<'_> {
             ..Cost::default()
         };
         let a_step = self.passes_a_step();
-        // An iteration of a method that draws as it goes; others have none.
-        let sampler = if self.online.is_some() { online::iteration(self)? } else { Vec::new() };
         let mut rollout: Option<Drawn> = None;
+        // It may have been stopped while it was looked at; who looks knows what was seen.
+        if position.step > 0 && points.contains(&position.step) {
+            (cost.skipped, cost.sample_passes) = (guard.skipped, position.step * a_step);
+            look(position.step, &network::snapshot(self.recipe, self.start, &unet, &adam)?, &cost)?;
+        }
+        let mut on_disk = position.step;
         for step in position.step..self.steps {
             let begins = sampler.is_empty() || step.is_multiple_of(sampler.len());
-            if let Err(stop) = self.run.context.check() {
-                // Within an iteration there are pictures that the state does not have.
-                if begins {
-                    self.save(step, &cost, &guard, &unet, &adam)?;
-                }
-                return Err(stop);
+            // What is drawn from here on belongs to these weights.
+            if !sampler.is_empty() && begins && step > on_disk {
+                self.save(step, &cost, &guard, &unet, &adam)?;
+                on_disk = step;
             }
+            let before = cost.clone();
             let (start, worked) = (Instant::now(), cpu_seconds());
-            if let Some(online) = self.online.as_ref().filter(|_| begins || rollout.is_none()) {
-                rollout = Some(online.draw(self, &sampler, step / sampler.len(), &unet)?);
-                cost.images += rollout.as_ref().map_or(0, Drawn::images);
-            }
-            let drawn = self.online.as_ref().zip(rollout.as_ref());
-            let drawn = drawn.map(|(online, drawn)| (online, drawn, sampler.as_slice()));
-            let updated = self.update(step, &device, drawn, &mut unet, &mut adam, &mut guard);
+            let drawn = match self.online.as_ref().filter(|_| begins || rollout.is_none()) {
+                None => Ok(()),
+                Some(online) => {
+                    online.draw(self, &sampler, step / sampler.len(), &unet).map(|drawn| {
+                        // Those of an iteration that was begun before were counted then.
+                        cost.images += if begins { drawn.images() } else { 0 };
+                        rollout = Some(drawn);
+                    })
+                }
+            };
+            let updated = drawn.and_then(|()| {
+                let drawn = self.online.as_ref().zip(rollout.as_ref());
+                let drawn = drawn.map(|(online, drawn)| (online, drawn, sampler.as_slice()));
+                self.update(step, &device, drawn, &mut unet, &mut adam, &mut guard)
+            });
             cost.seconds += start.elapsed().as_secs_f64();
             cost.cpu_seconds += cpu_seconds() - worked;
             cost.skipped = guard.skipped;
             cost.sample_passes = (step + 1) * a_step;
-            if let Err(PipelineError::Nan(stop)) = updated {
-                let why = format!("diverged at step {}", stop.step);
-                progress.note(&format!("{}: {why}; the comparison goes on without it", self.name));
-                cost.diverged = Some(why);
-                return Ok(cost);
+            match updated {
+                Err(PipelineError::Nan(stop)) => {
+                    let why = format!("diverged at step {}", stop.step);
+                    let name = self.name;
+                    progress.note(&format!("{name}: {why}; the comparison goes on without it"));
+                    cost.diverged = Some(why);
+                    Shelf::beside(self.state).clear();
+                    return Ok(cost);
+                }
+                Err(PipelineError::Interrupted) => {
+                    if step > on_disk {
+                        self.save(step, &before, &guard, &unet, &adam)?;
+                    }
+                    return Err(PipelineError::Interrupted);
+                }
+                other => other?,
             }
-            updated?;
             progress.advance(1);
             if points.contains(&(step + 1)) {
+                // First, since a look may take as long as the training and be stopped.
+                self.save(step + 1, &cost, &guard, &unet, &adam)?;
+                on_disk = step + 1;
                 let now = network::snapshot(self.recipe, self.start, &unet, &adam)?;
                 look(step + 1, &now, &cost)?;
-                if step + 1 < self.steps {
-                    self.save(step + 1, &cost, &guard, &unet, &adam)?;
-                }
             }
         }
         cost.sample_passes = self.steps * a_step;
+        Shelf::beside(self.state).clear();
         Ok(cost)
+    }
+
+    /// Whether a state goes with what is on disk: within an iteration of `length` steps it needs the
+    /// pictures that were drawn by the weights at its beginning.
+    fn can_go_on(&self, step: usize, length: usize) -> Result<bool> {
+        match &self.online {
+            Some(online) if !step.is_multiple_of(length) => online.has_drawn(self, step / length),
+            _ => Ok(true),
+        }
     }
 
     fn save(
@@ -239,6 +278,7 @@ impl Fit<'_> {
             let n = drawn.rows(section.batch);
             let micro = (self.micro_batch()? / 2).max(1);
             for from in (0..n).step_by(micro) {
+                self.run.context.check()?;
                 let range = from..(from + micro).min(n);
                 let network = (&*unet, device);
                 add(drawn.loss(online, self, sampler, phase, range, network)?, unet);
@@ -248,6 +288,7 @@ impl Fit<'_> {
             picks = self.draws().picks(step, units, self.set.units.len());
             let micro = (self.micro_batch()? / self.set.unit_length()).max(1);
             for from in (0..units).step_by(micro) {
+                self.run.context.check()?;
                 let batch = self.batch(step, &picks, from..(from + micro).min(units));
                 add(self.loss(&batch, units, unet, device)?, unet);
             }

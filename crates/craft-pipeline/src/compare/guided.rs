@@ -8,7 +8,7 @@ use serde_json::json;
 use super::Shared;
 use super::judge::{Judge, PictureRow, gains};
 use super::plan::{Entry, Plan};
-use super::tune::{RESULT, SCORES, Seconds, TuneResult, identity, judged_inputs};
+use super::tune::{IMAGES, RESULT, SCORES, Seconds, TuneResult, identity, judged_inputs};
 use crate::error::Result;
 use crate::run::{forget_peak_rss, peak_rss_bytes};
 use crate::stages::Outcome;
@@ -27,7 +27,7 @@ pub(super) fn run(
     shared.run.stage(entry.stage, &config, judged_inputs(shared, judge), |writer| {
         forget_peak_rss();
         let start = Instant::now();
-        let measured = judge.measure(None, &judge.full.guided(factor))?;
+        let measured = judge.measure(None, &judge.full.guided(factor), &writer.join(IMAGES))?;
         jsonl::write(&writer.join(SCORES), &measured.rows)?;
         let evaluation = start.elapsed().as_secs_f64();
         let result = TuneResult {

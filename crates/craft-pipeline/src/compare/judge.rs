@@ -1,25 +1,28 @@
 //! Draws and scores pictures of a denoiser, the same way for all methods.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use burn::tensor::Device;
 use craft_core::{Key, Prompt, PromptId, Split};
 use craft_nn::unet::UNet2DConditionModel;
 use craft_rewards::Reward;
-use craft_store::{RgbImage, jsonl};
-use rayon::prelude::*;
+use craft_store::jsonl;
 use serde::{Deserialize, Serialize};
 
 use super::plan::Plan;
 use crate::cache::ScoreCache;
-use crate::draw::{DrawOptions, Job, StepNoise, draw_with};
+use crate::context::Silent;
+use crate::draw::{DrawOptions, Drawing};
 use crate::error::Result;
 use crate::model::Model;
 use crate::rewards::{RunReward, load_all};
-use crate::stages::evaluate::CHECKER;
-use crate::stages::{Run, generate, score};
-use crate::statistics::{ImageStatistics, diversity};
+use crate::stages::Run;
+use crate::stages::evaluate::{CHECKER, drawing_options};
+use crate::stages::pictures::{Item, Series};
+use crate::stages::score::{Pictures, Work};
+use crate::statistics::{ImageStatistics, measure};
 use crate::text::TextEmbedding;
 
 /// Scores of one picture.
@@ -90,11 +93,7 @@ impl<'a> Judge<'a> {
         let recipe = run.recipe;
         let device = Device::flex();
         let model = Model::load(&plan.model_dir, &device)?;
-        let options = DrawOptions {
-            steps: recipe.evaluate_steps(),
-            guidance_scale: recipe.evaluate_guidance_scale(),
-            ..generate::options(&recipe.generate, &model)?
-        };
+        let options = drawing_options(run, &model)?;
         let named: Vec<_> = plan.rewards.iter().map(|r| (r.name.as_str(), &r.source)).collect();
         let rewards = plan.rewards.iter().cloned().zip(load_all(&named, &device)?).collect();
         let prompts: Vec<Prompt> = jsonl::read(&run.path("prompts/prompts.jsonl"))?;
@@ -137,24 +136,24 @@ impl<'a> Judge<'a> {
         wanted.into_iter().map(|text| (text.to_owned(), known[text].clone())).collect()
     }
 
-    /// The base model, or with another denoiser.
+    /// The base model, or with another denoiser. Its pictures lie in `dir`, and those that were there
+    /// before are not drawn again.
     pub(super) fn measure(
         &self,
         other: Option<&UNet2DConditionModel>,
         exam: &Exam,
+        dir: &Path,
     ) -> Result<Measured> {
-        let unet = other.unwrap_or(&self.model.unet);
-        let [c, h, w] = self.model.latent_shape(self.options.height, self.options.width);
+        craft_store::atomic::create_dir(dir)?;
         let key = Key::new(self.run.recipe.seed).stage(exam.stage);
-        let (mut jobs, mut rows) = (Vec::new(), Vec::new());
+        let (mut items, mut rows) = (Vec::new(), Vec::new());
         for prompt in &exam.prompts {
             for sample in 0..exam.samples {
-                let key = key.clone().prompt(&prompt.id).sample(sample as u64);
-                jobs.push(Job {
+                items.push(Item {
+                    file: dir.join(format!("{}-s{sample}.png", prompt.id)),
                     prompt: &prompt.text,
-                    negative: self.run.recipe.generate.negative(),
-                    noise: key.standard_normals(c * h * w),
-                    step_noise: StepNoise::Key(key),
+                    key: key.clone().prompt(&prompt.id).sample(sample as u64),
+                    place: format!("Prompt: {}, Sample: {sample}", prompt.id),
                 });
                 rows.push(PictureRow {
                     prompt_id: prompt.id.to_string(),
@@ -167,68 +166,46 @@ impl<'a> Judge<'a> {
             guidance_scale: exam.guidance * self.options.guidance_scale,
             ..self.options
         };
-        let mut pictures: Vec<RgbImage> = Vec::with_capacity(jobs.len());
-        for part in jobs.chunks(64) {
-            self.run.context.check()?;
-            let drawn = draw_with(&self.model, unet, part, &options, &mut |_| ())?;
-            pictures.extend(drawn.into_iter().map(|d| d.image));
+        let series = Series { recipe: self.run.recipe, items: &items, model: exam.stage };
+        let unet = other.unwrap_or(&self.model.unet);
+        let mut drawing = Drawing::new(&self.model, options, self.run.context.stop)?.by(unet);
+        series.draw(&mut drawing, None, &Silent)?;
+        let files: Vec<PathBuf> = items.iter().map(|item| item.file.clone()).collect();
+        let texts: Vec<&str> = items.iter().map(|item| item.prompt).collect();
+        for (reward, _) in &self.rewards {
+            let scores = self.scores(&reward.name, Pictures::Files(&files), &texts)?;
+            for (row, score) in rows.iter_mut().zip(scores) {
+                row.scores.extend(score.map(|value| (reward.name.clone(), value)));
+            }
         }
-        self.score(exam, &jobs, &pictures, &mut rows)?;
-        let all: Vec<ImageStatistics> = pictures.par_iter().map(ImageStatistics::of).collect();
-        Ok(Measured {
-            rows,
-            statistics: ImageStatistics::mean(&all),
-            diversity: diversity(&pictures, exam.samples),
-        })
+        let world = self.run.context.world;
+        let (numbers, shares) = measure(&files, exam.samples, |i, picture| {
+            let facts = exam.prompts[i / exam.samples].facts.as_ref()?;
+            let rows = world?.check(&picture.data, facts)?;
+            let passed = rows.iter().filter(|row| row.passed).count();
+            (!rows.is_empty()).then(|| passed as f64 / rows.len() as f64)
+        })?;
+        for (row, share) in rows.iter_mut().zip(shares) {
+            row.scores.extend(share.map(|share| (CHECKER.to_owned(), share)));
+        }
+        Ok(Measured { rows, statistics: numbers.statistics, diversity: numbers.diversity })
     }
 
     /// Scores of pictures under prompts by one reward; `None` where there is none.
     pub(super) fn scores(
         &self,
         reward: &str,
-        pictures: &[RgbImage],
+        pictures: Pictures<'_>,
         texts: &[&str],
     ) -> Result<Vec<Option<f64>>> {
         let Some((reward, model)) = self.rewards.iter().find(|(r, _)| r.name == reward) else {
-            return Ok(vec![None; pictures.len()]);
+            return Ok(vec![None; texts.len()]);
         };
-        let readable: Vec<score::Picture> = pictures.iter().cloned().map(Ok).collect();
-        let work = score::Work::new(&readable, None, texts);
+        let work = Work::new(self.run, pictures, texts)?;
         let mut cache = self.cache.lock().unwrap_or_else(PoisonError::into_inner);
         let scorer = (reward, model.as_ref(), self.hashes[&reward.name].as_str());
         let scores = work.score(self.run, &mut cache, scorer, |_| ())?;
         Ok(scores.into_iter().map(std::result::Result::ok).collect())
-    }
-
-    fn score(
-        &self,
-        exam: &Exam,
-        jobs: &[Job<'_>],
-        pictures: &[RgbImage],
-        rows: &mut [PictureRow],
-    ) -> Result<()> {
-        let texts: Vec<&str> = jobs.iter().map(|j| j.prompt).collect();
-        for (reward, _) in &self.rewards {
-            let scores = self.scores(&reward.name, pictures, &texts)?;
-            for (row, score) in rows.iter_mut().zip(scores) {
-                row.scores.extend(score.map(|value| (reward.name.clone(), value)));
-            }
-        }
-        let Some(world) = self.run.context.world else { return Ok(()) };
-        let shares: Vec<Option<f64>> = pictures
-            .par_iter()
-            .enumerate()
-            .map(|(i, picture)| {
-                let facts = exam.prompts[i / exam.samples].facts.as_ref()?;
-                let rows = world.check(&picture.data, facts)?;
-                let passed = rows.iter().filter(|row| row.passed).count();
-                (!rows.is_empty()).then(|| passed as f64 / rows.len() as f64)
-            })
-            .collect();
-        for (row, share) in rows.iter_mut().zip(shares) {
-            row.scores.extend(share.map(|share| (CHECKER.to_owned(), share)));
-        }
-        Ok(())
     }
 }
 

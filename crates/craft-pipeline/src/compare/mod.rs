@@ -21,6 +21,7 @@ mod pairs;
 mod plan;
 mod rounds;
 mod search;
+mod shelf;
 mod state;
 mod step_aware;
 mod summary;

@@ -10,15 +10,17 @@ use craft_core::select::group_advantages;
 use craft_diffusion::ddpo::{StochasticStep, ddpo, stochastic_steps};
 use craft_diffusion::objective::{host_errors, squared_errors};
 use craft_nn::unet::UNet2DConditionModel;
-use craft_nn::weights;
+use craft_nn::weights::{self, TensorMap};
 
 use super::fit::Fit;
 use super::judge::Judge;
 use super::methods::Loss;
-use super::step_aware::Pairs;
+use super::shelf::{Shelf, rows, stacked};
+use super::step_aware::{self, Pairs};
 use crate::draw::{DrawOptions, decode};
 use crate::error::{PipelineError, Result};
 use crate::stages::draws;
+use crate::stages::score::Pictures;
 use crate::text::TextEmbedding;
 
 /// Pictures of a prompt that are compared with each other.
@@ -124,7 +126,50 @@ pub(super) fn iteration(fit: &Fit<'_>) -> Result<Vec<StochasticStep>> {
     Ok(steps)
 }
 
+/// Prompts of an iteration.
+fn groups(fit: &Fit<'_>) -> usize {
+    (fit.recipe.train.batch / GROUP).max(1)
+}
+
+/// Names of an iteration's batches.
+fn part_names(fit: &Fit<'_>, batch: usize) -> impl Iterator<Item = String> {
+    let n = groups(fit) * GROUP;
+    (0..n).step_by(batch).map(move |first| format!("{first}-{}", (first + batch).min(n)))
+}
+
+/// A batch of ways as tensors.
+fn put_down(part: &[Path]) -> TensorMap {
+    let states = part.iter().flat_map(|path| path.states.iter().map(Vec::as_slice));
+    let before = part.iter().map(|path| path.before.as_slice());
+    TensorMap::from([
+        ("states".to_owned(), stacked(states)),
+        ("before".to_owned(), stacked(before)),
+    ])
+}
+
+/// Takes a batch of ways up as it was put down; `false` where it is another.
+fn take_up(part: &mut [Path], saved: &TensorMap, steps: usize, size: usize) -> bool {
+    let states = rows(saved, "states", [part.len() * (steps + 1), size]);
+    let before = rows(saved, "before", [part.len(), steps]);
+    let (Some(states), Some(before)) = (states, before) else { return false };
+    for ((path, states), before) in part.iter_mut().zip(states.chunks(steps + 1)).zip(before) {
+        path.states = states.to_vec();
+        path.before = before;
+    }
+    true
+}
+
 impl<'a> Online<'a> {
+    /// Whether all that an iteration draws is on disk.
+    pub(super) fn has_drawn(&self, fit: &Fit<'_>, number: usize) -> Result<bool> {
+        let shelf = Shelf::beside(fit.state);
+        if matches!(fit.loss, Loss::Spo) {
+            return Ok(shelf.has(number, step_aware::PART));
+        }
+        let options = crate::stages::generate::options(&fit.recipe.generate, fit.model)?;
+        Ok(part_names(fit, options.batch.max(1)).all(|name| shelf.has(number, &name)))
+    }
+
     /// `negative`: what the recipe steers away from.
     pub(super) fn new(judge: &'a Judge<'a>, terms: Vec<Term>, negative: Option<&str>) -> Self {
         Self { judge, terms, negative: judge.model.encode_negatives(&[negative]).remove(0) }
@@ -156,7 +201,7 @@ impl<'a> Online<'a> {
         let [c, h, w] = model.latent_shape(options.height, options.width);
         let unet = unet.valid();
         let key = Key::new(fit.run.recipe.seed).stage("online");
-        let groups = (fit.recipe.train.batch / GROUP).max(1);
+        let groups = groups(fit);
         let prompts = draws::picks(&key, number, groups, fit.set.units.len());
         let places: Vec<usize> = prompts.into_iter().flat_map(|p| [p; GROUP]).collect();
         let mut streams: Vec<_> = (0..places.len())
@@ -173,10 +218,16 @@ impl<'a> Online<'a> {
                 Path { prompt, states: vec![first], before: Vec::new(), advantage: 0.0, order }
             })
             .collect();
-        for (i, step) in steps.iter().enumerate() {
-            for (part, streams) in
-                paths.chunks_mut(options.batch.max(1)).zip(streams.chunks_mut(options.batch.max(1)))
-            {
+        let shelf = Shelf::beside(fit.state);
+        let batch = options.batch.max(1);
+        for ((part, streams), name) in
+            paths.chunks_mut(batch).zip(streams.chunks_mut(batch)).zip(part_names(fit, batch))
+        {
+            let saved = shelf.read(number, &name);
+            if saved.is_some_and(|saved| take_up(part, &saved, steps.len(), c * h * w)) {
+                continue;
+            }
+            for (i, step) in steps.iter().enumerate() {
                 fit.run.context.check()?;
                 let asked = Asked {
                     latents: part.iter().map(|p| p.states[i].as_slice()).collect(),
@@ -186,7 +237,7 @@ impl<'a> Online<'a> {
                 let output = weights::to_vec(self.predict(fit, (&unet, &model.device), &asked)?);
                 let size = c * h * w;
                 for ((path, stream), output) in
-                    part.iter_mut().zip(streams).zip(output.chunks_exact(size))
+                    part.iter_mut().zip(&mut *streams).zip(output.chunks_exact(size))
                 {
                     let mut next = step.mean(&path.states[i], output);
                     if step.std > 0.0 {
@@ -198,6 +249,7 @@ impl<'a> Online<'a> {
                     path.states.push(next);
                 }
             }
+            shelf.keep(number, &name, &put_down(part))?;
         }
         self.score(fit, &options, &mut paths)?;
         Ok(Rollout { paths })
@@ -213,13 +265,14 @@ impl<'a> Online<'a> {
     ) -> Result<Vec<f64>> {
         let mut pictures = Vec::with_capacity(latents.len());
         for part in latents.chunks(options.batch.max(1)) {
+            fit.run.context.check()?;
             pictures.extend(decode(fit.model, part.to_vec(), options).into_iter().map(|d| d.image));
         }
         let texts: Vec<&str> =
             prompts.iter().map(|p| fit.set.samples[*p].original.as_str()).collect();
         let mut totals = vec![0.0; pictures.len()];
         for term in self.terms.iter().filter(|t| t.std > 0.0) {
-            let scores = self.judge.scores(&term.name, &pictures, &texts)?;
+            let scores = self.judge.scores(&term.name, Pictures::Memory(&pictures), &texts)?;
             for (total, score) in totals.iter_mut().zip(scores) {
                 // A picture without a score lies in the middle of none.
                 *total += score.map_or(f64::NAN, |s| term.weight * (s - term.mean) / term.std);

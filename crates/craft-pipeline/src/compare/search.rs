@@ -17,6 +17,8 @@ use crate::stages::evaluate::CHECKER;
 use crate::stages::{Outcome, inputs};
 
 const BASE: Stage = Stage::new("search base", "search/base");
+/// Pictures of looks, in the folder of a search until they are measured.
+const LOOKS: &str = ".looks";
 /// What was tried and chosen, in the folder of a search.
 const FILE: &str = "search.json";
 
@@ -124,7 +126,11 @@ pub(super) fn run(
                 reference: Some(&known),
             };
             let cost = fit.fit(&points, &mut |step, unet, _| {
-                let measured = judge.measure(Some(unet), &judge.search)?;
+                if looks.iter().any(|(known, ..)| *known == step) {
+                    return Ok(());
+                }
+                let images = writer.join(format!("{LOOKS}-{i}/step-{step}"));
+                let measured = judge.measure(Some(unet), &judge.search, &images)?;
                 let all = gains(&base, &measured.rows);
                 looks.retain(|(before, ..)| *before < step);
                 looks.push((step, all.get(&plan.decisive).copied(), all.get(CHECKER).copied()));
@@ -140,6 +146,7 @@ pub(super) fn run(
                 stopped: cost.diverged,
             };
             craft_store::manifest::write_json(&done, &trial)?;
+            let _ = std::fs::remove_dir_all(writer.join(format!("{LOOKS}-{i}")));
             trials.push(trial);
         }
         let best = best(&trials, plan.fact_loss);
@@ -224,8 +231,9 @@ fn base(shared: &Shared<'_>, plan: &Plan, judge: &Judge<'_>) -> Result<Vec<Pictu
     let mut inputs = judge.hashes.clone();
     inputs.insert("model".to_owned(), shared.model_hash.clone());
     shared.run.stage(BASE, &config, inputs, |writer| {
-        let measured = judge.measure(None, &judge.search)?;
+        let measured = judge.measure(None, &judge.search, &writer.join(LOOKS))?;
         jsonl::write(&writer.join(SCORES), &measured.rows)?;
+        let _ = std::fs::remove_dir_all(writer.join(LOOKS));
         Ok(Outcome::default().say("base model on the prompts for choosing settings"))
     })?;
     Ok(jsonl::read(&shared.run.path(&format!("{}/{SCORES}", BASE.folder)))?)

@@ -8,10 +8,11 @@ use craft_diffusion::ddpo::StochasticStep;
 use craft_diffusion::objective::{host_errors, squared_errors};
 use craft_diffusion::spo::{SpoConfig, clear_pair, spo};
 use craft_nn::unet::UNet2DConditionModel;
-use craft_nn::weights;
+use craft_nn::weights::{self, TensorMap};
 
 use super::fit::Fit;
 use super::online::{Asked, Online};
+use super::shelf::{Shelf, rows, stacked};
 use crate::error::{PipelineError, Result};
 use crate::stages::{draws, generate};
 
@@ -45,6 +46,9 @@ pub(super) fn images(batch: usize, steps: usize) -> usize {
     let learned = steps - first(steps);
     ways(batch, steps, learned) * learned * CONTINUATIONS
 }
+
+/// The name of an iteration's pairs on disk.
+pub(super) const PART: &str = "pairs";
 
 /// Two continuations of the same latents.
 struct Pair {
@@ -86,6 +90,11 @@ impl Pairs {
         let model = fit.model;
         let options = generate::options(&fit.recipe.generate, model)?;
         let size: usize = model.latent_shape(options.height, options.width).iter().product();
+        let shelf = Shelf::beside(fit.state);
+        let saved = shelf.read(number, PART);
+        if let Some(drawn) = saved.and_then(|saved| Self::take_up(&saved, size)) {
+            return Ok(drawn);
+        }
         let unet = unet.valid();
         let key = Key::new(fit.run.recipe.seed).stage("online");
         let batch = fit.recipe.train.batch;
@@ -179,7 +188,44 @@ impl Pairs {
             }
         }
         key.stage("pairs").step(number as u64).stream().shuffle(&mut pairs);
-        Ok(Self { pairs, images })
+        let drawn = Self { pairs, images };
+        shelf.keep(number, PART, &drawn.put_down())?;
+        Ok(drawn)
+    }
+
+    fn put_down(&self) -> TensorMap {
+        let each = |f: fn(&Pair) -> &[f32]| stacked(self.pairs.iter().map(f));
+        let numbers = |pair: &Pair| [pair.prompt as f32, pair.step as f32];
+        let numbers: Vec<[f32; 2]> = self.pairs.iter().map(numbers).collect();
+        TensorMap::from([
+            ("images".to_owned(), stacked([[self.images as f32].as_slice()].into_iter())),
+            ("numbers".to_owned(), stacked(numbers.iter().map(<[f32; 2]>::as_slice))),
+            ("state".to_owned(), each(|pair| &pair.state)),
+            ("preferred".to_owned(), each(|pair| &pair.targets[0])),
+            ("rejected".to_owned(), each(|pair| &pair.targets[1])),
+            ("reference".to_owned(), each(|pair| &pair.reference)),
+        ])
+    }
+
+    /// Pairs as they were put down; `None` for others. Numbers of prompts, steps and pictures are small
+    /// enough for f32.
+    fn take_up(saved: &TensorMap, size: usize) -> Option<Self> {
+        let n = saved.get("numbers")?.data.len() / 2;
+        let numbers = rows(saved, "numbers", [n, 2])?;
+        let each = |name| rows(saved, name, [n, size]);
+        let (states, preferred) = (each("state")?, each("preferred")?);
+        let rejected = each("rejected")?;
+        let reference = rows(saved, "reference", [n, 2])?;
+        let parts = states.into_iter().zip(preferred).zip(rejected).zip(reference).zip(numbers);
+        let pairs = parts.map(|((((state, preferred), rejected), reference), number)| Pair {
+            prompt: number[0] as usize,
+            step: number[1] as usize,
+            state,
+            targets: [preferred, rejected],
+            reference: [reference[0], reference[1]],
+        });
+        let images = *saved.get("images")?.data.first()? as usize;
+        Some(Self { pairs: pairs.collect(), images })
     }
 
     /// Pictures that were scored.

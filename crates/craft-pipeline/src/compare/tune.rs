@@ -27,6 +27,10 @@ use crate::statistics::ImageStatistics;
 pub(super) const BASE: Stage = Stage::new("base", "methods/base");
 /// Scores of the evaluation's pictures, in a method's folder.
 pub(super) const SCORES: &str = "scores.jsonl";
+/// The evaluation's pictures, in a method's folder.
+pub(super) const IMAGES: &str = "images";
+/// Pictures of looks along the way, in a method's folder until they are measured.
+const LOOKS: &str = ".looks";
 /// What a method's training was and cost, in its folder.
 pub(super) const RESULT: &str = "result.json";
 
@@ -96,7 +100,7 @@ pub(super) fn base(shared: &Shared<'_>, plan: &Plan, judge: &Judge<'_>) -> Resul
     let inputs = judged_inputs(shared, judge);
     shared.run.stage(BASE, &config, inputs, |writer| {
         let start = Instant::now();
-        let measured = judge.measure(None, &judge.full)?;
+        let measured = judge.measure(None, &judge.full, &writer.join(IMAGES))?;
         jsonl::write(&writer.join(SCORES), &measured.rows)?;
         let numbers = json!({
             "statistics": measured.statistics,
@@ -240,8 +244,14 @@ impl Tuning<'_> {
         let cost = fit.fit(&ends, &mut |step, unet, cost| {
             let start = Instant::now();
             let done = step == steps;
-            let exam = if done { &self.judge.full } else { &self.judge.curve };
-            let measured = self.judge.measure(Some(unet), exam)?;
+            if !done && curve.iter().any(|point| point.step == step) {
+                return Ok(());
+            }
+            let (exam, images) = match done {
+                true => (&self.judge.full, self.writer.join(IMAGES)),
+                false => (&self.judge.curve, self.writer.join(format!("{LOOKS}/step-{step}"))),
+            };
+            let measured = self.judge.measure(Some(unet), exam, &images)?;
             measuring += start.elapsed().as_secs_f64();
             curve.retain(|p| p.step < step);
             let mut point = self.point(step, cost, &measured, measuring);
@@ -265,6 +275,7 @@ impl Tuning<'_> {
                 )));
             }
         };
+        let _ = std::fs::remove_dir_all(self.writer.join(LOOKS));
         jsonl::write(&self.writer.join(SCORES), &measured.rows)?;
         let mut result = self.result(set, &cost, curve, &measured, made, measuring);
         if let Some(last) = &last {

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use craft_core::recipe::TrainMode;
+use craft_diffusion::guard::NanGuard;
 use craft_diffusion::optimizer::AdamW;
 use craft_store::atomic;
 use craft_store::hash::sha256_file;
@@ -22,16 +23,21 @@ pub(super) fn part(run: &Run<'_>) -> &'static str {
     }
 }
 
-/// The newest whole checkpoint with this fingerprint.
-pub(super) fn latest(root: &Path, fingerprint: &str, part: &str) -> Option<(usize, PathBuf)> {
-    let mut steps: Vec<(usize, PathBuf)> = std::fs::read_dir(root)
-        .ok()?
+/// The checkpoints of a folder.
+fn all(root: &Path) -> Vec<(usize, PathBuf)> {
+    let entries = std::fs::read_dir(root).into_iter().flatten().flatten();
+    entries
         .filter_map(|entry| {
-            let path = entry.ok()?.path();
+            let path = entry.path();
             let step = path.file_name()?.to_str()?.strip_prefix("step-")?.parse().ok()?;
             Some((step, path))
         })
-        .collect();
+        .collect()
+}
+
+/// The newest whole checkpoint with this fingerprint.
+pub(super) fn latest(root: &Path, fingerprint: &str, part: &str) -> Option<(usize, PathBuf)> {
+    let mut steps = all(root);
     steps.sort();
     steps.into_iter().rev().find(|(_, path)| {
         read_json::<Value>(&path.join("state.json")).is_ok_and(|state| {
@@ -53,6 +59,24 @@ pub(super) fn restore(adam: &mut AdamW, dir: &Path, step: usize) -> Result<()> {
     Ok(())
 }
 
+/// Updates that the NaN guard had skipped at a checkpoint; those of earlier versions do not say.
+pub(super) fn skipped(dir: &Path) -> Result<usize> {
+    let state: Value = read_json(&dir.join("state.json"))?;
+    Ok(state["skipped"].as_u64().unwrap_or(0) as usize)
+}
+
+/// Removes a checkpoint.
+pub(super) fn remove(root: &Path, step: usize) -> Result<()> {
+    let path = root.join(format!("step-{step}"));
+    match std::fs::remove_dir_all(&path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(PipelineError::Input {
+            path,
+            message: format!("a checkpoint that cannot be trained on cannot be removed ({error})"),
+        }),
+        _ => Ok(()),
+    }
+}
+
 /// Saves a checkpoint atomically and removes older ones.
 pub(super) fn save(
     run: &Run<'_>,
@@ -61,6 +85,7 @@ pub(super) fn save(
     step: usize,
     networks: &Networks,
     adam: &AdamW,
+    guard: &NanGuard,
 ) -> Result<()> {
     let part = part(run);
     atomic::create_dir(root)?;
@@ -78,17 +103,19 @@ pub(super) fn save(
         write_tensors(&optimizer, &adam.state())?;
         let mut state = json!({
             "fingerprint": fingerprint, "step": step, "updates": adam.steps,
+            "skipped": guard.skipped,
             "optimizer_sha256": sha256_file(&optimizer)?,
         });
         state[format!("{part}_sha256")] = sha256_file(&weights)?.into();
         Ok(write_json(&dir.join("state.json"), &state)?)
     })?;
-    for entry in std::fs::read_dir(root).into_iter().flatten().flatten() {
-        let path = entry.path();
-        let old = path.file_name().and_then(|n| n.to_str()).is_some_and(|n| n.starts_with("step-"));
-        if old && path != target {
-            let _ = std::fs::remove_dir_all(path);
-        }
+    // The one before it stays: training has not shown yet that it goes on from this one.
+    let mut others: Vec<(usize, PathBuf)> =
+        all(root).into_iter().filter(|(_, path)| *path != target).collect();
+    others.sort();
+    others.pop();
+    for (_, path) in others {
+        let _ = std::fs::remove_dir_all(path);
     }
     Ok(())
 }

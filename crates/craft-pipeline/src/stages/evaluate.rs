@@ -6,20 +6,20 @@ use std::path::{Path, PathBuf};
 use burn::tensor::Device;
 use craft_core::stats::{PairedDifference, WinRate, mean, paired_bootstrap, win_rate};
 use craft_core::{Key, Prompt, Split};
-use craft_store::{DroppedItem, Manifest, RgbImage, Stage, StageWriter, image, jsonl};
-use rayon::prelude::*;
+use craft_store::{DroppedItem, Manifest, Stage, StageWriter, jsonl};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::cache::ScoreCache;
-use crate::draw::{DrawOptions, Job, StepNoise, draw};
+use crate::draw::{DrawOptions, Drawing};
 use crate::error::Result;
 use crate::lora::arm_model;
 use crate::model::Model;
 use crate::rewards::{RunReward, for_each};
 use crate::stages::generate::options;
+use crate::stages::pictures::{Item, Series};
 use crate::stages::{Outcome, Run, inputs, score};
-use crate::statistics::{ImageStatistics, diversity};
+use crate::statistics::{ImageStatistics, measure};
 use crate::world::FactRow;
 
 /// One picture of one model.
@@ -135,27 +135,12 @@ pub(crate) fn one_model(
         return Ok((rows, craft_store::manifest::read_json(&numbers_path)?));
     }
     run.context.check()?;
-    let recipe = run.recipe;
-    let model = load()?;
-    let options = DrawOptions {
-        steps: recipe.evaluate_steps(),
-        guidance_scale: recipe.evaluate_guidance_scale(),
-        ..options(&recipe.generate, &model)?
-    };
-    let [c, h, w] = model.latent_shape(options.height, options.width);
-    let key = Key::new(recipe.seed).stage("evaluate");
-    let mut rows = Vec::new();
-    let mut jobs = Vec::new();
+    craft_store::atomic::create_dir(&writer.join(format!("images/{name}")))?;
+    let (mut rows, mut items) = (Vec::new(), Vec::new());
+    let key = Key::new(run.recipe.seed).stage("evaluate");
     for prompt in prompts {
         for sample in 0..samples {
-            let key = key.clone().prompt(&prompt.id).sample(sample as u64);
-            jobs.push(Job {
-                prompt: &prompt.text,
-                negative: recipe.generate.negative(),
-                noise: key.standard_normals(c * h * w),
-                step_noise: StepNoise::Key(key),
-            });
-            rows.push(SampleRow {
+            let row = SampleRow {
                 prompt_id: prompt.id.to_string(),
                 text: prompt.text.clone(),
                 sample,
@@ -164,24 +149,63 @@ pub(crate) fn one_model(
                 scores: BTreeMap::new(),
                 missing: BTreeMap::new(),
                 facts: Vec::new(),
+            };
+            items.push(Item {
+                file: writer.join(&row.image),
+                prompt: &prompt.text,
+                key: key.clone().prompt(&prompt.id).sample(sample as u64),
+                place: format!("Prompt: {}, Sample: {sample}", prompt.id),
             });
+            rows.push(row);
         }
     }
-    let mut pictures: Vec<RgbImage> = Vec::with_capacity(jobs.len());
-    for part in jobs.chunks(64) {
-        run.context.check()?;
-        let progress = run.context.progress;
-        let drawn = draw(&model, part, &options, &mut |n| progress.advance(n as u64))?;
-        pictures.extend(drawn.into_iter().map(|d| d.image));
+    let series = Series { recipe: run.recipe, items: &items, model: name };
+    if items.iter().all(Item::exists) {
+        run.context.progress.advance(items.len() as u64);
+    } else {
+        // Its memory is free again before rewards are loaded.
+        let model = load()?;
+        let options = drawing_options(run, &model)?;
+        let mut drawing = Drawing::new(&model, options, run.context.stop)?;
+        series.draw(&mut drawing, None, run.context.progress)?;
     }
-    craft_store::atomic::create_dir(&writer.join(format!("images/{name}")))?;
-    rows.par_iter()
-        .zip(&pictures)
-        .try_for_each(|(row, picture)| image::write_png(&writer.join(&row.image), picture, None))?;
-    let texts: Vec<&str> = jobs.iter().map(|j| j.prompt).collect();
-    let readable: Vec<score::Picture> = pictures.iter().cloned().map(Ok).collect();
-    let files: Vec<PathBuf> = rows.iter().map(|row| writer.join(&row.image)).collect();
-    let work = score::Work::new(&readable, Some(&files), &texts);
+    let texts: Vec<&str> = items.iter().map(|item| item.prompt).collect();
+    let files: Vec<PathBuf> = items.iter().map(|item| item.file.clone()).collect();
+    score_rows(run, &mut rows, (&files, &texts), rewards, hashes)?;
+    let world = run.context.world;
+    let (numbers, checked) = measure(&files, samples, |i, picture| {
+        world?.check(&picture.data, prompts[i / samples].facts.as_ref()?)
+    })?;
+    for (row, facts) in rows.iter_mut().zip(checked) {
+        if let Some(facts) = facts.filter(|f| !f.is_empty()) {
+            let passed = facts.iter().filter(|f| f.passed).count();
+            row.scores.insert(CHECKER.to_owned(), passed as f64 / facts.len() as f64);
+            row.facts = facts;
+        }
+    }
+    jsonl::write(&rows_path, &rows)?;
+    craft_store::manifest::write_json(&numbers_path, &numbers)?;
+    Ok((rows, json!(numbers)))
+}
+
+/// How pictures of the evaluation are drawn.
+pub(crate) fn drawing_options(run: &Run<'_>, model: &Model) -> Result<DrawOptions> {
+    Ok(DrawOptions {
+        steps: run.recipe.evaluate_steps(),
+        guidance_scale: run.recipe.evaluate_guidance_scale(),
+        ..options(&run.recipe.generate, model)?
+    })
+}
+
+/// Asks every reward about pictures on disk.
+fn score_rows(
+    run: &Run<'_>,
+    rows: &mut [SampleRow],
+    (files, texts): (&[PathBuf], &[&str]),
+    rewards: &[RunReward],
+    hashes: &BTreeMap<String, String>,
+) -> Result<()> {
+    let work = score::Work::new(run, score::Pictures::Files(files), texts)?;
     let mut cache = ScoreCache::open(run.folder, &run.context)?;
     let named: Vec<_> = rewards.iter().map(|r| (r.name.as_str(), &r.source)).collect();
     for_each(&named, &Device::flex(), |index, model| {
@@ -195,29 +219,7 @@ pub(crate) fn one_model(
             }
         }
         Ok(())
-    })?;
-    if let Some(world) = run.context.world {
-        let checked: Vec<Option<Vec<FactRow>>> = pictures
-            .par_iter()
-            .enumerate()
-            .map(|(i, picture)| world.check(&picture.data, prompts[i / samples].facts.as_ref()?))
-            .collect();
-        for (row, facts) in rows.iter_mut().zip(checked) {
-            if let Some(facts) = facts.filter(|f| !f.is_empty()) {
-                let passed = facts.iter().filter(|f| f.passed).count();
-                row.scores.insert(CHECKER.to_owned(), passed as f64 / facts.len() as f64);
-                row.facts = facts;
-            }
-        }
-    }
-    let all: Vec<ImageStatistics> = pictures.par_iter().map(ImageStatistics::of).collect();
-    let numbers = json!({
-        "statistics": ImageStatistics::mean(&all),
-        "diversity": diversity(&pictures, samples),
-    });
-    jsonl::write(&rows_path, &rows)?;
-    craft_store::manifest::write_json(&numbers_path, &numbers)?;
-    Ok((rows, numbers))
+    })
 }
 
 /// Mean score by prompt, over prompts of which every model has one.

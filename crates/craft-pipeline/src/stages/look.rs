@@ -10,18 +10,21 @@ use craft_core::{Key, Prompt, PromptId, Split};
 use craft_nn::lora::Adapter;
 use craft_nn::weights;
 use craft_rewards::Reward;
-use craft_store::{RgbImage, jsonl};
+use craft_store::jsonl;
 use serde::{Deserialize, Serialize};
 
 use crate::cache::ScoreCache;
-use crate::draw::{DrawOptions, Job, StepNoise, draw};
+use crate::context::Silent;
+use crate::draw::{DrawOptions, Drawing};
 use crate::error::{PipelineError, Result};
 use crate::lora::{self, Start};
 use crate::model::{Model, read_tensors, write_tensors};
 use crate::networks::{Trained, fresh_factors};
 use crate::rewards::{RunReward, load_source};
-use crate::stages::{Run, generate, score};
-use crate::statistics::ImageStatistics;
+use crate::stages::evaluate::drawing_options;
+use crate::stages::pictures::{Item, Series};
+use crate::stages::{Run, score};
+use crate::statistics::{ImageStatistics, measure};
 
 /// A look.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -82,11 +85,7 @@ impl<'a> Watch<'a> {
                 fresh_factors(&recipe.train.lora, recipe.seed, &lora::parts(&model))?
             }
         };
-        let options = DrawOptions {
-            steps: recipe.evaluate_steps(),
-            guidance_scale: recipe.evaluate_guidance_scale(),
-            ..generate::options(&recipe.generate, &model)?
-        };
+        let options = drawing_options(run, &model)?;
         let prompts = prompts(run)?;
         let held_out = match rewards.iter().find(|r| !r.trained_on) {
             Some(reward) => {
@@ -145,53 +144,58 @@ impl<'a> Watch<'a> {
             self.looks.push(look);
             jsonl::write(&self.dir.join("looks.jsonl"), &self.looks)?;
         }
-        Ok(verdict(&self.run.recipe.stop, &self.looks))
+        // Looks after this one are those of an attempt that came further.
+        let until = self.looks.iter().take_while(|look| look.step <= step).count();
+        Ok(verdict(&self.run.recipe.stop, &self.looks[..until]))
     }
 
     fn measure(&self, step: usize, trained: Trained) -> Result<Look> {
-        let mut model = self.model.clone();
-        match trained {
-            Trained::Full(tensors) => {
-                model.unet = weights::load(model.unet, tensors).map_err(|source| {
-                    PipelineError::Weights { path: "the denoiser in training".into(), source }
-                })?;
-            }
-            Trained::Lora(adapter) => lora::merge(&mut model, &adapter, 1.0),
-        }
-        let recipe = self.run.recipe;
-        let [c, h, w] = self.model.latent_shape(self.options.height, self.options.width);
-        let key = Key::new(recipe.seed).stage("look");
-        let mut pictures: Vec<RgbImage> = Vec::with_capacity(self.prompts.len());
-        for part in self.prompts.chunks(64) {
-            self.run.context.check()?;
-            let jobs: Vec<Job<'_>> = part
-                .iter()
-                .map(|prompt| {
-                    let key = key.clone().prompt(&prompt.id).sample(0);
-                    Job {
-                        prompt: &prompt.text,
-                        negative: recipe.generate.negative(),
-                        noise: key.standard_normals(c * h * w),
-                        step_noise: StepNoise::Key(key),
-                    }
-                })
-                .collect();
-            let drawn = draw(&model, &jobs, &self.options, &mut |_| ())?;
-            pictures.extend(drawn.into_iter().map(|d| d.image));
-        }
-        let all: Vec<ImageStatistics> = pictures.iter().map(ImageStatistics::of).collect();
+        let files = self.draw(step, trained)?;
+        let (numbers, _) = measure(&files, 1, |_, _| ())?;
         let mut held_out = None;
         if let Some((reward, model, hash)) = &self.held_out {
             let texts: Vec<&str> = self.prompts.iter().map(|p| p.text.as_str()).collect();
-            let readable: Vec<score::Picture> = pictures.into_iter().map(Ok).collect();
             let mut cache = ScoreCache::open(self.run.folder, &self.run.context)?;
-            let work = score::Work::new(&readable, None, &texts);
+            let work = score::Work::new(self.run, score::Pictures::Files(&files), &texts)?;
             let scores =
                 work.score(self.run, &mut cache, (reward, model.as_ref(), hash), |_| ())?;
             let found: Vec<f64> = scores.into_iter().filter_map(std::result::Result::ok).collect();
             held_out = Some(craft_core::stats::mean(&found));
         }
-        Ok(Look { step, held_out, statistics: ImageStatistics::mean(&all) })
+        Ok(Look { step, held_out, statistics: numbers.statistics })
+    }
+
+    /// Draws the pictures of a look; returns their files.
+    fn draw(&self, step: usize, trained: Trained) -> Result<Vec<PathBuf>> {
+        let key = Key::new(self.run.recipe.seed).stage("look");
+        let dir = self.dir.join(format!("images/step-{step}"));
+        craft_store::atomic::create_dir(&dir)?;
+        let items: Vec<Item<'_>> = self
+            .prompts
+            .iter()
+            .map(|prompt| Item {
+                file: dir.join(format!("{}.png", prompt.id)),
+                prompt: &prompt.text,
+                key: key.clone().prompt(&prompt.id).sample(0),
+                place: format!("Prompt: {}", prompt.id),
+            })
+            .collect();
+        let name = format!("step {step}");
+        let series = Series { recipe: self.run.recipe, items: &items, model: &name };
+        if !items.iter().all(Item::exists) {
+            let mut model = self.model.clone();
+            match trained {
+                Trained::Full(tensors) => {
+                    model.unet = weights::load(model.unet, tensors).map_err(|source| {
+                        PipelineError::Weights { path: "the denoiser in training".into(), source }
+                    })?;
+                }
+                Trained::Lora(adapter) => lora::merge(&mut model, &adapter, 1.0),
+            }
+            let mut drawing = Drawing::new(&model, self.options, self.run.context.stop)?;
+            series.draw(&mut drawing, None, &Silent)?;
+        }
+        Ok(items.into_iter().map(|item| item.file).collect())
     }
 }
 

@@ -1,5 +1,6 @@
 //! Stage 3: every reward of every candidate, always for the original prompt.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
@@ -18,26 +19,65 @@ use crate::stages::{Outcome, Run, inputs};
 pub(crate) type Scored = std::result::Result<f64, String>;
 
 /// A picture that is to be scored, or why it cannot be read.
-pub(crate) type Picture = std::result::Result<RgbImage, String>;
+type Picture<'a> = std::result::Result<Cow<'a, RgbImage>, String>;
 
-/// Pictures with their prompts and what they are known by in the cache of scores.
+/// Where pictures are: on disk, or few enough for the memory.
+#[derive(Clone, Copy)]
+pub(crate) enum Pictures<'a> {
+    Files(&'a [PathBuf]),
+    Memory(&'a [RgbImage]),
+}
+
+impl<'a> Pictures<'a> {
+    fn len(&self) -> usize {
+        match self {
+            Self::Files(files) => files.len(),
+            Self::Memory(pictures) => pictures.len(),
+        }
+    }
+
+    fn file(&self, i: usize) -> Option<&'a Path> {
+        match self {
+            Self::Files(files) => Some(files[i].as_path()),
+            Self::Memory(_) => None,
+        }
+    }
+
+    fn read(&self, i: usize) -> Picture<'a> {
+        match self {
+            Self::Files(files) => image::read(&files[i]).map(Cow::Owned).map_err(|e| e.to_string()),
+            Self::Memory(pictures) => Ok(Cow::Borrowed(&pictures[i])),
+        }
+    }
+}
+
+/// Pictures that are read before it is looked whether the run was stopped.
+const READ: usize = 64;
+
+/// Pictures with their prompts and what they are known by in the cache of scores. Of pictures on disk no
+/// more are in memory than a reward scores at a time.
 pub(crate) struct Work<'a> {
-    pictures: &'a [Picture],
-    files: Option<&'a [PathBuf]>,
+    pictures: Pictures<'a>,
     prompts: &'a [&'a str],
-    hashes: Vec<String>,
+    /// Hashes of pictures; of one that cannot be read, why.
+    hashes: Vec<std::result::Result<String, String>>,
 }
 
 impl<'a> Work<'a> {
-    /// `pictures[i]` is the content of `files[i]`, if there are files, and is to show `prompts[i]`.
+    /// Picture `i` is to show `prompts[i]`.
     pub(crate) fn new(
-        pictures: &'a [Picture],
-        files: Option<&'a [PathBuf]>,
+        run: &Run<'_>,
+        pictures: Pictures<'a>,
         prompts: &'a [&'a str],
-    ) -> Self {
-        let hash =
-            |picture: &Picture| picture.as_ref().map_or_else(|_| String::new(), ScoreCache::image);
-        Self { pictures, files, prompts, hashes: pictures.par_iter().map(hash).collect() }
+    ) -> Result<Self> {
+        let places: Vec<usize> = (0..pictures.len()).collect();
+        let mut hashes = Vec::with_capacity(places.len());
+        for part in places.chunks(READ) {
+            run.context.check()?;
+            let hash = |i: &usize| pictures.read(*i).map(|picture| ScoreCache::image(&picture));
+            hashes.par_extend(part.par_iter().map(hash));
+        }
+        Ok(Self { pictures, prompts, hashes })
     }
 
     /// Scores all pictures with one reward, those apart whose score is known. What was scored is kept
@@ -51,41 +91,33 @@ impl<'a> Work<'a> {
     ) -> Result<Vec<Scored>> {
         let name = reward.name.as_str();
         let version = format!("{} {}", model.version(), digest.get(..16).unwrap_or(digest));
-        let mut rows: Vec<Scored> = Vec::with_capacity(self.pictures.len());
+        let mut rows: Vec<Scored> = Vec::with_capacity(self.hashes.len());
         let mut open = Vec::new();
-        for (i, picture) in self.pictures.iter().enumerate() {
-            let known = cache.get(&self.hashes[i], self.prompts[i], name, &version);
-            rows.push(match (picture, known) {
-                (Err(reason), _) => Err(reason.clone()),
-                (Ok(_), Some(score)) => Ok(score),
-                (Ok(_), None) => {
+        for (i, hash) in self.hashes.iter().enumerate() {
+            rows.push(match hash {
+                Err(reason) => Err(reason.clone()),
+                Ok(hash) => cache.get(hash, self.prompts[i], name, &version).ok_or_else(|| {
                     open.push(i);
-                    Err("not scored".to_owned())
-                }
+                    "not scored".to_owned()
+                }),
             });
         }
         done(rows.len() - open.len());
         for part in open.chunks(model.batch().max(1)) {
             run.context.check()?;
-            let views: Vec<RgbImageRef<'_>> = part
-                .iter()
-                .filter_map(|i| self.pictures[*i].as_ref().ok())
-                .map(|p| RgbImageRef { pixels: &p.data, width: p.width, height: p.height })
-                .collect();
-            let file = |i: &usize| self.files.map(|files| files[*i].as_path());
-            let files: Vec<Option<&Path>> = part.iter().map(file).collect();
-            let texts: Vec<&str> = part.iter().map(|i| self.prompts[*i]).collect();
-            for (i, score) in part.iter().zip(model.score_files(&views, &files, &texts)) {
-                rows[*i] = score.map(|s| s.get()).map_err(|reason| reason.to_string());
-                if let Ok(score) = rows[*i] {
-                    cache.put(&self.hashes[*i], self.prompts[*i], name, &version, score)?;
+            self.score_part(part, model, &mut rows);
+            for &i in part {
+                if let (Ok(score), Ok(hash)) = (&rows[i], &self.hashes[i]) {
+                    cache.put(hash, self.prompts[i], name, &version, *score)?;
                 }
             }
+            cache.sync_now_and_then()?;
             done(part.len());
             if reward.stops {
                 self.stop_at_missing(name, part, &rows)?;
             }
         }
+        cache.sync()?;
         let failed = rows.iter().filter(|row| row.is_err()).count();
         if failed == rows.len()
             && let Some(Err(reason)) = rows.first()
@@ -99,14 +131,39 @@ impl<'a> Work<'a> {
         Ok(rows)
     }
 
+    /// Scores the pictures at these places.
+    fn score_part(&self, part: &[usize], model: &dyn Reward, rows: &mut [Scored]) {
+        let read: Vec<(usize, Picture<'_>)> =
+            part.par_iter().map(|i| (*i, self.pictures.read(*i))).collect();
+        let mut pictures = Vec::with_capacity(read.len());
+        for (i, picture) in read {
+            match picture {
+                Ok(picture) => pictures.push((i, picture)),
+                // It was there when its hash was made.
+                Err(reason) => rows[i] = Err(reason),
+            }
+        }
+        let views: Vec<RgbImageRef<'_>> = pictures
+            .iter()
+            .map(|(_, p)| RgbImageRef { pixels: &p.data, width: p.width, height: p.height })
+            .collect();
+        let files: Vec<Option<&Path>> =
+            pictures.iter().map(|(i, _)| self.pictures.file(*i)).collect();
+        let texts: Vec<&str> = pictures.iter().map(|(i, _)| self.prompts[*i]).collect();
+        let scores = model.score_files(&views, &files, &texts);
+        for ((i, _), score) in pictures.iter().zip(scores) {
+            rows[*i] = score.map(|s| s.get()).map_err(|reason| reason.to_string());
+        }
+    }
+
     /// Stops where the recipe says `on_failure = "stop"`.
     fn stop_at_missing(&self, reward: &str, part: &[usize], rows: &[Scored]) -> Result<()> {
         for i in part {
             if let Err(reason) = &rows[*i] {
                 return Err(PipelineError::Unscored {
                     reward: reward.to_owned(),
-                    image: match self.files {
-                        Some(files) => files[*i].display().to_string(),
+                    image: match self.pictures.file(*i) {
+                        Some(file) => file.display().to_string(),
                         None => format!("a picture of `{}`", self.prompts[*i]),
                     },
                     reason: reason.clone(),
@@ -121,11 +178,6 @@ impl<'a> Work<'a> {
 fn prompts_cut(reward: &dyn Reward, texts: &[&str]) -> usize {
     let different: BTreeSet<&str> = texts.iter().copied().collect();
     different.into_iter().filter(|text| reward.tokens_cut(text) > 0).count()
-}
-
-/// Reads pictures; a torn one is its reason.
-pub(crate) fn read_pictures(paths: &[PathBuf]) -> Vec<Picture> {
-    paths.par_iter().map(|path| image::read(path).map_err(|e| e.to_string())).collect()
 }
 
 /// Scores all candidates with the rewards that are trained on.
@@ -147,8 +199,7 @@ pub(crate) fn run(
             candidates.iter().map(|c| texts.get(&c.prompt_id).copied().unwrap_or("")).collect();
         let paths: Vec<PathBuf> =
             candidates.iter().map(|c| run.path("candidates").join(&c.image)).collect();
-        let pictures = read_pictures(&paths);
-        let work = Work::new(&pictures, Some(&paths), &texts);
+        let work = Work::new(run, Pictures::Files(&paths), &texts)?;
         let mut cache = ScoreCache::open(run.folder, &run.context)?;
         let mut rows: Vec<ScoreRow> =
             candidates.iter().map(|c| ScoreRow::new(c.id.clone())).collect();

@@ -12,10 +12,10 @@ use craft_diffusion::schedule::{LrShape, learning_rate};
 use craft_nn::lora::KohyaNames;
 use craft_nn::weights::{self, TensorMap};
 use craft_store::weights::TRANSFORMERS;
-use craft_store::{Manifest, Stage, jsonl};
+use craft_store::{Manifest, Stage, TensorReader, jsonl};
 use serde_json::json;
 
-use crate::error::Result;
+use crate::error::{PipelineError, Result};
 use crate::lora::{LORA_FILE, Start};
 use crate::model::{
     DIFFUSION_WEIGHTS, Model, copy_model, read_tensors, replace_weights, write_tensors,
@@ -24,7 +24,7 @@ use crate::networks::{Networks, Trained, say_unplaced};
 use crate::rewards::RunReward;
 use crate::stages::look::{Look, Stop, Watch};
 use crate::stages::trainer::{Sample, Text, Trainer};
-use crate::stages::{Outcome, Run, checkpoint, inputs};
+use crate::stages::{Outcome, Run, checkpoint, inputs, stopped};
 
 /// Which of the two trainings of a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -81,7 +81,7 @@ pub(crate) fn run(
         }
         let dir = run.path(&format!("{}/looks-{}", arm.checkpoints(), &fingerprint[..12]));
         let watch = Watch::new(run, start, dir, watchers)?;
-        let Fitted { trained, stopped, looks } =
+        let Fitted { trained, stopped, looks, skipped } =
             fit(run, arm, (start, model), &samples, &fingerprint, watch)?;
         let out = writer.join(arm.model_folder());
         match trained {
@@ -111,8 +111,17 @@ pub(crate) fn run(
             .count("samples", samples.len())
             .count("steps", steps)
             .count("draws", steps * section.batch)
-            .say(format!("{steps} steps on {} samples{ended}", samples.len())))
+            .count("skipped", skipped)
+            .say(format!("{steps} steps on {} samples{}{ended}", samples.len(), left_out(skipped))))
     })
+}
+
+/// How many updates were skipped, in words, if any.
+fn left_out(skipped: usize) -> String {
+    match skipped {
+        0 => String::new(),
+        n => format!("; {n} updates were skipped, their loss or gradient was not finite"),
+    }
 }
 
 /// Text encoders that LoRA files of the recipe may have changed, by folder.
@@ -150,17 +159,16 @@ fn samples(run: &Run<'_>, arm: Arm, model: &Model) -> Result<Vec<Sample>> {
     let prompts: BTreeMap<_, _> = prompts.iter().map(|p| (&p.id, p.text.as_str())).collect();
     let places: BTreeMap<String, usize> =
         candidates.iter().enumerate().map(|(i, c)| (c.id.to_string(), i)).collect();
-    let latents = read_tensors(&run.path("candidates/latents.safetensors"))?;
-    let all = latents.get("latents").map(|t| t.data.as_slice()).unwrap_or_default();
-    let size = all.len() / candidates.len().max(1);
+    let mut latents = TensorReader::open(&run.path("candidates/latents.safetensors"))?;
     let mut out = Vec::with_capacity(chosen.len());
     for (id, weight) in chosen {
         let Some(&place) = places.get(&id) else { continue };
+        run.context.check()?;
         let candidate = &candidates[place];
         let original = prompts.get(&candidate.prompt_id).copied().unwrap_or("");
         let mut texts = Text::of(model, &[original, &candidate.text]);
         let (Some(expanded), Some(original)) = (texts.pop(), texts.pop()) else { continue };
-        let latents = all[place * size..(place + 1) * size].to_vec();
+        let latents = latents.read_row("latents", place)?;
         out.push(Sample { id, latents, original, expanded, weight: weight as f32 });
     }
     Ok(out)
@@ -172,6 +180,8 @@ struct Fitted {
     /// Where it ended early, and why.
     stopped: Option<(usize, Stop)>,
     looks: Vec<Look>,
+    /// Updates that were not finite.
+    skipped: usize,
 }
 
 fn fit(
@@ -198,6 +208,7 @@ fn fit(
     let first = saved.as_ref().map_or(0, |(step, _)| *step);
     let mut networks = match &saved {
         Some((step, dir)) => {
+            guard.skipped = checkpoint::skipped(dir)?;
             run.context.progress.note(&format!("{}: continuing from step {step}", arm.name()));
             checkpoint::restore(&mut adam, dir, *step)?;
             let path = dir.join(format!("{}.safetensors", checkpoint::part(run)));
@@ -213,56 +224,103 @@ fn fit(
             Networks::start(run.recipe, base, before, &mut adam)?
         }
     };
+    stopped::refuse(&root, fingerprint, run.context.progress)?;
     metrics_from(run, arm, first)?;
     let mut metrics = jsonl::Appender::open(&run.path("metrics.jsonl"))?;
     run.context.progress.start(arm.name(), section.steps as u64, "steps");
     run.context.progress.advance(first as u64);
     let clock = Instant::now();
-    for step in first..section.steps {
-        if let Err(stop) = run.context.check() {
-            checkpoint::save(run, &root, fingerprint, step, &networks, &adam)?;
-            return Err(stop);
+    // Steps that were done, and those of the newest state on disk.
+    let (mut done, mut on_disk) = (first, first);
+    let mut look = |done: usize, networks: &Networks, adam: &AdamW| match watch
+        .as_mut()
+        .filter(|watch| done > 0 && watch.due(done))
+    {
+        Some(watch) => watch.look(done, networks.trained(run.recipe, adam, true)),
+        None => Ok(None),
+    };
+    let ended = loop {
+        // After the state is on disk; where training was stopped in a look, it comes first.
+        match look(done, &networks, &adam) {
+            Ok(None) if done < section.steps => (),
+            ended => break ended,
         }
-        let (loss, norm, lr);
-        (networks, loss, norm, lr) =
-            update(run, arm, &trainer, step, networks, &mut adam, &mut guard)?;
+        let step = done;
+        let Pass { grads, loss, norm, ids } = match gradients(run, &trainer, step, &networks) {
+            Ok(pass) => pass,
+            Err(stop) => break Err(stop),
+        };
+        let lr = rate(section, step);
+        match guard.admit(step, loss, norm, &ids) {
+            Ok(true) => {
+                let scale = (section.max_grad_norm / (norm + 1e-6)).min(1.0);
+                networks = adam.step(networks, &grads, lr, scale);
+            }
+            Ok(false) => run.context.progress.note(&format!(
+                "{}: step {step} skipped, its loss or gradient is not finite",
+                arm.name()
+            )),
+            Err(stop) => {
+                // The state whose very first update failed is none to go on from.
+                if on_disk == step + 1 - stop.consecutive {
+                    checkpoint::remove(&root, on_disk)?;
+                }
+                stopped::keep(&root, fingerprint, &stop)?;
+                return Err(stop.into());
+            }
+        }
+        drop(grads);
+        done = step + 1;
         metrics.append(&json!({
             "run": arm.name(), "step": step, "loss": loss, "grad_norm": norm, "lr": lr,
-            "nimg": (step + 1) * section.batch, "skipped": guard.skipped,
+            "nimg": done * section.batch, "skipped": guard.skipped,
             "seconds": clock.elapsed().as_secs_f64(),
         }))?;
         run.context.progress.advance(1);
-        let done = step + 1;
-        if let Some(watch) = watch.as_mut().filter(|watch| watch.due(done))
-            && let Some(stop) = watch.look(done, networks.trained(run.recipe, &adam, true))?
-        {
+        let due = section.checkpoint_every > 0 && done.is_multiple_of(section.checkpoint_every);
+        // While updates are skipped there is nothing new to save.
+        if (due || done == section.steps) && guard.consecutive == 0 {
             metrics.sync()?;
+            checkpoint::save(run, &root, fingerprint, done, &networks, &adam, &guard)?;
+            on_disk = done;
+        }
+    };
+    metrics.sync()?;
+    if let Err(PipelineError::Interrupted) = &ended
+        && on_disk < done
+        && guard.consecutive == 0
+    {
+        checkpoint::save(run, &root, fingerprint, done, &networks, &adam, &guard)?;
+    }
+    let skipped = guard.skipped;
+    let (trained, stopped) = match (ended?, &watch) {
+        (Some(stop), Some(watch)) => {
             let note = format!("{}: {}; training ends at step {done}", arm.name(), stop.reason);
             run.context.progress.note(&note);
-            let trained = watch.trained(stop.best)?;
-            let looks = watch.looks().to_vec();
-            return Ok(Fitted { trained, stopped: Some((done, stop)), looks });
+            (watch.trained(stop.best)?, Some((done, stop)))
         }
-        let due = section.checkpoint_every > 0 && done % section.checkpoint_every == 0;
-        if due || done == section.steps {
-            metrics.sync()?;
-            checkpoint::save(run, &root, fingerprint, done, &networks, &adam)?;
-        }
-    }
+        _ => (networks.trained(run.recipe, &adam, true), None),
+    };
     let looks = watch.map_or(Vec::new(), |watch| watch.looks().to_vec());
-    Ok(Fitted { trained: networks.trained(run.recipe, &adam, true), stopped: None, looks })
+    Ok(Fitted { trained, stopped, looks, skipped })
 }
 
-/// One update. Returns the networks, loss, gradient norm and learning rate.
-fn update(
+/// The gradients of one step.
+struct Pass {
+    grads: GradMap,
+    loss: f64,
+    norm: f64,
+    /// The samples of its batch.
+    ids: Vec<String>,
+}
+
+/// Goes through a step's batch; stopped between two micro-batches, it leaves nothing.
+fn gradients(
     run: &Run<'_>,
-    arm: Arm,
     trainer: &Trainer<'_>,
     step: usize,
-    mut networks: Networks,
-    adam: &mut AdamW,
-    guard: &mut NanGuard,
-) -> Result<(Networks, f64, f64, f64)> {
+    networks: &Networks,
+) -> Result<Pass> {
     let section = &run.recipe.train;
     let picks = trainer.draws.picks(step, section.batch, trainer.samples.len());
     let [_, h, w] = trainer.shape;
@@ -270,27 +328,22 @@ fn update(
     let mut grads = GradMap::new();
     let mut loss = 0.0;
     for from in (0..section.batch).step_by(micro) {
+        run.context.check()?;
         let batch = trainer.batch(step, &picks, from..(from + micro).min(section.batch));
-        loss += trainer.accumulate(&networks, batch, &mut grads);
+        loss += trainer.accumulate(networks, batch, &mut grads);
     }
+    let norm = optimizer::norm(&grads);
+    let ids = picks.iter().map(|&i| trainer.samples[i].id.clone()).collect();
+    Ok(Pass { grads, loss, norm, ids })
+}
+
+/// The learning rate of a step.
+fn rate(section: &TrainSection, step: usize) -> f64 {
     let shape = match section.lr_schedule {
         LrSchedule::Constant => LrShape::Constant,
         LrSchedule::Cosine => LrShape::Cosine,
     };
-    let (warmup, total) = (section.warmup_steps, section.steps);
-    let lr = learning_rate(section.learning_rate, shape, warmup, step, total);
-    let norm = optimizer::norm(&grads);
-    let ids: Vec<String> = picks.iter().map(|&i| trainer.samples[i].id.clone()).collect();
-    if guard.admit(step, loss, norm, &ids)? {
-        let scale = (section.max_grad_norm / (norm + 1e-6)).min(1.0);
-        networks = adam.step(networks, &grads, lr, scale);
-    } else {
-        run.context.progress.note(&format!(
-            "{}: step {step} skipped, its loss or gradient is not finite",
-            arm.name()
-        ));
-    }
-    Ok((networks, loss, norm, lr))
+    learning_rate(section.learning_rate, shape, section.warmup_steps, step, section.steps)
 }
 
 /// Drops the lines of this arm from a step on, which are about to be written again.

@@ -51,7 +51,7 @@ pub(super) fn aesthetic(
     vae: &Vae,
     tokenizer: &ClipTokenizer,
 ) -> Result<(AestheticNet, Value), BuildError> {
-    let data = rated(o, vae, Population::Aes, 0, 2 * o.scaled(16_000));
+    let data = rated(o, vae, Population::Aes, 0, 2 * o.scaled(16_000))?;
     let device = Device::flex().autodiff();
     let config = ClipVisionConfig::from_json(&vision_json().to_string())?;
     let mut init = Init::seeded(o.seed ^ 0xae5, &device);
@@ -67,7 +67,7 @@ pub(super) fn aesthetic(
     };
     let key = Key::new(o.seed).stage("pocket-aes");
     let net = fit(
-        &o.work(),
+        o,
         &Fit {
             name: "pocket-aes",
             steps: o.scaled(800),
@@ -86,7 +86,7 @@ pub(super) fn aesthetic(
             rating_loss(error) * 0.25
         },
     )?;
-    let test = rated(o, vae, Population::Aes, 1, o.scaled(1500));
+    let test = rated(o, vae, Population::Aes, 1, o.scaled(1500))?;
     let mut scores = Vec::new();
     for part in test.pictures.chunks(64) {
         scores.extend(weights::to_vec(net.score(pixels(part, &device))).into_iter().map(f64::from));

@@ -35,7 +35,7 @@ pub(super) fn dual(
     state: &'static str,
 ) -> Result<(ClipModel, Value), BuildError> {
     let people = Annotators::new(population);
-    let data = rated(o, vae, population, 0, 2 * o.scaled(16_000));
+    let data = rated(o, vae, population, 0, 2 * o.scaled(16_000))?;
     let wanted = standardised(&data.ratings);
     let device = Device::flex().autodiff();
     let config = ClipConfig::from_json(&clip_json(tokenizer).to_string())?;
@@ -53,7 +53,7 @@ pub(super) fn dual(
     clip.logit_scale = init.constant([1], (0.5 / std).ln() as f32);
     let key = Key::new(o.seed).stage(state);
     let model = fit(
-        &o.work(),
+        o,
         &Fit {
             name: state,
             steps: o.scaled(1000),

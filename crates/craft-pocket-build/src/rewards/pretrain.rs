@@ -36,7 +36,7 @@ pub(super) fn pretrained(
     let seed = o.seed ^ if population == Population::Ir { 0x1c11b } else { 0xc11b };
     let model = ClipModel::new(&mut Init::seeded(seed, device), config);
     let model = fit(
-        &o.work(),
+        o,
         &Fit {
             name,
             steps: o.scaled(2400),

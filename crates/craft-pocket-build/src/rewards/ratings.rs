@@ -5,8 +5,8 @@ use craft_core::rng::Stream;
 use craft_pocket::world::{Annotators, Population, WorldRng};
 use rayon::prelude::*;
 
-use crate::Options;
 use crate::vae::Vae;
+use crate::{BuildError, Options};
 
 /// Rated pictures of a training step.
 pub(super) const RATED: usize = 64;
@@ -72,27 +72,33 @@ pub(super) fn rated(
     population: Population,
     stream: u64,
     n: usize,
-) -> Rated {
+) -> Result<Rated, BuildError> {
     let people = Annotators::new(population);
-    let drawn: Vec<_> = (0..n / 2)
-        .into_par_iter()
-        .flat_map_iter(|i| {
-            let seed = o.seed ^ (0xae5 + population as u64 * 131 + stream * 7919);
-            let sitting = people.sample_sitting(&mut WorldRng::stream(seed, i as u64));
-            sitting.map(|r| (r.prompt.text, r.picture.render(), r.rating, r.consensus))
-        })
-        .collect();
+    let sittings: Vec<usize> = (0..n / 2).collect();
     let mut out = Rated::default();
-    for (text, picture, rating, consensus) in drawn {
-        out.texts.push(text);
-        out.pictures.push(picture);
-        out.ratings.push(rating);
-        out.consensus.push(consensus);
+    for part in sittings.chunks(512) {
+        o.check()?;
+        let drawn: Vec<_> = part
+            .par_iter()
+            .flat_map_iter(|i| {
+                let seed = o.seed ^ (0xae5 + population as u64 * 131 + stream * 7919);
+                let sitting = people.sample_sitting(&mut WorldRng::stream(seed, *i as u64));
+                sitting.map(|r| (r.prompt.text, r.picture.render(), r.rating, r.consensus))
+            })
+            .collect();
+        for (text, picture, rating, consensus) in drawn {
+            out.texts.push(text);
+            out.pictures.push(picture);
+            out.ratings.push(rating);
+            out.consensus.push(consensus);
+        }
     }
-    let seen = n / ROUND_TRIP;
-    let through = vae.round_trip(&out.pictures[..seen]);
-    out.pictures[..seen].clone_from_slice(&through);
-    out
+    for part in out.pictures[..n / ROUND_TRIP].chunks_mut(256) {
+        o.check()?;
+        let through = vae.round_trip(part);
+        part.clone_from_slice(&through);
+    }
+    Ok(out)
 }
 
 /// The rows of a training step: both pictures of [`RATED`] / 2 sittings.

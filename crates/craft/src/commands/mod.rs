@@ -6,7 +6,6 @@ mod demo;
 mod doctor;
 mod export;
 mod forward;
-mod infotext;
 mod pocket;
 mod run;
 mod sample;

@@ -28,9 +28,8 @@ pub(super) fn pocket(command: &PocketCommand) -> anyhow::Result<()> {
             args.scale
         )));
     }
-    // Training saves its state every few hundred steps and continues from there.
-    interrupt::exit_at_once()?;
-    let options = Options { out: args.out.clone(), seed: args.seed, scale: args.scale };
+    let stop = interrupt::stop_flag()?;
+    let options = Options { out: args.out.clone(), seed: args.seed, scale: args.scale, stop };
     build(&options, &args.parts)?;
     console::result(&format!("pocket models: {}", args.out.display()))
 }

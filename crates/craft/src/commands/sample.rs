@@ -7,8 +7,9 @@ use craft_core::TorchRng;
 use craft_core::rng::Key;
 use craft_diffusion::sampler::Scheduler;
 use craft_nn::vae_tiles::Tiles;
-use craft_pipeline::draw::{DrawOptions, Job, StepNoise, draw};
-use craft_pipeline::schedule::{Advice, Drawing, advice};
+use craft_pipeline::draw::{DrawOptions, Drawing, Job, NEVER, StepNoise};
+use craft_pipeline::parameters::Parameters;
+use craft_pipeline::schedule::{Advice, Intended, advice};
 use craft_pipeline::{Model, Progress};
 use craft_store::tensors::{self, Dtype, TensorReader};
 use craft_store::{atomic, image};
@@ -78,27 +79,40 @@ pub(super) fn sample(app: &App, args: &SampleArgs) -> anyhow::Result<()> {
         .collect();
     let progress = Reporter::new(app.level);
     progress.start("sample", count as u64, "images");
-    let drawn = draw(&model, &jobs, &options, &mut |n| progress.advance(n as u64))?;
-    progress.finish(&format!("sample: {count} images"));
-
-    if let Some(path) = &args.dump_latents {
-        let all: Vec<f32> = drawn.iter().flat_map(|d| d.latents.iter().copied()).collect();
-        let shape = [count, c, h, w];
-        tensors::write(path, &[("latents", &shape, &all)], Dtype::F32, &BTreeMap::new())?;
-    }
+    let mut drawing = Drawing::new(&model, options, &NEVER)?;
     output.make_folder()?;
-    for (i, (job, drawn)) in jobs.iter().zip(&drawn).enumerate() {
-        let path = output.path(i);
-        let text = parameters(args, &plan, (job.prompt, &loras), i, count, (height, width));
-        image::write_png(&path, &drawn.image, Some(&text))?;
-        let shown = path.display().to_string();
-        if app.json {
-            let seed = noise.is_none().then_some(args.seed);
-            let line = json!({ "image": shown, "prompt": job.prompt, "seed": seed, "sample": i });
-            console::result(&line.to_string())?;
-        } else {
-            console::result(&shown)?;
+    let mut latents = Vec::new();
+    let parameters = Parameters {
+        negative: args.negative_prompt.as_deref(),
+        options: &options,
+        model: &Path::new(&args.model).file_name().unwrap_or_default().to_string_lossy(),
+        loras: &loras,
+    };
+    // Each picture lies on disk as soon as its batch is drawn.
+    for (first, part) in (0..).step_by(options.batch).zip(jobs.chunks(options.batch)) {
+        for (i, (job, drawn)) in (first..).zip(part.iter().zip(drawing.batch(part)?)) {
+            let path = output.path(i);
+            let text = parameters.of(job.prompt, &noise_source(args, i, count));
+            image::write_png(&path, &drawn.image, Some(&text))?;
+            let shown = path.display().to_string();
+            if app.json {
+                let seed = noise.is_none().then_some(args.seed);
+                let line =
+                    json!({ "image": shown, "prompt": job.prompt, "seed": seed, "sample": i });
+                console::result(&line.to_string())?;
+            } else {
+                console::result(&shown)?;
+            }
+            if args.dump_latents.is_some() {
+                latents.extend(drawn.latents);
+            }
         }
+        progress.advance(part.len() as u64);
+    }
+    progress.finish(&format!("sample: {count} images"));
+    if let Some(path) = &args.dump_latents {
+        let shape = [count, c, h, w];
+        tensors::write(path, &[("latents", &shape, &latents)], Dtype::F32, &BTreeMap::new())?;
     }
     Ok(())
 }
@@ -270,13 +284,13 @@ fn warn_of_cut_prompts(args: &SampleArgs, model: &Model) {
 
 /// Says where the model was made for another way of drawing.
 fn advise(args: &SampleArgs, plan: &Plan, model: &Model) {
-    let drawing = Drawing {
+    let intended = Intended {
         scheduler: plan.scheduler,
         steps: plan.steps,
         guidance_scale: plan.guidance_scale,
         chosen: [args.scheduler.is_some(), args.steps.is_some(), args.guidance_scale.is_some()],
     };
-    match advice(&model.schedule, drawing, ["--scheduler", "--steps", "--guidance-scale"]) {
+    match advice(&model.schedule, intended, ["--scheduler", "--steps", "--guidance-scale"]) {
         Some(Advice::Warning(text)) => tracing::warn!("{text}"),
         Some(Advice::Note(text)) => tracing::info!("{text}"),
         None => {}
@@ -335,40 +349,13 @@ impl Output {
     }
 }
 
-/// The text that other tools read the settings from.
-fn parameters(
-    args: &SampleArgs,
-    plan: &Plan,
-    (prompt, loras): (&str, &[(PathBuf, f32)]),
-    i: usize,
-    count: usize,
-    (height, width): (usize, usize),
-) -> String {
-    let mut text = format!("{prompt}{}\n", infotext::lora_tags(loras));
-    if let Some(negative) = args.negative_prompt.as_deref().filter(|text| !text.is_empty()) {
-        text.push_str(&format!("Negative prompt: {negative}\n"));
-    }
-    let sampler = match plan.scheduler {
-        Scheduler::Ddim => "DDIM",
-        Scheduler::Euler => "Euler",
-        Scheduler::EulerAncestral => "Euler a",
-        Scheduler::DpmPlusPlus2M => "DPM++ 2M",
-    };
-    let karras = if args.karras { " Karras" } else { "" };
-    let source = match (&args.latents, count) {
+/// What the noise of a picture was drawn from, for its text.
+fn noise_source(args: &SampleArgs, i: usize, count: usize) -> String {
+    match (&args.latents, count) {
         (Some(_), _) => format!("Latents: {i}"),
         (None, 1) => format!("Seed: {}", args.seed),
         (None, _) => format!("Seed: {}, Sample: {i}", args.seed),
-    };
-    let model = Path::new(&args.model).file_name().unwrap_or_default().to_string_lossy();
-    let model = infotext::quoted(&model);
-    text.push_str(&format!(
-        "Steps: {}, Sampler: {sampler}{karras}, CFG scale: {}, {source}, Size: {width}x{height}, Model: {model}, Version: craft {}",
-        plan.steps,
-        plan.guidance_scale,
-        env!("CARGO_PKG_VERSION")
-    ));
-    text
+    }
 }
 
 #[cfg(test)]

@@ -4,10 +4,11 @@ use std::path::{Path, PathBuf};
 
 use craft_core::RewardName;
 use craft_core::recipe::RewardSection;
+use craft_pipeline::PipelineError;
 use craft_pipeline::external::external_reward;
 use craft_pipeline::rewards::{Pins, RewardSource, RewardWeights, for_each, weights_of};
 use craft_pipeline::world::World;
-use craft_rewards::RgbImageRef;
+use craft_rewards::{Reward, RgbImageRef};
 use craft_store::image;
 use serde_json::{Map, Value, json};
 
@@ -41,31 +42,54 @@ pub(super) fn score(app: &App, args: &ScoreArgs) -> anyhow::Result<()> {
         return Err(usage(format!("--reward {name} is given twice; expected each reward once")));
     }
     interrupt::exit_at_once()?;
-    // All pictures are read before a model is: a wrong path shows at once.
-    let pictures =
-        args.paths.iter().map(|path| image::read(path)).collect::<Result<Vec<_>, _>>()?;
-    let mut lines: Vec<Line> = pictures.iter().map(|_| Line::new(wanted.len())).collect();
-    let views: Vec<RgbImageRef<'_>> = pictures
-        .iter()
-        .map(|p| RgbImageRef { pixels: &p.data, width: p.width, height: p.height })
-        .collect();
-    let files: Vec<Option<&Path>> = args.paths.iter().map(|path| Some(path.as_path())).collect();
+    // All pictures are read before a model is: a wrong path shows at once. No more of them stay in memory
+    // than are scored at a time.
+    for path in &args.paths {
+        image::read(path)?;
+    }
+    let mut lines: Vec<Line> = args.paths.iter().map(|_| Line::new(wanted.len())).collect();
     let named: Vec<_> = wanted.iter().map(|(name, source)| (name.as_str(), source)).collect();
+    let names: Vec<&str> = named.iter().map(|(name, _)| *name).collect();
+    let mut asked = 0;
     for_each(&named, &app.device, |index, reward| {
         let cut = reward.tokens_cut(prompt);
         if cut > 0 {
             tracing::warn!("{}: the prompt is cut by {cut} tokens", reward.name());
         }
-        let prompts = vec![prompt.as_str(); views.len()];
-        let scores = reward.score_files(&views, &files, &prompts);
-        for (line, score) in lines.iter_mut().zip(scores) {
-            line.scores[index] = score.map(|s| s.get()).map_err(|reason| reason.to_string());
+        asked += 1;
+        let batch = reward.batch().max(1);
+        for (paths, lines) in args.paths.chunks(batch).zip(lines.chunks_mut(batch)) {
+            score_part(reward, paths, prompt, lines, index)?;
+            // A picture's line is said as soon as the last reward has spoken.
+            if asked == named.len() {
+                for (path, line) in paths.iter().zip(lines) {
+                    let line = line.json(path, prompt, &names).to_string();
+                    console::result(&line).map_err(|e| PipelineError::Usage(e.to_string()))?;
+                }
+            }
         }
         Ok(())
     })?;
-    let names: Vec<&str> = named.iter().map(|(name, _)| *name).collect();
-    for (path, line) in args.paths.iter().zip(lines) {
-        console::result(&line.json(path, prompt, &names).to_string())?;
+    Ok(())
+}
+
+/// Asks a reward about a few pictures.
+fn score_part(
+    reward: &dyn Reward,
+    paths: &[PathBuf],
+    prompt: &str,
+    lines: &mut [Line],
+    index: usize,
+) -> Result<(), PipelineError> {
+    let pictures = paths.iter().map(|path| image::read(path)).collect::<Result<Vec<_>, _>>()?;
+    let views: Vec<RgbImageRef<'_>> = pictures
+        .iter()
+        .map(|p| RgbImageRef { pixels: &p.data, width: p.width, height: p.height })
+        .collect();
+    let files: Vec<Option<&Path>> = paths.iter().map(|path| Some(path.as_path())).collect();
+    let scores = reward.score_files(&views, &files, &vec![prompt; views.len()]);
+    for (line, score) in lines.iter_mut().zip(scores) {
+        line.scores[index] = score.map(|s| s.get()).map_err(|reason| reason.to_string());
     }
     Ok(())
 }
@@ -80,9 +104,9 @@ impl Line {
         Self { scores: vec![Err("the reward gave no score".to_owned()); rewards] }
     }
 
-    fn json(self, path: &Path, prompt: &str, names: &[&str]) -> Value {
+    fn json(&self, path: &Path, prompt: &str, names: &[&str]) -> Value {
         let (mut scores, mut missing) = (Map::new(), Map::new());
-        for (name, score) in names.iter().zip(self.scores) {
+        for (name, score) in names.iter().zip(&self.scores) {
             match score {
                 Ok(score) => scores.insert((*name).to_owned(), json!(score)),
                 Err(reason) => missing.insert((*name).to_owned(), json!(reason)),

@@ -1,0 +1,62 @@
+//! The memory of scoring and evaluating does not grow with the number of pictures.
+#![cfg(target_os = "linux")]
+
+use std::fs;
+use std::path::Path;
+
+use craft_store::RgbImage;
+use craft_store::hash::sha256_file;
+use craft_store::image::write_png;
+use serde_json::{Value, json};
+
+use crate::process::Process;
+use crate::support::Tiny;
+
+/// Height and width of the pictures that take the places of those that were drawn.
+const SIDE: usize = 512;
+
+/// Puts large pictures in the places of a finished stage's, and into its manifest.
+fn enlarge(stage: &Path) -> usize {
+    let path = stage.join("stage.json");
+    let mut manifest: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+    let outputs = manifest["outputs"].as_object_mut().unwrap();
+    let mut count = 0;
+    for (name, output) in outputs.iter_mut().filter(|(name, _)| name.ends_with(".png")) {
+        let mut data = vec![(count % 251) as u8; SIDE * SIDE * 3];
+        data[..3].copy_from_slice(&[count as u8, (count >> 8) as u8, 7]);
+        let file = stage.join(name);
+        write_png(&file, &RgbImage::new(SIDE, SIDE, data).unwrap(), None).unwrap();
+        let bytes = fs::metadata(&file).unwrap().len();
+        *output = json!({ "bytes": bytes, "sha256": sha256_file(&file).unwrap() });
+        count += 1;
+    }
+    fs::write(path, manifest.to_string()).unwrap();
+    count
+}
+
+/// Peak resident memory of `craft score` on a run of so many samples a wording, and its pictures.
+fn peak(samples: usize) -> (u64, usize) {
+    let tiny = Tiny::new();
+    let samples = format!("generate.samples={samples}");
+    let run = ["run", "recipe.toml", "--out", "out", "--set", &samples, "--set", "select.margin=9"];
+    // Nothing passes such a margin, so it ends there.
+    tiny.expect(&run, 1, &[]);
+    for folder in ["rewards", "selection", "cache"] {
+        fs::remove_dir_all(tiny.path("out").join(folder)).unwrap();
+    }
+    let count = enlarge(&tiny.path("out/candidates"));
+    let mut process = Process::start(&tiny, &["score", "out", "--threads", "2"]);
+    let most = process.peak();
+    assert_eq!(process.end(), Some(0));
+    (most, count)
+}
+
+#[test]
+fn scoring_takes_no_more_for_more_pictures() {
+    let (small, few) = peak(2);
+    let (large, many) = peak(8);
+    assert_eq!((few, many), (64, 256));
+    let pixels = ((many - few) * SIDE * SIDE * 3) as u64;
+    let grown = large.saturating_sub(small);
+    assert!(grown < pixels / 6, "{} MiB more for {} MiB of pixels", grown >> 20, pixels >> 20);
+}
