@@ -54,6 +54,17 @@ struct ScoreLine {
     version: String,
     /// As text, which is read back to the last bit.
     score: String,
+    /// Digest of the rest, so that a line that was changed is not believed.
+    #[serde(default)]
+    check: String,
+}
+
+impl ScoreLine {
+    fn digest(&self) -> String {
+        let Self { image, prompt, reward, version, score, .. } = self;
+        let text = [image, prompt, reward, version, score].map(String::as_str).join("\0");
+        sha256_bytes(text)[..16].to_owned()
+    }
 }
 
 /// Scores by picture, prompt, reward and version.
@@ -66,6 +77,15 @@ pub(crate) struct ScoreCache {
 impl ScoreCache {
     pub(crate) fn open(folder: &RunFolder, context: &Context<'_>) -> Result<Self> {
         let (log, rows) = Log::open::<ScoreLine>(&folder.join(SCORES), context)?;
+        let count = rows.len();
+        let rows: Vec<ScoreLine> =
+            rows.into_iter().filter(|row| row.check == row.digest()).collect();
+        if rows.len() < count {
+            context.progress.note(&format!(
+                "{SCORES}: {} of {count} scores were changed or damaged after they were written; these pictures are scored again",
+                count - rows.len()
+            ));
+        }
         let scores = rows
             .into_iter()
             .filter_map(|row| {
@@ -103,7 +123,10 @@ impl ScoreCache {
         score: f64,
     ) -> Result<()> {
         let [image, prompt, reward, version] = [image, prompt, reward, version].map(str::to_owned);
-        let line = ScoreLine { image, prompt, reward, version, score: score.to_string() };
+        let score_text = score.to_string();
+        let check = String::new();
+        let mut line = ScoreLine { image, prompt, reward, version, score: score_text, check };
+        line.check = line.digest();
         self.log.0.append(&line)?;
         self.scores.insert([line.image, line.prompt, line.reward, line.version], score);
         Ok(())

@@ -1,19 +1,19 @@
 //! Texts that are published compressed.
 
-use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
 use flate2::read::MultiGzDecoder;
 
 use crate::error::{Result, StoreError};
+use crate::input;
 
 /// Reads a gzip file of UTF-8 text that unpacks to `most` bytes at most.
 ///
 /// # Errors
 /// When it cannot be read, is damaged, is larger, or is not UTF-8.
 pub fn read_gzip(path: &Path, most: u64) -> Result<String> {
-    let file = File::open(path).map_err(StoreError::io("read", path))?;
+    let file = input::open(path)?;
     gunzip(file, most).map_err(|message| StoreError::bad(path, message))
 }
 

@@ -64,8 +64,16 @@ pub(super) fn score(app: &App, args: &ScoreArgs) -> anyhow::Result<()> {
         Ok(())
     })?;
     let names: Vec<&str> = named.iter().map(|(name, _)| *name).collect();
+    let first = lines.iter().flat_map(|line| &line.scores).find_map(|score| score.as_ref().err());
+    let none = lines.iter().all(|line| line.scores.iter().all(Result::is_err));
+    let why = first.cloned().unwrap_or_default();
     for (path, line) in args.paths.iter().zip(lines) {
         console::result(&line.json(path, prompt, &names).to_string())?;
+    }
+    if none {
+        return Err(anyhow::anyhow!(
+            "no picture got a score; the first reason: {why}. Expected at least one: mend the cause and score again"
+        ));
     }
     Ok(())
 }
