@@ -56,7 +56,7 @@ pub struct Model {
 
 /// Reads a text file of a model.
 pub(crate) fn read_text(path: &Path) -> Result<String> {
-    std::fs::read_to_string(path).map_err(|error| PipelineError::Input {
+    craft_store::input::read_text(path, craft_store::input::MAX_TEXT).map_err(|error| PipelineError::Input {
         path: path.to_owned(),
         message: format!(
             "it cannot be read ({error}); expected a complete model folder in the diffusers layout"
@@ -194,7 +194,7 @@ pub(crate) fn copy_model(from: &Path, to: &Path) -> Result<()> {
         if path.is_dir() {
             copy_model(&path, &target)?;
         } else if !(left_out && files::DIFFUSERS.owns(name)) {
-            craft_store::copy::file(&path, &target)?;
+            craft_store::atomic::copy(&path, &target)?;
         }
     }
     Ok(())
@@ -233,10 +233,7 @@ pub(crate) fn clear_weights(dir: &Path, stem: files::Stem) -> Result<()> {
     for entry in std::fs::read_dir(dir).into_iter().flatten().flatten() {
         let path = entry.path();
         if stem.owns(&entry.file_name()) {
-            std::fs::remove_file(&path).map_err(|error| PipelineError::Input {
-                path: path.clone(),
-                message: format!("it cannot be replaced ({error}); expected a folder to write to"),
-            })?;
+            craft_store::atomic::remove_file(&path)?;
         }
     }
     Ok(())

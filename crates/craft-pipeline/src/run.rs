@@ -71,25 +71,26 @@ pub fn run_stage(run_dir: &Path, stage: &str, context: &Context<'_>) -> Result<(
     }
     let folder = RunFolder::open(run_dir)?;
     origin::check_precision(run_dir)?;
-    let (recipe, base) = recipe_of(&folder, run_dir)?;
+    let (recipe, base) = recipe_of(run_dir)?;
     let plan = Plan::again(&recipe, &base, run_dir, context)?;
     plan.check(&recipe, &base, Some(run_dir), context)?;
     execute(&folder, &recipe, &base, context, &plan, Some(stage)).map(|_| ())
 }
 
 /// The recipe of a run and the folder that its paths are relative to.
-fn recipe_of(folder: &RunFolder, run_dir: &Path) -> Result<(Recipe, PathBuf)> {
-    let recipe = Recipe::parse::<String>(&folder.recipe_text()?, &[])?;
+fn recipe_of(run_dir: &Path) -> Result<(Recipe, PathBuf)> {
+    let recipe = Recipe::parse::<String>(&craft_store::run::read_recipe(run_dir)?, &[])?;
     let base = Origin::of(run_dir).map_or_else(|| run_dir.to_owned(), |origin| origin.base);
     Ok((recipe, base))
 }
 
-/// The recipe of a run, the folder that its paths are relative to, and the folder of its base model.
+/// The recipe of a run, the folder that its paths are relative to, and the folder of its base model. Nothing
+/// is written, so the run may be one that cannot be written to, or that is at work.
 pub(crate) fn model_of(
     run_dir: &Path,
     context: &Context<'_>,
 ) -> Result<(Recipe, PathBuf, PathBuf)> {
-    let (recipe, base) = recipe_of(&RunFolder::open(run_dir)?, run_dir)?;
+    let (recipe, base) = recipe_of(run_dir)?;
     let found = model(&recipe, &base, commit_of(run_dir).as_deref(), context)?;
     Ok((recipe, base, found.dir))
 }

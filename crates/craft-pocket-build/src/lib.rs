@@ -13,7 +13,8 @@ use craft_nn::config::ConfigError;
 use craft_nn::tokenizer::{ClipTokenizer, TokenizerError, TokenizerFiles, train};
 use craft_nn::weights::WeightError;
 use craft_pocket::world::vocabulary;
-use craft_store::StoreError;
+use craft_store::lock::FolderLock;
+use craft_store::{StoreError, own};
 use thiserror::Error;
 
 mod base;
@@ -89,9 +90,14 @@ pub const PARTS: [&str; 4] = ["tokenizer", "vae", "base", "rewards"];
 /// Builds all parts, or the named ones.
 ///
 /// # Errors
-/// When a file cannot be read or written, or training diverges.
+/// When a file cannot be read or written, something in the folder is a link, or training diverges.
 pub fn build(o: &Options, parts: &[String]) -> Result<(), BuildError> {
+    own::no_links_below(&o.out)?;
     craft_store::atomic::create_dir(&o.work())?;
+    let _lock = FolderLock::acquire(&o.work(), &mut || {
+        tracing::info!("another process builds in {}: waiting until it has ended", o.out.display());
+    })?;
+    own::remove_leftovers_below(&o.out)?;
     let wants = |part: &str| parts.is_empty() || parts.iter().any(|p| p == part);
     let done = |file: &str| o.out.join(file).exists();
     if wants("tokenizer") && !done("tokenizer/merges.txt") {

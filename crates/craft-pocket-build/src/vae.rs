@@ -50,7 +50,12 @@ impl Vae {
     pub(crate) fn load(out: &Path, device: &Device) -> Result<Self, BuildError> {
         let text = std::fs::read_to_string(out.join("vae/config.json"))
             .map_err(|e| BuildError::Missing(out.join("vae/config.json"), e))?;
-        let config = VaeConfig::from_json(&text)?;
+        Self::with_config(out, &text, device)
+    }
+
+    /// Reads the weights that [`build`] wrote, under a config that need not be there yet.
+    fn with_config(out: &Path, text: &str, device: &Device) -> Result<Self, BuildError> {
+        let config = VaeConfig::from_json(text)?;
         let model = AutoencoderKL::new(&mut Init::zeros(device), &config);
         let tensors = read_tensors(&out.join("vae/diffusion_pytorch_model.safetensors"))?;
         Ok(Self { model: weights::load(model, tensors)?, config, device: device.clone() })
@@ -140,9 +145,8 @@ pub(crate) fn build(o: &Options) -> Result<(), BuildError> {
     let tensors = weights::export(&fitted);
     craft_store::atomic::create_dir(&dir)?;
     write_tensors(&dir.join("diffusion_pytorch_model.safetensors"), tensors, true)?;
-    write_text(&dir.join("config.json"), &format!("{:#}\n", config(1.0)))?;
-    // Unit variance over many pictures.
-    let vae = Vae::load(&o.out, &Device::flex())?;
+    // Unit variance over many pictures, by the weights as they are in the file.
+    let vae = Vae::with_config(&o.out, &text, &Device::flex())?;
     let (mut sum, mut squares, mut n) = (0.0f64, 0.0f64, 0.0f64);
     for step in 0..32 {
         o.check()?;
@@ -155,5 +159,6 @@ pub(crate) fn build(o: &Options) -> Result<(), BuildError> {
     let std = (squares / n - (sum / n).powi(2)).sqrt();
     let factor = (1e5 / std).round() / 1e5;
     tracing::info!("vae: latents have mean {:.3} and std {std:.3}; factor {factor}", sum / n);
+    // Written last and once: this file says that the part is done.
     write_text(&dir.join("config.json"), &format!("{:#}\n", config(factor)))
 }

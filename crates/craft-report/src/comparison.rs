@@ -4,10 +4,10 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
 
-use crate::ReportError;
 use crate::html::{bytes, duration, esc, num, percent, signed};
 use crate::stats;
 use crate::svg::{Frame, figure};
+use crate::{ReportError, write};
 
 const STYLE: &str = include_str!("../assets/report.css");
 /// Colours of methods in their order; the first is CRAFT's. Told apart by hue and, beyond eight, by dashes.
@@ -26,11 +26,9 @@ pub fn write_comparison(dir: &Path) -> Result<PathBuf, ReportError> {
     let json: Value = serde_json::from_str(&text)
         .map_err(|e| ReportError::BadFile { path: path.clone(), message: e.to_string() })?;
     let report = dir.join("report");
-    std::fs::create_dir_all(&report).map_err(|e| ReportError::io(&report, "create", e))?;
+    write::folder(&report)?;
     let index = report.join("index.html");
-    let partial = report.join("index.html.tmp");
-    std::fs::write(&partial, page(&json)).map_err(|e| ReportError::io(&partial, "write", e))?;
-    std::fs::rename(&partial, &index).map_err(|e| ReportError::io(&index, "write", e))?;
+    write::file(&index, page(&json).as_bytes())?;
     Ok(index)
 }
 

@@ -40,6 +40,25 @@ pub enum ReportError {
         /// What the parser expected, with line and column.
         message: String,
     },
+    /// A part of the report's folder is a link.
+    #[error(
+        "`{}` is a link, and what a report replaces there would not be its own: expected a folder of the run itself; \
+         remove the link",
+        path.display()
+    )]
+    Link {
+        /// The link.
+        path: PathBuf,
+    },
+    /// The folder that was given for a page holds something.
+    #[error(
+        "`{}` is not empty: expected an empty folder or the name of a new one for the page and its pictures",
+        path.display()
+    )]
+    NotEmpty {
+        /// The folder.
+        path: PathBuf,
+    },
     /// Reading or writing failed.
     #[error("cannot {action} `{}`: {source}", path.display())]
     Io {

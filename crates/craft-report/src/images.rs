@@ -4,7 +4,7 @@ use std::path::{Component, Path, PathBuf};
 
 use base64::Engine as _;
 
-use crate::ReportError;
+use crate::{ReportError, write};
 
 /// A file larger than this is copied, not embedded.
 const EMBED_FILE_BYTES: u64 = 48 * 1024;
@@ -30,9 +30,9 @@ pub(crate) struct PictureSet {
 impl Pictures {
     /// Creates `report/` and clears the pictures of an earlier report.
     pub(crate) fn new(run_dir: &Path, report_dir: &Path) -> Result<Self, ReportError> {
-        std::fs::create_dir_all(report_dir)
-            .map_err(|e| ReportError::io(report_dir, "create", e))?;
+        write::folder(report_dir)?;
         let old = report_dir.join("images");
+        write::no_link(&old)?;
         match std::fs::remove_dir_all(&old) {
             Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
                 return Err(ReportError::io(&old, "write", e));
@@ -97,7 +97,7 @@ impl Pictures {
         if let Some(parent) = target.parent() {
             std::fs::create_dir_all(parent).map_err(|e| ReportError::io(parent, "create", e))?;
         }
-        std::fs::write(&target, &bytes).map_err(|e| ReportError::io(&target, "write", e))?;
+        write::file(&target, &bytes)?;
         Ok(Some(url(&relative)))
     }
 

@@ -23,6 +23,7 @@ mod sections;
 mod stats;
 mod svg;
 mod verdict;
+mod write;
 
 pub use comparison::write_comparison;
 pub use error::ReportError;
@@ -42,13 +43,26 @@ use std::path::{Path, PathBuf};
 /// written anything yet, [`ReportError::BadLine`] or [`ReportError::BadFile`] when a file that the numbers come from
 /// does not parse (with file and line), [`ReportError::Io`] when reading or writing fails.
 pub fn write_report(run_dir: &Path) -> Result<PathBuf, ReportError> {
+    page_in(run_dir, &run_dir.join("report"))
+}
+
+/// Writes the page of a run into another folder, which must be new or empty. Nothing in the run is changed.
+///
+/// # Errors
+/// Those of [`write_report`], and [`ReportError::NotEmpty`].
+pub fn write_report_to(run_dir: &Path, folder: &Path) -> Result<PathBuf, ReportError> {
+    let used = std::fs::read_dir(folder).is_ok_and(|mut entries| entries.next().is_some());
+    if used || folder.is_file() {
+        return Err(ReportError::NotEmpty { path: folder.to_owned() });
+    }
+    page_in(run_dir, folder)
+}
+
+fn page_in(run_dir: &Path, folder: &Path) -> Result<PathBuf, ReportError> {
     let run = run::Run::load(run_dir)?;
-    let report_dir = run_dir.join("report");
-    let mut pictures = images::Pictures::new(run_dir, &report_dir)?;
+    let mut pictures = images::Pictures::new(run_dir, folder)?;
     let html = page::render(&run, &mut pictures)?;
-    let index = report_dir.join("index.html");
-    let partial = report_dir.join("index.html.tmp");
-    std::fs::write(&partial, html).map_err(|source| ReportError::io(&partial, "write", source))?;
-    std::fs::rename(&partial, &index).map_err(|source| ReportError::io(&index, "write", source))?;
+    let index = folder.join("index.html");
+    write::file(&index, html.as_bytes())?;
     Ok(index)
 }

@@ -7,11 +7,13 @@
 //! deletes. What is not promised: that of two files written one after the other both are new.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, BufWriter, Write};
+use std::io::{self, BufWriter, Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::error::{Result, StoreError};
+use crate::faults::{self, Change};
+use crate::input;
 
 /// How temporary names end.
 const TEMPORARY: &str = ".tmp";
@@ -23,7 +25,14 @@ static COUNTER: AtomicU64 = AtomicU64::new(0);
 
 /// Whether a file name is one of ours for unfinished work.
 pub(crate) fn is_temporary(name: &str) -> bool {
-    name.starts_with('.') && name.ends_with(TEMPORARY)
+    let Some(name) = name.strip_prefix('.') else { return false };
+    if name.ends_with(REPLACED) {
+        return true;
+    }
+    let number = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+    let marks = name.strip_suffix(TEMPORARY).and_then(|name| name.rsplit_once('.'));
+    let numbers = marks.and_then(|(_, marks)| marks.split_once('-'));
+    numbers.is_some_and(|(process, n)| number(process) && number(n))
 }
 
 /// A temporary name beside a path.
@@ -46,21 +55,75 @@ pub(crate) fn parent_of(path: &Path) -> &Path {
 
 /// Flushes the list of names of a folder. Does nothing where the system has no such call.
 pub(crate) fn sync_dir(dir: &Path) -> Result<()> {
-    if cfg!(unix) {
-        File::open(dir)
-            .and_then(|handle| handle.sync_all())
-            .map_err(StoreError::io("flush", dir))?;
-    }
-    Ok(())
+    sync_file(dir)
 }
 
-/// Makes a folder and its parents, and flushes the parent's names.
+/// Makes a folder and its parents, and flushes the names of each one's parent.
 pub fn create_dir(dir: &Path) -> Result<()> {
     if dir.is_dir() {
         return Ok(());
     }
-    fs::create_dir_all(dir).map_err(StoreError::io("create the folder", dir))?;
-    sync_dir(parent_of(dir))
+    let parent = parent_of(dir);
+    if parent != dir && !parent.exists() {
+        create_dir(parent)?;
+    }
+    let made = faults::before(Change::Folder, dir).and_then(|()| fs::create_dir(dir));
+    match made {
+        // Another process may have been faster.
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists && dir.is_dir() => {}
+        other => other.map_err(StoreError::io("create the folder", dir))?,
+    }
+    sync_dir(parent)
+}
+
+/// Gives a file or folder another name; errors name the latter.
+pub(crate) fn rename(from: &Path, to: &Path, action: &'static str) -> Result<()> {
+    faults::before(Change::Rename, to)
+        .and_then(|()| fs::rename(from, to))
+        .map_err(StoreError::io(action, to))
+}
+
+/// Removes a file. There need not be one.
+pub fn remove_file(path: &Path) -> Result<()> {
+    match faults::before(Change::Remove, path).and_then(|()| fs::remove_file(path)) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => other.map_err(StoreError::io("remove", path)),
+    }
+}
+
+/// Removes a file, a link (not what it leads to), or a folder with all that is in it.
+pub(crate) fn remove_tree(path: &Path) -> Result<()> {
+    if !fs::symlink_metadata(path).is_ok_and(|meta| meta.is_dir()) {
+        return remove_file(path);
+    }
+    for entry in list(path)? {
+        remove_tree(&entry)?;
+    }
+    faults::before(Change::Remove, path)
+        .and_then(|()| fs::remove_dir(path))
+        .map_err(StoreError::io("remove", path))
+}
+
+/// Removes a folder so that no part of it is ever left under its name: it gets a temporary one first.
+pub fn remove_dir(dir: &Path) -> Result<()> {
+    let gone = temporary(dir)?;
+    faults::before(Change::Rename, dir)
+        .and_then(|()| fs::rename(dir, &gone))
+        .map_err(StoreError::io("remove", dir))?;
+    remove_tree(&gone)
+}
+
+/// Copies a file atomically. Errors name the side that failed.
+pub fn copy(from: &Path, to: &Path) -> Result<()> {
+    let mut source = input::open(from)?;
+    let mut file = AtomicFile::create(to)?;
+    let mut buffer = vec![0u8; 1 << 20];
+    loop {
+        match source.read(&mut buffer).map_err(StoreError::io("read", from))? {
+            0 => return file.commit(),
+            n => file.put(&buffer[..n])?,
+        }
+    }
 }
 
 /// A file that is being written. Nothing is visible under its name before [`AtomicFile::commit`];
@@ -69,23 +132,35 @@ pub fn create_dir(dir: &Path) -> Result<()> {
 pub struct AtomicFile {
     target: PathBuf,
     temporary: PathBuf,
-    file: Option<BufWriter<File>>,
+    file: Option<BufWriter<Raw>>,
+}
+
+/// An open file, and the name that its errors are told under.
+#[derive(Debug)]
+struct Raw {
+    file: File,
+    target: PathBuf,
+}
+
+impl Write for Raw {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        faults::write(&self.file, bytes, &self.target)
+    }
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 impl AtomicFile {
     /// Begins a file; its folder must exist.
     pub fn create(target: &Path) -> Result<Self> {
         let temporary = temporary(target)?;
-        let file = OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .open(&temporary)
+        let file = faults::before(Change::Create, target)
+            .and_then(|()| OpenOptions::new().write(true).create_new(true).open(&temporary))
             .map_err(StoreError::io("write", target))?;
-        Ok(Self {
-            target: target.to_owned(),
-            temporary,
-            file: Some(BufWriter::with_capacity(1 << 20, file)),
-        })
+        let raw = Raw { file, target: target.to_owned() };
+        let file = Some(BufWriter::with_capacity(1 << 20, raw));
+        Ok(Self { target: target.to_owned(), temporary, file })
     }
 
     /// Appends bytes; the error names the target.
@@ -97,10 +172,12 @@ impl AtomicFile {
     pub fn commit(mut self) -> Result<()> {
         let error = |path: &Path| StoreError::io("write", path);
         if let Some(buffer) = self.file.take() {
-            let file = buffer.into_inner().map_err(|e| error(&self.target)(e.into_error()))?;
-            file.sync_all().map_err(error(&self.target))?;
+            let raw = buffer.into_inner().map_err(|e| error(&self.target)(e.into_error()))?;
+            faults::before(Change::Flush, &self.target)
+                .and_then(|()| raw.file.sync_all())
+                .map_err(error(&self.target))?;
         }
-        fs::rename(&self.temporary, &self.target).map_err(error(&self.target))?;
+        rename(&self.temporary, &self.target, "write")?;
         sync_dir(parent_of(&self.target))
     }
 }
@@ -119,7 +196,10 @@ impl Write for AtomicFile {
 
 impl Drop for AtomicFile {
     fn drop(&mut self) {
-        self.file = None;
+        // Without flushing: what is not committed is thrown away.
+        if let Some(buffer) = self.file.take() {
+            let _ = buffer.into_parts();
+        }
         // After a commit the name is gone and this does nothing.
         let _ = fs::remove_file(&self.temporary);
     }
@@ -142,22 +222,24 @@ pub fn write_dir_atomically<T, E: From<StoreError>>(
     fill: impl FnOnce(&Path) -> std::result::Result<T, E>,
 ) -> std::result::Result<T, E> {
     let temporary = temporary(target)?;
-    fs::create_dir(&temporary).map_err(StoreError::io("create the folder", &temporary))?;
+    faults::before(Change::Folder, target)
+        .and_then(|()| fs::create_dir(&temporary))
+        .map_err(StoreError::io("write", target))?;
     let guard = RemoveOnDrop(&temporary);
     let value = fill(&temporary)?;
     sync_tree(&temporary)?;
     let aside = replaced_name(target)?;
     if target.exists() {
         if aside.exists() {
-            fs::remove_dir_all(&aside).map_err(StoreError::io("remove", &aside))?;
+            remove_tree(&aside)?;
         }
-        fs::rename(target, &aside).map_err(StoreError::io("replace", target))?;
+        rename(target, &aside, "replace")?;
     }
-    fs::rename(&temporary, target).map_err(StoreError::io("write", target))?;
+    rename(&temporary, target, "write")?;
     std::mem::forget(guard);
     sync_dir(parent_of(target))?;
     if aside.exists() {
-        fs::remove_dir_all(&aside).map_err(StoreError::io("remove", &aside))?;
+        remove_tree(&aside)?;
     }
     Ok(value)
 }
@@ -192,7 +274,9 @@ pub(crate) fn sync_tree(dir: &Path) -> Result<()> {
 /// Flushes one file that was written before.
 pub(crate) fn sync_file(path: &Path) -> Result<()> {
     if cfg!(unix) {
-        File::open(path).and_then(|file| file.sync_all()).map_err(StoreError::io("flush", path))?;
+        faults::before(Change::Flush, path)
+            .and_then(|()| File::open(path)?.sync_all())
+            .map_err(StoreError::io("flush", path))?;
     }
     Ok(())
 }
@@ -219,90 +303,15 @@ pub fn remove_leftovers(dir: &Path) -> Result<()> {
         if let Some(target) = name.strip_suffix(REPLACED).and_then(|n| n.strip_prefix('.')) {
             let target = dir.join(target);
             if !target.exists() {
-                fs::rename(&path, &target).map_err(StoreError::io("restore", &target))?;
+                rename(&path, &target, "restore")?;
                 continue;
             }
         }
-        let removed =
-            if path.is_dir() { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
-        removed.map_err(StoreError::io("remove", &path))?;
+        remove_tree(&path)?;
     }
     Ok(())
 }
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
-mod tests {
-    use super::*;
-
-    fn names(dir: &Path) -> Vec<String> {
-        list(dir)
-            .unwrap()
-            .iter()
-            .map(|p| p.file_name().unwrap().to_string_lossy().into_owned())
-            .collect()
-    }
-
-    #[test]
-    fn a_file_appears_whole_or_not_at_all() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("a.txt");
-        write(&path, b"old").unwrap();
-        let mut file = AtomicFile::create(&path).unwrap();
-        file.put(b"new, unfinished").unwrap();
-        file.flush().unwrap();
-        assert_eq!(fs::read(&path).unwrap(), b"old");
-        drop(file);
-        assert_eq!(names(dir.path()), ["a.txt"]);
-        write(&path, b"new").unwrap();
-        assert_eq!(fs::read(&path).unwrap(), b"new");
-        assert_eq!(names(dir.path()), ["a.txt"]);
-    }
-
-    #[test]
-    fn errors_name_the_path() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("no/such/a.txt");
-        let message = write(&path, b"").unwrap_err().to_string();
-        assert!(message.contains("no/such/a.txt"), "{message}");
-        let message = write(Path::new("/"), b"").unwrap_err().to_string();
-        assert!(message.contains('/'), "{message}");
-    }
-
-    #[test]
-    fn a_folder_appears_whole_or_not_at_all() {
-        let dir = tempfile::tempdir().unwrap();
-        let target = dir.path().join("step-10");
-        let fill = |text: &'static str| {
-            move |d: &Path| -> Result<()> {
-                create_dir(&d.join("unet"))?;
-                write(&d.join("unet/w"), text.as_bytes())
-            }
-        };
-        let fail = write_dir_atomically(&target, |d| -> Result<()> {
-            fill("half")(d)?;
-            Err(StoreError::bad(d, "stopped"))
-        });
-        assert!(fail.is_err());
-        assert!(names(dir.path()).is_empty());
-        write_dir_atomically(&target, fill("one")).unwrap();
-        write_dir_atomically(&target, fill("two")).unwrap();
-        assert_eq!(names(dir.path()), ["step-10"]);
-        assert_eq!(fs::read(target.join("unet/w")).unwrap(), b"two");
-    }
-
-    #[test]
-    fn leftovers_are_removed_and_a_replaced_folder_comes_back() {
-        let dir = tempfile::tempdir().unwrap();
-        let at = |name: &str| dir.path().join(name);
-        fs::write(at(".a.txt.1-0.tmp"), "half").unwrap();
-        fs::create_dir(at(".step-1.1-1.tmp")).unwrap();
-        fs::create_dir(at(".step-1.replaced.tmp")).unwrap();
-        fs::write(at("kept"), "").unwrap();
-        remove_leftovers(dir.path()).unwrap();
-        assert_eq!(names(dir.path()), ["kept", "step-1"]);
-        fs::create_dir(at(".step-1.replaced.tmp")).unwrap();
-        remove_leftovers(dir.path()).unwrap();
-        assert_eq!(names(dir.path()), ["kept", "step-1"]);
-    }
-}
+mod tests;

@@ -117,7 +117,8 @@ impl StoreError {
                 true
             }
             StoreError::Io { action, source, .. } => {
-                *action == "read" && source.kind() == io::ErrorKind::NotFound
+                let given = [io::ErrorKind::NotFound, io::ErrorKind::PermissionDenied];
+                *action == "read" && given.contains(&source.kind())
             }
             _ => false,
         }

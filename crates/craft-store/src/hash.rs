@@ -1,6 +1,5 @@
 //! SHA-256 of texts, files and folders, as lower-case hexadecimal.
 
-use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::path::Path;
 
@@ -8,6 +7,7 @@ use sha2::{Digest, Sha256};
 
 use crate::atomic::{is_temporary, list};
 use crate::error::{Result, StoreError};
+use crate::input;
 
 fn hex(hash: Sha256) -> String {
     hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
@@ -22,7 +22,7 @@ pub fn sha256_bytes(bytes: impl AsRef<[u8]>) -> String {
 
 /// SHA-256 of a file's content.
 pub fn sha256_file(path: &Path) -> Result<String> {
-    let mut file = File::open(path).map_err(StoreError::io("read", path))?;
+    let mut file = input::open(path)?;
     let mut hash = Sha256::new();
     let mut buffer = vec![0u8; 1 << 20];
     loop {
@@ -51,7 +51,7 @@ pub fn sha256_samples(path: &Path) -> Result<String> {
     if length <= WHOLE {
         return sha256_file(path);
     }
-    let mut file = File::open(path).map_err(StoreError::io("read", path))?;
+    let mut file = input::open(path)?;
     let mut hash = Sha256::new();
     let mut piece = |from: u64, bytes: u64| -> std::io::Result<()> {
         file.seek(SeekFrom::Start(from))?;

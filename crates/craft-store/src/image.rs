@@ -3,7 +3,6 @@
 //! What is not 8-bit RGB becomes it as Pillow's `Image.open(..).convert("RGB")` does, which is what
 //! the reward models were trained and are published with.
 
-use std::fs;
 use std::io::Cursor;
 use std::path::Path;
 
@@ -11,6 +10,7 @@ use image::{DynamicImage, ImageFormat, ImageReader, Limits};
 
 use crate::atomic;
 use crate::error::{Result, StoreError};
+use crate::input;
 use crate::jpeg::{self, Fault};
 
 /// Largest accepted width and height, in pixels.
@@ -67,14 +67,7 @@ impl RgbImage {
 /// As Pillow does: greys and palettes become RGB; transparency is dropped; of 16 bits the upper 8 are
 /// kept, except those of a grey picture without transparency, whose values above 255 become 255.
 pub fn read(path: &Path) -> Result<RgbImage> {
-    let length = fs::metadata(path).map_err(StoreError::io("read", path))?.len();
-    if length > MAX_BYTES {
-        return Err(StoreError::bad(
-            path,
-            format!("it has {length} bytes: expected a picture of at most {MAX_BYTES}"),
-        ));
-    }
-    let bytes = fs::read(path).map_err(StoreError::io("read", path))?;
+    let bytes = input::read(path, MAX_BYTES)?;
     decode(&bytes).map_err(|message| StoreError::bad(path, message))
 }
 
@@ -206,7 +199,7 @@ pub fn write_png(path: &Path, picture: &RgbImage, parameters: Option<&str>) -> R
 
 /// The text chunk `parameters` of a PNG, if it has one.
 pub fn read_parameters(path: &Path) -> Result<Option<String>> {
-    let bytes = fs::read(path).map_err(StoreError::io("read", path))?;
+    let bytes = input::read(path, MAX_BYTES)?;
     let bad = |e: png::DecodingError| StoreError::bad(path, format!("it is not a whole PNG: {e}"));
     let reader = png::Decoder::new(Cursor::new(bytes)).read_info().map_err(bad)?;
     let info = reader.info();
@@ -222,6 +215,7 @@ pub fn read_parameters(path: &Path) -> Result<Option<String>> {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+    use std::fs;
 
     fn picture() -> RgbImage {
         let data = (0..5 * 4 * 3).map(|i| (i * 37 % 256) as u8).collect();

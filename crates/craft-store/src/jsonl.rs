@@ -5,7 +5,7 @@
 //! and refuses it.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
@@ -13,6 +13,7 @@ use serde::de::DeserializeOwned;
 
 use crate::atomic;
 use crate::error::{Result, StoreError};
+use crate::faults::{self, Change};
 
 /// Half a line that was cut off.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -98,17 +99,12 @@ pub fn read_resumable<T: DeserializeOwned>(path: &Path) -> Result<Resumed<T>> {
     let fail = StoreError::io("mend", path);
     if let Ok(row) = serde_json::from_slice(tail) {
         rows.push(row);
-        OpenOptions::new()
-            .append(true)
-            .open(path)
-            .and_then(|mut file| file.write_all(b"\n"))
-            .map_err(fail)?;
+        let file = OpenOptions::new().append(true).open(path);
+        file.and_then(|file| faults::write(&file, b"\n", path)).map_err(fail)?;
         return Ok(Resumed { rows, torn: None });
     }
-    OpenOptions::new()
-        .write(true)
-        .open(path)
-        .and_then(|file| file.set_len(whole as u64))
+    faults::before(Change::Write, path)
+        .and_then(|()| OpenOptions::new().write(true).open(path)?.set_len(whole as u64))
         .map_err(fail)?;
     let torn = TornLine {
         line: bytes[..whole].iter().filter(|byte| **byte == b'\n').count() + 1,
@@ -151,10 +147,8 @@ impl Appender {
     /// Opens a file for appending, making it if it is missing. Call [`read_resumable`] first if it
     /// may end in half a line.
     pub fn open(path: &Path) -> Result<Self> {
-        let file = OpenOptions::new()
-            .create(true)
-            .append(true)
-            .open(path)
+        let file = faults::before(Change::Create, path)
+            .and_then(|()| OpenOptions::new().create(true).append(true).open(path))
             .map_err(StoreError::io("write", path))?;
         Ok(Self { path: path.to_owned(), file })
     }
@@ -162,12 +156,25 @@ impl Appender {
     /// Appends a row.
     pub fn append<T: Serialize>(&mut self, row: &T) -> Result<()> {
         let line = line_of(&self.path, row)?;
-        self.file.write_all(&line).map_err(StoreError::io("write", &self.path))
+        let mut rest = line.as_slice();
+        while !rest.is_empty() {
+            match faults::write(&self.file, rest, &self.path) {
+                Ok(0) => {
+                    return Err(StoreError::io("write", &self.path)(ErrorKind::WriteZero.into()));
+                }
+                Ok(n) => rest = &rest[n..],
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => return Err(StoreError::io("write", &self.path)(error)),
+            }
+        }
+        Ok(())
     }
 
     /// Flushes to the device what was appended.
     pub fn sync(&mut self) -> Result<()> {
-        self.file.sync_data().map_err(StoreError::io("flush", &self.path))
+        faults::before(Change::Flush, &self.path)
+            .and_then(|()| self.file.sync_data())
+            .map_err(StoreError::io("flush", &self.path))
     }
 }
 

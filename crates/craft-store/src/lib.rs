@@ -6,18 +6,21 @@
 
 pub mod atomic;
 pub mod cache;
-pub mod copy;
 mod error;
+mod faults;
 pub mod hash;
 pub mod hub;
 pub mod image;
+pub mod input;
 mod jpeg;
 pub mod jsonl;
 pub mod lock;
 pub mod manifest;
+pub mod own;
 pub mod raw;
 pub mod rows;
 pub mod run;
+pub mod sealed;
 pub mod space;
 pub mod staging;
 pub mod tensors;

@@ -16,12 +16,16 @@ use serde::{Deserialize, Serialize};
 use crate::atomic;
 use crate::error::{Result, StoreError};
 use crate::hash::{files_below, sha256_bytes, sha256_file};
+use crate::input;
+use crate::own;
 use crate::run::RunFolder;
 
 /// Version of the format of manifests and outputs; a stage of another version is done again.
 pub const VERSION: u32 = 1;
 /// Name of a manifest in the folder of its stage.
 pub const STAGE_FILE: &str = "stage.json";
+/// Longest JSON file that is read.
+const MAX_JSON: u64 = 1 << 30;
 /// Name of the note about inputs of an unfinished stage.
 const INPUTS_FILE: &str = ".stage-inputs.json";
 
@@ -67,7 +71,11 @@ impl Stage {
     /// Finished is a stage whose manifest agrees with both and whose outputs still have their
     /// hashes. Otherwise it is unfinished: files that an interrupted attempt with the same
     /// configuration and inputs left are kept ([`StageWriter::resumed`]); anything else in its
-    /// folder is deleted ([`StageWriter::why`] says for what reason).
+    /// folder is deleted ([`StageWriter::why`] says for what reason). A folder that no stage has
+    /// marked as its own is set aside under another name.
+    ///
+    /// # Errors
+    /// When the folder is a link, or the disk refuses.
     pub fn open(
         self,
         run: &RunFolder,
@@ -75,7 +83,9 @@ impl Stage {
         inputs: &BTreeMap<String, String>,
     ) -> Result<StageStatus> {
         let dir = run.join(self.folder);
+        own::no_link_up_to(run.path(), &dir)?;
         atomic::create_dir(&dir)?;
+        let note = dir.join(INPUTS_FILE);
         let wanted = Inputs {
             stage: self.name.to_owned(),
             version: VERSION,
@@ -86,23 +96,32 @@ impl Stage {
         let mut why = "it was not done yet".to_owned();
         if stage_file.exists() {
             match Manifest::read(&stage_file).and_then(|m| m.check(&dir, &wanted).map(|e| (m, e))) {
-                Ok((manifest, None)) => return Ok(StageStatus::Finished(manifest)),
+                Ok((manifest, None)) => {
+                    // A kill just after the manifest leaves the note.
+                    if note.exists() {
+                        atomic::remove_file(&note)?;
+                    }
+                    return Ok(StageStatus::Finished(manifest));
+                }
                 Ok((_, Some(reason))) => why = reason,
                 Err(error) => why = error.to_string(),
             }
             tracing::info!("{}: {why}; it is done again", self.name);
         }
-        let note = dir.join(INPUTS_FILE);
         let same = fs::read(&note)
             .ok()
             .and_then(|bytes| serde_json::from_slice::<Inputs>(&bytes).ok())
             .is_some_and(|found| found == wanted);
         let resumed = same && !stage_file.exists();
         if resumed {
-            remove_leftovers_below(&dir)?;
+            own::remove_leftovers_below(&dir)?;
             "it was interrupted".clone_into(&mut why);
         } else {
-            empty(&dir)?;
+            if stage_file.exists() || note.exists() {
+                empty(&dir)?;
+            } else {
+                set_aside(&dir)?;
+            }
             write_json(&note, &wanted)?;
         }
         Ok(StageStatus::Unfinished(StageWriter { dir, wanted, resumed, why }))
@@ -171,11 +190,13 @@ pub struct Manifest {
 impl Manifest {
     /// Reads a manifest without checking the outputs.
     pub fn read(path: &Path) -> Result<Self> {
-        let bytes = fs::read(path).map_err(StoreError::io("read", path))?;
+        let bytes = input::read(path, MAX_JSON)?;
         serde_json::from_slice(&bytes).map_err(|e| {
             StoreError::bad(
                 path,
-                format!("it is not a stage manifest ({e}): remove it to do the stage again"),
+                format!(
+                    "it is not a stage manifest ({e}): remove the folder to do the stage again"
+                ),
             )
         })
     }
@@ -302,7 +323,7 @@ impl StageWriter {
         };
         write_json(&self.dir.join(STAGE_FILE), &manifest)?;
         let note = self.dir.join(INPUTS_FILE);
-        fs::remove_file(&note).map_err(StoreError::io("remove", &note))?;
+        atomic::remove_file(&note)?;
         Ok(manifest)
     }
 }
@@ -317,40 +338,39 @@ pub fn write_json<T: Serialize>(path: &Path, value: &T) -> Result<()> {
 
 /// Reads a value from a JSON file.
 pub fn read_json<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T> {
-    let bytes = fs::read(path).map_err(StoreError::io("read", path))?;
+    let bytes = input::read(path, MAX_JSON)?;
     serde_json::from_slice(&bytes).map_err(|e| StoreError::bad(path, e.to_string()))
 }
 
-/// Deletes everything in a folder, the manifest first, so that a kill in between leaves an
-/// unfinished stage.
+/// Deletes everything in a folder but its note, which stands for nothing meanwhile: so a kill in
+/// between leaves an unfinished stage in a folder that is still known as its own.
 fn empty(dir: &Path) -> Result<()> {
-    for first in [STAGE_FILE, INPUTS_FILE] {
-        let path = dir.join(first);
-        match fs::remove_file(&path) {
-            Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
-                return Err(StoreError::io("remove", &path)(e));
-            }
-            _ => {}
-        }
-    }
+    let note = dir.join(INPUTS_FILE);
+    write_json(&note, &())?;
+    atomic::remove_file(&dir.join(STAGE_FILE))?;
     atomic::sync_dir(dir)?;
-    for path in atomic::list(dir)? {
-        let is_dir = fs::symlink_metadata(&path).is_ok_and(|meta| meta.is_dir());
-        let removed = if is_dir { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
-        removed.map_err(StoreError::io("remove", &path))?;
+    for path in atomic::list(dir)?.into_iter().filter(|path| *path != note) {
+        atomic::remove_tree(&path)?;
     }
     Ok(())
 }
 
-/// Removes temporary files of a whole tree.
-fn remove_leftovers_below(dir: &Path) -> Result<()> {
-    atomic::remove_leftovers(dir)?;
-    for path in atomic::list(dir)? {
-        if fs::symlink_metadata(&path).is_ok_and(|meta| meta.is_dir()) {
-            remove_leftovers_below(&path)?;
-        }
+/// Keeps what somebody put into a stage's folder: the stage begins in an empty one.
+fn set_aside(dir: &Path) -> Result<()> {
+    if atomic::list(dir)?.is_empty() {
+        return Ok(());
     }
-    Ok(())
+    let name = dir.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let free = |n: &u32| !dir.with_file_name(format!("{name}.old-{n}")).exists();
+    let n = (1..).find(free).unwrap_or(1);
+    let aside = dir.with_file_name(format!("{name}.old-{n}"));
+    tracing::warn!(
+        "{}: it holds files that no finished or interrupted stage accounts for; they are kept in {}",
+        dir.display(),
+        aside.display()
+    );
+    atomic::rename(dir, &aside, "set aside")?;
+    atomic::create_dir(dir)
 }
 
 /// Flushes the names of a folder and of those below it.

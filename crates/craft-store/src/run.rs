@@ -1,12 +1,15 @@
 //! The folder of a run: one recipe, one writer.
 
-use std::fs::{self, File, OpenOptions, TryLockError};
+use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{Read, Seek, Write};
 use std::path::{Path, PathBuf};
 
 use crate::atomic;
 use crate::error::{Result, StoreError};
+use crate::faults::{self, Change};
 use crate::hash::sha256_bytes;
+use crate::input;
+use crate::own;
 
 /// Name of the resolved recipe in a run folder.
 pub const RECIPE_FILE: &str = "recipe.toml";
@@ -29,8 +32,8 @@ impl RunFolder {
     /// Makes a run folder for a recipe, or opens the one that was made for it.
     ///
     /// # Errors
-    /// The folder holds another run, or files but no run; another process writes to it; it cannot
-    /// be written to. Nothing is changed then.
+    /// The folder holds another run, files but no run, or a link; another process writes to it; it
+    /// cannot be written to. Nothing is changed then.
     pub fn create_or_open(path: &Path, recipe_text: &str) -> Result<Self> {
         let given = sha256_bytes(recipe_text);
         if path.exists() && !path.is_dir() {
@@ -42,13 +45,14 @@ impl RunFolder {
         let recipe_path = path.join(RECIPE_FILE);
         if path.is_dir() {
             check_recipe(path, &recipe_path, recipe_text, &given)?;
+            own::no_links_below(path)?;
         } else {
             atomic::create_dir(path)?;
         }
         let lock = lock(path)?;
         // Another process may have made the run between the check and the lock.
         check_recipe(path, &recipe_path, recipe_text, &given)?;
-        atomic::remove_leftovers(path)?;
+        own::remove_leftovers_below(path)?;
         if !recipe_path.exists() {
             atomic::write(&recipe_path, recipe_text.as_bytes())?;
         }
@@ -58,8 +62,9 @@ impl RunFolder {
     /// Opens an existing run to write to it; its recipe is [`RunFolder::recipe_text`].
     pub fn open(path: &Path) -> Result<Self> {
         let text = read_recipe(path)?;
+        own::no_links_below(path)?;
         let lock = lock(path)?;
-        atomic::remove_leftovers(path)?;
+        own::remove_leftovers_below(path)?;
         Ok(Self { path: path.to_owned(), recipe_hash: sha256_bytes(text), _lock: lock })
     }
 
@@ -87,7 +92,7 @@ impl RunFolder {
 /// The text of a run's recipe, without locking the run.
 pub fn read_recipe(path: &Path) -> Result<String> {
     let recipe = path.join(RECIPE_FILE);
-    if !recipe.is_file() {
+    if !recipe.exists() {
         return Err(StoreError::bad(
             path,
             format!(
@@ -95,16 +100,17 @@ pub fn read_recipe(path: &Path) -> Result<String> {
             ),
         ));
     }
-    fs::read_to_string(&recipe).map_err(StoreError::io("read", &recipe))
+    input::read_text(&recipe, input::MAX_RECIPE)
 }
 
 /// Refuses a folder with another recipe, or with files but no recipe.
 fn check_recipe(path: &Path, recipe_path: &Path, text: &str, given: &str) -> Result<()> {
-    let existing = match fs::read(recipe_path) {
-        Ok(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return check_empty(path),
-        Err(e) => return Err(StoreError::io("read", recipe_path)(e)),
-    };
+    own::no_link(recipe_path)?;
+    if !recipe_path.exists() {
+        return check_empty(path);
+    }
+    let bytes = input::read(recipe_path, input::MAX_RECIPE)?;
+    let existing = String::from_utf8_lossy(&bytes).into_owned();
     let hash = sha256_bytes(&existing);
     if hash == given {
         return Ok(());
@@ -161,17 +167,38 @@ fn check_empty(path: &Path) -> Result<()> {
     Err(StoreError::NotARun { path: path.to_owned(), holds })
 }
 
+/// Longest content of a lock file: the number of a process.
+const LOCK_BYTES: u64 = 20;
+
+/// Opens the lock file, never through a link.
+fn open_lock(path: &Path) -> Result<File> {
+    own::no_link(path)?;
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).create(true).truncate(false);
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::OpenOptionsExt;
+        let flags = rustix::fs::OFlags::NOFOLLOW | rustix::fs::OFlags::NONBLOCK;
+        options.custom_flags(flags.bits() as i32);
+    }
+    let file = faults::before(Change::Create, path)
+        .and_then(|()| options.open(path))
+        .map_err(StoreError::io("write", path))?;
+    let meta = file.metadata().map_err(StoreError::io("read", path))?;
+    if !meta.is_file() || meta.len() > LOCK_BYTES {
+        return Err(StoreError::bad(
+            path,
+            "it is not the lock file of a run, and would be overwritten: expected none, or one with the number of a process; move it away",
+        ));
+    }
+    Ok(file)
+}
+
 /// Takes the lock; `None` on file systems that have none.
 fn lock(path: &Path) -> Result<Option<File>> {
     let lock_path = path.join(LOCK_FILE);
     let error = |e| StoreError::io("write", &lock_path)(e);
-    let mut file = OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .open(&lock_path)
-        .map_err(error)?;
+    let mut file = open_lock(&lock_path)?;
     match file.try_lock() {
         Ok(()) => {}
         Err(TryLockError::WouldBlock) => {
@@ -192,7 +219,8 @@ fn lock(path: &Path) -> Result<Option<File>> {
         }
         Err(TryLockError::Error(e)) => return Err(error(e)),
     }
-    file.set_len(0)
+    faults::before(Change::Write, &lock_path)
+        .and_then(|()| file.set_len(0))
         .and_then(|()| file.rewind())
         .and_then(|()| file.write_all(std::process::id().to_string().as_bytes()))
         .map_err(error)?;
@@ -203,6 +231,7 @@ fn lock(path: &Path) -> Result<Option<File>> {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+    use std::fs;
 
     #[test]
     fn the_same_recipe_opens_the_same_run() {
@@ -260,5 +289,26 @@ mod tests {
         fs::write(path.join(LOCK_FILE), "999999999").unwrap();
         drop(RunFolder::create_or_open(&path, "").unwrap());
         assert_eq!(fs::read_to_string(path.join(LOCK_FILE)).unwrap(), pid);
+    }
+
+    #[test]
+    #[cfg(unix)]
+    fn a_lock_that_is_somebody_elses_file_is_left_alone() {
+        use std::os::unix::fs::symlink;
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("run");
+        drop(RunFolder::create_or_open(&path, "").unwrap());
+        let (lock, canary) = (path.join(LOCK_FILE), dir.path().join("canary"));
+        let text = "a file of somebody else, longer than a number";
+        fs::write(&canary, text).unwrap();
+        for make in [symlink::<&Path, &Path>, |from: &Path, to: &Path| fs::hard_link(from, to)] {
+            fs::remove_file(&lock).unwrap();
+            make(&canary, &lock).unwrap();
+            for opened in [RunFolder::open(&path), RunFolder::create_or_open(&path, "")] {
+                let message = opened.unwrap_err().to_string();
+                assert!(message.contains(".lock: it is "), "{message}");
+            }
+            assert_eq!(fs::read_to_string(&canary).unwrap(), text);
+        }
     }
 }

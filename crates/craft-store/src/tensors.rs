@@ -72,7 +72,7 @@ impl TensorReader {
                 format!("not a whole safetensors file: {message}; make or download it again"),
             )
         };
-        let mut file = File::open(path).map_err(io())?;
+        let mut file = crate::input::open(path)?;
         let length = file.metadata().map_err(io())?.len();
         if length < 8 {
             return Err(cut(format!("it has {length} bytes, a header alone needs 8")));

@@ -1,12 +1,12 @@
 //! Texts: those that are published compressed, and those that are too long for a message.
 
-use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
 use flate2::read::MultiGzDecoder;
 
 use crate::error::{Result, StoreError};
+use crate::input;
 
 /// A text of another's as a message quotes it: its beginning, where it is long.
 pub fn shorten(text: &str) -> String {
@@ -22,7 +22,7 @@ pub fn shorten(text: &str) -> String {
 /// # Errors
 /// When it cannot be read, is damaged, is larger, or is not UTF-8.
 pub fn read_gzip(path: &Path, most: u64) -> Result<String> {
-    let file = File::open(path).map_err(StoreError::io("read", path))?;
+    let file = input::open(path)?;
     gunzip(file, most).map_err(|message| StoreError::bad(path, message))
 }
 

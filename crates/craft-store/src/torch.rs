@@ -52,7 +52,7 @@ impl TorchReader {
     /// (whose ninth byte opens its header).
     pub fn is_torch(path: &Path) -> Result<bool> {
         let mut start = Vec::new();
-        let file = File::open(path).map_err(StoreError::io("read", path))?;
+        let file = crate::input::open(path)?;
         file.take(9).read_to_end(&mut start).map_err(StoreError::io("read", path))?;
         let pickle = start.len() > 1 && start[0] == 0x80 && start[1] < 6;
         Ok((start.starts_with(b"PK\x03\x04") || pickle) && start.get(8) != Some(&b'{'))
@@ -64,7 +64,7 @@ impl TorchReader {
     /// When it is not a zip file of `torch.save`, is truncated or damaged, or its pickle asks for
     /// something harmful.
     pub fn open(path: &Path) -> Result<Self> {
-        let mut file = File::open(path).map_err(StoreError::io("read", path))?;
+        let mut file = crate::input::open(path)?;
         let length = file.metadata().map_err(StoreError::io("read", path))?.len();
         let bad = |message: String| StoreError::bad(path, message);
         let mut start = [0u8; 4];

@@ -76,7 +76,7 @@ pub(crate) enum Command {
     /// Stage of a run: compare base and tuned model on prompts never trained on
     Evaluate(StageArgs),
     /// Stage of a run: write the report page
-    Report(StageArgs),
+    Report(ReportArgs),
     /// Draw pictures
     Sample(SampleArgs),
     /// Run one component on tensors of a file, to compare with other implementations
@@ -180,6 +180,16 @@ pub(crate) struct StageArgs {
     /// Run folder, as written by `craft run`
     #[arg(value_name = "RUN_DIR")]
     pub(crate) run_dir: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ReportArgs {
+    /// Run folder, as written by `craft run`
+    #[arg(value_name = "RUN_DIR")]
+    pub(crate) run_dir: PathBuf,
+    /// New folder for the page; the run itself is only read then, so it may be one that you may not write to
+    #[arg(long, value_name = "DIR")]
+    pub(crate) out: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]

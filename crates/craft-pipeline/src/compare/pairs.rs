@@ -1,8 +1,10 @@
 //! Pairs of pictures that annotators judged: the preference data of the methods that need some.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
 use burn::tensor::{Device, Tensor, TensorData};
+use craft_core::Recipe;
 use craft_nn::weights::{self, HostTensor};
 use craft_store::{Manifest, RgbImage, Stage, jsonl};
 use serde::{Deserialize, Serialize};
@@ -11,6 +13,7 @@ use super::data::{Sample, TrainingSet, Unit};
 use super::judge::Judge;
 use super::methods::Data;
 use super::plan::Plan;
+use crate::context::Context;
 use crate::error::{PipelineError, Result};
 use crate::model::{Model, read_tensors, write_tensors};
 use crate::stages::{Outcome, Run, generate, inputs};
@@ -22,6 +25,32 @@ const BATCH: usize = 32;
 #[derive(Serialize, Deserialize)]
 struct PairRow {
     prompt: String,
+}
+
+/// Refuses a model that draws pictures of another size than the annotators', before anything is drawn.
+///
+/// # Errors
+/// Also those of loading the model.
+pub(super) fn check(
+    recipe: &Recipe,
+    base: &Path,
+    model_dir: &Path,
+    context: &Context<'_>,
+) -> Result<()> {
+    let model = crate::lora::training_model(recipe, base, model_dir)?;
+    let options = generate::options(&recipe.generate, &model)?;
+    let world = context.world("prompts.source")?;
+    let pairs = world.preference_pairs(recipe.seed, 1);
+    match pairs.first().is_some_and(|p| p.preferred.len() != 3 * options.width * options.height) {
+        true => Err(other_size(options.width, options.height)),
+        false => Ok(()),
+    }
+}
+
+fn other_size(width: usize, height: usize) -> PipelineError {
+    PipelineError::Usage(format!(
+        "the annotators' pictures do not have the size that is drawn, {width}×{height}; expected theirs, 64×64, where generate.height and generate.width are left out and the model is the embedded one: leave methods of annotated pairs out, or set the size"
+    ))
 }
 
 /// Asks the annotators, and encodes what they saw.
@@ -55,11 +84,8 @@ pub(super) fn run(
             run.context.check()?;
             let mut planes = Vec::with_capacity(part.len() * 3 * height * width);
             for bytes in part {
-                let picture = RgbImage::new(width, height, (*bytes).clone()).ok_or_else(|| {
-                    PipelineError::Usage(format!(
-                        "the annotators' pictures do not have the size that is drawn, {width}×{height}; leave generate.height and generate.width out"
-                    ))
-                })?;
+                let picture = RgbImage::new(width, height, (*bytes).clone())
+                    .ok_or_else(|| other_size(width, height))?;
                 planes.extend(picture.to_planes());
             }
             let planes = TensorData::new(planes, [part.len(), 3, height, width]);

@@ -10,6 +10,7 @@ use craft_store::Stage;
 use super::Options;
 use super::ablations::{self, Part, Variant};
 use super::methods::{self, Data, Method};
+use super::pairs;
 use crate::context::Context;
 use crate::error::{PipelineError, Result};
 use crate::rewards::RunReward;
@@ -190,6 +191,9 @@ impl Plan {
         for variant in variants(options, train, recipe.expand.variants)? {
             variant.method.check(&recipe, pocket)?;
             entries.push(Entry::new(variant, &recipe)?);
+        }
+        if entries.iter().any(|entry| entry.method.data.annotated()) {
+            pairs::check(&recipe, base, &run.model.dir, context)?;
         }
         if let Some(count) = options.rounds {
             if !(2..=20).contains(&count) {

@@ -63,6 +63,10 @@ pub(super) fn restore(dir: &Path, adam: &mut AdamW) -> Result<(Position, Option<
         .zip(FILES)
         .all(|(hash, file)| sha256_file(&dir.join(file)).is_ok_and(|found| found == *hash));
     if !whole {
+        tracing::warn!(
+            "{}: what was saved is damaged; this training begins at step 0",
+            dir.display()
+        );
         return Ok((Position::default(), None));
     }
     let trained = read_tensors(&dir.join(FILES[0]))?;

@@ -6,7 +6,7 @@ use craft_core::expand::{ExpansionFile, Templates};
 use craft_core::recipe::ExpandKind;
 use craft_core::{Key, Prompt, Split, Wording};
 use craft_store::hash::sha256_bytes;
-use craft_store::{Manifest, Stage, jsonl};
+use craft_store::{Manifest, Stage, input, jsonl};
 
 use crate::error::{PipelineError, Result};
 use crate::stages::{Outcome, Run, inputs, wording};
@@ -98,7 +98,7 @@ fn source(run: &Run<'_>) -> Result<(std::path::PathBuf, String)> {
             }
         },
     };
-    let text = std::fs::read_to_string(&path).map_err(|error| PipelineError::Input {
+    let text = input::read_text(&path, input::MAX_TEXT).map_err(|error| PipelineError::Input {
         path: path.clone(),
         message: format!("the wordings cannot be read ({error})"),
     })?;

@@ -21,6 +21,7 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use craft_core::Recipe;
+use craft_store::atomic;
 use craft_store::hash::sha256_bytes;
 use craft_store::{DroppedItem, Manifest, RunFolder, Stage, StageStatus, StageWriter};
 use serde::Serialize;
@@ -82,7 +83,7 @@ impl Run<'_> {
                 let seconds = before + start.elapsed().as_secs_f64();
                 match result {
                     Ok(outcome) => {
-                        let _ = std::fs::remove_file(writer.join(SECONDS_FILE));
+                        atomic::remove_file(&writer.join(SECONDS_FILE))?;
                         let manifest = writer.finish(outcome.counts, outcome.dropped, seconds)?;
                         self.context.progress.finish(&format!(
                             "{}: {} ({seconds:.1} s)",
@@ -93,7 +94,7 @@ impl Run<'_> {
                     Err(error) => {
                         // Time spent is kept, so that a resumed run reports what it cost.
                         let path = writer.join(SECONDS_FILE);
-                        let _ = craft_store::atomic::write(&path, seconds.to_string().as_bytes());
+                        let _ = atomic::write(&path, seconds.to_string().as_bytes());
                         Err(error)
                     }
                 }

@@ -8,7 +8,7 @@ use craft_core::prompt_file::{self, PromptSet};
 use craft_core::recipe::{PromptSource, PromptsSection};
 use craft_core::{Prompt, PromptId, Recipe, Split};
 use craft_store::hash::sha256_bytes;
-use craft_store::{Manifest, Stage, jsonl};
+use craft_store::{Manifest, Stage, input, jsonl};
 
 use crate::context::Context;
 use crate::error::{PipelineError, Result};
@@ -70,10 +70,11 @@ pub(crate) fn load(
                     )));
                 };
                 let path = base.join(file);
-                let bytes = std::fs::read(&path).map_err(|error| PipelineError::Input {
-                    path: path.clone(),
-                    message: format!("{key}: the file cannot be read ({error})"),
-                })?;
+                let bytes =
+                    input::read(&path, input::MAX_TEXT).map_err(|error| PipelineError::Input {
+                        path: path.clone(),
+                        message: format!("{key}: the file cannot be read ({error})"),
+                    })?;
                 let text = String::from_utf8(bytes).map_err(|error| {
                     let good = error.utf8_error().valid_up_to();
                     let line = error.as_bytes()[..good].iter().filter(|b| **b == b'\n').count() + 1;

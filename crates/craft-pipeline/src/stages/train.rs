@@ -204,12 +204,11 @@ fn fit(
     let trainer = Trainer::new(run.recipe, &model, samples)?;
     let base = Networks::of(model);
     let root = run.path(arm.checkpoints());
-    let saved = checkpoint::latest(&root, fingerprint, checkpoint::part(run));
+    let saved = checkpoint::latest(run, arm.name(), &root, fingerprint);
     let first = saved.as_ref().map_or(0, |(step, _)| *step);
     let mut networks = match &saved {
         Some((step, dir)) => {
             guard.skipped = checkpoint::skipped(dir)?;
-            run.context.progress.note(&format!("{}: continuing from step {step}", arm.name()));
             checkpoint::restore(&mut adam, dir, *step)?;
             let path = dir.join(format!("{}.safetensors", checkpoint::part(run)));
             let tensors = read_tensors(&path)?;

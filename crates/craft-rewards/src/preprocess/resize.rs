@@ -154,24 +154,25 @@ fn resize_planes(
     height: usize,
     taps: fn(usize, usize) -> Vec<Tap>,
 ) -> Vec<f32> {
-    let mut planes = vec![0f32; image.pixels.len()];
-    let area = image.width * image.height;
-    for (i, pixel) in image.pixels.chunks_exact(3).enumerate() {
-        for c in 0..3 {
-            planes[c * area + i] = f32::from(pixel[c]) / 255.0;
-        }
-    }
-    if width != image.width {
-        let taps = taps(image.width, width);
-        let mut out = Vec::with_capacity(3 * image.height * width);
-        for row in planes.chunks_exact(image.width) {
-            for Tap { start, weights } in &taps {
+    // A line at a time: the whole picture in floats would take four times its bytes.
+    let columns = (width != image.width).then(|| taps(image.width, width));
+    let mut planes = Vec::with_capacity(3 * image.height * width);
+    let mut line = vec![0f32; image.width];
+    for c in 0..3 {
+        for row in image.pixels.chunks_exact(3 * image.width) {
+            for (value, pixel) in line.iter_mut().zip(row.chunks_exact(3)) {
+                *value = f32::from(pixel[c]) / 255.0;
+            }
+            let Some(columns) = &columns else {
+                planes.extend_from_slice(&line);
+                continue;
+            };
+            for Tap { start, weights } in columns {
                 let sum: f64 =
-                    row[*start..].iter().zip(weights).map(|(v, w)| f64::from(*v) * w).sum();
-                out.push(sum as f32);
+                    line[*start..].iter().zip(weights).map(|(v, w)| f64::from(*v) * w).sum();
+                planes.push(sum as f32);
             }
         }
-        planes = out;
     }
     if height != image.height {
         let taps = taps(image.height, height);

@@ -7,10 +7,11 @@
 mod bits;
 mod blocks;
 mod colour;
+mod scan;
 mod transform;
 
-use bits::{Bits, Codes};
-use blocks::{Band, Block, ZIGZAG};
+use bits::Codes;
+use blocks::{Block, ZIGZAG};
 use colour::{Plane, Space};
 
 use crate::image::{MAX_SIDE, RgbImage};
@@ -60,6 +61,8 @@ struct Frame {
     /// Units across and down.
     units: (usize, usize),
     components: Vec<Component>,
+    /// Blocks that scans may still go through.
+    blocks_left: usize,
 }
 
 #[derive(Default)]
@@ -248,113 +251,16 @@ impl Frame {
                 ),
                 blocks: blocks.0,
                 coefficients: if progressive { vec![[0; 64]; area] } else { Vec::new() },
-                samples: vec![0; area * 64],
+                // A progressive picture gets its samples when all its coefficients are there.
+                samples: if progressive { Vec::new() } else { vec![0; area * 64] },
             });
         }
-        Ok(Self { width, height, progressive, factor: largest, units, components })
+        let blocks_left = scan::allowance(units, &components);
+        Ok(Self { width, height, progressive, factor: largest, units, components, blocks_left })
     }
 
     fn complete(&self) -> bool {
         self.components.iter().all(|c| c.quantisation.is_some())
-    }
-
-    /// Reads a scan whose data begin at `at`; gives where they end.
-    fn scan(
-        &mut self,
-        header: &[u8],
-        tables: &Tables,
-        bytes: &[u8],
-        at: usize,
-    ) -> Result<usize, Fault> {
-        let [count, rest @ ..] = header else { return Err(short()) };
-        let count = usize::from(*count);
-        let (parts, [start, end, depth, ..]) =
-            rest.split_at_checked(2 * count).ok_or_else(short)?
-        else {
-            return Err(short());
-        };
-        let band = match self.progressive {
-            false => Band { start: 0, end: 63, refines: false, low: 0 },
-            true => Band {
-                start: usize::from(*start),
-                end: usize::from(*end),
-                refines: depth >> 4 != 0,
-                low: u32::from(depth & 15),
-            },
-        };
-        let means = band.start == 0;
-        let sound = band.start <= band.end && band.end < 64 && band.low < 14;
-        if !sound || self.progressive && (means != (band.end == 0) || !means && count != 1) {
-            return Err(Fault::damaged("a scan of a kind that there is not"));
-        }
-        let mut chosen: Vec<(usize, Option<Codes>, Option<Codes>)> = Vec::with_capacity(count);
-        for part in parts.chunks_exact(2) {
-            let index = self.components.iter().position(|c| c.id == part[0]);
-            let index = index.ok_or(Fault::damaged("a scan of a component that there is not"))?;
-            if chosen.iter().any(|(other, ..)| *other == index) {
-                return Err(Fault::damaged("a scan has a component twice"));
-            }
-            let component = &mut self.components[index];
-            if component.quantisation.is_none() {
-                let table = tables.quantisation.get(component.table).copied().flatten();
-                component.quantisation =
-                    Some(table.ok_or(Fault::damaged("a quantisation table is missing"))?);
-            }
-            let pick = |kind: &'_ [Option<Codes>; 4], slot: u8, needed: bool| {
-                let codes = kind.get(usize::from(slot)).cloned().flatten().filter(|_| needed);
-                if needed && codes.is_none() {
-                    return Err(Fault::damaged("a Huffman table is missing"));
-                }
-                Ok(codes)
-            };
-            let dc = pick(&tables.dc, part[1] >> 4, means && !band.refines)?;
-            let ac = pick(&tables.ac, part[1] & 15, band.end > 0)?;
-            chosen.push((index, dc, ac));
-        }
-        let (across, down) = match chosen[..] {
-            [] => return Err(Fault::damaged("a scan of nothing")),
-            [(only, ..)] => {
-                let (width, height) = self.components[only].size;
-                (width.div_ceil(8), height.div_ceil(8))
-            }
-            _ => self.units,
-        };
-        let alone = count == 1;
-        let mut bits = Bits::new(bytes, at);
-        let mut last = vec![0i32; count];
-        let mut blank = 0u32;
-        for unit in 0..across * down {
-            if tables.restart > 0 && unit > 0 && unit % tables.restart == 0 {
-                bits.restart(unit / tables.restart - 1)?;
-                last.fill(0);
-                blank = 0;
-            }
-            let (column, line) = (unit % across, unit / across);
-            for ((index, dc, ac), last) in chosen.iter().zip(&mut last) {
-                let component = &mut self.components[*index];
-                let (wide, high) = if alone { (1, 1) } else { component.factor };
-                for i in 0..wide * high {
-                    let place = (column * wide + i % wide, line * high + i / wide);
-                    match (component.coefficients.is_empty(), dc, ac) {
-                        (true, Some(dc), Some(ac)) => {
-                            let mut block = [0; 64];
-                            blocks::sequential(&mut bits, (dc, ac), last, &mut block)?;
-                            component.put(place, &block);
-                        }
-                        (_, dc, None) => {
-                            let block = component.coefficients_at(place);
-                            blocks::mean(&mut bits, dc.as_ref(), last, band, block)?;
-                        }
-                        (_, _, Some(ac)) => {
-                            let block = component.coefficients_at(place);
-                            blocks::band(&mut bits, ac, &mut blank, band, block)?;
-                        }
-                    }
-                }
-            }
-            bits.check()?;
-        }
-        Ok(bits.position())
     }
 
     fn finish(self, space: Space) -> Result<RgbImage, Fault> {
@@ -363,7 +269,11 @@ impl Frame {
             .components
             .into_iter()
             .map(|mut component| {
-                for (i, block) in std::mem::take(&mut component.coefficients).iter().enumerate() {
+                let coefficients = std::mem::take(&mut component.coefficients);
+                if self.progressive {
+                    component.samples = vec![0; coefficients.len() * 64];
+                }
+                for (i, block) in coefficients.iter().enumerate() {
                     component.put((i % component.blocks, i / component.blocks), block);
                 }
                 Plane {

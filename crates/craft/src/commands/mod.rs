@@ -60,7 +60,7 @@ pub(crate) fn dispatch(cli: &Cli, level: Level) -> anyhow::Result<()> {
         Command::Select(args) => stage::stage(&app, &args.run_dir, "select"),
         Command::Train(args) => stage::stage(&app, &args.run_dir, "train"),
         Command::Evaluate(args) => stage::stage(&app, &args.run_dir, "evaluate"),
-        Command::Report(args) => stage::stage(&app, &args.run_dir, "report"),
+        Command::Report(args) => stage::report(&app, args),
         Command::Sample(args) => sample::sample(&app, args),
         Command::Forward(args) => forward::forward(&app, args),
         Command::Compare(args) => compare::compare(&app, args),

@@ -2,11 +2,12 @@
 
 use std::path::{Path, PathBuf};
 
+use anyhow::Context as _;
 use craft_pipeline::Context;
+use craft_store::input;
 
 use super::{App, summary};
 use crate::cli::RunArgs;
-use crate::exit::input;
 use crate::pocket_world::PocketWorld;
 use crate::progress::Reporter;
 use crate::{console, interrupt};
@@ -57,17 +58,5 @@ pub(super) fn base_dir(recipe: &Path) -> PathBuf {
 }
 
 pub(super) fn read_recipe(path: &Path) -> anyhow::Result<String> {
-    let bytes = std::fs::read(path).map_err(|error| {
-        input(format!(
-            "{}: the recipe cannot be read ({error}); expected a TOML file: check the path",
-            path.display()
-        ))
-    })?;
-    String::from_utf8(bytes).map_err(|error| {
-        input(format!(
-            "{}: the recipe is not UTF-8 (byte {}); save it as UTF-8",
-            path.display(),
-            error.utf8_error().valid_up_to()
-        ))
-    })
+    input::read_text(path, input::MAX_RECIPE).context("the recipe cannot be read")
 }

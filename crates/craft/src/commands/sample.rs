@@ -15,7 +15,7 @@ use craft_store::tensors::{self, Dtype, TensorReader};
 use craft_store::{atomic, image};
 use serde_json::json;
 
-use super::{App, POCKET, infotext, model_dir};
+use super::{App, POCKET, model_dir};
 use crate::cli::{Rng, SampleArgs};
 use crate::exit::{input, usage};
 use crate::progress::Reporter;

@@ -70,6 +70,13 @@ pub(super) fn score(app: &App, args: &ScoreArgs) -> anyhow::Result<()> {
         }
         Ok(())
     })?;
+    let scores = || lines.iter().flat_map(|line| &line.scores);
+    if scores().all(Result::is_err) {
+        let why = scores().find_map(|score| score.as_ref().err()).cloned().unwrap_or_default();
+        return Err(anyhow::anyhow!(
+            "no picture got a score; the first reason: {why}. Expected at least one: mend the cause and score again"
+        ));
+    }
     Ok(())
 }
 

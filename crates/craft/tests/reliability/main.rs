@@ -1,4 +1,5 @@
-//! What a run keeps when it is stopped, killed or stands on damaged files.
+//! What a run survives: kills at any moment, full and failing disks, damage, links and special files.
+//! docs/reliability.md tells which test stands for which promise.
 #![allow(clippy::unwrap_used)]
 #![cfg(unix)]
 
@@ -6,7 +7,14 @@
 mod support;
 
 mod cache;
+mod checkpoints;
+mod files;
 mod guard;
+mod inputs;
+mod kills;
 mod large;
+mod links;
+mod pocket_build;
 mod process;
+mod read_only;
 mod stops;
