@@ -16,6 +16,8 @@ pub mod lora;
 pub mod model;
 mod networks;
 mod origin;
+mod prompt_files;
+mod prompt_table;
 pub mod recipes;
 mod reward_files;
 pub mod reward_hub;

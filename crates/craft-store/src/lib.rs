@@ -10,6 +10,7 @@ mod error;
 pub mod hash;
 pub mod hub;
 pub mod image;
+pub mod input;
 mod jpeg;
 pub mod jsonl;
 pub mod lock;

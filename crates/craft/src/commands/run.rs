@@ -45,7 +45,7 @@ pub(super) fn execute(
     let context =
         Context { progress: &progress, stop: interrupt::stop_flag()?, world: Some(&PocketWorld) };
     let summary = craft_pipeline::run::run(recipe, overrides, out, base_dir, &context)?;
-    summary::print(app, out, &summary)
+    summary::print(app, out, base_dir, &summary)
 }
 
 /// The folder that paths of a recipe are relative to.
@@ -57,9 +57,10 @@ pub(super) fn base_dir(recipe: &Path) -> PathBuf {
 }
 
 pub(super) fn read_recipe(path: &Path) -> anyhow::Result<String> {
-    let bytes = std::fs::read(path).map_err(|error| {
+    const MOST: u64 = 16 << 20;
+    let bytes = craft_store::input::bounded(path, MOST).map_err(|error| {
         input(format!(
-            "{}: the recipe cannot be read ({error}); expected a TOML file: check the path",
+            "{}: the recipe cannot be read: {error}; expected a TOML file: check the path",
             path.display()
         ))
     })?;
