@@ -2,13 +2,15 @@
 
 use super::size::Gain;
 use super::{Side, side};
-use crate::html::{count, interval, percent};
+use crate::html::{count, interval, num, percent};
 use crate::rewards::{Context, Role, known};
 use crate::run::RewardEval;
 use crate::stats;
 
 /// Fewer evaluation prompts than this are no evidence.
 pub(crate) const PROMPTS: usize = 50;
+/// A gain below this share of the base's standard deviation is hardly any.
+pub(super) const LEAST: f64 = 0.05;
 /// Held-out and trained-on scores that correlate by more than this come from one model.
 const SAME: f64 = 0.999;
 
@@ -35,14 +37,7 @@ pub(crate) fn missing(
         out.extend(same_as(ctx, name));
     }
     for gain in gains {
-        if let Some([better, _, worse]) = gain.shares.filter(|[better, _, worse]| better <= worse) {
-            out.push(format!(
-                "more pictures that got better than worse on {}: {} and {} did, so a few large changes make the mean",
-                gain.reward,
-                percent(better),
-                percent(worse)
-            ));
-        }
+        out.extend(size(ctx, gain));
     }
     if ctx.eval("checker").is_some_and(|e| side(known(e.ci95)) == Side::Below) {
         out.push("facts kept: the checker's accuracy fell, clear of zero".to_owned());
@@ -108,11 +103,12 @@ fn trained_on(ctx: &Context<'_>) -> Option<String> {
         ));
     }
     let more_than_control = |(_, e): &&(&str, &RewardEval)| {
-        let lead = e.tuned_minus_control.as_ref().and_then(|v| v.delta);
-        side(known(e.ci95)) == Side::Above && lead.is_some_and(|lead| lead > 0.0)
+        let lead = e.tuned_minus_control.as_ref().and_then(|v| known(v.ci95));
+        side(known(e.ci95)) == Side::Above && side(lead) == Side::Above
     };
     (ctx.has_control && !trained.iter().any(|t| more_than_control(&t))).then(|| {
-        "a trained-on reward that rose by more than in the random control: none did".to_owned()
+        "a trained-on reward that rose by more than in the random control, clear of zero: none did"
+            .to_owned()
     })
 }
 
@@ -135,6 +131,33 @@ fn led(ctx: &Context<'_>, name: &str, eval: &RewardEval) -> Option<String> {
     (ctx.has_control && side(ci) != Side::Above).then(|| {
         format!("a lead over the random control clear of zero on {name}: the 95 % interval has to lie above zero; {}", ends(ci))
     })
+}
+
+/// A gain that can be clear of zero and still be nothing that anybody would see, or that few pictures make.
+fn size(ctx: &Context<'_>, gain: &Gain) -> Vec<String> {
+    let mut out = Vec::new();
+    let lead = ctx.eval(&gain.reward).and_then(|e| e.tuned_minus_control.as_ref()?.delta);
+    for (deviations, what) in [
+        (gain.deviations, "a gain"),
+        (lead.and_then(|lead| Some(lead / gain.deviation?)), "a lead over the random control"),
+    ] {
+        if let Some(d) = deviations.filter(|d| (0.0..LEAST).contains(d)) {
+            out.push(format!(
+                "{what} of some size on {}: it is {} of the base model's standard deviation, and below {LEAST} is hardly any",
+                gain.reward,
+                num(d)
+            ));
+        }
+    }
+    if let Some([better, _, worse]) = gain.shares.filter(|[better, _, worse]| better <= worse) {
+        out.push(format!(
+            "more pictures that got better than worse on {}: {} and {} did, so a few large changes make the mean",
+            gain.reward,
+            percent(better),
+            percent(worse)
+        ));
+    }
+    out
 }
 
 /// A held-out reward that is a trained-on one under another name.

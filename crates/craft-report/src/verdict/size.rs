@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 
+use super::conditions::LEAST;
 use crate::html::{percent, signed};
 use crate::rewards::Context;
 use crate::run::RewardEval;
@@ -16,6 +17,8 @@ pub(crate) struct Gain {
     pub(crate) shares: Option<[f64; 3]>,
     /// The mean change in standard deviations of the base model's pictures.
     pub(crate) deviations: Option<f64>,
+    /// That standard deviation.
+    pub(crate) deviation: Option<f64>,
 }
 
 /// Differences below this share of the base's deviation are rounding.
@@ -33,6 +36,7 @@ pub(crate) fn gain(ctx: &Context<'_>, reward: &str, eval: &RewardEval) -> Option
         reward: reward.to_owned(),
         shares,
         deviations,
+        deviation,
     })
 }
 
@@ -65,7 +69,7 @@ fn of_wins(eval: &RewardEval) -> Option<[f64; 3]> {
 /// The size of a change in words; bounds of small, medium and large are Cohen's (1988).
 pub(crate) fn words(deviations: f64) -> &'static str {
     match deviations.abs() {
-        d if d < 0.05 => "hardly any",
+        d if d < LEAST => "hardly any",
         d if d < 0.15 => "a very small",
         d if d < 0.45 => "a small",
         d if d < 0.75 => "a medium",
@@ -126,6 +130,7 @@ mod tests {
             reward: "ir".to_owned(),
             shares: Some([0.62, 0.08, 0.30]),
             deviations: Some(-0.2),
+            deviation: None,
         };
         assert_eq!(
             gain.sentence(),
