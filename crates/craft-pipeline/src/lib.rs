@@ -21,6 +21,8 @@ pub mod model;
 mod networks;
 mod origin;
 pub mod parameters;
+mod prompt_files;
+mod prompt_table;
 pub mod recipes;
 mod reward_files;
 pub mod reward_hub;

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use craft_core::Recipe;
 use craft_core::recipe::{ExpandKind, TrainMode};
+use craft_core::select::Shortfall;
 use craft_store::{Manifest, RunFolder};
 use serde_json::{Value, json};
 
@@ -366,11 +367,25 @@ fn execute(
         "passed_all": count(&selected, "passed"),
         "selected": count(&selected, "selected"),
         "images": count(&generated, "candidates") + count(&evaluated, "images"),
+        "asked": recipe.select.max_samples,
+        "train_mode": recipe.train.mode,
+        "warnings": warnings(folder)?,
+        "verdict": craft_report::verdict(folder.path())?,
         "evaluation": evaluation["rewards"],
     });
     craft_store::manifest::write_json(&folder.join("run.json"), &json)?;
     let report = craft_report::write_report(folder.path())?;
     Ok(Summary { json, report })
+}
+
+/// What a reader of the summary should not miss.
+fn warnings(folder: &RunFolder) -> Result<Vec<String>> {
+    let path = folder.join("selection").join(select::SHORTFALL);
+    if !path.exists() {
+        return Ok(Vec::new());
+    }
+    let short: Shortfall = craft_store::manifest::read_json(&path)?;
+    Ok(vec![short.text])
 }
 
 /// Seconds that processors have worked for this process, all threads together; 0 where the system does not

@@ -113,10 +113,28 @@ fn page(json: &Value) -> String {
          <meta name=\"generator\" content=\"craft-report {version}\">\n<title>Comparison of methods</title>\n\
          <style>\n{STYLE}{colours}</style>\n</head>\n<body>\n\
          <header class=\"top\"><div class=\"brand\"><b>CRAFT</b> comparison</div>\
-         <nav aria-label=\"Sections\">{nav}</nav></header>\n<main>\n<p class=\"lead\">{lead}</p>\n{body}</main>\n</body>\n</html>\n",
+         <nav aria-label=\"Sections\">{nav}</nav></header>\n<main>\n{conclusion}<p class=\"lead\">{lead}</p>\n{body}</main>\n</body>\n</html>\n",
         version = env!("CARGO_PKG_VERSION"),
         lead = esc(&lead),
+        conclusion = conclusion(json),
     )
+}
+
+/// Which differences can be told apart from nothing.
+fn conclusion(json: &Value) -> String {
+    let sentences = json["conclusion"]["sentences"].as_array().into_iter().flatten();
+    let lines: String = sentences
+        .filter_map(Value::as_str)
+        .map(|sentence| format!("<p>{}</p>\n", esc(sentence)))
+        .collect();
+    match lines.is_empty() {
+        true => lines,
+        false => {
+            let shown = json["conclusion"]["told_apart"].as_u64().unwrap_or(0) > 0;
+            let class = if shown { "good" } else { "amber" };
+            format!("<div class=\"hero {class}\" id=\"conclusion\">\n{lines}</div>\n")
+        }
+    }
 }
 
 fn results(json: &Value, methods: &Methods<'_>) -> String {
@@ -367,11 +385,21 @@ mod tests {
         let json = json!({
             "seeds": [1], "decisive": "ir", "rewards": [{"name": "ir", "trained_on": false}],
             "methods": {"craft": method, "<script>": {}},
+            "conclusion": {"told_apart": 0, "sentences": ["Nothing can be told apart <"]},
             "convergence": {"of": "dpo", "reward": "ir", "target": 0.1, "methods": {"craft": {"sample_passes": 40.0}}},
         });
         std::fs::write(dir.path().join("compare.json"), json.to_string()).unwrap();
         let page = std::fs::read_to_string(write_comparison(dir.path()).unwrap()).unwrap();
-        for part in ["+0.200", "+0.100 to +0.300", "a &lt;b&gt;", "polyline", "never", "held out"] {
+        for part in [
+            "+0.200",
+            "+0.100 to +0.300",
+            "a &lt;b&gt;",
+            "polyline",
+            "never",
+            "held out",
+            "hero amber",
+            "told apart &lt;",
+        ] {
             assert!(page.contains(part), "{part}");
         }
         assert!(

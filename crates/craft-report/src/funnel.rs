@@ -84,8 +84,11 @@ pub(crate) fn general(reason: &str) -> String {
         let core = word.trim_matches(|c: char| {
             matches!(c, ',' | ';' | ':' | '.' | '(' | ')' | '[' | ']' | '`' | '\'' | '"')
         });
-        let number = core.trim_start_matches(['−', '-', '+']).parse::<f64>().is_ok()
-            && core.chars().any(|c| c.is_ascii_digit());
+        let digits = core.trim_start_matches(['−', '-', '+']);
+        // Small whole numbers are counts, and say something.
+        let number = digits.parse::<f64>().is_ok()
+            && digits.chars().any(|c| c.is_ascii_digit())
+            && (digits.len() > 4 || digits.contains('.'));
         let id = core.strip_prefix('p').is_some_and(|rest| {
             rest.len() >= 5 && rest.bytes().take(5).all(|b| b.is_ascii_digit())
         });
@@ -108,6 +111,8 @@ mod tests {
             general("pocket-hps 0.21 <= 0.25 of p00012-v00-s0, margin (-0.5)."),
             "pocket-hps … <= … of …, margin (…)."
         );
-        assert_eq!(general("budget of samples reached"), "budget of samples reached");
+        for kept in ["budget of samples reached", "rose on 1 of 3 rewards: 3 needed"] {
+            assert_eq!(general(kept), kept);
+        }
     }
 }

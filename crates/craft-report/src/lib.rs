@@ -31,6 +31,17 @@ pub use grid::{encode_png, picture_grid, picture_grid_png};
 
 use std::path::{Path, PathBuf};
 
+/// What the numbers of a run folder say, as `run.json` holds it under `verdict`: `level` (`good`, `unclear`, `bad`,
+/// `unknown`), `headline`, `missing` (what a green verdict would need), `gains` (sizes of changes on held-out rewards)
+/// and `sentences`. It is what the report's page says.
+///
+/// # Errors
+/// As [`write_report`].
+pub fn verdict(run_dir: &Path) -> Result<serde_json::Value, ReportError> {
+    let run = run::Run::load(run_dir)?;
+    Ok(verdict::judge(&rewards::Context::new(&run)).json())
+}
+
 /// Reads the run folder `run_dir` and writes `report/index.html` (and `report/images/` where pictures are too heavy
 /// to embed). Returns the path of the page.
 ///

@@ -67,6 +67,13 @@ pub(crate) struct ControlLine {
     pub(crate) id: String,
 }
 
+/// Fewer samples than asked for: `selection/shortfall.json`.
+#[derive(Debug, Deserialize)]
+pub(crate) struct Shortfall {
+    #[serde(default)]
+    pub(crate) text: String,
+}
+
 #[derive(Debug, Deserialize)]
 pub(crate) struct Metric {
     #[serde(default = "craft")]
@@ -224,6 +231,8 @@ pub(crate) struct Run {
     pub(crate) candidates: Option<Vec<Candidate>>,
     pub(crate) rewards: Option<BTreeMap<String, RewardLine>>,
     pub(crate) selection: Option<BTreeMap<String, SelectionLine>>,
+    /// Why fewer samples were selected than asked for, if so.
+    pub(crate) shortfall: Option<Shortfall>,
     pub(crate) control: Option<BTreeSet<String>>,
     pub(crate) samples: Option<Vec<Sample>>,
     pub(crate) evaluation: Option<Evaluation>,
@@ -269,6 +278,7 @@ impl Run {
             rewards: rewards.map(|lines| lines.into_iter().map(|l| (l.id.clone(), l)).collect()),
             selection: selection
                 .map(|lines| lines.into_iter().map(|l| (l.id.clone(), l)).collect()),
+            shortfall: read::json(&dir.join("selection/shortfall.json"))?,
             control: control.map(|lines| lines.into_iter().map(|l| l.id).collect()),
             samples: read::json_lines(&dir.join("evaluation/samples.jsonl"))?,
             evaluation: read::json(&dir.join("evaluation/evaluation.json"))?,
@@ -286,10 +296,38 @@ impl Run {
         Ok(run)
     }
 
+    /// Samples that were asked for: what the selection says, else the recipe.
+    pub(crate) fn budget(&self) -> Option<usize> {
+        let stage = self.stages.iter().find(|stage| stage.folder == "selection");
+        let counted = stage.and_then(|stage| stage.counts.get("asked")?.as_u64());
+        counted.map(|n| n as usize).or_else(|| max_samples(self.recipe.as_deref()?))
+    }
+
     /// The text of a prompt, or its id where the prompt file does not have it.
     pub(crate) fn prompt_text<'a>(&'a self, id: &'a str) -> &'a str {
         self.prompts.get(id).map_or(id, |p| p.text.as_str())
     }
+}
+
+/// `select.max_samples` of a resolved recipe.
+fn max_samples(recipe: &str) -> Option<usize> {
+    let mut lines = recipe.lines().map(str::trim);
+    lines.find(|line| *line == "[select]")?;
+    let own = lines.take_while(|line| !line.starts_with('['));
+    own.filter_map(|line| line.split_once('='))
+        .find(|(key, _)| key.trim() == "max_samples")
+        .and_then(|(_, value)| value.split('#').next()?.trim().parse().ok())
+}
+
+/// Seconds that the steps took. Each line holds the seconds since its process began to train, so what a run that
+/// was stopped and went on had done before is added.
+pub(crate) fn training_seconds<'a>(steps: impl IntoIterator<Item = &'a Metric>) -> f64 {
+    let (mut all, mut before) = (0.0, 0.0);
+    for seconds in steps.into_iter().filter_map(|m| m.seconds) {
+        all += if seconds >= before { seconds - before } else { seconds };
+        before = seconds;
+    }
+    all
 }
 
 /// A file the page can do without: what is wrong becomes a note.
@@ -373,4 +411,38 @@ fn subfolders(dir: &Path) -> Vec<String> {
         .collect();
     names.sort();
     names
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn took(seconds: &[f64]) -> f64 {
+        let metric = |(step, seconds): (usize, &f64)| Metric {
+            run: "craft".to_owned(),
+            step: step as u64,
+            loss: None,
+            grad_norm: None,
+            lr: None,
+            nimg: None,
+            seconds: Some(*seconds),
+        };
+        let steps: Vec<Metric> = seconds.iter().enumerate().map(metric).collect();
+        training_seconds(&steps)
+    }
+
+    #[test]
+    fn training_took_its_last_second_and_what_was_before_a_stop() {
+        assert_eq!(took(&[]), 0.0);
+        assert_eq!(took(&[2.0, 4.0, 6.0]), 6.0);
+        // Stopped after the third step; the clock began anew.
+        assert_eq!(took(&[2.0, 4.0, 6.0, 1.5, 3.0]), 9.0);
+    }
+
+    #[test]
+    fn the_budget_stands_in_the_recipe() {
+        let recipe = "[train]\nmax_samples = 1\n\n[select]\nmargin = 0.0\nmax_samples = 20\n[x]\n";
+        assert_eq!(max_samples(recipe), Some(20));
+        assert_eq!(max_samples("[select]\nmargin = 0.0\n[y]\nmax_samples = 3\n"), None);
+    }
 }

@@ -58,20 +58,27 @@ pub(crate) fn smooth(values: &[f64], keep: f64) -> Vec<f64> {
         .collect()
 }
 
-/// Spearman's rank correlation (ties share their mean rank); `None` for fewer than three pairs or a constant side.
-pub(crate) fn spearman(a: &[f64], b: &[f64]) -> Option<f64> {
+/// Pearson's correlation; `None` for fewer than three pairs or a constant side.
+pub(crate) fn correlation(a: &[f64], b: &[f64]) -> Option<f64> {
     if a.len() != b.len() || a.len() < 3 {
         return None;
     }
-    let (ra, rb) = (ranks(a), ranks(b));
-    let (ma, mb) = (mean(&ra)?, mean(&rb)?);
+    let (ma, mb) = (mean(a)?, mean(b)?);
     let (mut top, mut sa, mut sb) = (0.0, 0.0, 0.0);
-    for (x, y) in ra.iter().zip(&rb) {
+    for (x, y) in a.iter().zip(b) {
         top += (x - ma) * (y - mb);
         sa += (x - ma).powi(2);
         sb += (y - mb).powi(2);
     }
     if sa > 0.0 && sb > 0.0 { Some(top / (sa * sb).sqrt()) } else { None }
+}
+
+/// Spearman's rank correlation (ties share their mean rank); `None` for fewer than three pairs or a constant side.
+pub(crate) fn spearman(a: &[f64], b: &[f64]) -> Option<f64> {
+    if a.len() != b.len() || a.len() < 3 {
+        return None;
+    }
+    correlation(&ranks(a), &ranks(b))
 }
 
 fn ranks(values: &[f64]) -> Vec<f64> {

@@ -65,10 +65,12 @@ fn build(options: &Options) -> (tempfile::TempDir, Page) {
 
 #[test]
 fn a_full_run_shows_every_part() {
-    let (_dir, page) = build(&Options::default());
+    let (_dir, page) = build(&Options { eval: 56, side: 16, ..Options::default() });
     let verdict = page.section("verdict");
     for part in [
         "It worked: held-out quality rose, and by more than in the random control",
+        "of pictures got better",
+        "standard deviations of the base model",
         "held-out win rate, pocket-ir",
         "Rewards trained on",
         "Held-out rewards",
@@ -93,12 +95,15 @@ fn a_full_run_shows_every_part() {
     ] {
         assert!(funnel.contains(part), "{part:?} is not in {funnel}");
     }
-    assert!(page.section("training").contains("control: 40 steps"));
+    let training = page.section("training");
+    for part in ["control: 40 steps, 1280 pictures seen, in 16.0 s", "craft: 40 steps"] {
+        assert!(training.contains(part), "{part:?} is not in {training}");
+    }
     assert_eq!(page.raw("training").matches("<svg").count(), 3);
     assert_eq!(page.raw("distributions").matches("<svg").count(), 4 * 3);
     let points = page.raw("distributions").matches("class=\"point").count();
     assert!(
-        (3 * 32..4 * 32).contains(&points),
+        (3 * 112..4 * 112).contains(&points),
         "all pairs of three rewards; those of the checker share places: {points}"
     );
     assert!(page.section("checks").contains("colour"));
@@ -113,6 +118,7 @@ fn a_full_run_shows_every_part() {
     ] {
         assert!(provenance.contains(part), "{part:?} is not in {provenance}");
     }
+    assert!(!page.html.contains("this run lacks"));
     assert!(!page.html.contains("not in this run"), "a full run has every part");
 }
 

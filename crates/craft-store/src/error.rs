@@ -109,6 +109,18 @@ impl StoreError {
         StoreError::BadFile { path: path.to_owned(), message: message.into() }
     }
 
+    /// What is wrong with a file, for an error that names its path itself.
+    pub fn without_path(&self) -> String {
+        match self {
+            StoreError::Io { action, source, .. } => {
+                format!("cannot {action} it: {source}{}", io_hint(source))
+            }
+            StoreError::BadFile { message, .. } => message.clone(),
+            StoreError::BadLine { line, message, .. } => format!("line {line}: {message}"),
+            other => other.to_string(),
+        }
+    }
+
     /// Whether the fault lies in the content of a file that was given, rather than in the system
     /// or in how the program was called.
     pub fn is_bad_input(&self) -> bool {

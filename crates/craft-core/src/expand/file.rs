@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::Deserialize;
 
 use crate::prompt::{Prompt, PromptId};
+use crate::prompt_file::MAX_CHARS;
 
 /// A file of wordings that cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -99,6 +100,9 @@ impl ExpansionFile {
             };
             if wordings.iter().any(|w| w.trim().is_empty()) {
                 return fail("a wording is empty".to_owned());
+            }
+            if wordings.iter().any(|w| w.len() > MAX_CHARS && w.chars().count() > MAX_CHARS) {
+                return fail(format!("a wording has more than {MAX_CHARS} characters"));
             }
             lines.push((i + 1, subject, wordings));
         }

@@ -26,12 +26,13 @@ pub(super) fn selection_row(
             Some("its advantage gives it no weight".into())
         }
         (None, true, Some(NotSelected::PromptLimit)) => Some(format!(
-            "max_per_prompt = {} better candidates of the prompt",
+            "{0} better candidates of its prompt were taken (max_per_prompt = {0})",
             options.max_per_prompt.unwrap_or_default()
         )),
-        (None, true, Some(NotSelected::OverBudget)) => {
-            Some(format!("max_samples = {} better candidates", options.max_samples))
-        }
+        (None, true, Some(NotSelected::OverBudget)) => Some(format!(
+            "{0} better candidates were taken (max_samples = {0})",
+            options.max_samples
+        )),
         (None, true, None) => None,
     };
     SelectionRow {

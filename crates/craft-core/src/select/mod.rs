@@ -16,11 +16,13 @@
 //! 5. Weights from Â ([`Sign`]), normalised to mean 1.
 
 mod advantage;
+mod advice;
 mod control;
 mod explain;
 mod run;
 
 pub use advantage::{GroupFault, group_advantages};
+pub use advice::{Change, Shortfall, shortfall};
 pub use control::{ControlError, ControlRow, random_control};
 pub use run::select;
 

@@ -438,3 +438,54 @@ fn lines_match_the_format_of_the_run_folder() {
         "{funnel}"
     );
 }
+
+#[test]
+fn too_few_samples_come_with_what_to_loosen() {
+    // Prompt 0: one passes all, one fails on b alone; prompt 1: one fails on b alone, one on both.
+    let rows = [
+        row(0, 0, 0, &[1.0, 1.0]),
+        row(0, 1, 0, &[3.0, 3.0]),
+        row(0, 2, 0, &[2.5, 0.9]),
+        row(1, 0, 0, &[1.0, 1.0]),
+        row(1, 1, 0, &[4.0, 0.5]),
+        row(1, 2, 0, &[0.5, 0.5]),
+    ];
+    let options = SelectOptions { max_samples: 3, ..raw(&["a", "b"]) };
+    let selection = select(&rows, &options).unwrap();
+    let found = shortfall(&rows, &options, &selection).unwrap();
+    assert_eq!((found.asked, found.selected, found.compared), (3, 1, 4));
+    assert_eq!(found.strictest, Some(("b".to_owned(), 3)));
+    assert_eq!(found.changes.len(), 2);
+    for change in &found.changes {
+        let mut looser = options.clone();
+        match change.change.as_str() {
+            "select.min_passes = 1" => looser.min_passes = Some(1),
+            "filter = false for b" => looser.rewards[1].filter = false,
+            other => panic!("{other}"),
+        }
+        assert_eq!(select(&rows, &looser).unwrap().funnel.selected, change.selected);
+    }
+    assert_eq!(found.candidates_needed, Some(12));
+    for words in
+        ["1 of the 3 samples", "most failed on b (3, 75 %)", "about 12 candidates, 3.0 times"]
+    {
+        assert!(found.text.contains(words), "{words:?} is not in {}", found.text);
+    }
+    // A margin that is too high is named.
+    let strict = SelectOptions { margin: 0.5, max_samples: 2, ..raw(&["a"]) };
+    let strict_rows = [
+        row(0, 0, 0, &[1.0]),
+        row(0, 1, 0, &[1.1]),
+        row(0, 2, 0, &[4.0]),
+        row(1, 0, 0, &[1.0]),
+        row(1, 1, 0, &[1.2]),
+    ];
+    let selection = select(&strict_rows, &strict).unwrap();
+    let found = shortfall(&strict_rows, &strict, &selection).unwrap();
+    assert_eq!(
+        found.changes,
+        [Change { change: "select.margin = 0 (now 0.5)".into(), selected: 2 }]
+    );
+    let enough = SelectOptions { max_samples: 1, ..strict };
+    assert_eq!(shortfall(&strict_rows, &enough, &select(&strict_rows, &enough).unwrap()), None);
+}

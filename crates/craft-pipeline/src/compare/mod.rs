@@ -8,6 +8,7 @@
 //! further methods and seeds join an old one.
 
 mod ablations;
+mod conclusion;
 mod convergence;
 mod cost;
 mod data;

@@ -11,7 +11,7 @@ use serde_json::{Map, Value, json};
 use super::judge::{PictureRow, by_prompt, paired, wins};
 use super::plan::{Entry, Plan};
 use super::tune::{BASE, RESULT, SCORES, TuneResult};
-use super::{Comparison, convergence, search, table};
+use super::{Comparison, conclusion, convergence, search, table};
 use crate::error::Result;
 use crate::origin;
 use crate::stages::evaluate::CHECKER;
@@ -73,7 +73,7 @@ pub(super) fn write(plan: &Plan, run: &RunFolder) -> Result<Comparison> {
     }
     let named = |(name, trained_on): &(String, bool)| json!({ "name": name, "trained_on": trained_on, "base": base_mean(&base, name) });
     let done: BTreeSet<u64> = rows.iter().flat_map(|r| r.seeds.iter().map(|t| t.seed)).collect();
-    let json = json!({
+    let mut json = json!({
         "code_version": env!("CARGO_PKG_VERSION"),
         "seeds": done,
         "seeds_planned": plan.seeds,
@@ -86,6 +86,7 @@ pub(super) fn write(plan: &Plan, run: &RunFolder) -> Result<Comparison> {
         "methods": methods,
         "convergence": convergence::of(plan, &rows),
     });
+    json["conclusion"] = conclusion::of(&json);
     craft_store::manifest::write_json(&folder.join("compare.json"), &json)?;
     let table = table::markdown(&json);
     craft_store::atomic::write(&folder.join("compare.md"), table.as_bytes())?;

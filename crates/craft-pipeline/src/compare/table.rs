@@ -41,6 +41,9 @@ pub(super) fn markdown(json: &Value) -> String {
     let rewards: Vec<&Value> = json["rewards"].as_array().into_iter().flatten().collect();
     let seeds = json["seeds"].as_array().map_or(0, Vec::len);
     let decisive = json["decisive"].as_str().unwrap_or_default();
+    for sentence in json["conclusion"]["sentences"].as_array().into_iter().flatten() {
+        let _ = writeln!(out, "{}\n", sentence.as_str().unwrap_or_default());
+    }
     let _ = writeln!(
         out,
         "Change against the base model over {seeds} seeds, {} prompts; 95 % intervals: Student's t over seeds for changes, percentile bootstrap over seeds and prompts for win rates.{}\n",

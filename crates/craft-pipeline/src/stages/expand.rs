@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use craft_core::expand::{ExpansionFile, Templates};
+use craft_core::prompt_file;
 use craft_core::recipe::ExpandKind;
 use craft_core::{Key, Prompt, Split, Wording};
 use craft_store::hash::sha256_bytes;
@@ -98,10 +99,13 @@ fn source(run: &Run<'_>) -> Result<(std::path::PathBuf, String)> {
             }
         },
     };
-    let text = input::read_text(&path, input::MAX_TEXT).map_err(|error| PipelineError::Input {
+    let input = |message: String| PipelineError::Input {
         path: path.clone(),
-        message: format!("the wordings cannot be read ({error})"),
-    })?;
+        message: format!("the wordings cannot be read: {message}"),
+    };
+    let bytes = craft_store::input::read(&path, prompt_file::MAX_BYTES)
+        .map_err(|error| input(error.without_path()))?;
+    let text = prompt_file::decode(bytes).map_err(|error| input(error.to_string()))?;
     Ok((path, text))
 }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use craft_core::prompt::check_prompts;
-use craft_core::prompt_file::{self, PromptSet};
+use craft_core::prompt_file::PromptSet;
 use craft_core::recipe::{PromptSource, PromptsSection};
 use craft_core::{Prompt, PromptId, Recipe, Split};
 use craft_store::hash::sha256_bytes;
@@ -12,6 +12,7 @@ use craft_store::{Manifest, Stage, input, jsonl};
 
 use crate::context::Context;
 use crate::error::{PipelineError, Result};
+use crate::prompt_files;
 use crate::stages::{Outcome, Run};
 
 /// Reads or makes the prompts.
@@ -70,35 +71,17 @@ pub(crate) fn load(
                     )));
                 };
                 let path = base.join(file);
-                let bytes =
-                    input::read(&path, input::MAX_TEXT).map_err(|error| PipelineError::Input {
-                        path: path.clone(),
-                        message: format!("{key}: the file cannot be read ({error})"),
-                    })?;
-                let text = String::from_utf8(bytes).map_err(|error| {
-                    let good = error.utf8_error().valid_up_to();
-                    let line = error.as_bytes()[..good].iter().filter(|b| **b == b'\n').count() + 1;
-                    PipelineError::Input {
-                        path: path.clone(),
-                        message: format!("line {line} is not UTF-8; save the file as UTF-8"),
-                    }
-                })?;
-                let PromptSet { mut entries, blank, repeated } = prompt_file::parse(file, &text)
-                    .map_err(|error| PipelineError::Input {
-                        path: path.clone(),
-                        message: error.to_string(),
-                    })?;
-                if entries.is_empty() {
-                    return Err(PipelineError::Input {
-                        path,
-                        message: format!("{key}: there is no prompt; expected one a line"),
-                    });
-                }
+                let PromptSet { mut entries, blank, repeated, comments } =
+                    prompt_files::read(&path, key)?;
+                let left_out: Vec<String> =
+                    [(blank, "blank"), (repeated, "repeated"), (comments, "comment")]
+                        .into_iter()
+                        .filter(|(n, _)| *n > 0)
+                        .map(|(n, what)| format!("{n} {what}"))
+                        .collect();
                 if blank + repeated > 0 {
-                    notes.push(format!(
-                        "{}: left out {blank} blank and {repeated} repeated lines",
-                        path.display()
-                    ));
+                    let left_out = left_out.join(", ");
+                    notes.push(format!("{}: left out lines: {left_out}", path.display()));
                 }
                 entries.truncate(limit.unwrap_or(usize::MAX));
                 prompts.extend(entries.into_iter().map(|entry| Prompt {

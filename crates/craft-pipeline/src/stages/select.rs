@@ -1,11 +1,14 @@
 //! Stage 4: composite reward filtering, group advantages, budget; and the random control.
 
-use craft_core::select::{SelectError, random_control, select};
+use craft_core::select::{SelectError, random_control, select, shortfall};
 use craft_core::{CandidateId, Key, ScoreRow};
 use craft_store::{Manifest, Stage, jsonl};
 
 use crate::error::Result;
 use crate::stages::{Outcome, Run, inputs};
+
+/// In the stage's folder where fewer samples were selected than asked for: why, and what to loosen.
+pub(crate) const SHORTFALL: &str = "shortfall.json";
 
 /// Selects what is trained on.
 pub(crate) fn run(run: &Run<'_>, scored: &Manifest) -> Result<Manifest> {
@@ -13,7 +16,8 @@ pub(crate) fn run(run: &Run<'_>, scored: &Manifest) -> Result<Manifest> {
     let config = (&recipe.select, &recipe.rewards, &recipe.control, recipe.seed);
     run.stage(Stage::SELECT, &config, inputs(&[scored]), |writer| {
         let rows: Vec<ScoreRow> = jsonl::read(&run.path("rewards/rewards.jsonl"))?;
-        let selection = match select(&rows, &recipe.select_options()) {
+        let options = recipe.select_options();
+        let selection = match select(&rows, &options) {
             Ok(selection) => selection,
             Err(error) => {
                 if let SelectError::NothingSelected { funnel, .. } = &error {
@@ -31,6 +35,10 @@ pub(crate) fn run(run: &Run<'_>, scored: &Manifest) -> Result<Manifest> {
         jsonl::write(&writer.join("selection.jsonl"), &selection.rows)?;
         craft_store::manifest::write_json(&writer.join("funnel.json"), &selection.funnel)?;
         let funnel = &selection.funnel;
+        if let Some(short) = shortfall(&rows, &options, &selection) {
+            run.context.progress.note(&format!("warning: {}", short.text));
+            craft_store::manifest::write_json(&writer.join(SHORTFALL), &short)?;
+        }
         if recipe.control.enabled {
             let ids: Vec<CandidateId> = rows.iter().map(|r| r.id().clone()).collect();
             let key = Key::new(recipe.seed).stage("control");
@@ -40,7 +48,8 @@ pub(crate) fn run(run: &Run<'_>, scored: &Manifest) -> Result<Manifest> {
         let mut outcome = Outcome::default()
             .count("candidates", funnel.candidates)
             .count("passed", funnel.passed)
-            .count("selected", funnel.selected);
+            .count("selected", funnel.selected)
+            .count("asked", options.max_samples);
         for (name, n) in &funnel.passed_by {
             outcome = outcome.count(&format!("passed.{name}"), *n);
         }

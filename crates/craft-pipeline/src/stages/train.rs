@@ -224,7 +224,7 @@ fn fit(
         }
     };
     stopped::refuse(&root, fingerprint, run.context.progress)?;
-    metrics_from(run, arm, first)?;
+    let before = metrics_from(run, arm, first)?;
     let mut metrics = jsonl::Appender::open(&run.path("metrics.jsonl"))?;
     run.context.progress.start(arm.name(), section.steps as u64, "steps");
     run.context.progress.advance(first as u64);
@@ -273,7 +273,7 @@ fn fit(
         metrics.append(&json!({
             "run": arm.name(), "step": step, "loss": loss, "grad_norm": norm, "lr": lr,
             "nimg": done * section.batch, "skipped": guard.skipped,
-            "seconds": clock.elapsed().as_secs_f64(),
+            "seconds": before + clock.elapsed().as_secs_f64(),
         }))?;
         run.context.progress.advance(1);
         let due = section.checkpoint_every > 0 && done.is_multiple_of(section.checkpoint_every);
@@ -345,15 +345,21 @@ fn rate(section: &TrainSection, step: usize) -> f64 {
     learning_rate(section.learning_rate, shape, section.warmup_steps, step, section.steps)
 }
 
-/// Drops the lines of this arm from a step on, which are about to be written again.
-fn metrics_from(run: &Run<'_>, arm: Arm, first: usize) -> Result<()> {
+/// Drops the lines of this arm from a step on, which are about to be written again. Returns the seconds that
+/// the steps before took.
+fn metrics_from(run: &Run<'_>, arm: Arm, first: usize) -> Result<f64> {
     let path = run.path("metrics.jsonl");
     if !path.exists() {
-        return Ok(());
+        return Ok(0.0);
     }
     let rows = jsonl::read_resumable::<serde_json::Value>(&path)?.rows;
-    let keep = rows.into_iter().filter(|row| {
-        row["run"] != arm.name() || row["step"].as_u64().is_some_and(|s| (s as usize) < first)
-    });
-    Ok(jsonl::write(&path, keep)?)
+    let own = |row: &serde_json::Value| row["run"] == arm.name();
+    let keep: Vec<serde_json::Value> = rows
+        .into_iter()
+        .filter(|row| !own(row) || row["step"].as_u64().is_some_and(|s| (s as usize) < first))
+        .collect();
+    let last = keep.iter().rev().find(|row| own(row));
+    let seconds = last.and_then(|row| row["seconds"].as_f64()).unwrap_or(0.0);
+    jsonl::write(&path, keep)?;
+    Ok(seconds)
 }

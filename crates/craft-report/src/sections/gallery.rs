@@ -27,6 +27,8 @@ pub(crate) fn pairs(ctx: &Context<'_>) -> String {
          <button type=\"button\" data-order=\"prompt\" aria-pressed=\"false\">in order</button></span>\
          <label>prompt has <input id=\"g-text\" type=\"search\" placeholder=\"words\"></label>\
          <span id=\"g-count\" class=\"fine\" role=\"status\"></span></div>\n{control}\
+         <p class=\"fine\">The pairs that lost most come first, so that nothing bad stays hidden; they are the exceptions, \
+         not the average. “Best first” and “random” show the others.</p>\n\
          <div id=\"g-grid\" class=\"pairs\"></div>\n\
          <p class=\"more\"><button type=\"button\" id=\"g-more\">Show more</button></p>\n\
          <p class=\"fine\">Arrow keys move between pairs, Enter opens one in large; there, arrows step on and F flips base and tuned in place.</p>\n\

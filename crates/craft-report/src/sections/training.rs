@@ -5,7 +5,7 @@ use serde_json::Value;
 use crate::charts;
 use crate::html::{absent, count, duration, num};
 use crate::rewards::Context;
-use crate::run::Metric;
+use crate::run::{Metric, training_seconds};
 
 /// Share of the past in the smoothed loss.
 const SMOOTHING: f64 = 0.9;
@@ -33,10 +33,10 @@ pub(crate) fn render(ctx: &Context<'_>) -> String {
     let mut out = String::from("<ul class=\"fine\">");
     for (run, steps) in ctx.run.metrics.iter().rev() {
         let nimg = steps.values().filter_map(|m| m.nimg).max();
-        let seconds: f64 = steps.values().filter_map(|m| m.seconds).sum();
+        let seconds = training_seconds(steps.values());
         let seen = nimg.map_or_else(String::new, |n| format!(", {n} pictures seen"));
         out += &format!(
-            "<li>{}: {}{seen}, {} in steps</li>",
+            "<li>{}: {}{seen}, in {}</li>",
             crate::html::esc(run),
             count(steps.len(), "step"),
             duration(seconds)

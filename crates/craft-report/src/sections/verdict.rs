@@ -19,13 +19,27 @@ pub(crate) fn render(ctx: &Context<'_>, funnel: &Funnel) -> String {
     for (about, text) in &v.sentences {
         out += &format!("<dt>{about}</dt><dd>{}</dd>\n", together(&esc(text)));
     }
-    out += "</dl></div>\n<div class=\"tiles\">\n";
+    out += "</dl>\n";
+    out += &missing(&v.missing);
+    out += "</div>\n<div class=\"tiles\">\n";
     out += &reward_tiles(ctx);
     out += &cost_tiles(ctx, funnel);
     out += "</div>\n";
     out += &lamps(ctx);
     out += &tables(ctx);
     out
+}
+
+/// The conditions of a green verdict that do not hold.
+fn missing(conditions: &[String]) -> String {
+    if conditions.is_empty() {
+        return String::new();
+    }
+    let items: String =
+        conditions.iter().map(|c| format!("<li>{}</li>", together(&esc(c)))).collect();
+    format!(
+        "<p class=\"lead\">To say that it worked, this run lacks</p>\n<ul class=\"missing\">{items}</ul>\n"
+    )
 }
 
 /// Keeps a number and its % sign on one line.

@@ -14,6 +14,8 @@ pub(crate) struct Options {
     pub(crate) evaluation: bool,
     /// Mean gain of tuned over base, in tenths of a reward unit.
     pub(crate) gain: f64,
+    /// Evaluation prompts, with two seeds each.
+    pub(crate) eval: usize,
     /// Training prompts, with five candidates each.
     pub(crate) train: usize,
     /// Side of the pictures in pixels.
@@ -22,7 +24,7 @@ pub(crate) struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Self { control: true, evaluation: true, gain: 1.0, side: 64, train: 24 }
+        Self { control: true, evaluation: true, gain: 1.0, eval: 16, side: 64, train: 24 }
     }
 }
 
@@ -62,11 +64,11 @@ pub(crate) fn write_folder(run: &Path, options: &Options) {
         _ => format!("a {} {}", COLOURS[i % 6].0, SHAPES[(i / 6) % 4]),
     };
     fs::create_dir_all(run).unwrap();
-    fs::write(run.join("recipe.toml"), "# resolved\nseed = 7\n\n[sample]\nsteps = 20\nguidance_scale = 4.0\n\n[train]\nlr = 5e-5\n").unwrap();
+    fs::write(run.join("recipe.toml"), "# resolved\nseed = 7\n\n[sample]\nsteps = 20\nguidance_scale = 4.0\n\n[train]\nlr = 5e-5\n\n[select]\nmax_samples = 30\n").unwrap();
     let ids = |range: std::ops::Range<usize>| {
         range.map(|i| (format!("p{i:05}"), text(i))).collect::<Vec<_>>()
     };
-    let (train, eval) = (ids(0..options.train), ids(10_100..10_116));
+    let (train, eval) = (ids(0..options.train), ids(10_100..10_100 + options.eval));
     let mut prompts: Vec<Value> = train
         .iter()
         .map(|(id, t)| json!({"id": id, "text": t, "split": "train", "category": "single"}))
@@ -199,7 +201,7 @@ fn training(run: &Path, options: &Options, dice: &mut Dice) {
         for step in 1..=40u64 {
             let t = step as f64;
             rows.push(json!({"run": name, "step": step, "loss": 0.12 + 0.1 * (-t / 12.0).exp() + 0.012 * dice.normal(), "grad_norm": 0.6 + 0.1 * dice.normal(),
-                "lr": 5e-5 * (t / 5.0).min(1.0), "nimg": step * 32, "seconds": 0.4}));
+                "lr": 5e-5 * (t / 5.0).min(1.0), "nimg": step * 32, "seconds": 0.4 * t}));
         }
     }
     lines(&run.join("metrics.jsonl"), &rows);

@@ -46,7 +46,7 @@ pub(super) fn execute(
     let context =
         Context { progress: &progress, stop: interrupt::stop_flag()?, world: Some(&PocketWorld) };
     let summary = craft_pipeline::run::run(recipe, overrides, out, base_dir, &context)?;
-    summary::print(app, out, &summary)
+    summary::print(app, out, base_dir, &summary)
 }
 
 /// The folder that paths of a recipe are relative to.

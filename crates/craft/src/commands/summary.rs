@@ -11,7 +11,8 @@ use crate::progress::span;
 use crate::system;
 
 /// Prints what `run.json` says: a table of rewards, and where the report lies.
-pub(super) fn print(app: &App, out: &Path, summary: &Summary) -> anyhow::Result<()> {
+/// `base` is the folder that the recipe's paths start from.
+pub(super) fn print(app: &App, out: &Path, base: &Path, summary: &Summary) -> anyhow::Result<()> {
     let mut run = summary.json.clone();
     let report = &summary.report;
     if app.json {
@@ -52,7 +53,66 @@ pub(super) fn print(app: &App, out: &Path, summary: &Summary) -> anyhow::Result<
     if !took.is_empty() {
         console::result(&took.join(", "))?;
     }
-    console::result(&format!("report: {}", report.display()))
+    for line in verdict(&run) {
+        console::result(&line)?;
+    }
+    console::result(&format!("report: {}", report.display()))?;
+    for line in next(&run, out, base) {
+        console::result(&line)?;
+    }
+    Ok(())
+}
+
+fn texts(value: &Value) -> impl Iterator<Item = &str> {
+    value.as_array().into_iter().flatten().filter_map(Value::as_str)
+}
+
+/// The report's headline, the size of the change, and what is missing for more.
+fn verdict(run: &Value) -> Vec<String> {
+    let verdict = &run["verdict"];
+    let mut lines: Vec<String> =
+        texts(&run["warnings"]).map(|text| format!("warning: {text}")).collect();
+    if let Some(headline) = verdict["headline"].as_str() {
+        lines.push(format!("verdict: {headline}"));
+    }
+    let gains = verdict["gains"].as_array().into_iter().flatten();
+    lines.extend(gains.filter_map(|gain| Some(format!("  {}", gain["text"].as_str()?))));
+    let missing: Vec<&str> = texts(&verdict["missing"]).collect();
+    if !missing.is_empty() {
+        lines.push("  to say that it worked, this run lacks".to_owned());
+        lines.extend(missing.iter().map(|text| format!("  - {text}")));
+    }
+    lines
+}
+
+/// What one does next with a tuned model.
+fn next(run: &Value, out: &Path, base: &Path) -> Vec<String> {
+    let quoted = |text: String| match text.contains(char::is_whitespace) {
+        true => format!("\"{text}\""),
+        false => text,
+    };
+    let folder = out.display().to_string();
+    let path = |name: &str| quoted(out.join(name).display().to_string());
+    let lora = run["train_mode"] == "lora";
+    let (format, target) =
+        if lora { ("lora-kohya", "-lora.safetensors") } else { ("single-file", ".safetensors") };
+    let model = match run["model"]["path"].as_str().filter(|_| lora) {
+        Some(model) => {
+            let local = base.join(model);
+            let model = if local.exists() { local.display().to_string() } else { model.to_owned() };
+            format!("--model {} --lora {}", quoted(model), path("aligned/lora.safetensors"))
+        }
+        None => format!("--model {}", path("aligned")),
+    };
+    let folder = folder.trim_end_matches('/');
+    vec![
+        format!("next: craft sample {model} --prompt \"…\""),
+        format!(
+            "      craft export {} --format {format} --out {}",
+            quoted(folder.to_owned()),
+            quoted(format!("{folder}{target}"))
+        ),
+    ]
 }
 
 fn number(value: &Value, digits: usize, sign: bool) -> Option<String> {
@@ -76,5 +136,29 @@ mod tests {
         assert_eq!(number(&json!(0.25), 4, true).as_deref(), Some("+0.2500"));
         assert_eq!(number(&json!(-0.25), 2, false).as_deref(), Some("-0.25"));
         assert_eq!(number(&Value::Null, 2, false), None);
+    }
+
+    #[test]
+    fn the_end_says_what_is_missing_and_what_comes_next() {
+        let run = json!({
+            "warnings": ["4 of the 20 samples"],
+            "train_mode": "lora",
+            "model": {"path": "owner/name"},
+            "verdict": {
+                "headline": "Not shown",
+                "gains": [{"text": "On ir: 60 %"}],
+                "missing": ["a random control"],
+            },
+        });
+        let lines = verdict(&run).join("\n");
+        for words in ["warning: 4 of", "verdict: Not shown", "  On ir", "  - a random control"] {
+            assert!(lines.contains(words), "{lines}");
+        }
+        let lines = next(&run, Path::new("runs/a b"), Path::new(".")).join("\n");
+        assert!(lines.contains("--model owner/name --lora \"runs/a b/aligned/lora.safetensors\""));
+        assert!(lines.contains("craft export \"runs/a b\" --format lora-kohya"), "{lines}");
+        let full =
+            next(&json!({"train_mode": "full"}), Path::new("runs/a"), Path::new(".")).join("\n");
+        assert!(full.contains("craft sample --model runs/a/aligned "), "{full}");
     }
 }

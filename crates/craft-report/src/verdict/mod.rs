@@ -1,9 +1,19 @@
-//! What the numbers say, in plain words that do not claim more than the intervals allow.
+//! What the numbers say, in plain words that do not claim more than the intervals allow. The verdict is green only
+//! where every condition of [`conditions`] holds.
+
+mod conditions;
+mod lamps;
+mod size;
+
+use serde_json::{Value, json};
 
 use crate::html::{self, interval, percent, signed};
 use crate::rewards::{Context, Role, known};
-use crate::run::{RewardEval, Triple};
+use crate::run::RewardEval;
 use crate::stats;
+
+pub(crate) use lamps::{drift_level, lamps, relative};
+use size::Gain;
 
 /// Colour of a lamp; the page also writes it as a word.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,6 +34,16 @@ impl Level {
         }
     }
 
+    /// The level in `run.json`.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Good => "good",
+            Self::Unclear => "unclear",
+            Self::Bad => "bad",
+            Self::Unknown => "unknown",
+        }
+    }
+
     pub(crate) fn word(self) -> &'static str {
         match self {
             Self::Good => "ok",
@@ -34,26 +54,31 @@ impl Level {
     }
 }
 
-/// A warning sign, or its absence.
-#[derive(Debug)]
-pub(crate) struct Lamp {
-    pub(crate) level: Level,
-    pub(crate) name: String,
-    pub(crate) text: String,
-}
-
 #[derive(Debug)]
 pub(crate) struct Verdict {
     pub(crate) level: Level,
     pub(crate) headline: String,
     /// (what it is about, sentence)
     pub(crate) sentences: Vec<(&'static str, String)>,
+    /// What a green verdict would need and this run lacks, one condition each; empty where it is green.
+    pub(crate) missing: Vec<String>,
+    /// The size of the change on each held-out reward.
+    pub(crate) gains: Vec<Gain>,
 }
 
-/// A change smaller than this share of the base value does not light a drift lamp.
-const DRIFT_AMBER: f64 = 0.15;
-/// A change larger than this share lights it red.
-const DRIFT_RED: f64 = 0.30;
+impl Verdict {
+    /// The verdict as `run.json` holds it.
+    pub(crate) fn json(&self) -> Value {
+        let sentence = |(about, text): &(&str, String)| json!({"about": about, "text": text});
+        json!({
+            "level": self.level.name(),
+            "headline": self.headline,
+            "missing": self.missing,
+            "gains": self.gains.iter().map(Gain::json).collect::<Vec<_>>(),
+            "sentences": self.sentences.iter().map(sentence).collect::<Vec<_>>(),
+        })
+    }
+}
 
 /// Where an interval lies against zero.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -88,15 +113,19 @@ pub(crate) fn judge(ctx: &Context<'_>) -> Verdict {
                 "This run has no evaluation yet, so nothing can be said about whether it worked."
                     .to_owned(),
             )],
+            missing: vec!["an evaluation".to_owned()],
+            gains: Vec::new(),
         };
     }
     let held: Vec<(&str, &RewardEval)> =
         ctx.of_role(Role::HeldOut).into_iter().filter_map(|n| Some((n, ctx.eval(n)?))).collect();
     let mut sentences = Vec::new();
+    let gains: Vec<Gain> = held.iter().filter_map(|(name, e)| size::gain(ctx, name, e)).collect();
     let sides: Vec<Side> = held.iter().map(|(_, e)| side(known(e.ci95))).collect();
     for ((name, eval), s) in held.iter().zip(&sides) {
         sentences.push(("Held out", held_sentence(ctx, name, eval, *s)));
     }
+    sentences.extend(gains.iter().map(|gain| ("Size", gain.sentence())));
     let all = |wanted: Side| !sides.is_empty() && sides.iter().all(|s| *s == wanted);
     let checker = ctx.eval("checker");
     let checker_side = checker.map_or(Side::Unknown, |e| side(known(e.ci95)));
@@ -108,7 +137,11 @@ pub(crate) fn judge(ctx: &Context<'_>) -> Verdict {
         sentences.push(("Checker", checker_sentence(e, checker_side)));
     }
     sentences.extend(trained_sentence(ctx, all(Side::Above)).map(|text| ("Trained on", text)));
-    let beaten = !control.is_empty() && control.iter().all(|s| *s == Side::Above);
+    if let Some(short) = &ctx.run.shortfall {
+        sentences.push(("Samples", format!("{}.", short.text)));
+    }
+    let missing = conditions::missing(ctx, &held, &gains);
+    let beaten = control.len() == held.len() && control.iter().all(|s| *s == Side::Above);
     let (level, headline) = if held.is_empty() {
         (Level::Unclear, "No held-out reward, so improvement and reward hacking look the same")
     } else if sides.contains(&Side::Below) && sides.contains(&Side::Above) {
@@ -120,16 +153,18 @@ pub(crate) fn judge(ctx: &Context<'_>) -> Verdict {
     } else if checker_side == Side::Below {
         (Level::Unclear, "Liked better, but less faithful: the checker's accuracy fell")
     } else if !ctx.has_control {
-        (Level::Good, "It worked: held-out quality rose (no random control to compare with)")
-    } else if beaten {
-        (Level::Good, "It worked: held-out quality rose, and by more than in the random control")
-    } else {
+        (Level::Unclear, "Held-out quality rose, but without a random control it is not shown why")
+    } else if !beaten {
         (
             Level::Unclear,
             "Better than the base model, but not shown to be better than the random control",
         )
+    } else if !missing.is_empty() {
+        (Level::Unclear, "Held-out quality rose, but this run is not enough to say that it worked")
+    } else {
+        (Level::Good, "It worked: held-out quality rose, and by more than in the random control")
     };
-    Verdict { level, headline: headline.to_owned(), sentences }
+    Verdict { level, headline: headline.to_owned(), sentences, missing, gains }
 }
 
 fn held_sentence(ctx: &Context<'_>, name: &str, eval: &RewardEval, s: Side) -> String {
@@ -263,81 +298,4 @@ fn trained_sentence(ctx: &Context<'_>, held_rose: bool) -> Option<String> {
     } else {
         format!("{text}. A rise there alone would prove little.")
     })
-}
-
-/// Relative change of tuned against base.
-pub(crate) fn relative(t: &Triple) -> Option<f64> {
-    match (t.base, t.tuned) {
-        (Some(b), Some(v)) if b.abs() > 1e-12 => Some((v - b) / b.abs()),
-        _ => None,
-    }
-}
-
-/// The lamp of a relative change.
-pub(crate) fn drift_level(change: Option<f64>) -> Level {
-    match change {
-        None => Level::Unknown,
-        Some(c) if c.abs() > DRIFT_RED => Level::Bad,
-        Some(c) if c.abs() > DRIFT_AMBER => Level::Unclear,
-        Some(_) => Level::Good,
-    }
-}
-
-/// Signs of reward hacking: drift of picture statistics, loss of diversity, trained-on rewards running away from
-/// held-out ones, rare but deep losses.
-pub(crate) fn lamps(ctx: &Context<'_>) -> Vec<Lamp> {
-    let Some(eval) = &ctx.run.evaluation else {
-        return Vec::new();
-    };
-    let mut out = Vec::new();
-    for (name, triple) in eval.drift.iter().flatten() {
-        let change = relative(triple);
-        let text = change.map_or_else(
-            || "no value".to_owned(),
-            |c| format!("{:+.0} % against base", c * 100.0).replace('-', "−"),
-        );
-        out.push(Lamp { level: drift_level(change), name: name.replace('_', " "), text });
-    }
-    if let Some(t) = &eval.diversity {
-        let change = relative(t);
-        let text = change.map_or_else(
-            || "no value".to_owned(),
-            |c| {
-                format!("{:+.0} % distance between samples of a prompt", c * 100.0)
-                    .replace('-', "−")
-            },
-        );
-        out.push(Lamp { level: drift_level(change), name: "diversity".to_owned(), text });
-    }
-    out.extend(runaway(ctx));
-    out
-}
-
-/// Gains of trained-on and held-out rewards, compared in standard deviations of the base scores.
-fn runaway(ctx: &Context<'_>) -> Option<Lamp> {
-    let gain = |role: Role| {
-        let gains: Vec<f64> = ctx
-            .of_role(role)
-            .into_iter()
-            .filter_map(|n| {
-                Some(
-                    ctx.eval(n)?.delta?
-                        / stats::std_dev(&ctx.scores(n, "base")).filter(|s| *s > 0.0)?,
-                )
-            })
-            .collect();
-        stats::mean(&gains)
-    };
-    let (trained, held) = (gain(Role::TrainedOn)?, gain(Role::HeldOut)?);
-    let level = match (trained, held) {
-        (t, h) if t > 0.1 && h <= 0.0 => Level::Bad,
-        (t, h) if t > 0.1 && h < t / 3.0 => Level::Unclear,
-        _ => Level::Good,
-    };
-    let text = format!(
-        "trained on {}, held out {} (base standard deviations)",
-        signed(trained),
-        signed(held)
-    );
-    Some(Lamp { level, name: "gain gap".to_owned(), text })
 }
