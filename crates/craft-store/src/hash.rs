@@ -108,6 +108,8 @@ pub(crate) fn files_below(dir: &Path) -> Result<Vec<String>> {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
+    use std::fs::File;
+
     use super::*;
     use std::fs;
 

@@ -40,12 +40,7 @@ fn all(root: &Path) -> Vec<(usize, PathBuf)> {
             let step = path.file_name()?.to_str()?.strip_prefix("step-")?.parse().ok()?;
             Some((step, path))
         })
-        .collect()
-}
-
-/// The newest whole checkpoint with this fingerprint.
-pub(super) fn latest(root: &Path, fingerprint: &str, part: &str) -> Option<(usize, PathBuf)> {
-    let mut steps = all(root);
+        .collect();
     steps.sort();
     steps
 }

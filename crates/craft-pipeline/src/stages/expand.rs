@@ -7,7 +7,7 @@ use craft_core::prompt_file;
 use craft_core::recipe::ExpandKind;
 use craft_core::{Key, Prompt, Split, Wording};
 use craft_store::hash::sha256_bytes;
-use craft_store::{Manifest, Stage, input, jsonl};
+use craft_store::{Manifest, Stage, jsonl};
 
 use crate::error::{PipelineError, Result};
 use crate::stages::{Outcome, Run, inputs, wording};

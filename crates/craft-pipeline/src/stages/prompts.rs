@@ -8,7 +8,7 @@ use craft_core::prompt_file::PromptSet;
 use craft_core::recipe::{PromptSource, PromptsSection};
 use craft_core::{Prompt, PromptId, Recipe, Split};
 use craft_store::hash::sha256_bytes;
-use craft_store::{Manifest, Stage, input, jsonl};
+use craft_store::{Manifest, Stage, jsonl};
 
 use crate::context::Context;
 use crate::error::{PipelineError, Result};
