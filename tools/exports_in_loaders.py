@@ -89,7 +89,7 @@ RECIPE = """
 path = "{model}"
 [prompts]
 train = "{here}/prompts.txt"
-eval = "{here}/prompts.txt"
+eval = "{here}/eval.txt"
 [expand]
 templates = "pocket"
 variants = 1
@@ -120,6 +120,7 @@ def runs(craft, root, models):
     """LoRA runs on the models, and their exports: <root>/<family>-<run>-<format>.safetensors."""
     root.mkdir(parents=True, exist_ok=True)
     (root / "prompts.txt").write_text("".join(f"a {c} {s}\n" for c in ("red", "blue") for s in ("circle", "star")))
+    (root / "eval.txt").write_text("a green circle\n")
     for family in UNETS:
         if not (models / family).is_dir():
             continue
@@ -299,6 +300,9 @@ def in_a1111(networks, family, file, base, original):
                 add(prefix + short, (part, k), weight)
         else:
             add(("0_" if family == "sdxl" else "") + f"transformer_text_model_{short}", (part, k), weight)
+    if family == "sd21":
+        # By this one A1111 tells Stable Diffusion 2.
+        modules["model_transformer_resblocks"] = torch.nn.Identity()
     model = types.SimpleNamespace(network_layer_mapping=modules, is_sdxl=family == "sdxl")
     networks.shared.sd_model = model
     disk = types.SimpleNamespace(filename=str(file))
@@ -327,13 +331,21 @@ def sd_scripts(checkout):
     return unet, plain, xl
 
 
+class TextModel(torch.nn.Module):
+    """A text encoder with the level `text_model`, which transformers 5 has no more."""
+
+    def __init__(self, inner):
+        super().__init__()
+        self.text_model = getattr(inner, "text_model", inner)
+
+
 def in_sd_scripts(tools, family, folder, file, base, original):
     unet_code, plain, xl = tools
     _, names = original
     pipe = pipeline(folder)
     if family != "sdxl":
-        net, texts = pipe.unet, [pipe.text_encoder]
-        merged = lambda: plain.merge_to_sd_model(pipe.text_encoder, net, [str(file)], [1.0], torch.float32)
+        net, texts = pipe.unet, [TextModel(pipe.text_encoder)]
+        merged = lambda: plain.merge_to_sd_model(*texts, net, [str(file)], [1.0], torch.float32)
         back = {k: ("unet", k) for k in net.state_dict()}
     else:
         config = pipe.unet.config
@@ -343,7 +355,7 @@ def in_sd_scripts(tools, family, folder, file, base, original):
         init = unet_code.Transformer2DModel.__init__
         unet_code.Transformer2DModel.__init__ = lambda self, **k: init(
             self, **(k | dict(cross_attention_dim=config.cross_attention_dim)))
-        net, texts = unet_code.SdxlUNet2DConditionModel(), [pipe.text_encoder, pipe.text_encoder_2]
+        net, texts = unet_code.SdxlUNet2DConditionModel(), [TextModel(t) for t in (pipe.text_encoder, pipe.text_encoder_2)]
         unet_code.Transformer2DModel.__init__ = init
         net.load_state_dict({names[k]: v for (part, k), v in base.items() if part == "unet"})
         merged = lambda: xl.merge_to_sd_model(*texts, net, [str(file)], [1.0], [], torch.float32)
@@ -355,7 +367,8 @@ def in_sd_scripts(tools, family, folder, file, base, original):
     for part, module, old in zip(("unet", "text_encoder", "text_encoder_2"), (net, *texts), before):
         for k, v in module.state_dict().items():
             if not torch.equal(v, old[k]):
-                change[back[k] if part == "unet" else (part, k)] = v - old[k]
+                key = (part, k) if (part, k) in base else (part, k.removeprefix("text_model."))
+                change[back[k] if part == "unet" else key] = v - old[k]
     return change, None
 
 
