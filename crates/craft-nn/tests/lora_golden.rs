@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use burn::tensor::Device;
 use common::{error, path, read, text};
 use craft_nn::init::Init;
-use craft_nn::lora::{Adapter, Component, KohyaNames, LoraError, Pair, merge};
+use craft_nn::lora::{Adapter, Component, KohyaNames, LoraError, Pair, merge, unplaced};
 use craft_nn::unet::UNet2DConditionModel;
 use craft_nn::unet_config::UNetConfig;
 use craft_nn::weights::{self, HostTensor, TensorMap};
@@ -165,36 +165,63 @@ fn the_nearest_adapter_of_a_low_rank_change_is_the_change() {
     }
 }
 
+/// A module of fixtures/lora/names_*.tsv: network, name in diffusers, name in files, programs that place it.
+fn modules(family: &str) -> Vec<(Component, String, String, String)> {
+    let all = text(&format!("lora/names_{family}.tsv"));
+    let one = |line: &str| {
+        let [part, module, name, programs] = line.split('\t').collect::<Vec<_>>()[..] else {
+            panic!("{line}")
+        };
+        let component = match part {
+            "unet" => Component::Unet,
+            "text_encoder" => Component::TextEncoder,
+            _ => Component::TextEncoder2,
+        };
+        (component, module.to_owned(), name.to_owned(), programs.to_owned())
+    };
+    all.lines().map(one).collect()
+}
+
 #[test]
-fn kohya_names_are_those_that_comfyui_accepts() {
+fn names_of_files_are_those_that_programs_place() {
     for family in ["sd1", "sd2", "sdxl"] {
-        let mut adapter = Adapter::default();
-        let scalar = HostTensor { shape: vec![1, 1], data: vec![0.0] };
+        let modules = modules(family);
+        let parameter = |module: &str| format!("{module}.weight");
+        let mut model: BTreeMap<Component, BTreeMap<String, Vec<usize>>> = BTreeMap::new();
+        // Blocks are known by all parameters of a denoiser, norms among them.
         for line in text(&format!("single_file/{family}.tsv")).lines() {
             let [part, _, name, _] = line.split('\t').collect::<Vec<_>>()[..] else { panic!() };
-            let (component, adapts) = match part {
-                "unet" => {
-                    (Component::Unet, name.contains(".attentions.") && !name.contains(".norm"))
-                }
-                "text_encoder" => {
-                    (Component::TextEncoder, name.contains(".layers.") && !name.contains("_norm"))
-                }
-                "text_encoder_2" => {
-                    (Component::TextEncoder2, name.contains(".layers.") && !name.contains("_norm"))
-                }
-                _ => continue,
-            };
-            if adapts && name.ends_with(".weight") {
-                let pair = Pair { down: scalar.clone(), up: scalar.clone(), scale: 1.0 };
-                adapter.components.entry(component).or_default().insert(name.to_owned(), pair);
+            if part == "unet" {
+                model.entry(Component::Unet).or_default().insert(name.to_owned(), vec![1]);
             }
         }
-        let written = adapter.to_kohya(&KohyaNames::default());
-        let names: std::collections::BTreeSet<&str> =
-            written.keys().filter_map(|key| key.strip_suffix(".alpha")).collect();
-        assert_eq!(written.len(), 3 * names.len(), "every module has down, up and alpha");
-        let golden = text(&format!("lora/kohya_{family}.txt"));
-        assert_eq!(names, golden.lines().collect(), "{family}");
-        assert!(names.len() > 100);
+        let mut adapter = Adapter::default();
+        for (component, module, _, _) in &modules {
+            let scalar = HostTensor { shape: vec![1, 1], data: vec![0.0] };
+            let pair = Pair { down: scalar.clone(), up: scalar, scale: 1.0 };
+            adapter.components.entry(*component).or_default().insert(parameter(module), pair);
+            model.entry(*component).or_default().insert(parameter(module), vec![1, 1]);
+        }
+        let names = KohyaNames::of(&model[&Component::Unet]);
+        let written = adapter.to_kohya(&names);
+        assert_eq!(written.len(), 3 * modules.len(), "{family}: a name stands for two modules");
+        for (component, module, name, programs) in &modules {
+            assert_eq!(&names.module(*component, module), name, "{family}");
+            assert!(written.contains_key(&format!("{name}.lora_up.weight")), "{name}");
+            // ComfyUI and diffusers place all of it; what others do not, is told.
+            let told = unplaced([(*component, parameter(module).as_str())].into_iter());
+            for (letter, program) in
+                [("C", "ComfyUI"), ("A", "A1111"), ("K", "sd-scripts"), ("D", "diffusers")]
+            {
+                let said = told.iter().any(|lacking| lacking.program == program);
+                assert_eq!(said, !programs.contains(letter), "{family}: {program}: {module}");
+            }
+        }
+        // What is written is read back, and names of before are.
+        let model: Vec<_> = model.into_iter().collect();
+        let read = |tensors| Adapter::from_tensors(tensors, &BTreeMap::new(), &model).unwrap();
+        assert_eq!(read(written), adapter, "{family}");
+        assert_eq!(read(adapter.to_kohya(&KohyaNames::default())), adapter, "{family}");
+        assert!(modules.len() > 100);
     }
 }

@@ -110,8 +110,27 @@ fn same(a: &Path, b: &Path) -> Result<bool> {
     Ok(true)
 }
 
+/// Whether a process that ended left something of a target: it was killed before it was done, or just when it was.
+///
+/// # Errors
+/// When the target's folder cannot be read.
+pub fn was_interrupted(target: &Path) -> Result<bool> {
+    Ok(parent_of(target).is_dir() && !dead(target)?.is_empty())
+}
+
 /// Removes what processes that ended left of a target.
 fn remove_dead(target: &Path) -> Result<()> {
+    for path in dead(target)? {
+        let removed =
+            if path.is_dir() { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
+        removed.map_err(StoreError::io("remove", &path))?;
+    }
+    Ok(())
+}
+
+/// What processes that ended left of a target.
+fn dead(target: &Path) -> Result<Vec<PathBuf>> {
+    let mut all = Vec::new();
     let name = target.file_name().unwrap_or_default().to_string_lossy().into_owned();
     // Of earlier versions: a model folder in the making, under a name of its own.
     let merging = target.with_extension("merging");
@@ -124,12 +143,10 @@ fn remove_dead(target: &Path) -> Result<()> {
             None => path == merging && path.join("model_index.json").is_file(),
         };
         if dead {
-            let removed =
-                if path.is_dir() { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
-            removed.map_err(StoreError::io("remove", &path))?;
+            all.push(path);
         }
     }
-    Ok(())
+    Ok(all)
 }
 
 /// The process of a temporary name `.<name>.<pid>-<n>.tmp` of a target.
@@ -211,9 +228,11 @@ mod tests {
         for kept in [".m.st.x.tmp", ".other.4194999-0.tmp", "m", "k.merging"] {
             fs::write(at(kept), "kept").unwrap();
         }
+        assert!(was_interrupted(&at("m.st")).unwrap() && !was_interrupted(&at("k")).unwrap());
         let living = Staging::begin(&at("m.st")).unwrap();
         let other = Staging::begin(&at("m.st")).unwrap();
         assert!(living.folder.is_dir(), "a living process keeps its place");
+        assert!(!was_interrupted(&at("m.st")).unwrap());
         drop((living, other));
         assert_eq!(
             names(dir.path()),

@@ -77,11 +77,10 @@ pub(super) fn write(
         });
     }
     crate::lora::merge(model, &back, 1.0);
-    Ok(Exported {
-        adapted: adapter.len(),
-        unplaced: adapter.unplaced(),
-        ..Exported::new(format, (0.0, 0))
-    })
+    // Files in diffusers' keys are for diffusers, which reads all of them.
+    let kohya = target.format == Format::LoraKohya;
+    let unplaced = if kohya { adapter.unplaced() } else { Vec::new() };
+    Ok(Exported { adapted: adapter.len(), unplaced, ..Exported::new(format, (0.0, 0)) })
 }
 
 /// An adapter as its file gives it back.

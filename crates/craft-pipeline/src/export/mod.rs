@@ -12,7 +12,7 @@ use craft_core::{Key, Prompt};
 use craft_nn::lora::Unplaced;
 use craft_store::image::RgbImage;
 use craft_store::raw::{Format as Number, RawReader};
-use craft_store::staging::Staging;
+use craft_store::staging::{self, Staging};
 use craft_store::weights::{self, DIFFUSERS};
 use craft_store::{atomic, jsonl};
 use serde_json::Value;
@@ -132,7 +132,7 @@ pub fn export(run_dir: &Path, out: &Path, wish: Wish, context: &Context<'_>) -> 
     if let Some(parent) = out.parent().filter(|p| !p.as_os_str().is_empty()) {
         atomic::create_dir(parent)?;
     }
-    let staging = Staging::begin(out)?;
+    let place = Staging::begin(out)?;
     let factors = aligned.join(LORA_FILE);
     let tuned = arm_model(&recipe, &base, &base_dir, &aligned)?;
     let prompts: Vec<Prompt> = jsonl::read(&run_dir.join("prompts/prompts.jsonl"))?;
@@ -150,7 +150,7 @@ pub fn export(run_dir: &Path, out: &Path, wish: Wish, context: &Context<'_>) -> 
     };
     let compare = |model: &Model| Ok(difference(&expected, &picture(&recipe, model, prompt)?));
     let done = if matches!(format, Format::Diffusers | Format::SingleFile) {
-        whole::write(&target, &staging, (&aligned, &base_dir), tuned, context, compare)?
+        whole::write(&target, &place, (&aligned, &base_dir), tuned, context, compare)?
     } else {
         drop(tuned);
         check_base(run_dir, &base_hash(&recipe, &base, &base_dir)?, &base_dir)?;
@@ -162,20 +162,23 @@ pub fn export(run_dir: &Path, out: &Path, wish: Wish, context: &Context<'_>) -> 
             adapter::nearest(craft_nn::weights::export(&model.unet), &tuned, rank)
         };
         let formats = Formats::of(dtype, &base_dir)?;
-        let made = staging.path();
+        let made = place.path();
         let done = adapter::write(&target, &made, (&adapter, &recipe), &formats, &mut model)?;
         let (mean_difference, max_difference) = compare(&model)?;
         Exported { captured, mean_difference, max_difference, ..done }
     };
-    if staging.commit()? { Ok(done) } else { Err(taken(out, format)) }
+    if place.commit()? { Ok(done) } else { Err(taken(out, format)) }
 }
 
-/// Refuses, before anything is computed, a name that is taken by something that this export would not write.
+/// Refuses, before anything is computed, a name that is taken. One that an export gave when it was killed is looked
+/// at again.
 fn refuse_other(out: &Path, format: Format, run: &str) -> Result<()> {
     if !out.exists() && !out.is_symlink() {
         return Ok(());
     }
-    let ours = if format == Format::Diffusers {
+    let ours = if !staging::was_interrupted(out)? {
+        false
+    } else if format == Format::Diffusers {
         out.join("model_index.json").is_file()
     } else {
         let header = RawReader::open(out).ok().map(|reader| reader.metadata().clone());
@@ -186,7 +189,7 @@ fn refuse_other(out: &Path, format: Format, run: &str) -> Result<()> {
 
 fn taken(out: &Path, format: Format) -> PipelineError {
     PipelineError::Usage(format!(
-        "{}: it exists and is not what this export writes; expected the name of a new {}: give another, or remove it",
+        "{}: it exists; expected the name of a new {}: give another, or remove it",
         out.display(),
         if format == Format::Diffusers { "folder" } else { "file" }
     ))

@@ -278,7 +278,10 @@ fn a_killed_export_is_done_again_and_nothing_stays() {
             if tiny.path(&out).exists() {
                 assert_eq!(content(), expected, "{format}, point {point}");
             }
-            tiny.expect(&args, 0, &[]);
+            // It was done, or is done now.
+            if names(&tiny.path("to")) != [target] {
+                tiny.expect(&args, 0, &[]);
+            }
             assert_eq!(content(), expected, "{format}, point {point}");
             assert_eq!(names(&tiny.path("to")), [target], "{format}, point {point}");
             remove();
@@ -302,10 +305,15 @@ fn a_name_that_is_taken_by_something_else_is_refused() {
             tiny.expect(&[&args[..], more].concat(), code, words);
         };
         export(format, 0, &[], &[]);
-        // The same again finds what it would write.
+        export(format, 2, &[], &["it exists"]);
+        // One that was killed when it had just got its name is looked at again.
+        std::fs::create_dir(tiny.path(&format!(".{to}.4194999-0.tmp"))).unwrap();
         export(format, 0, &[], &[]);
+        std::fs::create_dir(tiny.path(&format!(".{to}.4194999-0.tmp"))).unwrap();
         export(other, 2, &[], &["it exists", &to, "remove it"]);
         export(format, 2, &["--dtype", "f16"], &["it exists"]);
+        let left = tiny.path(&format!(".{to}.4194999-0.tmp"));
+        assert!(!left.exists() || std::fs::remove_dir(left).is_ok());
     }
     tiny.write("mine.safetensors", "my notes");
     std::fs::create_dir(tiny.path("mine")).unwrap();

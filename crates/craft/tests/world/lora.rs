@@ -381,13 +381,13 @@ fn a_folder_without_one_lora_says_what_it_holds() {
     std::fs::create_dir(tiny.path("empty")).unwrap();
     refused(&tiny, "empty", &["empty", "no LoRA", "adapter_model.safetensors"]);
     refused(&tiny, "model", &["model's folder"]);
+    refused(&tiny, "gone", &["gone"]);
     for name in ["many/a.safetensors", "many/b.safetensors"] {
         write(&tiny, name, &flat("lora_unet", &unet(), |_| 1.0));
     }
     refused(&tiny, "many", &["2 LoRA files", "a.safetensors, b.safetensors"]);
     std::fs::remove_file(tiny.path("many/b.safetensors")).unwrap();
     assert_eq!(latents(&tiny, &["many"]), latents(&tiny, &["many/a.safetensors"]));
-    refused(&tiny, "gone", &["gone"]);
 }
 
 #[test]
