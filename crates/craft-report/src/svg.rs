@@ -59,7 +59,7 @@ pub(crate) struct Frame {
 
 impl Frame {
     pub(crate) const CHART: Self =
-        Self { width: 400.0, height: 230.0, left: 52.0, right: 10.0, top: 10.0, bottom: 36.0 };
+        Self { width: 400.0, height: 230.0, left: 64.0, right: 10.0, top: 10.0, bottom: 36.0 };
     pub(crate) const SQUARE: Self =
         Self { width: 400.0, height: 270.0, left: 52.0, right: 10.0, top: 10.0, bottom: 36.0 };
 

@@ -154,7 +154,7 @@ fn every_condition_alone_keeps_it_from_green() {
         (Case { prompts: 49, ..GREEN }, "at least 50 evaluation prompts: this run has 49"),
         (Case { selected: 9, ..GREEN }, "at least half of the samples asked for: 9 of 20"),
         (Case { tuned: [-0.2, -0.2, -0.2, 0.4], ..GREEN }, "a trained-on reward that rose"),
-        (Case { tuned: [0.5, -0.5, 0.0, 0.4], ..GREEN }, "trained-on rewards that rose than fell"),
+        (Case { tuned: [0.5, -0.5, -0.5, 0.4], ..GREEN }, "trained-on rewards that rose than fell"),
         (Case { random: [0.6, 0.5, 0.4, 0.1], ..GREEN }, "rose by more than in the random control"),
         (Case { random: [0.1, 0.1, 0.1, 0.4], ..GREEN }, "a lead over the random control"),
         (Case { tuned: [0.6, 0.5, 0.4, 0.0], random: [0.0; 4], ..GREEN }, "a held-out gain clear"),

@@ -37,7 +37,7 @@ pub(crate) fn missing(
         out.extend(same_as(ctx, name));
     }
     for gain in gains {
-        out.extend(size(ctx, gain));
+        out.extend(size(gain));
     }
     if ctx.eval("checker").is_some_and(|e| side(known(e.ci95)) == Side::Below) {
         out.push("facts kept: the checker's accuracy fell, clear of zero".to_owned());
@@ -134,20 +134,14 @@ fn led(ctx: &Context<'_>, name: &str, eval: &RewardEval) -> Option<String> {
 }
 
 /// A gain that can be clear of zero and still be nothing that anybody would see, or that few pictures make.
-fn size(ctx: &Context<'_>, gain: &Gain) -> Vec<String> {
+fn size(gain: &Gain) -> Vec<String> {
     let mut out = Vec::new();
-    let lead = ctx.eval(&gain.reward).and_then(|e| e.tuned_minus_control.as_ref()?.delta);
-    for (deviations, what) in [
-        (gain.deviations, "a gain"),
-        (lead.and_then(|lead| Some(lead / gain.deviation?)), "a lead over the random control"),
-    ] {
-        if let Some(d) = deviations.filter(|d| (0.0..LEAST).contains(d)) {
-            out.push(format!(
-                "{what} of some size on {}: it is {} of the base model's standard deviation, and below {LEAST} is hardly any",
-                gain.reward,
-                num(d)
-            ));
-        }
+    if let Some(d) = gain.deviations.filter(|d| (0.0..LEAST).contains(d)) {
+        out.push(format!(
+            "a gain of some size on {}: it is {} of the base model's standard deviation, and below {LEAST} is hardly any",
+            gain.reward,
+            num(d)
+        ));
     }
     if let Some([better, _, worse]) = gain.shares.filter(|[better, _, worse]| better <= worse) {
         out.push(format!(

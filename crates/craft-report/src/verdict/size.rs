@@ -17,8 +17,6 @@ pub(crate) struct Gain {
     pub(crate) shares: Option<[f64; 3]>,
     /// The mean change in standard deviations of the base model's pictures.
     pub(crate) deviations: Option<f64>,
-    /// That standard deviation.
-    pub(crate) deviation: Option<f64>,
 }
 
 /// Differences below this share of the base's deviation are rounding.
@@ -36,7 +34,6 @@ pub(crate) fn gain(ctx: &Context<'_>, reward: &str, eval: &RewardEval) -> Option
         reward: reward.to_owned(),
         shares,
         deviations,
-        deviation,
     })
 }
 
@@ -130,7 +127,6 @@ mod tests {
             reward: "ir".to_owned(),
             shares: Some([0.62, 0.08, 0.30]),
             deviations: Some(-0.2),
-            deviation: None,
         };
         assert_eq!(
             gain.sentence(),
