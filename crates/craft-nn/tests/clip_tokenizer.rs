@@ -161,15 +161,16 @@ fn added_tokens_follow_the_vocabulary() {
     let beyond = tokenizer.for_encoder(77, words).unwrap_err().to_string();
     assert!(beyond.contains("<cat-toy>") && beyond.contains("rows"), "{beyond}");
     let gap = read(&at(words + 5)).unwrap_err().to_string();
-    assert!(gap.contains("<cat-toy>") && gap.contains(&format!("next free id is {words}")), "{gap}");
+    assert!(
+        gap.contains("<cat-toy>") && gap.contains(&format!("next free id is {words}")),
+        "{gap}"
+    );
     for bad in ["{\"a\": -1}", "{\"a\": \"1\"}", "{\"a\": 4294967296}", "[]"] {
         let error = read(bad).unwrap_err().to_string();
         assert!(error.contains("added_tokens.json"), "{error}");
     }
-    let missing = ClipTokenizer::from_texts(&TokenizerTexts {
-        vocab: Some(&vocab),
-        ..Default::default()
-    });
+    let missing =
+        ClipTokenizer::from_texts(&TokenizerTexts { vocab: Some(&vocab), ..Default::default() });
     let missing = missing.unwrap_err().to_string();
     assert!(missing.contains("merges.txt: it is missing") && missing.contains("tokenizer.json"));
 }

@@ -57,10 +57,9 @@ pub(crate) fn of_folder(dir: &Path) -> Result<Architecture> {
             what_else(dir)
         )));
     }
-    let index: Map<String, Value> = serde_json::from_str(&read_text(&path)?)
-        .map_err(|error| {
-            refused(format!("it is not a JSON object: {}", shorten(&error.to_string())))
-        })?;
+    let index: Map<String, Value> = serde_json::from_str(&read_text(&path)?).map_err(|error| {
+        refused(format!("it is not a JSON object: {}", shorten(&error.to_string())))
+    })?;
     let class = index.get("_class_name").and_then(Value::as_str).unwrap_or("none");
     let architecture = match class {
         "StableDiffusionPipeline" => Architecture::StableDiffusion,

@@ -121,7 +121,8 @@ fn without_middle(text: String) -> String {
     if text.len() <= ENDS[0] + ENDS[1] {
         return text;
     }
-    let (start, end) = (text.floor_char_boundary(ENDS[0]), text.ceil_char_boundary(text.len() - ENDS[1]));
+    let (start, end) =
+        (text.floor_char_boundary(ENDS[0]), text.ceil_char_boundary(text.len() - ENDS[1]));
     format!("{} … ({} bytes) … {}", &text[..start], text.len(), &text[end..])
 }
 

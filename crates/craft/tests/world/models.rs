@@ -34,8 +34,9 @@ fn refused(tiny: &Tiny, words: &[&str]) {
     tiny.expect(&sample, 3, words);
     tiny.expect(&["run", "recipe.toml", "--out", "out"], 3, words);
     tiny.expect(&["run", "recipe.toml", "--out", "out", "--dry-run"], 3, words);
-    tiny.expect(&["bench", "--model", "model"], 3, words);
-    tiny.expect(&["compare", "recipe.toml", "--out", "out"], 3, words);
+    tiny.expect(&["bench", "train-step", "--model", "model"], 3, words);
+    let compare = ["compare", "recipe.toml", "--methods", "dpo-rewards", "--seeds", "1"];
+    tiny.expect(&[&compare[..], &["--out", "out"]].concat(), 3, words);
     assert!(!tiny.path("x.png").exists());
     assert!(!tiny.path("out/candidates").exists() && !tiny.path("out/seed-1/candidates").exists());
 }
@@ -50,5 +51,7 @@ fn edit_json(tiny: &Tiny, relative: &str, change: impl FnOnce(&mut Value)) {
 
 /// Copies of single files in the cache.
 fn copies(tiny: &Tiny) -> usize {
-    fs::read_dir(tiny.path("cache/craft/models")).map_or(0, Iterator::count)
+    let copy = |name: &std::ffi::OsString| !name.to_string_lossy().starts_with('.');
+    let names = fs::read_dir(tiny.path("cache/craft/models")).into_iter().flatten();
+    names.filter(|entry| copy(&entry.as_ref().unwrap().file_name())).count()
 }

@@ -156,9 +156,10 @@ fn what_is_refused_is_not_copied() {
     };
     edit(&|all| all.get_mut(out).unwrap().data[7] = f32::NAN);
     sample(&tiny, &["a.safetensors", out, "value 7 is NaN"]);
-    edit(&|all| drop(all.get_mut("model.diffusion_model.input_blocks.0.0.weight").map(|tensor| {
-        *tensor = Tensor::new([8, 9, 3, 3], vec![0.0; 648]).unwrap();
-    })));
+    edit(&|all| {
+        let wide = Tensor::new([8, 9, 3, 3], vec![0.0; 648]).unwrap();
+        all.insert("model.diffusion_model.input_blocks.0.0.weight".to_owned(), wide);
+    });
     sample(&tiny, &["a.safetensors", "inpainting"]);
     fs::write(&path, &whole).unwrap();
     for (file, key, value, words) in [
@@ -177,7 +178,7 @@ fn what_is_refused_is_not_copied() {
         tiny.write(&relative, good);
     }
     drawn(&tiny, &WITH, "a red circle");
-    assert_eq!(copies(&tiny), 2, "the copy and the lock");
+    assert_eq!(copies(&tiny), 1);
 }
 
 #[test]

@@ -123,7 +123,9 @@ fn exports_have_todays_names() {
     // Converters that left diffusers' names in the file.
     tiny.edit("a.safetensors", |all| {
         for side in ["encoder", "decoder"] {
-            for (old, new) in [("q", "to_q"), ("k", "key"), ("v", "to_v"), ("proj_out", "proj_attn")] {
+            for (old, new) in
+                [("q", "to_q"), ("k", "key"), ("v", "to_v"), ("proj_out", "proj_attn")]
+            {
                 for kind in ["weight", "bias"] {
                     let name = |part| format!("first_stage_model.{side}.mid.attn_1.{part}.{kind}");
                     let tensor = all.remove(&name(old)).unwrap();
@@ -143,8 +145,15 @@ fn forward_reads_old_autoencoders() {
     let decode = |out: &str| {
         tiny.expect(
             &[
-                "forward", "--model", "model", "--component", "vae-decode", "--in",
-                "in.safetensors", "--out", out,
+                "forward",
+                "--model",
+                "model",
+                "--component",
+                "vae-decode",
+                "--in",
+                "in.safetensors",
+                "--out",
+                out,
             ],
             0,
             &[],
@@ -164,8 +173,10 @@ fn buffers_and_prefixes_of_text_encoders_do_not_matter() {
     let file = tiny.path(TEXT);
     let with = |extra: &[(&str, Format)], prefix: &str| -> Vec<(String, Raw)> {
         let bare = |name: &String| name.strip_prefix("text_model.").unwrap().to_owned();
-        let mut all: Vec<(String, Raw)> =
-            plain.iter().map(|(name, raw)| (format!("{prefix}{}", bare(name)), raw.clone())).collect();
+        let mut all: Vec<(String, Raw)> = plain
+            .iter()
+            .map(|(name, raw)| (format!("{prefix}{}", bare(name)), raw.clone()))
+            .collect();
         for (name, format) in extra {
             let bytes = vec![0; 16 * format.bitsize() / 8];
             all.push(((*name).to_owned(), Raw { shape: vec![1, 16], format: *format, bytes }));

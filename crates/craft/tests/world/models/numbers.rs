@@ -75,9 +75,19 @@ fn no_number_of_a_config_panics_or_fills_the_memory() {
     for file in FILES {
         let good = fs::read_to_string(tiny.path(file)).unwrap();
         let keys: serde_json::Map<String, Value> = serde_json::from_str(&good).unwrap();
-        let more = ["norm_eps", "freq_shift", "transformer_layers_per_block", "layer_norm_eps",
-            "scaling_factor", "shift_factor", "num_attention_heads", "model_max_length",
-            "addition_time_embed_dim", "added_tokens_decoder", "sample_size"];
+        let more = [
+            "norm_eps",
+            "freq_shift",
+            "transformer_layers_per_block",
+            "layer_norm_eps",
+            "scaling_factor",
+            "shift_factor",
+            "num_attention_heads",
+            "model_max_length",
+            "addition_time_embed_dim",
+            "added_tokens_decoder",
+            "sample_size",
+        ];
         let keys: Vec<String> = keys.keys().cloned().chain(more.map(str::to_owned)).collect();
         for key in keys {
             for value in extremes() {
@@ -98,11 +108,14 @@ fn no_number_of_a_config_panics_or_fills_the_memory() {
     }
     assert!(peak() < 2048, "{} MiB", peak());
     // What is taken can be drawn with, or is refused later.
-    for (file, key, value) in harmless.iter().filter(|(_, key, _)| key != "sample_size").step_by(9) {
+    for (file, key, value) in harmless.iter().filter(|(_, key, _)| key != "sample_size").step_by(9)
+    {
         let good = fs::read_to_string(tiny.path(file)).unwrap();
         edit_json(&tiny, file, |config| config[key] = value.clone());
-        let args = ["sample", "--model", "model", "--prompt", "x", "--steps", "1", "--height", "8",
-            "--width", "8", "--output", "x.png"];
+        let args = [
+            "sample", "--model", "model", "--prompt", "x", "--steps", "1", "--height", "8",
+            "--width", "8", "--output", "x.png",
+        ];
         let output = tiny.craft(&args).output().unwrap();
         let code = output.status.code();
         let says = String::from_utf8_lossy(&output.stderr);
@@ -140,7 +153,10 @@ fn the_program_refuses_extreme_numbers_with_exit_code_three() {
         let output = command.current_dir(tiny.path(".")).output().unwrap();
         let says = String::from_utf8_lossy(&output.stderr);
         assert_eq!(output.status.code(), Some(3), "{file} {key}: {says}");
-        assert!(says.contains(file) || file == FILES[3] && says.contains("model/tokenizer"), "{says}");
+        assert!(
+            says.contains(file) || file == FILES[3] && says.contains("model/tokenizer"),
+            "{says}"
+        );
         assert!(says.contains(key) && says.len() < 1500, "{key}: {says}");
     }
 }

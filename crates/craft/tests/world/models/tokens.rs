@@ -20,7 +20,8 @@ fn read(tiny: &Tiny, name: &str) -> String {
 fn ids(tiny: &Tiny, text: &str) -> Vec<u32> {
     let (vocab, merges) = (read(tiny, "vocab.json"), read(tiny, "merges.txt"));
     let optional = |name: &str| fs::read_to_string(tiny.path("model/tokenizer").join(name)).ok();
-    let (config, special) = (optional("tokenizer_config.json"), optional("special_tokens_map.json"));
+    let (config, special) =
+        (optional("tokenizer_config.json"), optional("special_tokens_map.json"));
     let added = optional("added_tokens.json");
     let texts = TokenizerTexts {
         vocab: Some(&vocab),
@@ -159,7 +160,8 @@ fn every_layout_of_a_tokenizer_is_read() {
     let picture = drawn(&tiny, &["model"], "a red circle");
     let vocab: Value = serde_json::from_str(&read(&tiny, "vocab.json")).unwrap();
     let merges = read(&tiny, "merges.txt");
-    let lines: Vec<&str> = merges.lines().filter(|l| !l.starts_with('#') && !l.is_empty()).collect();
+    let lines: Vec<&str> =
+        merges.lines().filter(|l| !l.starts_with('#') && !l.is_empty()).collect();
     let pairs: Vec<Vec<&str>> = lines.iter().map(|line| line.split(' ').collect()).collect();
     let place = |name: &str| tiny.path("model/tokenizer").join(name);
     fs::remove_file(place("merges.txt")).unwrap();
@@ -179,7 +181,8 @@ fn every_layout_of_a_tokenizer_is_read() {
     // The rest of it may be missing, too.
     fs::remove_file(place("special_tokens_map.json")).unwrap();
     assert_eq!(drawn(&tiny, &["model"], "a red circle"), picture);
-    fs::write(place("tokenizer.json"), "{\"model\": {\"type\": \"Unigram\", \"vocab\": []}}").unwrap();
+    fs::write(place("tokenizer.json"), "{\"model\": {\"type\": \"Unigram\", \"vocab\": []}}")
+        .unwrap();
     refused(&tiny, &["tokenizer.json", "CLIP"]);
     fs::remove_file(place("tokenizer.json")).unwrap();
     refused(&tiny, &["model/tokenizer", "vocab.json: it is missing"]);
