@@ -230,6 +230,14 @@ fn open_clips_rules_differ_where_they_should() {
     // The name of a special token is a text like others.
     assert_ne!(ids("<|endoftext|>")[1], tokenizer.eos());
     assert_eq!(fixture().encode("<|endoftext|>").ids[1], tokenizer.eos());
+    // Nor is padding found in words, whatever the folder pads with.
+    let (vocab, merges) = (text("vocab.json"), text("merges.txt"));
+    let map = Some(r#"{"pad_token": "!"}"#);
+    let marks = ClipTokenizer::from_files(&vocab, &merges, None, map).unwrap();
+    assert_eq!(marks.encode("red!").ids[2], 0);
+    let marks = marks.with_open_clip_rules().with_length(16).unwrap();
+    assert_eq!(marks.encode("a red! circle!!").ids, ids("a red! circle!!"));
+    assert_ne!(marks.encode("red!").ids[2], 0);
 }
 
 #[test]

@@ -292,6 +292,7 @@ impl ClipTokenizer {
     #[must_use]
     pub fn with_open_clip_rules(mut self) -> Self {
         self.inner.set_encode_special_tokens(true);
+        self.concepts.clear();
         self.cleaning = true;
         self.with_pad(0)
     }
