@@ -211,6 +211,13 @@ pub fn load_text_encoder(dir: &Path, device: &Device) -> Result<ClipTextModel> {
 /// Loads a tokenizer's folder of any layout, `vocab.json` with `merges.txt` or `tokenizer.json`, for a
 /// text encoder.
 pub(crate) fn tokenizer(dir: &Path, text: &ClipTextConfig) -> Result<ClipTokenizer> {
+    let there = |name: &&str| dir.join(name).is_file();
+    if let Some(missing) = ["vocab.json", "merges.txt"].iter().find(|name| !there(name))
+        && !there(&"tokenizer.json")
+    {
+        let message = "it is missing, and so is tokenizer.json; expected vocab.json and merges.txt, or tokenizer.json: complete the download of the model".to_owned();
+        return Err(PipelineError::Input { path: dir.join(missing), message });
+    }
     let read = |name: &str| {
         let path = dir.join(name);
         if path.is_file() { read_text(&path).map(Some) } else { Ok(None) }

@@ -14,11 +14,15 @@ use serde_json::{Map, Value};
 use tokenizers::AddedToken;
 
 use super::TokenizerError;
+use super::train::{BEGIN, END};
 use crate::config::shorten;
 
 /// Keys of the special tokens that have a role.
 const ROLES: [&str; 7] =
     ["bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token"];
+/// Those that a CLIP tokenizer has where no file says otherwise.
+const OWN: [(&str, &str); 4] =
+    [("bos_token", BEGIN), ("eos_token", END), ("unk_token", END), ("pad_token", END)];
 /// Keys of lists of further special tokens.
 const LISTS: [&str; 2] = ["additional_special_tokens", "extra_special_tokens"];
 /// Most tokens that are added; textual inversion adds a few for each concept.
@@ -148,24 +152,24 @@ fn lists(map: &Map<String, Value>) -> impl Iterator<Item = &Value> {
     LISTS.iter().filter_map(|key| map.get(*key)?.as_array()).flatten()
 }
 
-/// The special tokens that no list names, in the order of their roles; `map` tells flags, the lists of
-/// both files further tokens.
+/// The special tokens that no list names, in the order of their roles; `lists` of both files tell further
+/// ones. A later one of the same text takes the place of an earlier one, with its flags.
 pub(super) fn special(
     named: &BTreeMap<&'static str, &Value>,
     config: &Map<String, Value>,
     map: &Map<String, Value>,
     listed: &[Listed],
 ) -> Vec<Listed> {
-    let mut all: Vec<Listed> = Vec::new();
-    let mut known: BTreeSet<String> = listed.iter().map(|l| l.token.content.clone()).collect();
-    let roles = ROLES.iter().filter_map(|role| named.get(role).copied());
-    for value in roles.chain(lists(config)).chain(lists(map)) {
-        let Some(token) = token(value, Some(true)).filter(|t| !t.content.is_empty()) else {
-            continue;
-        };
-        if known.insert(token.content.clone()) {
-            all.push(Listed { token, id: None });
-        }
-    }
-    all
+    let known: BTreeSet<&str> = listed.iter().map(|l| l.token.content.as_str()).collect();
+    let own = |role: &str| OWN.iter().find(|(own, _)| *own == role).map(|(_, text)| *text);
+    let roles = ROLES.iter().filter_map(|role| match named.get(role) {
+        Some(value) => token(value, Some(true)),
+        None => own(role).map(|text| AddedToken::from(text, true)),
+    });
+    let more = lists(config).chain(lists(map)).filter_map(|value| token(value, Some(true)));
+    roles
+        .chain(more)
+        .filter(|token| !token.content.is_empty() && !known.contains(token.content.as_str()))
+        .map(|token| Listed { token, id: None })
+        .collect()
 }

@@ -92,7 +92,7 @@ pub enum TokenizerError {
         rows: usize,
     },
     /// The library refused the parts.
-    #[error("the tokenizer cannot be built from its vocabulary and merges: {0}")]
+    #[error("the tokenizer cannot be built from vocab.json and merges.txt, or tokenizer.json: {0}")]
     Library(String),
 }
 
@@ -227,13 +227,11 @@ impl ClipTokenizer {
         id("unknown", &unk, &mut vocab)?;
         let told = length(&config)?;
         let mut inner = build(vocab, merges, &unk).map_err(library)?;
-        let mut own =
-            vec![AddedToken::from(bos.as_str(), true), AddedToken::from(eos.as_str(), true)];
-        own.retain(|token| !added.iter().any(|l| l.token.content == token.content));
-        let special = added::special(&named, &config, &map, &added);
-        own.retain(|token| !special.iter().any(|l| l.token.content == token.content));
-        let own = own.into_iter().map(|token| Listed { token, id: None });
-        let all: Vec<Listed> = added.into_iter().chain(special).chain(own).collect();
+        let mut special = added::special(&named, &config, &map, &added);
+        // CLIP's own names of begin and end are roles only where they are tokens.
+        let own = |token: &str| token == BEGIN || token == END;
+        special.retain(|l| !own(&l.token.content) || inner.token_to_id(&l.token.content).is_some());
+        let all: Vec<Listed> = added.into_iter().chain(special).collect();
         add(&mut inner, &all)?;
         let concepts = concepts(&inner, &all);
         let (bos, eos, pad) = (bos_id, eos_id, pad_id);
@@ -290,6 +288,7 @@ impl ClipTokenizer {
     #[must_use]
     pub fn with_open_clip_rules(mut self) -> Self {
         self.inner.set_encode_special_tokens(true);
+        self.concepts.clear();
         self.cleaning = true;
         self.with_pad(0)
     }

@@ -84,7 +84,10 @@ fn unet(
         file.floats("encoder_hidden_states", [Some(batch), None, context_width(&config)])?;
     let added = match &config.addition_embed_type {
         Some(_) => Some(AddedCondition {
-            text_embeds: to_device(file.floats("text_embeds", [Some(batch), None])?, &device),
+            text_embeds: to_device(
+                file.floats("text_embeds", [Some(batch), pooled_width(&config)])?,
+                &device,
+            ),
             time_ids: file
                 .floats("time_ids", [Some(batch), Some(6)])?
                 .data
@@ -117,6 +120,12 @@ fn unet(
         }
     }
     Ok(())
+}
+
+/// Width of pooled text: what the six sizes leave of the input of SDXL's further condition.
+fn pooled_width(config: &UNetConfig) -> Option<usize> {
+    let sizes = 6 * config.addition_time_embed_dim?;
+    Some(config.projection_class_embeddings_input_dim?.saturating_sub(sizes))
 }
 
 fn context_width(config: &UNetConfig) -> Option<usize> {
