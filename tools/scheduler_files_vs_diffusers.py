@@ -18,12 +18,14 @@ import pathlib
 import subprocess
 import sys
 import tempfile
+import warnings
 
 import diffusers
 import torch
 from safetensors.torch import load_file
 
 diffusers.utils.logging.set_verbosity_error()
+warnings.filterwarnings("ignore")
 spec = importlib.util.spec_from_file_location("families", pathlib.Path(__file__).parent / "families_vs_diffusers.py")
 families = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(families)

@@ -129,6 +129,8 @@ pub struct NoiseSchedule {
     pub rescale_betas_zero_snr: bool,
     /// The scheduler's class, such as `PNDMScheduler`.
     pub class_name: Option<String>,
+    /// The class of few steps and little guidance that the model's files name, such as `LCMScheduler`.
+    pub distilled: Option<String>,
     /// The sampler whose missing settings the pipeline corrects: that of the scheduler's own class.
     pub corrected: Option<SamplerKind>,
     /// What else samplers read from the file.
@@ -152,6 +154,7 @@ impl NoiseSchedule {
             clip_sample_range: 1.0,
             rescale_betas_zero_snr: false,
             class_name: None,
+            distilled: None,
             corrected: None,
             sampling: SamplingOptions::default(),
         }

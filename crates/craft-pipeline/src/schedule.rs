@@ -47,7 +47,8 @@ pub enum Advice {
 /// Compares what a model was made for with what is about to be done. `flags`: what the sampler, the
 /// number of steps and the guidance scale are set by.
 pub fn advice(schedule: &NoiseSchedule, now: Intended, flags: [&str; 3]) -> Option<Advice> {
-    let class = schedule.class_name.as_deref().unwrap_or_default();
+    let class = schedule.distilled.as_ref().or(schedule.class_name.as_ref());
+    let class = class.map_or("", String::as_str);
     let used = now.scheduler.name();
     let [sampler, steps, guidance] = flags;
     let few = format!(

@@ -87,6 +87,9 @@ impl NoiseSchedule {
     /// Turbo models come with Euler's samplers, of which only they place timesteps from the last one on
     /// (`trailing`) while they predict ε.
     pub fn made_for(&self) -> MadeFor {
+        if self.distilled.is_some() {
+            return MadeFor::FewSteps(None);
+        }
         let Some(class) = self.class_name.as_deref().map(of) else { return MadeFor::Any };
         let turbo = self.timestep_spacing == Some(TimestepSpacing::Trailing)
             && self.prediction_type == PredictionType::Epsilon;
@@ -96,9 +99,8 @@ impl NoiseSchedule {
             }
             Offered(_) => MadeFor::Any,
             Solver => MadeFor::Solver,
-            FewSteps => MadeFor::FewSteps(None),
             // Foreign ones are refused where the file is read.
-            Foreign | Class::Unknown => MadeFor::Unknown,
+            FewSteps | Foreign | Class::Unknown => MadeFor::Unknown,
         }
     }
 }

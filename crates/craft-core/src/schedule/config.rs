@@ -204,7 +204,7 @@ impl NoiseSchedule {
         pipeline: Pipeline,
         class: Option<&str>,
     ) -> Result<Self, ScheduleError> {
-        let Settings { keys, class, corrected } = Settings::read(text, pipeline, class)?;
+        let Settings { keys, class, distilled, corrected } = Settings::read(text, pipeline, class)?;
         let raw: Raw = serde_json::from_value(Value::Object(keys))
             .map_err(|e| ScheduleError::Json(e.to_string()))?;
         let beta_schedule = one_of(
@@ -261,6 +261,7 @@ impl NoiseSchedule {
             rescale_betas_zero_snr: zero_snr,
             sampling: raw.sampling(prediction_type)?,
             class_name: class,
+            distilled,
             corrected,
         })
     }

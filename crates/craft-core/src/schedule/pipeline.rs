@@ -26,6 +26,8 @@ pub(super) struct Settings {
     pub(super) keys: Map<String, Value>,
     /// The class that the pipeline builds.
     pub(super) class: Option<String>,
+    /// The class of few steps that the file or the index names.
+    pub(super) distilled: Option<String>,
     /// The sampler of that class, if the pipeline corrects what its file lacks.
     pub(super) corrected: Option<SamplerKind>,
 }
@@ -48,7 +50,11 @@ impl Settings {
             keys.retain(|key, _| !defaults.iter().any(|name| name == key.as_str()));
         }
         let named = keys.get("_class_name").and_then(Value::as_str).map(str::to_owned);
+        let mut distilled = None;
         for name in class.into_iter().chain(named.as_deref()) {
+            if classes::of(name) == Class::FewSteps {
+                distilled = distilled.or(Some(name.to_owned()));
+            }
             if classes::of(name) == Class::Foreign {
                 return Err(ScheduleError::Value {
                     key: "_class_name",
@@ -78,7 +84,7 @@ impl Settings {
         if starts("DEIS") {
             keys.remove("algorithm_type");
         }
-        Ok(Self { keys, class, corrected })
+        Ok(Self { keys, class, distilled, corrected })
     }
 }
 

@@ -125,6 +125,15 @@ fn a_model_made_for_another_sampler_says_so() {
         let (_, text) = says(json!({"_class_name": class}), &["--scheduler", "ddim"]);
         assert!(!text.contains(class), "{text}");
     }
+    // Also where only the file says so.
+    edit(&tiny, "model/model_index.json", |index| {
+        index["scheduler"] = json!(["diffusers", "PNDMScheduler"]);
+    });
+    let (_, text) = says(json!({"_class_name": "LCMScheduler"}), &[]);
+    assert!(text.contains("LCMScheduler") && !text.contains("PNDM"), "{text}");
+    edit(&tiny, "model/model_index.json", |index| {
+        drop(index.as_object_mut().unwrap().remove("scheduler"))
+    });
     let turbo = json!({
         "_class_name": "EulerAncestralDiscreteScheduler", "timestep_spacing": "trailing",
     });
