@@ -6,7 +6,9 @@
 mod support;
 
 mod cache;
+mod full;
 mod guard;
 mod large;
+mod online;
 mod process;
 mod stops;
