@@ -2,10 +2,9 @@
 
 use std::fs;
 use std::thread::sleep;
-use std::time::Instant;
+use std::time::Duration;
 
 use crate::process::Process;
-use crate::stops::fraction;
 use crate::support::Tiny;
 
 const METHODS: [&str; 2] = ["ddpo", "spo"];
@@ -28,25 +27,31 @@ fn compare(out: &str) -> Vec<&str> {
 #[test]
 fn methods_that_draw_keep_what_they_drew() {
     let tiny = Tiny::new();
-    let begun = Instant::now();
     tiny.expect(&compare("whole"), 0, &[]);
-    let whole = begun.elapsed();
-    let (mut stops, mut attempt) = (0, 0);
-    // Every other one is asked to stop, the rest are killed.
-    loop {
-        attempt += 1;
+    let drawn = |method: &str, name: &str| {
+        let folder = tiny.path(&format!("out/seed-1/methods/{method}/.state-drawn"));
+        let names = fs::read_dir(folder).into_iter().flatten().flatten();
+        names.map(|e| e.file_name()).any(|n| n.to_string_lossy() == format!("{name}.safetensors"))
+    };
+    // After its first batch, and after the last of the first and of the second iteration of six steps; the
+    // delays reach into what comes then.
+    for (method, name, milliseconds, signal) in [
+        ("ddpo", "0-0-4", 0, "-KILL"),
+        ("ddpo", "0-8-12", 1, "-INT"),
+        ("ddpo", "0-12-16", 15, "-INT"),
+        ("ddpo", "1-12-16", 25, "-KILL"),
+        ("spo", "0-pairs", 5, "-INT"),
+        ("spo", "1-pairs", 15, "-KILL"),
+        ("spo", "2-pairs", 0, "-INT"),
+    ] {
         let mut process = Process::start(&tiny, &compare("out"));
-        if stops < 8 {
-            sleep(whole.mul_f64(0.25 + 0.6 * fraction(100 + attempt)));
-            process.signal(["-INT", "-KILL"][attempt as usize % 2]);
-        }
-        match process.end() {
-            Some(0) => break,
-            code => assert!(code.is_none() || code == Some(130), "attempt {attempt}: {code:?}"),
-        }
-        stops += 1;
+        process.until(|| drawn(method, name));
+        sleep(Duration::from_millis(milliseconds));
+        assert!(process.signal(signal), "it was stopped on the way");
+        let code = process.end();
+        assert!(code.is_none() || code == Some(130), "{method} {name}: {code:?}");
     }
-    assert!(stops >= 2, "{stops}");
+    tiny.expect(&compare("out"), 0, &[]);
     for method in METHODS {
         for file in ["scores.jsonl", "diffusion_pytorch_model.safetensors"] {
             let read = |out: &str| {

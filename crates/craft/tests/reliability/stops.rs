@@ -201,7 +201,7 @@ fn a_second_stop_ends_at_once_without_harm() {
 }
 
 /// A number of 0..1 that looks random.
-pub(crate) fn fraction(seed: u64) -> f64 {
+fn fraction(seed: u64) -> f64 {
     let mut x = seed.wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
