@@ -97,7 +97,7 @@ pub struct Drawn {
 pub static NEVER: AtomicBool = AtomicBool::new(false);
 
 /// Draws pictures in order; calls `done` with the number of pictures after each batch. For a few; what
-/// must not be lost is drawn by [`Drawing::batch`], a batch at a time.
+/// must not be lost is drawn by [`Painter::batch`], a batch at a time.
 ///
 /// # Errors
 /// When the schedule has no such number of steps, or the size does not fit the model.
@@ -107,17 +107,17 @@ pub fn draw(
     o: &DrawOptions,
     done: &mut dyn FnMut(usize),
 ) -> Result<Vec<Drawn>> {
-    let mut drawing = Drawing::new(model, *o, &NEVER)?;
+    let mut painter = Painter::new(model, *o, &NEVER)?;
     let mut out = Vec::with_capacity(jobs.len());
     for part in jobs.chunks(o.batch.max(1)) {
-        out.extend(drawing.batch(part)?);
+        out.extend(painter.batch(part)?);
         done(part.len());
     }
     Ok(out)
 }
 
 /// Draws batch after batch with one model, and stops between two steps of the sampler when it is asked to.
-pub struct Drawing<'a> {
+pub struct Painter<'a> {
     model: &'a Model,
     unet: &'a UNet2DConditionModel,
     options: DrawOptions,
@@ -127,7 +127,7 @@ pub struct Drawing<'a> {
     negatives: BTreeMap<Option<String>, TextEmbedding>,
 }
 
-impl<'a> Drawing<'a> {
+impl<'a> Painter<'a> {
     /// `stop`: set to end a batch before its next step.
     ///
     /// # Errors

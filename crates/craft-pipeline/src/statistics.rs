@@ -116,6 +116,12 @@ pub struct Numbers {
     pub diversity: Option<f64>,
 }
 
+/// What was found in the pictures of one prompt.
+struct Group<T> {
+    seen: Vec<(ImageStatistics, T)>,
+    distances: Vec<f64>,
+}
+
 /// Measures pictures of prompts that have `samples` each, and asks `each` about every one of them by its
 /// place. A prompt's pictures are in memory at a time, for each thread.
 ///
@@ -127,20 +133,25 @@ pub fn measure<T: Send>(
     each: impl Fn(usize, &RgbImage) -> T + Sync,
 ) -> Result<(Numbers, Vec<T>)> {
     let samples = samples.max(1);
-    let groups: Vec<(Vec<(ImageStatistics, T)>, Vec<f64>)> = files
+    let groups: Vec<Group<T>> = files
         .par_chunks(samples)
         .enumerate()
         .map(|(g, group)| {
             let read = group.iter().map(|path| image::read(path));
             let pictures = read.collect::<std::result::Result<Vec<_>, _>>()?;
-            let seen =
-                |(i, p): (usize, &RgbImage)| (ImageStatistics::of(p), each(g * samples + i, p));
-            Ok((pictures.iter().enumerate().map(seen).collect(), distances(&pictures)))
+            let of = |(i, p)| (ImageStatistics::of(p), each(g * samples + i, p));
+            let seen = pictures.iter().enumerate().map(of).collect();
+            Ok(Group { seen, distances: distances(&pictures) })
         })
         .collect::<Result<_>>()?;
-    let (seen, apart): (Vec<_>, Vec<_>) = groups.into_iter().unzip();
-    let (all, answers): (Vec<ImageStatistics>, Vec<T>) = seen.into_iter().flatten().unzip();
-    let apart: Vec<f64> = apart.into_iter().flatten().collect();
+    let (mut all, mut answers, mut apart) = (Vec::new(), Vec::new(), Vec::new());
+    for group in groups {
+        apart.extend(group.distances);
+        for (statistics, answer) in group.seen {
+            all.push(statistics);
+            answers.push(answer);
+        }
+    }
     let diversity = (!apart.is_empty()).then(|| craft_core::stats::mean(&apart));
     Ok((Numbers { statistics: ImageStatistics::mean(&all), diversity }, answers))
 }

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use super::plan::Plan;
 use crate::cache::ScoreCache;
 use crate::context::Silent;
-use crate::draw::{DrawOptions, Drawing};
+use crate::draw::{DrawOptions, Painter};
 use crate::error::Result;
 use crate::model::Model;
 use crate::rewards::{RunReward, load_all};
@@ -168,8 +168,8 @@ impl<'a> Judge<'a> {
         };
         let series = Series { recipe: self.run.recipe, items: &items, model: exam.stage };
         let unet = other.unwrap_or(&self.model.unet);
-        let mut drawing = Drawing::new(&self.model, options, self.run.context.stop)?.by(unet);
-        series.draw(&mut drawing, None, &Silent)?;
+        let mut painter = Painter::new(&self.model, options, self.run.context.stop)?.by(unet);
+        series.draw(&mut painter, None, &Silent)?;
         let files: Vec<PathBuf> = items.iter().map(|item| item.file.clone()).collect();
         let texts: Vec<&str> = items.iter().map(|item| item.prompt).collect();
         for (reward, _) in &self.rewards {

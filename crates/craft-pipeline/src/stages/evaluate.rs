@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::cache::ScoreCache;
-use crate::draw::{DrawOptions, Drawing};
+use crate::draw::{DrawOptions, Painter};
 use crate::error::Result;
 use crate::lora::arm_model;
 use crate::model::Model;
@@ -166,8 +166,8 @@ pub(crate) fn one_model(
         // Its memory is free again before rewards are loaded.
         let model = load()?;
         let options = drawing_options(run, &model)?;
-        let mut drawing = Drawing::new(&model, options, run.context.stop)?;
-        series.draw(&mut drawing, None, run.context.progress)?;
+        let mut painter = Painter::new(&model, options, run.context.stop)?;
+        series.draw(&mut painter, None, run.context.progress)?;
     }
     let texts: Vec<&str> = items.iter().map(|item| item.prompt).collect();
     let files: Vec<PathBuf> = items.iter().map(|item| item.file.clone()).collect();

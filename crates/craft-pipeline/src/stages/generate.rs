@@ -6,7 +6,7 @@ use craft_diffusion::sampler::Scheduler;
 use craft_store::rows::RowWriter;
 use craft_store::{Manifest, Stage, StageWriter, jsonl};
 
-use crate::draw::{DrawOptions, Drawing};
+use crate::draw::{DrawOptions, Painter};
 use crate::error::{PipelineError, Result};
 use crate::lora::Start;
 use crate::model::Model;
@@ -83,8 +83,8 @@ pub(crate) fn run(run: &Run<'_>, start: &Start, expanded: &Manifest) -> Result<M
         if let Some(text) = advise(section, &model) {
             run.context.progress.note(&text);
         }
-        let mut drawing = Drawing::new(&model, options(section, &model)?, run.context.stop)?;
-        let [c, h, w] = model.latent_shape(drawing.options().height, drawing.options().width);
+        let mut painter = Painter::new(&model, options(section, &model)?, run.context.stop)?;
+        let [c, h, w] = model.latent_shape(painter.options().height, painter.options().width);
         let candidates = candidates(run)?;
         let n = candidates.len();
         run.context.progress.start("generate", n as u64, "images");
@@ -93,7 +93,7 @@ pub(crate) fn run(run: &Run<'_>, start: &Start, expanded: &Manifest) -> Result<M
         let mut rows = RowWriter::open(&latents, "latents", &[n, c, h, w])?;
         let items: Vec<Item<'_>> = candidates.iter().map(|c| item(run, writer, c)).collect();
         let series = Series { recipe: run.recipe, items: &items, model: "" };
-        series.draw(&mut drawing, Some(&mut rows), run.context.progress)?;
+        series.draw(&mut painter, Some(&mut rows), run.context.progress)?;
         rows.finish()?;
         jsonl::write(&writer.join("candidates.jsonl"), &candidates)?;
         Ok(Outcome::default().count("candidates", n).say(format!("{n} candidates")))

@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::cache::ScoreCache;
 use crate::context::Silent;
-use crate::draw::{DrawOptions, Drawing};
+use crate::draw::{DrawOptions, Painter};
 use crate::error::{PipelineError, Result};
 use crate::lora::{self, Start};
 use crate::model::{Model, read_tensors, write_tensors};
@@ -192,8 +192,8 @@ impl<'a> Watch<'a> {
                 }
                 Trained::Lora(adapter) => lora::merge(&mut model, &adapter, 1.0),
             }
-            let mut drawing = Drawing::new(&model, self.options, self.run.context.stop)?;
-            series.draw(&mut drawing, None, &Silent)?;
+            let mut painter = Painter::new(&model, self.options, self.run.context.stop)?;
+            series.draw(&mut painter, None, &Silent)?;
         }
         Ok(items.into_iter().map(|item| item.file).collect())
     }

@@ -10,7 +10,7 @@ use craft_store::rows::RowWriter;
 use rayon::prelude::*;
 
 use crate::context::Progress;
-use crate::draw::{Drawing, Drawn, Job, StepNoise};
+use crate::draw::{Drawn, Job, Painter, StepNoise};
 use crate::error::{PipelineError, Result};
 use crate::parameters::Parameters;
 
@@ -50,11 +50,11 @@ impl Series<'_> {
     /// Those of drawing and writing, and when it was stopped; what was drawn before is kept.
     pub(crate) fn draw(
         &self,
-        drawing: &mut Drawing<'_>,
+        painter: &mut Painter<'_>,
         mut latents: Option<&mut RowWriter>,
         progress: &dyn Progress,
     ) -> Result<()> {
-        let batch = drawing.options().batch.max(1);
+        let batch = painter.options().batch.max(1);
         for (number, part) in self.items.chunks(batch).enumerate() {
             let first = number * batch;
             let mut open = Vec::new();
@@ -69,7 +69,7 @@ impl Series<'_> {
                 }
             }
             if !open.is_empty() {
-                let drawn = self.batch(drawing, part)?;
+                let drawn = self.batch(painter, part)?;
                 if let Some(rows) = &mut latents {
                     for &i in &open {
                         if drawn[i].latents.iter().any(|v| !v.is_finite()) {
@@ -79,15 +79,15 @@ impl Series<'_> {
                     }
                     rows.sync()?;
                 }
-                self.write(drawing, part, &drawn, &open)?;
+                self.write(painter, part, &drawn, &open)?;
             }
             progress.advance(part.len() as u64);
         }
         Ok(())
     }
 
-    fn batch(&self, drawing: &mut Drawing<'_>, part: &[Item<'_>]) -> Result<Vec<Drawn>> {
-        let size = drawing.latent_values();
+    fn batch(&self, painter: &mut Painter<'_>, part: &[Item<'_>]) -> Result<Vec<Drawn>> {
+        let size = painter.latent_values();
         let jobs: Vec<Job<'_>> = part
             .iter()
             .map(|item| Job {
@@ -97,12 +97,12 @@ impl Series<'_> {
                 step_noise: StepNoise::Key(item.key.clone()),
             })
             .collect();
-        drawing.batch(&jobs)
+        painter.batch(&jobs)
     }
 
     fn write(
         &self,
-        drawing: &Drawing<'_>,
+        painter: &Painter<'_>,
         part: &[Item<'_>],
         drawn: &[Drawn],
         open: &[usize],
@@ -115,7 +115,7 @@ impl Series<'_> {
         };
         let parameters = Parameters {
             negative: self.recipe.generate.negative(),
-            options: drawing.options(),
+            options: painter.options(),
             model: &model,
             loras: &[],
         };

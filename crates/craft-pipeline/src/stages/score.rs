@@ -112,6 +112,8 @@ impl<'a> Work<'a> {
                 }
             }
             cache.sync_now_and_then()?;
+            // Ctrl-C reaches a program that scores as well: what it did not say then is no missing score.
+            run.context.check()?;
             done(part.len());
             if reward.stops {
                 self.stop_at_missing(name, part, &rows)?;

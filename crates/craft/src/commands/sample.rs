@@ -7,7 +7,7 @@ use craft_core::TorchRng;
 use craft_core::rng::Key;
 use craft_diffusion::sampler::Scheduler;
 use craft_nn::vae_tiles::Tiles;
-use craft_pipeline::draw::{DrawOptions, Drawing, Job, NEVER, StepNoise};
+use craft_pipeline::draw::{DrawOptions, Job, NEVER, Painter, StepNoise};
 use craft_pipeline::parameters::Parameters;
 use craft_pipeline::schedule::{Advice, Intended, advice};
 use craft_pipeline::{Model, Progress};
@@ -79,7 +79,7 @@ pub(super) fn sample(app: &App, args: &SampleArgs) -> anyhow::Result<()> {
         .collect();
     let progress = Reporter::new(app.level);
     progress.start("sample", count as u64, "images");
-    let mut drawing = Drawing::new(&model, options, &NEVER)?;
+    let mut painter = Painter::new(&model, options, &NEVER)?;
     output.make_folder()?;
     let mut latents = Vec::new();
     let parameters = Parameters {
@@ -90,7 +90,7 @@ pub(super) fn sample(app: &App, args: &SampleArgs) -> anyhow::Result<()> {
     };
     // Each picture lies on disk as soon as its batch is drawn.
     for (first, part) in (0..).step_by(options.batch).zip(jobs.chunks(options.batch)) {
-        for (i, (job, drawn)) in (first..).zip(part.iter().zip(drawing.batch(part)?)) {
+        for (i, (job, drawn)) in (first..).zip(part.iter().zip(painter.batch(part)?)) {
             let path = output.path(i);
             let text = parameters.of(job.prompt, &noise_source(args, i, count));
             image::write_png(&path, &drawn.image, Some(&text))?;

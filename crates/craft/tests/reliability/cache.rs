@@ -6,6 +6,9 @@ use crate::support::Tiny;
 
 const RUN: [&str; 4] = ["run", "recipe.toml", "--out", "out"];
 
+/// What is done to a line.
+type Edit<'a> = &'a dyn Fn(&str) -> String;
+
 #[test]
 fn a_changed_score_is_not_believed() {
     let tiny = Tiny::new();
@@ -17,7 +20,7 @@ fn a_changed_score_is_not_believed() {
     let score = "\"score\":\"";
     let edit = |line: &str| line.replace(score, &format!("{score}1"));
     let no_sum = |line: &str| format!("{}}}", line.split(",\"sum\"").next().unwrap());
-    let edits: [(&str, &dyn Fn(&str) -> String); 5] = [
+    let edits: [(&str, Edit<'_>); 5] = [
         ("a changed score", &edit),
         ("another prompt", &|line| line.replace("\"prompt\":\"a ", "\"prompt\":\"the ")),
         ("no checksum", &no_sum),

@@ -173,6 +173,27 @@ fn a_stopped_training_keeps_its_last_step() {
     same_results(&tiny.path("whole"), &tiny.path("out"));
 }
 
+/// The embedded models are built by the same rules.
+#[test]
+fn a_stopped_build_of_the_embedded_models_goes_on() {
+    let tiny = Tiny::new();
+    let build = |out| ["pocket", "build", "--out", out, "--scale", "0.004", "tokenizer", "vae"];
+    let whole = tiny.path("whole/vae/diffusion_pytorch_model.safetensors");
+    tiny.expect(&build("whole"), 0, &[]);
+    for _ in 0..2 {
+        let mut process = Process::start(&tiny, &build("out"));
+        process.until(|| tiny.path("out/tokenizer/merges.txt").exists());
+        sleep(Duration::from_millis(700));
+        if process.signal("-INT") {
+            let code = process.end();
+            assert!(code == Some(130) || code == Some(0), "{code:?}");
+        }
+    }
+    tiny.expect(&build("out"), 0, &[]);
+    let found = tiny.path("out/vae/diffusion_pytorch_model.safetensors");
+    assert!(fs::read(whole).unwrap() == fs::read(found).unwrap());
+}
+
 /// Ctrl-C twice, a few milliseconds apart, at moments all over the run.
 #[test]
 fn a_second_stop_ends_at_once_without_harm() {
