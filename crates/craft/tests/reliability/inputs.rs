@@ -154,7 +154,8 @@ fn the_largest_pictures_take_at_most_a_gibibyte() {
     tiny.write("inks.jpg", empty_scans(8192, 4, 4));
     for (picture, reward) in [
         ("rgb.png", "pocket-hps"),
-        ("rgb.png", "pocket-pick"),
+        ("rgb.png", "jpeg-size"),
+        ("rgb.png", "colorfulness"),
         ("colours.jpg", "pocket-pick"),
         ("inks.jpg", "pocket-pick"),
     ] {

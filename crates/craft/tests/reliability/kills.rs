@@ -31,7 +31,7 @@ const SMALL: [&str; 16] = [
 /// Names the variable of docs/reliability.md.
 const DISK: &str = "CRAFT_TEST_DISK";
 
-fn run<'a>(out: &'a str) -> Vec<&'a str> {
+fn run(out: &str) -> Vec<&str> {
     [&["run", "recipe.toml", "--out", out][..], &SMALL].concat()
 }
 

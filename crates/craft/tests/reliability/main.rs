@@ -7,6 +7,7 @@ mod support;
 
 mod cache;
 mod checkpoints;
+mod early;
 mod files;
 mod inputs;
 mod kills;
