@@ -214,6 +214,9 @@ impl Plan {
         if recipe.expand.kind == ExpandKind::Openai && !asked {
             wording::model(&recipe.expand)?;
         }
+        if let (ExpandKind::File, Some(file)) = (recipe.expand.kind, &recipe.expand.file) {
+            craft_store::input::open(&base.join(file))?;
+        }
         let dir = prompts_of(base, recipe, context)?;
         let device = burn::tensor::Device::flex();
         let model = crate::lora::training_model(recipe, base, &self.model.dir)?;

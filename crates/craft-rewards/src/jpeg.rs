@@ -115,7 +115,7 @@ impl Bits {
 /// A component: its samples, padded to whole blocks, and its tables.
 struct Plane {
     width: usize,
-    samples: Vec<i32>,
+    samples: Vec<u8>,
     quantisation: [i32; 64],
     dc: Codes,
     ac: Codes,
@@ -135,7 +135,7 @@ impl Plane {
         for (y, row) in block.chunks_exact_mut(8).enumerate() {
             let start = (top + y) * self.width + left;
             for (to, from) in row.iter_mut().zip(&self.samples[start..start + 8]) {
-                *to = from - 128;
+                *to = i32::from(*from) - 128;
             }
         }
         transform(&mut block);
@@ -220,7 +220,7 @@ fn one_dimension(block: &mut [i32; 64], start: usize, step: usize, first: bool) 
 }
 
 /// Y, Cb, Cr of a pixel as libjpeg rounds them.
-fn ycc(pixel: &[u8]) -> [i32; 3] {
+fn ycc(pixel: &[u8]) -> [u8; 3] {
     let [r, g, b] = [pixel[0], pixel[1], pixel[2]].map(i32::from);
     let fix = |x: f64| (x * 65536.0 + 0.5) as i32;
     let offset = (128 << 16) + 32767;
@@ -229,13 +229,14 @@ fn ycc(pixel: &[u8]) -> [i32; 3] {
         (-fix(0.168_735_892) * r - fix(0.331_264_108) * g + fix(0.5) * b + offset) >> 16,
         (fix(0.5) * r - fix(0.418_687_589) * g - fix(0.081_312_411) * b + offset) >> 16,
     ]
+    .map(|value| value as u8)
 }
 
 /// Size in bytes as a JPEG of a quality from 1 to 100. The picture must have been checked.
 pub(crate) fn jpeg_bytes(image: RgbImageRef<'_>, quality: u32) -> usize {
     let (across, down) = (image.width.div_ceil(16), image.height.div_ceil(16));
     let (width, height) = (across * 16, down * 16);
-    let mut full = [vec![0; width * height], vec![0; width * height], vec![0; width * height]];
+    let mut full = [(); 3].map(|()| vec![0u8; width * height]);
     for y in 0..height {
         for x in 0..width {
             // Beyond the edges the last pixels repeat.
@@ -247,22 +248,23 @@ pub(crate) fn jpeg_bytes(image: RgbImageRef<'_>, quality: u32) -> usize {
             }
         }
     }
-    let half = |plane: &[i32]| -> Vec<i32> {
+    let half = |plane: &[u8]| -> Vec<u8> {
         let mut out = Vec::with_capacity(plane.len() / 4);
         for y in 0..height / 2 {
             // Below the picture the last row of averages repeats.
             let y = y.min(image.height.div_ceil(2) - 1);
             for x in 0..width / 2 {
                 let at = 2 * y * width + 2 * x;
-                let sum = plane[at] + plane[at + 1] + plane[at + width] + plane[at + width + 1];
+                let four = [at, at + 1, at + width, at + width + 1];
+                let sum: usize = four.into_iter().map(|i| usize::from(plane[i])).sum();
                 // The rounding alternates, so that it favours neither side.
-                out.push((sum + 1 + (x as i32 & 1)) >> 2);
+                out.push(((sum + 1 + (x & 1)) >> 2) as u8);
             }
         }
         out
     };
     let [luma, cb, cr] = full;
-    let plane = |samples: Vec<i32>, width, table: &[u32; 64], dc, ac| Plane {
+    let plane = |samples: Vec<u8>, width, table: &[u32; 64], dc, ac| Plane {
         width,
         samples,
         quantisation: scaled(table, quality),

@@ -235,7 +235,13 @@ pub fn write_dir_atomically<T, E: From<StoreError>>(
         }
         rename(target, &aside, "replace")?;
     }
-    rename(&temporary, target, "write")?;
+    if let Err(error) = rename(&temporary, target, "write") {
+        // The old one gets its name back at once, not only at the next start.
+        if aside.exists() && !target.exists() {
+            let _ = fs::rename(&aside, target);
+        }
+        return Err(error.into());
+    }
     std::mem::forget(guard);
     sync_dir(parent_of(target))?;
     if aside.exists() {

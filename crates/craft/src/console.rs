@@ -1,6 +1,7 @@
 //! What is printed, and where: results to standard output, the rest to standard error without tearing
 //! a progress bar apart.
 
+use std::borrow::Cow;
 use std::io::{self, IsTerminal, Write};
 use std::sync::LazyLock;
 
@@ -49,10 +50,26 @@ impl Level {
     }
 }
 
+/// Longest line on standard error, in characters: what it quotes of a file may be a whole file.
+const MOST: usize = 4000;
+/// How much of a longer one is shown at its end, where what was expected and the cure stand.
+const END: usize = 1000;
+
+/// A text without its middle, if it is too long.
+fn shortened(text: &str) -> Cow<'_, str> {
+    let count = text.chars().count();
+    if count <= MOST {
+        return text.into();
+    }
+    let head: String = text.chars().take(MOST - END).collect();
+    let tail: String = text.chars().skip(count - END).collect();
+    format!("{head} … ({} characters are left out here) … {tail}", count - MOST).into()
+}
+
 /// A line on standard error. A closed pipe is no reason to stop.
 pub(crate) fn line(text: &str) {
     BARS.suspend(|| {
-        let _ = writeln!(io::stderr().lock(), "{text}");
+        let _ = writeln!(io::stderr().lock(), "{}", shortened(text));
     });
 }
 
@@ -104,4 +121,20 @@ pub(crate) fn start_logging(level: Level) {
         .with_target(level == Level::All)
         .without_time()
         .try_init();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn endless_lines_keep_their_ends() {
+        assert_eq!(shortened("short"), "short");
+        let text = format!("a.json: {}: expected one, mend it", "é".repeat(1_000_000));
+        let short = shortened(&text);
+        assert!(short.starts_with("a.json: é") && short.ends_with("expected one, mend it"));
+        assert!(
+            short.contains("characters are left out here") && short.chars().count() < MOST + 60
+        );
+    }
 }

@@ -6,7 +6,7 @@ use super::{Component, Fault, Frame, Tables, short};
 
 /// How often the blocks of a picture are gone through at most, all scans together. A scan may be almost
 /// empty and still go through every block.
-const MAX_PASSES: usize = 64;
+const MAX_PASSES: usize = 32;
 /// Blocks that may be gone through however small the picture is.
 const FREE_BLOCKS: usize = 1 << 20;
 

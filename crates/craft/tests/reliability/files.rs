@@ -9,7 +9,7 @@ use serde_json::Value;
 
 /// Every file below a folder by its path, hidden ones too, with a digest of what may not differ between
 /// two runs of the same recipe.
-pub fn files(dir: &Path) -> BTreeMap<String, String> {
+pub(crate) fn files(dir: &Path) -> BTreeMap<String, String> {
     let mut found = BTreeMap::new();
     walk(dir, dir, &mut found);
     found
@@ -61,7 +61,7 @@ fn digest(path: &Path) -> String {
 
 /// Fails with the names of the files that differ.
 #[track_caller]
-pub fn same_files(expected: &Path, found: &Path, about: &str) {
+pub(crate) fn same_files(expected: &Path, found: &Path, about: &str) {
     let (a, b) = (files(expected), files(found));
     let names: std::collections::BTreeSet<&String> = a.keys().chain(b.keys()).collect();
     let differ: Vec<String> = names

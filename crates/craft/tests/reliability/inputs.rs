@@ -46,6 +46,7 @@ fn devices_pipes_sockets_and_folders_are_refused_wherever_a_file_is_given() {
     assert!(Command::new("mkfifo").arg(tiny.path("pipe")).status().unwrap().success());
     let _socket = std::os::unix::net::UnixListener::bind(tiny.path("socket")).unwrap();
     fs::create_dir(tiny.path("folder")).unwrap();
+    tiny.write("a.png", png(16));
     for (file, kind) in [
         ("/dev/zero", "a device"),
         ("pipe", "a named pipe"),
@@ -55,6 +56,7 @@ fn devices_pipes_sockets_and_folders_are_refused_wherever_a_file_is_given() {
         let train = format!("prompts.train={file}");
         let wordings = format!("expand.file={file}");
         let weights = format!("tiny={file}");
+        let out = format!("out-{}", kind.replace(' ', "-"));
         let lora = ["sample", "--model", "model", "--prompt", "x", "--steps", "1", "--lora", file];
         let score = ["score", "--prompt", "x", "--reward"];
         let mut commands = vec![
@@ -65,7 +67,7 @@ fn devices_pipes_sockets_and_folders_are_refused_wherever_a_file_is_given() {
                 "run",
                 "recipe.toml",
                 "--out",
-                "out-2",
+                &out,
                 "--set",
                 "expand.kind=file",
                 "--set",
@@ -152,7 +154,8 @@ fn the_largest_pictures_take_at_most_a_gibibyte() {
     tiny.write("inks.jpg", empty_scans(8192, 4, 4));
     for (picture, reward) in [
         ("rgb.png", "pocket-hps"),
-        ("rgb.png", "pocket-pick"),
+        ("rgb.png", "jpeg-size"),
+        ("rgb.png", "colorfulness"),
         ("colours.jpg", "pocket-pick"),
         ("inks.jpg", "pocket-pick"),
     ] {

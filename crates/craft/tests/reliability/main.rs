@@ -8,6 +8,7 @@ mod support;
 
 mod cache;
 mod checkpoints;
+mod early;
 mod files;
 mod full;
 mod guard;

@@ -13,8 +13,9 @@ fn build(out: &str) -> [&str; 8] {
 fn a_build_killed_while_it_measures_its_latents_is_finished_rightly() {
     let tiny = Tiny::new();
     let log = tiny.path("log");
-    let done = tiny.craft(&build("whole")).env("CRAFT_TEST_DISK", format!("log={}", log.display()));
-    assert!({ done }.output().unwrap().status.success());
+    let logging = format!("log={}", log.display());
+    let done = tiny.craft(&build("whole")).env("CRAFT_TEST_DISK", logging).output().unwrap();
+    assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
     let changes: Vec<String> =
         fs::read_to_string(log).unwrap().lines().map(str::to_owned).collect();
     let config: Vec<usize> = changes
