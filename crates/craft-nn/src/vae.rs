@@ -104,6 +104,7 @@ impl VaeConfig {
     pub fn from_json(text: &str) -> Result<Self, ConfigError> {
         let config: Self = serde_json::from_str(text)
             .map_err(|source| ConfigError::Parse { component: COMPONENT, source })?;
+        config.check_numbers()?;
         let levels = config.block_out_channels.len();
         let down = [json!(vec!["DownEncoderBlock2D"; levels])];
         let up = [json!(vec!["UpDecoderBlock2D"; levels])];
@@ -117,7 +118,6 @@ impl VaeConfig {
         // `force_upcast` asks for f32, which is what is computed.
         let ignored = ["force_upcast"];
         check_rest(COMPONENT, &config.rest, neutral, &ignored)?;
-        config.check_numbers()?;
         Ok(config)
     }
 

@@ -10,6 +10,7 @@ use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
 use burn::tensor::{DType, Tensor, TensorData};
 use thiserror::Error;
 
+use crate::config::shorten;
 use crate::lora;
 
 /// A tensor on the host: row-major f32 values with their shape.
@@ -58,7 +59,7 @@ fn list(what: &str, names: &[String]) -> String {
     if names.is_empty() {
         return String::new();
     }
-    let shown = names.iter().take(5).cloned().collect::<Vec<_>>().join(", ");
+    let shown = names.iter().take(5).map(|name| shorten(name)).collect::<Vec<_>>().join(", ");
     let more = names.len().saturating_sub(5);
     let tail = if more > 0 { format!(" and {more} more") } else { String::new() };
     format!(" {} tensors {what} ({shown}{tail})", names.len())

@@ -5,7 +5,7 @@
 
 use std::path::PathBuf;
 
-use craft_nn::tokenizer::{ClipTokenizer, TokenizerFiles, train};
+use craft_nn::tokenizer::{ClipTokenizer, TokenizerFiles, TokenizerTexts, train};
 use serde_json::Value;
 
 fn path(name: &str) -> PathBuf {
@@ -81,6 +81,98 @@ fn ids_are_those_of_transformers() {
         let text = row["text"].as_str().unwrap();
         assert_eq!(tokenizer.encode(text).ids, expected, "{text:?}");
     }
+}
+
+/// Padding tokens in texts, textual inversion, flags of special tokens, in every file that says them.
+#[test]
+fn added_tokens_are_those_of_transformers() {
+    let rows: Vec<Value> = serde_json::from_str(&text("added.json")).unwrap();
+    assert!(rows.len() > 15);
+    let (vocab, merges) = (text("vocab.json"), text("merges.txt"));
+    let lines: Vec<&str> = merges.lines().skip(1).collect();
+    for row in rows {
+        let file = |name: &str| row["files"].get(name).map(Value::to_string);
+        let (config, special) = (file("tokenizer_config"), file("special_tokens_map"));
+        let added = file("added_tokens");
+        let whole = row.get("added").map(|added| {
+            let vocab: Value = serde_json::from_str(&vocab).unwrap();
+            let model = serde_json::json!({
+                "type": "BPE", "end_of_word_suffix": "</w>", "vocab": vocab, "merges": lines,
+            });
+            serde_json::json!({ "added_tokens": added, "model": model }).to_string()
+        });
+        let tokenizer = ClipTokenizer::from_texts(&TokenizerTexts {
+            vocab: whole.is_none().then_some(&vocab),
+            merges: whole.is_none().then_some(&merges),
+            whole: whole.as_deref(),
+            config: config.as_deref(),
+            special: special.as_deref(),
+            added: added.as_deref(),
+        })
+        .unwrap();
+        for (text, ids) in row["ids"].as_object().unwrap() {
+            let expected: Vec<u32> = serde_json::from_value(ids.clone()).unwrap();
+            assert_eq!(tokenizer.encode(text).ids, expected, "{}: {text:?}", row["name"]);
+        }
+    }
+}
+
+#[test]
+fn a_tokenizer_fits_its_text_encoder_or_is_refused() {
+    let rows = fixture().vocab_size();
+    assert_eq!(fixture().for_encoder(16, rows).unwrap().length(), 16);
+    let message = |positions, rows| {
+        let tokenizer: ClipTokenizer = fixture();
+        tokenizer.for_encoder(positions, rows).unwrap_err().to_string()
+    };
+    let long = message(15, rows);
+    assert!(long.contains("16") && long.contains("15 tokens (max_position"), "{long}");
+    let few = message(16, rows - 1);
+    assert!(few.contains("<|endoftext|>") && few.contains(&format!("{} rows", rows - 1)), "{few}");
+    let read = |config: &str| {
+        ClipTokenizer::from_files(&text("vocab.json"), &text("merges.txt"), Some(config), None)
+    };
+    // Without a length, or with transformers' absurd one, it is the text encoder's.
+    for config in ["{}", r#"{"model_max_length": 1e30}"#, r#"{"model_max_length": null}"#] {
+        assert_eq!(read(config).unwrap().for_encoder(20, rows).unwrap().length(), 20, "{config}");
+    }
+    for value in ["\"77\"", "-1", "7.5", "[]", "2", "true"] {
+        let config = format!("{{\"model_max_length\": {value}}}");
+        let error = read(&config).unwrap_err().to_string();
+        assert!(error.contains("model_max_length is"), "{error}");
+    }
+}
+
+#[test]
+fn added_tokens_follow_the_vocabulary() {
+    let (vocab, merges) = (text("vocab.json"), text("merges.txt"));
+    let words = fixture().vocab_size();
+    let read = |added: &str| {
+        ClipTokenizer::from_texts(&TokenizerTexts {
+            vocab: Some(&vocab),
+            merges: Some(&merges),
+            added: Some(added),
+            ..Default::default()
+        })
+    };
+    let at = |id: usize| format!("{{\"<cat-toy>\": {id}}}");
+    let tokenizer = read(&at(words)).unwrap();
+    assert_eq!(tokenizer.encode("<cat-toy>").ids[1] as usize, words);
+    let beyond = tokenizer.for_encoder(77, words).unwrap_err().to_string();
+    assert!(beyond.contains("<cat-toy>") && beyond.contains("rows"), "{beyond}");
+    let gap = read(&at(words + 5)).unwrap_err().to_string();
+    assert!(
+        gap.contains("<cat-toy>") && gap.contains(&format!("next free id is {words}")),
+        "{gap}"
+    );
+    for bad in ["{\"a\": -1}", "{\"a\": \"1\"}", "{\"a\": 4294967296}", "[]"] {
+        let error = read(bad).unwrap_err().to_string();
+        assert!(error.contains("added_tokens.json"), "{error}");
+    }
+    let missing =
+        ClipTokenizer::from_texts(&TokenizerTexts { vocab: Some(&vocab), ..Default::default() });
+    let missing = missing.unwrap_err().to_string();
+    assert!(missing.contains("merges.txt: it is missing") && missing.contains("tokenizer.json"));
 }
 
 #[test]

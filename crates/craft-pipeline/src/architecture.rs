@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use craft_nn::config::shorten;
 use serde_json::{Map, Value};
 
 use crate::error::{PipelineError, Result};
@@ -56,8 +57,9 @@ pub(crate) fn of_folder(dir: &Path) -> Result<Architecture> {
             what_else(dir)
         )));
     }
-    let index: Map<String, Value> = serde_json::from_str(&read_text(&path)?)
-        .map_err(|error| refused(format!("it is not a JSON object: {error}")))?;
+    let index: Map<String, Value> = serde_json::from_str(&read_text(&path)?).map_err(|error| {
+        refused(format!("it is not a JSON object: {}", shorten(&error.to_string())))
+    })?;
     let class = index.get("_class_name").and_then(Value::as_str).unwrap_or("none");
     let architecture = match class {
         "StableDiffusionPipeline" => Architecture::StableDiffusion,
@@ -66,7 +68,8 @@ pub(crate) fn of_folder(dir: &Path) -> Result<Architecture> {
         },
         other => {
             return Err(refused(format!(
-                "_class_name is {other}{}; expected {KNOWN}: use a model of one of these architectures",
+                "_class_name is {}{}; expected {KNOWN}: use a model of one of these architectures",
+                shorten(other),
                 title(other)
             )));
         }
@@ -85,14 +88,17 @@ pub(crate) fn of_folder(dir: &Path) -> Result<Architecture> {
         }
         let Some((_, classes)) = COMPONENTS.iter().find(|(name, _)| name == key) else {
             return Err(refused(format!(
-                "{key} = {value} is not supported; expected the components {}",
+                "{} = {} is not supported; expected the components {}",
+                shorten(key),
+                shorten(&value.to_string()),
                 COMPONENTS.map(|c| c.0).join(", ")
             )));
         };
         let class = value.get(1).and_then(Value::as_str).unwrap_or_default();
         if !classes.is_empty() && !classes.contains(&class) {
             return Err(refused(format!(
-                "{key} = {value} is not supported; expected the class {}",
+                "{key} = {} is not supported; expected the class {}",
+                shorten(&value.to_string()),
                 classes.join(" or ")
             )));
         }

@@ -68,7 +68,8 @@ impl RewardFiles {
             });
         }
         let length = tokenizer.length().min(text.max_position_embeddings);
-        tokenizer.with_length(length).map_err(wrap)
+        let tokenizer = tokenizer.with_length(length).map_err(wrap)?;
+        tokenizer.for_encoder(length, text.vocab_size).map_err(wrap)
     }
 }
 

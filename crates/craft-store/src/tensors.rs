@@ -80,6 +80,10 @@ impl TensorReader {
         let mut size = [0u8; 8];
         file.read_exact(&mut size).map_err(io())?;
         let header_bytes = u64::from_le_bytes(size);
+        if size.starts_with(b"GGUF") {
+            let message = "it is a GGUF file of quantised weights, which is not read: take the model's safetensors";
+            return Err(StoreError::bad(path, message));
+        }
         if header_bytes > MAX_HEADER_BYTES {
             return Err(cut(format!(
                 "its header claims {header_bytes} bytes, at most {MAX_HEADER_BYTES} are possible (is it another format, such as a pickle?)"

@@ -112,7 +112,18 @@ pub(crate) fn chain(error: &anyhow::Error) -> String {
             text.push_str(&words);
         }
     }
-    text
+    without_middle(text)
+}
+
+/// A message of bounded length: what it quotes may be as long as the file that it stands in.
+fn without_middle(text: String) -> String {
+    const ENDS: [usize; 2] = [3000, 1000];
+    if text.len() <= ENDS[0] + ENDS[1] {
+        return text;
+    }
+    let (start, end) =
+        (text.floor_char_boundary(ENDS[0]), text.ceil_char_boundary(text.len() - ENDS[1]));
+    format!("{} … ({} bytes) … {}", &text[..start], text.len(), &text[end..])
 }
 
 #[cfg(test)]

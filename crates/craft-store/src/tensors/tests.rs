@@ -1,6 +1,7 @@
 use super::*;
 use safetensors::tensor::TensorView;
 use std::fs;
+use std::path::Path;
 
 fn sample() -> BTreeMap<String, Tensor> {
     BTreeMap::from([
@@ -130,4 +131,60 @@ fn what_cannot_be_written_is_refused_and_leaves_nothing() {
     assert!(read(&path).is_ok());
     let message = read_finite(&path).unwrap_err().to_string();
     assert!(message.contains("`x`: value 1 is NaN"), "{message}");
+}
+
+fn with_header(path: &Path, header: &str, data: usize) {
+    let mut bytes = (header.len() as u64).to_le_bytes().to_vec();
+    bytes.extend(header.as_bytes());
+    bytes.resize(bytes.len() + data, 0);
+    fs::write(path, bytes).unwrap();
+}
+
+#[test]
+fn a_name_that_occurs_twice_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("a.safetensors");
+    let one = |name: &str, place: usize| {
+        format!(
+            "\"{name}\":{{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[{place},{}]}}",
+            place + 4
+        )
+    };
+    for (second, place, bytes) in [("w", 0, 4), ("w", 4, 8)] {
+        with_header(&path, &format!("{{{},{}}}", one("w", 0), one(second, place)), bytes);
+        let error = read(&path).unwrap_err();
+        assert!(error.is_bad_input() && error.to_string().contains("`w` occurs twice"), "{error}");
+    }
+    let texts = "\"__metadata__\":{\"a\":\"b\"}";
+    with_header(&path, &format!("{{{texts},{texts},{}}}", one("w", 0)), 4);
+    assert!(read(&path).unwrap_err().to_string().contains("`__metadata__` occurs twice"));
+    with_header(&path, &format!("{{{texts},{},{}}}", one("w", 4), one("v", 0)), 8);
+    assert_eq!(read(&path).unwrap().len(), 2);
+    let long = "n".repeat(100_000);
+    with_header(&path, &format!("{{{}}}", one(&long, 0)), 4);
+    let message = read(&path).unwrap_err().to_string();
+    assert!(message.contains("more than 1024 bytes") && message.len() < 600, "{message}");
+    for bad in ["[]", "1", "{} x", "{\"w\": 1}", ""] {
+        with_header(&path, bad, 0);
+        assert!(read(&path).unwrap_err().to_string().contains("its header is wrong"), "{bad}");
+    }
+}
+
+#[test]
+fn a_header_of_a_million_names_is_refused_soon() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("a.safetensors");
+    let mut header = String::from("{");
+    for index in 0..1_000_000 {
+        header.push_str(&format!(
+            "\"{index}\":{{\"dtype\":\"F32\",\"shape\":[0],\"data_offsets\":[0,0]}},"
+        ));
+    }
+    header.pop();
+    header.push('}');
+    with_header(&path, &header, 0);
+    let start = std::time::Instant::now();
+    let message = read(&path).unwrap_err().to_string();
+    assert!(message.contains("more than 100000 tensors"), "{message}");
+    assert!(start.elapsed().as_secs() < 10, "{:?}", start.elapsed());
 }

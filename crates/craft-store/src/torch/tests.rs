@@ -41,6 +41,27 @@ fn tensors_of_every_kind_are_those_of_torch() {
     }
 }
 
+/// Every code of the formats of 8 bits has the value that torch gives it, signs of zeros and NaN included.
+#[test]
+fn numbers_of_eight_bits_are_those_of_torch() {
+    let mut reader = TorchReader::open(&fixture("float8.pt")).unwrap();
+    for name in ["e4m3", "e5m2"] {
+        let found = reader.read(name).unwrap().data;
+        let wanted = reader.read(&format!("{name}.float")).unwrap().data;
+        assert_eq!((found.len(), wanted.len()), (256, 256));
+        for (code, (a, b)) in found.iter().zip(&wanted).enumerate() {
+            assert!(
+                a.to_bits() == b.to_bits() || a.is_nan() && b.is_nan(),
+                "{name} {code}: {a} {b}"
+            );
+        }
+    }
+    assert_eq!(reader.dtype("e5m2").as_deref(), Some("F8_E5M2"));
+    let whole = reader.read("e4m3").unwrap().data;
+    let part = reader.read("strided").unwrap();
+    assert_eq!((part.shape.as_slice(), part.data[1]), ([4, 2].as_slice(), whole[3 * 16 + 3]));
+}
+
 #[test]
 fn hostile_and_foreign_files_are_refused_by_name() {
     for (file, reason) in [
