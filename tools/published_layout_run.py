@@ -62,7 +62,7 @@ learning_rate = 1e-3
 rank = 4
 [evaluate]
 samples_per_prompt = 1
-bootstrap = 10
+bootstrap = 100
 """
 
 

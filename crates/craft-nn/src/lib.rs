@@ -19,6 +19,7 @@ pub mod transformer;
 pub mod unet;
 pub mod unet_blocks;
 pub mod unet_config;
+pub mod unet_depths;
 pub mod vae;
 pub mod vae_names;
 pub mod vae_tiles;

@@ -74,10 +74,10 @@ impl UNet2DConditionModel {
         let levels = channels.len();
         let time = channels[0] * 4;
         let (groups, eps) = (c.norm_num_groups, c.norm_eps);
-        let shape = |level: usize| TransformerShape {
+        let shape = |level: usize, depth: Option<usize>| TransformerShape {
             channels: channels[level],
             heads: c.heads(level).unwrap_or(1),
-            layers: c.transformer_layers(level).unwrap_or(1),
+            layers: depth.unwrap_or(1),
             context: c.context(level).unwrap_or(1),
             groups,
             linear_projection: c.use_linear_projection,
@@ -100,11 +100,12 @@ impl UNet2DConditionModel {
         for (level, &width) in channels.iter().enumerate() {
             let attend = c.down_block_types[level] == "CrossAttnDownBlock2D";
             let mut block = DownBlock { resnets: vec![], attentions: vec![], downsamplers: vec![] };
-            for _ in 0..c.layers(level).unwrap_or(0) {
+            for layer in 0..c.layers(level).unwrap_or(0) {
                 block.resnets.push(resnet(init, current, width));
                 current = width;
                 if attend {
-                    block.attentions.push(Transformer2D::new(init, &shape(level)));
+                    let shape = shape(level, c.down_depth(level, layer));
+                    block.attentions.push(Transformer2D::new(init, &shape));
                 }
                 skips.push(current);
             }
@@ -115,25 +116,28 @@ impl UNet2DConditionModel {
             down_blocks.push(block);
         }
 
-        let mid_block = c.mid_block_type.as_ref().map(|_| MidBlock {
-            resnets: (0..2).map(|_| resnet(init, current, current)).collect(),
-            attentions: vec![Transformer2D::new(
-                init,
-                // diffusers' middle looks at the image first, whatever only_cross_attention says.
-                &TransformerShape { only_cross: false, ..shape(levels - 1) },
-            )],
+        let mid_block = c.mid_block_type.as_ref().map(|_| {
+            let attends = c.mid_attends();
+            // diffusers' middle looks at the image first, whatever only_cross_attention says.
+            let shape = TransformerShape { only_cross: false, ..shape(levels - 1, c.mid_depth()) };
+            let resnets = if attends { 2 } else { 1 };
+            MidBlock {
+                resnets: (0..resnets).map(|_| resnet(init, current, current)).collect(),
+                attentions: if attends { vec![Transformer2D::new(init, &shape)] } else { vec![] },
+            }
         });
 
         let mut up_blocks = Vec::with_capacity(levels);
         for (i, level) in (0..levels).rev().enumerate() {
             let attend = c.up_block_types[i] == "CrossAttnUpBlock2D";
             let mut block = UpBlock { resnets: vec![], attentions: vec![], upsamplers: vec![] };
-            for _ in 0..=c.layers(level).unwrap_or(0) {
+            for layer in 0..=c.layers(level).unwrap_or(0) {
                 let skip = skips.pop().unwrap_or(0);
                 block.resnets.push(resnet(init, current + skip, channels[level]));
                 current = channels[level];
                 if attend {
-                    block.attentions.push(Transformer2D::new(init, &shape(level)));
+                    let shape = shape(level, c.up_depth(i, layer));
+                    block.attentions.push(Transformer2D::new(init, &shape));
                 }
             }
             if level > 0 {

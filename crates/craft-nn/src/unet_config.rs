@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use crate::bounds::{self, Bounds, refused};
 use crate::config::{ConfigError, check_rest};
+use crate::unet_depths::Depths;
 
 const COMPONENT: &str = "UNet2DConditionModel";
 
@@ -32,8 +33,8 @@ impl<T: Copy> PerLevel<T> {
 fn yes() -> bool {
     true
 }
-fn one() -> PerLevel<usize> {
-    PerLevel::One(1)
+fn one() -> Depths {
+    Depths::Same(1)
 }
 fn groups() -> usize {
     32
@@ -78,7 +79,10 @@ pub struct UNetConfig {
     pub layers_per_block: PerLevel<usize>,
     /// Transformer blocks by level.
     #[serde(default = "one")]
-    pub transformer_layers_per_block: PerLevel<usize>,
+    pub transformer_layers_per_block: Depths,
+    /// The same on the way up, innermost first, where it differs from the way down.
+    #[serde(default)]
+    pub reverse_transformer_layers_per_block: Option<Depths>,
     /// Width of the text embeddings.
     pub cross_attention_dim: PerLevel<usize>,
     /// Number of heads: the published configs mean heads, not their width, by this key.
@@ -126,13 +130,12 @@ pub struct UNetConfig {
 const MOST_LATENTS: u64 = 4096;
 
 /// Keys of networks that take more than a text, and what such networks are.
-const OTHERS: [(&str, &str); 8] = [
+const OTHERS: [(&str, &str); 7] = [
     ("class_embed_type", "a class-conditioned network, such as unCLIP's"),
     ("num_class_embeds", "a class-conditioned network, such as the upscaler's"),
     ("encoder_hid_dim_type", "a network conditioned on pictures"),
     ("encoder_hid_dim", "a network with a text encoder of another width, such as DeepFloyd's"),
     ("time_cond_proj_dim", "a network that takes the guidance scale, such as LCM's"),
-    ("reverse_transformer_layers_per_block", "an asymmetric network"),
     ("cross_attention_norm", "a network that normalises its condition"),
     ("timestep_post_act", "a network of another family"),
 ];
@@ -145,11 +148,10 @@ fn sizes(value: &Value) -> Option<Vec<u64>> {
     }
 }
 
-/// Names a per-level key of another form, such as the nested lists that asymmetric networks have.
+/// Names a per-level key of another form.
 fn check_lists(keys: &BTreeMap<String, Value>) -> Result<(), ConfigError> {
     for (key, flag) in [
         ("layers_per_block", false),
-        ("transformer_layers_per_block", false),
         ("cross_attention_dim", false),
         ("attention_head_dim", false),
         ("only_cross_attention", true),
@@ -166,7 +168,25 @@ fn check_lists(keys: &BTreeMap<String, Value>) -> Result<(), ConfigError> {
             });
         }
     }
-    Ok(())
+    for key in ["transformer_layers_per_block", "reverse_transformer_layers_per_block"] {
+        let other = |value: &&Value| !value.is_null() && !Depths::fits(value);
+        if let Some(value) = keys.get(key).filter(other) {
+            let supported = "a whole number, or a list of one, or of one per block, per level";
+            return Err(refused(COMPONENT, key, value, supported));
+        }
+    }
+    let key = "transformer_layers_per_block";
+    let nested =
+        |value: &&Value| value.as_array().is_some_and(|levels| levels.iter().any(Value::is_array));
+    let reverse = keys.get("reverse_transformer_layers_per_block").is_some_and(|v| !v.is_null());
+    match keys.get(key).filter(nested) {
+        Some(value) if !reverse => {
+            let supported =
+                "one number per level, or reverse_transformer_layers_per_block beside it";
+            Err(refused(COMPONENT, key, value, supported))
+        }
+        _ => Ok(()),
+    }
 }
 
 impl PerLevel<usize> {
@@ -234,9 +254,10 @@ impl UNetConfig {
             }
         }
         match self.mid_block_type.as_deref() {
-            None | Some("UNetMidBlock2DCrossAttn") => {}
+            None | Some("UNetMidBlock2DCrossAttn" | "UNetMidBlock2D") => {}
             Some(other) => {
-                return unsupported("mid_block_type", other.to_owned(), "UNetMidBlock2DCrossAttn");
+                let supported = "UNetMidBlock2DCrossAttn, UNetMidBlock2D, null";
+                return unsupported("mid_block_type", other.to_owned(), supported);
             }
         }
         if !["silu", "swish"].contains(&self.act_fn.as_str()) {
@@ -261,7 +282,7 @@ impl UNetConfig {
             let channels = self.block_out_channels[level];
             let complete = self.heads(level).is_some()
                 && self.layers(level).is_some()
-                && self.transformer_layers(level).is_some()
+                && self.has_depths(level)
                 && self.context(level).is_some()
                 && self.only_cross(level).is_some();
             if !complete {
@@ -336,17 +357,25 @@ impl UNetConfig {
             let layers = self.layers(level).unwrap_or(0);
             weights.layers(COMPONENT, "layers_per_block", layers)?;
             resnets = resnets.saturating_add(2 * layers + 1);
-            let last = level + 1 == levels && self.mid_block_type.is_some();
+            let last = level + 1 == levels && self.mid_attends();
             let down = attends(&self.down_block_types, level);
             let up = attends(&self.up_block_types, levels - 1 - level);
             if !down && !up && !last {
                 continue;
             }
             width("cross_attention_dim", self.context(level).unwrap_or(0))?;
-            let depth = self.transformer_layers(level).unwrap_or(0);
-            let places =
-                layers * usize::from(down) + (layers + 1) * usize::from(up) + usize::from(last);
-            blocks = blocks.saturating_add(depth.saturating_mul(places));
+            let mut depths = vec![];
+            if down {
+                depths.extend((0..layers).map(|i| self.down_depth(level, i)));
+            }
+            if up {
+                depths.extend((0..=layers).map(|i| self.up_depth(levels - 1 - level, i)));
+            }
+            if last {
+                depths.push(self.mid_depth());
+            }
+            let depths = depths.into_iter().map(|depth| depth.unwrap_or(0));
+            blocks = depths.fold(blocks, usize::saturating_add);
         }
         weights.layers(COMPONENT, "layers_per_block", resnets)?;
         weights.layers(COMPONENT, "transformer_layers_per_block", blocks)?;
@@ -385,8 +414,42 @@ impl UNetConfig {
     pub(crate) fn layers(&self, level: usize) -> Option<usize> {
         self.layers_per_block.at(level)
     }
-    pub(crate) fn transformer_layers(&self, level: usize) -> Option<usize> {
-        self.transformer_layers_per_block.at(level)
+    /// Transformer blocks of an attention of the way down.
+    pub(crate) fn down_depth(&self, level: usize, attention: usize) -> Option<usize> {
+        self.transformer_layers_per_block.at(level, attention)
+    }
+    /// The same of the way up, whose levels begin with the innermost.
+    pub(crate) fn up_depth(&self, up: usize, attention: usize) -> Option<usize> {
+        match &self.reverse_transformer_layers_per_block {
+            Some(reverse) => reverse.at(up, attention),
+            None => {
+                let level = (self.block_out_channels.len() - 1).checked_sub(up)?;
+                self.transformer_layers_per_block.at(level, attention)
+            }
+        }
+    }
+    /// Transformer blocks of the middle, where it attends.
+    pub(crate) fn mid_depth(&self) -> Option<usize> {
+        self.transformer_layers_per_block.at(self.block_out_channels.len().checked_sub(1)?, 0)
+    }
+    /// Whether the middle looks at the text.
+    pub(crate) fn mid_attends(&self) -> bool {
+        self.mid_block_type.as_deref() == Some("UNetMidBlock2DCrossAttn")
+    }
+    /// Whether every attention of a level has its number of blocks.
+    fn has_depths(&self, level: usize) -> bool {
+        let levels = self.block_out_channels.len();
+        let cross =
+            |types: &[String], at: usize| types.get(at).is_some_and(|t| t.starts_with("Cross"));
+        let (layers, up) = (self.layers(level).unwrap_or(0), levels - 1 - level);
+        let mut sound = level + 1 < levels || !self.mid_attends() || self.mid_depth().is_some();
+        if cross(&self.down_block_types, level) {
+            sound &= (0..layers).all(|i| self.down_depth(level, i).is_some());
+        }
+        if cross(&self.up_block_types, up) {
+            sound &= (0..=layers).all(|i| self.up_depth(up, i).is_some());
+        }
+        sound
     }
     /// Width of the text embeddings at a level.
     pub fn context(&self, level: usize) -> Option<usize> {
@@ -400,7 +463,7 @@ impl UNetConfig {
         let looks = move |level: &usize| {
             cross(&self.down_block_types, *level)
                 || cross(&self.up_block_types, levels - 1 - *level)
-                || *level + 1 == levels && self.mid_block_type.is_some()
+                || *level + 1 == levels && self.mid_attends()
         };
         (0..levels).filter(looks).filter_map(|level| self.context(level))
     }

@@ -275,6 +275,7 @@ fn what_cannot_be_used_says_why() {
     fails(more, &["model.diffusion_model.time_mix.weight", "no place in the unet"]);
     let mut refiner = one("conditioner.embedders.0.model.ln_final.weight");
     refiner.insert("model.diffusion_model.input_blocks.0.0.weight".to_owned(), vec![32, 4, 3, 3]);
+    refiner.insert("model.diffusion_model.label_emb.0.0.weight".to_owned(), vec![128, 256]);
     fails(refiner, &["refiner"]);
     let odd = small(Family::Sd2, |unet| {
         unet["block_out_channels"] = json!([32, 96]);

@@ -58,7 +58,7 @@ impl Unet {
 
 #[test]
 fn samples_under_several_texts_are_those_samples_again() {
-    for family in ["sd15", "sd2", "sdxl"] {
+    for family in ["sd15", "sd2", "sdxl", "ssd1b"] {
         let unet = Unet::load(family, Device::flex());
         let (sample, time) = (unet.input::<4>("sample", 0..1), [unet.timesteps[0]; 2]);
         let context = unet.input("encoder_hidden_states", 0..2);
@@ -79,7 +79,7 @@ fn samples_under_several_texts_are_those_samples_again() {
 
 #[test]
 fn unets_of_all_families_predict_what_diffusers_predicts() {
-    for family in ["sd15", "sd2", "sdxl"] {
+    for family in ["sd15", "sd2", "sdxl", "ssd1b"] {
         let unet = Unet::load(family, Device::flex());
         close(unet.predict(0..2), &unet.io["out.sample"], OUTPUT);
     }
@@ -95,7 +95,7 @@ fn odd_heights_and_widths_come_back_as_in_diffusers() {
 
 #[test]
 fn a_prediction_does_not_depend_on_its_batch() {
-    for family in ["sd15", "sd2", "sdxl"] {
+    for family in ["sd15", "sd2", "sdxl", "ssd1b"] {
         let unet = Unet::load(family, Device::flex());
         let both = to_vec(unet.predict(0..2));
         let each = [to_vec(unet.predict(0..1)), to_vec(unet.predict(1..2))].concat();

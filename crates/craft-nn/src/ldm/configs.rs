@@ -165,6 +165,30 @@ impl Facts<'_> {
         self.unet.count(|n| format!("{module}.transformer_blocks.{n}.norm1.weight"))
     }
 
+    /// Places where attentions may be, in the order of computation but for the middle.
+    fn attentions(&self) -> impl Iterator<Item = String> + use<> {
+        let blocks = self.skeleton.layers.iter().map(|n| n + 1).sum::<usize>();
+        let of = move |way: &'static str| (0..blocks).map(move |n| format!("{way}_blocks.{n}.1"));
+        of("input").chain(of("output"))
+    }
+
+    /// Transformer blocks of every attention: by level of the way down, and of the way up, which begins
+    /// with the innermost.
+    fn depths(&self) -> (Vec<Vec<usize>>, Vec<Vec<usize>>) {
+        let layers = &self.skeleton.layers;
+        let (mut at, mut down, mut up) = (1, vec![], vec![]);
+        for n in layers {
+            down.push((at..at + n).map(|i| self.depth(&format!("input_blocks.{i}.1"))).collect());
+            at += n + 1;
+        }
+        at = 0;
+        for n in layers.iter().rev() {
+            up.push((at..=at + n).map(|i| self.depth(&format!("output_blocks.{i}.1"))).collect());
+            at += n + 1;
+        }
+        (down, up)
+    }
+
     fn unet(&self, v: bool) -> Result<Value, LdmError> {
         const FILE: &str = "unet/config.json";
         let s = self.skeleton;
@@ -182,46 +206,49 @@ impl Facts<'_> {
         }
         let middle = self.unet.has("middle_block.0.in_layers.2.weight");
         let attends = self.unet.has("middle_block.1.norm.weight");
-        if middle && !attends {
-            let why = "the middle does not attend, which is not supported".to_owned();
+        if middle && !attends && self.unet.has("middle_block.1.in_layers.2.weight") {
+            let why = "the middle has several residual blocks and does not attend, which is not supported".to_owned();
             return Err(unknown("mid_block_type", why, FILE));
         }
-        let (mut depths, mut first, mut example) = (vec![], 1, None);
-        for level in 0..levels {
-            let down = format!("input_blocks.{first}.1");
-            let up = s.layers.iter().skip(level + 1).map(|n| n + 1).sum::<usize>();
-            let up = format!("output_blocks.{up}.1");
-            let found = [self.depth(&down), self.depth(&up)];
-            if found[0] != found[1] && !found.contains(&0) {
-                let why = format!(
-                    "level {level} has {} transformer blocks on the way down and {} on the way up, which is not supported",
-                    found[0], found[1]
-                );
-                return Err(unknown("transformer_layers_per_block", why, FILE));
-            }
-            let depth = found[0].max(found[1]);
-            if depth > 0 && example.is_none() {
-                example = Some(if found[0] > 0 { down } else { up });
-            }
-            depths.push(depth);
-            first += s.layers[level] + 1;
-        }
+        let (down, up) = self.depths();
         let mid = self.depth("middle_block.1");
-        let last = depths[levels - 1];
-        if middle && last != 0 && last != mid {
+        let example = self.attentions().find(|module| self.depth(module) > 0);
+        // The number of each level, where its attentions agree.
+        let mut depths: Vec<usize> = (0..levels)
+            .map(|l| down[l].iter().chain(&up[levels - 1 - l]).copied().max().unwrap_or(0))
+            .collect();
+        let agree = |l: usize| {
+            down[l].iter().chain(&up[levels - 1 - l]).all(|d| [0, depths[l]].contains(d))
+        };
+        let nested = !(0..levels).all(agree);
+        let last = if nested {
+            down[levels - 1].first().copied().unwrap_or(0)
+        } else {
+            depths[levels - 1]
+        };
+        if attends && last != 0 && last != mid {
             let why = format!(
                 "the middle has {mid} transformer blocks and the innermost level {last}, which is not supported"
             );
             return Err(unknown("transformer_layers_per_block", why, FILE));
         }
-        if middle {
-            depths[levels - 1] = mid;
+        if attends {
+            depths[levels - 1] = depths[levels - 1].max(mid);
         }
         let example = example.unwrap_or_else(|| "middle_block.1".to_owned());
         let block = format!("{example}.transformer_blocks.0");
         let context = self.unet.size(&format!("{block}.attn2.to_k.weight"), 1);
         let heads = self.heads(&channels, &depths)?;
         let depths: Vec<usize> = depths.into_iter().map(|d| d.max(1)).collect();
+        let lists = |levels: &[Vec<usize>]| -> Value {
+            let list = |d: &Vec<usize>| if d.contains(&0) { json!(1) } else { json!(d) };
+            levels.iter().map(list).collect()
+        };
+        let mid_block = match (middle, attends) {
+            (false, _) => Value::Null,
+            (true, true) => json!("UNetMidBlock2DCrossAttn"),
+            (true, false) => json!("UNetMidBlock2D"),
+        };
         let types = |flags: &[bool], plain: &str, cross: &str| -> Vec<String> {
             flags.iter().map(|f| if *f { cross } else { plain }.to_owned()).collect()
         };
@@ -238,15 +265,18 @@ impl Facts<'_> {
             "block_out_channels": channels,
             "layers_per_block": s.layers,
             "down_block_types": types(&s.down_attention, "DownBlock2D", "CrossAttnDownBlock2D"),
-            "mid_block_type": if middle { json!("UNetMidBlock2DCrossAttn") } else { Value::Null },
+            "mid_block_type": mid_block,
             "up_block_types": types(&s.up_attention, "UpBlock2D", "CrossAttnUpBlock2D"),
-            "transformer_layers_per_block": depths,
+            "transformer_layers_per_block": if nested { lists(&down) } else { json!(depths) },
             "attention_head_dim": heads,
             "cross_attention_dim": context,
             "use_linear_projection":
                 self.unet.get(&format!("{example}.proj_in.weight")).is_some_and(|s| s.len() == 2),
             "norm_num_groups": GROUPS,
         });
+        if nested {
+            config["reverse_transformer_layers_per_block"] = lists(&up);
+        }
         if self.family == Family::Sdxl {
             let width = self.unet.size("label_emb.0.0.weight", 1);
             let pooled = self.text_2.size("text_projection", 1);

@@ -6,3 +6,4 @@ mod models;
 mod pickle;
 mod rewards;
 mod sizes;
+mod tokens;

@@ -189,7 +189,8 @@ pub(super) fn small_config(path: &str, config: &Value) -> Value {
     };
     for (key, value) in map.iter_mut() {
         match key.as_str() {
-            "text_config" | "vision_config" | "model_cfg" | "vision_cfg" | "text_cfg" => {
+            "text_config" | "vision_config" | "text_config_dict" | "vision_config_dict"
+            | "model_cfg" | "vision_cfg" | "text_cfg" => {
                 *value = small_config(path, value);
             }
             "block_out_channels"

@@ -113,5 +113,6 @@ fn aesthetic_heads_score() {
 fn mps_scores() {
     let tiny = Tiny::new();
     let path = fixture("mps/MPS_overall_checkpoint.pth");
-    scores(&tiny, &format!("mps={}", path.display()));
+    let tokenizer = fixture("tokenizer");
+    scores(&tiny, &format!("mps={},{}", path.display(), tokenizer.display()));
 }
