@@ -249,7 +249,12 @@ impl<'a> Client<'a> {
         loop {
             let mut stream = self.get(path, 0, &mut patience, listener)?;
             let mut text = Vec::new();
+            let end = Instant::now() + limits.list;
             let trouble = loop {
+                if Instant::now() > end {
+                    let time = seconds(limits.list);
+                    break Trouble::Slow(format!("its list of files is not there after {time} s"));
+                }
                 match stream.next(&|| listener.stopped()) {
                     Ok(Some(_)) if text.len() > MAX_ANSWER => {
                         return Err(self.error(format!(
