@@ -32,7 +32,7 @@ impl<'a> Client<'a> {
             .timeout_connect(seconds(20))
             // Bounds for the threads that read; who waits for them has tighter ones.
             .timeout_recv_response(Some(settings.limits.head))
-            .timeout_per_read(Some(2 * settings.limits.window));
+            .timeout_per_read(Some(4 * settings.limits.window));
         // A proxy cannot reach this machine's own servers.
         let host = settings.endpoint.parse::<Uri>().ok().and_then(|u| u.host().map(str::to_owned));
         if host.is_some_and(|h| h == "localhost" || h == "[::1]" || h.starts_with("127.")) {
