@@ -42,13 +42,7 @@ struct Place {
 }
 
 fn at(answer: impl Fn(&Request) -> Reply + Send + Sync + 'static) -> Place {
-    let limits = Limits {
-        head: Duration::from_millis(600),
-        window: Duration::from_millis(600),
-        least: 600,
-        wait: Duration::from_millis(2),
-        ..Limits::default()
-    };
+    let limits = Limits { wait: Duration::from_millis(2), ..Limits::default() };
     Place { cache: tempfile::tempdir().unwrap(), server: Server::new(answer), limits }
 }
 

@@ -32,7 +32,7 @@ impl<'a> Client<'a> {
             .timeout_connect(seconds(20))
             // Bounds for the threads that read; who waits for them has tighter ones.
             .timeout_recv_response(Some(settings.limits.head))
-            .timeout_per_read(Some(2 * settings.limits.window));
+            .timeout_per_read(Some(4 * settings.limits.window));
         // A proxy cannot reach this machine's own servers.
         let host = settings.endpoint.parse::<Uri>().ok().and_then(|u| u.host().map(str::to_owned));
         if host.is_some_and(|h| h == "localhost" || h == "[::1]" || h.starts_with("127.")) {
@@ -249,7 +249,12 @@ impl<'a> Client<'a> {
         loop {
             let mut stream = self.get(path, 0, &mut patience, listener)?;
             let mut text = Vec::new();
+            let end = Instant::now() + limits.list;
             let trouble = loop {
+                if Instant::now() > end {
+                    let time = seconds(limits.list);
+                    break Trouble::Slow(format!("its list of files is not there after {time} s"));
+                }
                 match stream.next(&|| listener.stopped()) {
                     Ok(Some(_)) if text.len() > MAX_ANSWER => {
                         return Err(self.error(format!(

@@ -11,6 +11,8 @@ pub struct Limits {
     pub window: Duration,
     /// The fewest bytes of a body in a window, from which a body counts as coming.
     pub least: u64,
+    /// A list of files has to be there by then.
+    pub list: Duration,
     /// How often one thing is asked for.
     pub tries: usize,
     /// The first wait between two questions, where the hub names none; doubled each time.
@@ -24,9 +26,10 @@ impl Default for Limits {
     fn default() -> Self {
         let seconds = Duration::from_secs;
         Self {
-            head: seconds(60),
+            head: seconds(40),
             window: seconds(30),
             least: 30 << 10,
+            list: seconds(600),
             tries: 6,
             wait: seconds(1),
             // The hub counts requests over windows of 300 s.

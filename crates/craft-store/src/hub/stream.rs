@@ -1,7 +1,7 @@
 //! An answer that comes in a thread of its own, so that whoever waits for it can stop at any moment and
 //! sees whether anything comes at all.
 
-use std::io::Read;
+use std::io::{ErrorKind, Read};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::time::{Duration, Instant};
 
@@ -143,6 +143,9 @@ fn answer(agent: &Agent, request: Request<()>, to: &SyncSender<Message>) {
                 data.truncate(n);
                 Message::Data(data)
             }
+            Err(error) if error.kind() == ErrorKind::TimedOut => {
+                Message::Trouble(Trouble::Slow(error.to_string()))
+            }
             Err(error) => Message::Trouble(Trouble::Broke(error.to_string())),
         };
         let last = !matches!(&message, Message::Data(data) if !data.is_empty());
@@ -153,16 +156,15 @@ fn answer(agent: &Agent, request: Request<()>, to: &SyncSender<Message>) {
 }
 
 fn trouble(error: &ureq::Error) -> Trouble {
-    use std::io::ErrorKind as Kind;
     let text = error.to_string();
     match error {
         ureq::Error::Io(io)
             if matches!(
                 io.kind(),
-                Kind::ConnectionReset
-                    | Kind::ConnectionAborted
-                    | Kind::BrokenPipe
-                    | Kind::UnexpectedEof
+                ErrorKind::ConnectionReset
+                    | ErrorKind::ConnectionAborted
+                    | ErrorKind::BrokenPipe
+                    | ErrorKind::UnexpectedEof
             ) =>
         {
             Trouble::Broke(text)

@@ -228,3 +228,27 @@ fn about(path: &Path) -> (u64, std::time::SystemTime) {
     let about = path.metadata().unwrap();
     (about.len(), about.modified().unwrap())
 }
+
+/// An exported file keeps the marks, and with them the schedule of its model.
+#[test]
+fn an_exported_file_keeps_the_marks_of_v_prediction() {
+    let tiny = Tiny::new();
+    edit(&tiny, "model/text_encoder/config.json", |config| {
+        config["hidden_act"] = json!("quick_gelu");
+    });
+    scheduler(
+        &tiny,
+        &json!({
+            "_class_name": "DDIMScheduler", "prediction_type": "v_prediction", "clip_sample": false,
+            "steps_offset": 1, "rescale_betas_zero_snr": true, "timestep_spacing": "trailing",
+        }),
+    );
+    tiny.expect(&["run", "recipe.toml", "--out", "out"], 0, &[]);
+    let export = ["export", "out", "--format", "single-file", "--out", "tuned.safetensors"];
+    let says = tiny.expect(&export, 0, &[]);
+    assert!(says.contains("differs from the tuned model's by 0.00 of 255"), "{says}");
+    let file = tensors::TensorReader::open(&tiny.path("tuned.safetensors")).unwrap();
+    for mark in ["v_pred", "ztsnr"] {
+        assert_eq!(file.shape(mark), Some([0].as_slice()), "{mark}");
+    }
+}
