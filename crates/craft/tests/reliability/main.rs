@@ -5,7 +5,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
-mod cache;
+mod changed_rows;
 mod full;
 mod guard;
 mod large;
