@@ -6,7 +6,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
-mod cache;
+mod changed_rows;
 mod checkpoints;
 mod early;
 mod files;
