@@ -19,7 +19,6 @@ pub mod manifest;
 pub mod own;
 pub mod raw;
 pub mod run;
-pub mod sealed;
 pub mod space;
 pub mod tensors;
 pub mod text;
