@@ -20,7 +20,6 @@ pub mod own;
 pub mod raw;
 pub mod rows;
 pub mod run;
-pub mod sealed;
 pub mod space;
 pub mod staging;
 pub mod tensors;

@@ -189,7 +189,8 @@ fn score_prints_every_reward_of_every_image_and_what_is_missing() {
     let out = tiny.expect(&["score", "p/00000.png", "--prompt", "a", "--reward", list], 0, &[]);
     assert!(out.contains("\"mine\":0.5"), "{out}");
     let hang = ["mine=command:sleep 100", "--reward-timeout", "0.2"];
-    let out = tiny.expect(&with(&hang), 0, &["1 of 1 scores are missing"]);
+    let out =
+        tiny.expect(&with(&hang), 1, &["1 of 1 scores are missing", "no picture got a score"]);
     assert!(out.contains("no answer within 0.2 seconds"), "{out}");
     tiny.expect(&with(&["x=command:no-such-program"]), 2, &["no-such-program", "PATH"]);
     tiny.expect(&with(&["x=command:"]), 2, &["--reward x", "x.command", "empty"]);

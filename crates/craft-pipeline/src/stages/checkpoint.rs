@@ -1,7 +1,7 @@
 //! State of a training that is not finished: what is trained, the optimizer, and how far it is.
 //!
-//! A checkpoint is a folder `step-N` that appears whole and lists its files with their hashes, so that
-//! damage is noticed. Two are kept, and none is removed before its successor is in place: a damaged
+//! A checkpoint is a folder `step-N` that appears whole. Its `state.json` holds the hashes of the other
+//! files and a digest of itself, so that damage is noticed. Two are kept, and none is removed before its successor is in place: a damaged
 //! one costs the steps since the one before it, never the whole training.
 
 use std::path::{Path, PathBuf};
@@ -9,8 +9,9 @@ use std::path::{Path, PathBuf};
 use craft_core::recipe::TrainMode;
 use craft_diffusion::guard::NanGuard;
 use craft_diffusion::optimizer::AdamW;
+use craft_store::hash::{sha256_bytes, sha256_file};
 use craft_store::manifest::{read_json, write_json};
-use craft_store::{atomic, jsonl, sealed};
+use craft_store::{atomic, jsonl};
 use serde_json::{Value, json};
 
 use crate::error::Result;
@@ -45,20 +46,36 @@ fn all(root: &Path) -> Vec<(usize, PathBuf)> {
     steps
 }
 
+/// Digest of a state but for the fingerprint, which is compared by itself.
+fn digest(state: &Value) -> String {
+    let mut state = state.clone();
+    if let Some(entries) = state.as_object_mut() {
+        entries.retain(|key, _| key != "fingerprint" && key != "check");
+    }
+    sha256_bytes(state.to_string())
+}
+
 /// Why a checkpoint cannot be continued from; `None` if it can.
 fn unfit(dir: &Path, fingerprint: &str, part: &str) -> Option<String> {
-    if let Some(damage) = sealed::damage(dir) {
-        return Some(damage);
+    let Ok(state) = read_json::<Value>(&dir.join(STATE)) else {
+        return Some(format!("{STATE} is missing or damaged"));
+    };
+    let changed = |file: &str| format!("{file} was changed or damaged after it was written");
+    if state["check"] != digest(&state) {
+        return Some(changed(STATE));
     }
-    let weights = format!("{part}.safetensors");
-    if let Some(missing) = [&weights, OPTIMIZER].into_iter().find(|f| !dir.join(f).is_file()) {
-        return Some(format!("{missing} is missing"));
+    for part in [part, "optimizer"] {
+        let file = format!("{part}.safetensors");
+        if !dir.join(&file).is_file() {
+            return Some(format!("{file} is missing"));
+        }
+        let hash = sha256_file(&dir.join(&file));
+        if !hash.is_ok_and(|hash| state[format!("{part}_sha256")] == hash) {
+            return Some(changed(&file));
+        }
     }
-    match read_json::<Value>(&dir.join(STATE)) {
-        Ok(state) if state["fingerprint"] == fingerprint => None,
-        Ok(_) => Some("it belongs to another recipe, model or selection".to_owned()),
-        Err(error) => Some(error.to_string()),
-    }
+    let other = state["fingerprint"] != fingerprint;
+    other.then(|| "it belongs to another recipe, model or selection".to_owned())
 }
 
 /// The newest checkpoint that training can continue from. Says from which step it continues, which
@@ -144,13 +161,16 @@ pub(super) fn save(
     atomic::write_dir_atomically(&target, |dir| -> Result<()> {
         let weights = dir.join(format!("{part}.safetensors"));
         write_tensors(&weights, &networks.trained(run.recipe, adam, false).into_tensors())?;
-        write_tensors(&dir.join(OPTIMIZER), &adam.state())?;
-        let state = json!({
+        let optimizer = dir.join(OPTIMIZER);
+        write_tensors(&optimizer, &adam.state())?;
+        let mut state = json!({
             "fingerprint": fingerprint, "step": step, "updates": adam.steps,
             "skipped": guard.skipped,
+            "optimizer_sha256": sha256_file(&optimizer)?,
         });
-        write_json(&dir.join(STATE), &state)?;
-        Ok(sealed::seal(dir)?)
+        state[format!("{part}_sha256")] = sha256_file(&weights)?.into();
+        state["check"] = digest(&state).into();
+        Ok(write_json(&dir.join(STATE), &state)?)
     })?;
     remove_old(run, root, fingerprint, step)
 }

@@ -97,7 +97,7 @@ fn devices_pipes_sockets_and_folders_are_refused_wherever_a_file_is_given() {
             let args = ["sample", "--model", "model", "--prompt", "x", "--steps", "1"];
             let (code, error, _) = bounded(&tiny, &args, Duration::from_secs(60));
             assert_eq!(code, Some(3), "{error}");
-            assert!(error.contains("it is a named pipe: expected"), "{error}");
+            assert!(error.contains("unet/diffusion_pytorch_model.safetensors"), "{error}");
             fs::rename(&model, tiny.path("pipe")).unwrap();
             fs::rename(&kept, &model).unwrap();
         }
