@@ -9,12 +9,12 @@ use thiserror::Error;
 #[derive(Debug, Error)]
 pub enum ConfigError {
     /// Not JSON of the expected form.
-    #[error("the config is not what {component} expects: {}", shorten(&source.to_string()))]
+    #[error("the config is not what {component} expects: {problem}")]
     Parse {
         /// The component's class.
         component: &'static str,
-        /// What the JSON reader says.
-        source: serde_json::Error,
+        /// What the JSON reader says, shortened.
+        problem: String,
     },
     /// A value that this implementation does not have.
     #[error(
@@ -44,6 +44,13 @@ pub enum ConfigError {
         /// What it should have.
         expected: String,
     },
+}
+
+impl ConfigError {
+    /// What the JSON reader says of a component's config, which may quote a value of any length.
+    pub(crate) fn parse(component: &'static str, error: &serde_json::Error) -> Self {
+        Self::Parse { component, problem: shorten(&error.to_string()) }
+    }
 }
 
 /// A text of another's as a message quotes it: its beginning, where it is long.

@@ -201,7 +201,7 @@ impl UNetConfig {
     /// # Errors
     /// When it is not such a config, or asks for something that is not supported.
     pub fn from_json(text: &str) -> Result<Self, ConfigError> {
-        let parse = |source| ConfigError::Parse { component: COMPONENT, source };
+        let parse = |error| ConfigError::parse(COMPONENT, &error);
         let keys: BTreeMap<String, Value> = serde_json::from_str(text).map_err(parse)?;
         check_lists(&keys)?;
         let config: Self = serde_json::from_str(text).map_err(parse)?;

@@ -102,8 +102,8 @@ impl VaeConfig {
     /// # Errors
     /// When it is not such a config, or asks for something that is not supported.
     pub fn from_json(text: &str) -> Result<Self, ConfigError> {
-        let config: Self = serde_json::from_str(text)
-            .map_err(|source| ConfigError::Parse { component: COMPONENT, source })?;
+        let config: Self =
+            serde_json::from_str(text).map_err(|error| ConfigError::parse(COMPONENT, &error))?;
         config.check_numbers()?;
         let levels = config.block_out_channels.len();
         let down = [json!(vec!["DownEncoderBlock2D"; levels])];

@@ -116,7 +116,7 @@ impl Fault {
     }
 }
 
-/// Reads a network's config, compares it with the weights, and opens these.
+/// A network's config, and its weights open.
 struct Opened<C> {
     config: C,
     path: PathBuf,
@@ -155,6 +155,7 @@ pub(crate) fn config<C: Config>(dir: &Path) -> Result<C> {
     C::parse(&read_text(&path)?).map_err(|source| PipelineError::Config { path, source })
 }
 
+/// Reads a network's config, opens its weights, and compares the two before anything is built.
 fn open<C: Config>(dir: &Path) -> Result<Opened<C>> {
     let config: C = config(dir)?;
     let (path, reader) = open_weights(dir, C::KIND)?;

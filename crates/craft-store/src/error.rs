@@ -139,6 +139,10 @@ impl StoreError {
 
 /// How to mend the usual refusals.
 fn io_hint(source: &io::Error) -> &'static str {
+    const EIO: i32 = 5;
+    if cfg!(unix) && source.raw_os_error() == Some(EIO) {
+        return " (the disk of this path reports a fault: check it, or choose a folder on another disk)";
+    }
     match source.kind() {
         io::ErrorKind::NotFound => " (check the path)",
         io::ErrorKind::PermissionDenied => {

@@ -52,7 +52,7 @@ impl BlipTextConfig {
         }
         let raw: Raw = match med_config {
             Some(json) => serde_json::from_str(json)
-                .map_err(|source| ConfigError::Parse { component: "BLIP's BertModel", source })?,
+                .map_err(|error| ConfigError::parse("BLIP's BertModel", &error))?,
             None => Raw::default(),
         };
         let [vocab_size, width] = shape(weights, "embeddings.word_embeddings.weight")?;

@@ -326,14 +326,14 @@ fn parse<T: serde::de::DeserializeOwned>(
     component: &'static str,
     json: &str,
 ) -> Result<T, ConfigError> {
-    serde_json::from_str(json).map_err(|source| ConfigError::Parse { component, source })
+    serde_json::from_str(json).map_err(|error| ConfigError::parse(component, &error))
 }
 
 fn from_value<T: serde::de::DeserializeOwned>(
     component: &'static str,
     value: Value,
 ) -> Result<T, ConfigError> {
-    serde_json::from_value(value).map_err(|source| ConfigError::Parse { component, source })
+    serde_json::from_value(value).map_err(|error| ConfigError::parse(component, &error))
 }
 
 fn positive(component: &'static str, sizes: &[(&str, usize)]) -> Result<(), ConfigError> {

@@ -76,7 +76,7 @@ impl OpenClipConfig {
     /// When it is not JSON of that form, or describes a network that cannot be built.
     pub fn from_json(json: &str) -> Result<Self, ConfigError> {
         let raw: RawConfig = serde_json::from_str(json)
-            .map_err(|source| ConfigError::Parse { component: "open_clip CLIP", source })?;
+            .map_err(|error| ConfigError::parse("open_clip CLIP", &error))?;
         let RawModel { embed_dim, vision_cfg: v, text_cfg: t, quick_gelu } = raw.model_cfg;
         let hidden_act = if quick_gelu { Act::QuickGelu } else { Act::Gelu };
         if v.head_width == 0 || !v.width.is_multiple_of(v.head_width) {

@@ -123,14 +123,17 @@ pub(super) fn decoder(value: &Value) -> Result<Vec<Listed>, TokenizerError> {
 /// The tokens that older folders add: of the map of special tokens those with flags, of
 /// `added_tokens.json`, and of `tokenizer.json`.
 pub(super) fn older(
+    config: &Map<String, Value>,
     map: &Map<String, Value>,
     file: &Map<String, Value>,
     whole: &[Value],
     named: &BTreeMap<&'static str, &Value>,
 ) -> Result<Vec<Listed>, TokenizerError> {
     let mut all = ById::default();
+    // The map's older name for this list is not asked here, in transformers either.
+    let extra = map.get(LISTS[1]).and_then(Value::as_array).into_iter().flatten();
     let special: BTreeSet<&str> =
-        named.values().copied().chain(lists(map)).filter_map(text).collect();
+        named.values().copied().chain(lists(config)).chain(extra).filter_map(text).collect();
     for (content, value) in file {
         let id = id(value).ok_or_else(|| {
             bad("added_tokens.json", &format!("the id of `{}`", shorten(content)), value)

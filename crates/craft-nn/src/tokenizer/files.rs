@@ -47,7 +47,7 @@ impl TokenizerTexts<'_> {
         } else {
             let file = object("added_tokens.json", self.added)?;
             let beside = whole.as_ref().map_or(&[][..], |whole| &whole.added_tokens);
-            added::older(&special, &file, beside, &names)?
+            added::older(&config, &special, &file, beside, &names)?
         };
         let (vocab, merges) = match (self.vocab, self.merges, whole) {
             (Some(vocab), Some(merges), _) => (parse_vocab(vocab)?, parse_merges(merges)?),

@@ -52,11 +52,11 @@ impl<'de> Visitor<'de> for Names {
             if name.len() > MAX_NAME_BYTES {
                 let name = shorten(&name);
                 return Err(Error::custom(format!(
-                    "the name `{name}` has more than {MAX_NAME_BYTES} bytes"
+                    "a name has more than {MAX_NAME_BYTES} bytes: `{name}`"
                 )));
             }
             if places.insert(name.clone(), ()).is_some() {
-                return Err(Error::custom(format!("the name `{name}` occurs twice")));
+                return Err(Error::custom(format!("a name occurs twice: `{name}`")));
             }
             if name == "__metadata__" {
                 entries.texts = Some(map.next_value()?);

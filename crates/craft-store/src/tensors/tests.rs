@@ -153,11 +153,11 @@ fn a_name_that_occurs_twice_is_refused() {
     for (second, place, bytes) in [("w", 0, 4), ("w", 4, 8)] {
         with_header(&path, &format!("{{{},{}}}", one("w", 0), one(second, place)), bytes);
         let error = read(&path).unwrap_err();
-        assert!(error.is_bad_input() && error.to_string().contains("`w` occurs twice"), "{error}");
+        assert!(error.is_bad_input() && error.to_string().contains("occurs twice: `w`"), "{error}");
     }
     let texts = "\"__metadata__\":{\"a\":\"b\"}";
     with_header(&path, &format!("{{{texts},{texts},{}}}", one("w", 0)), 4);
-    assert!(read(&path).unwrap_err().to_string().contains("`__metadata__` occurs twice"));
+    assert!(read(&path).unwrap_err().to_string().contains("occurs twice: `__metadata__`"));
     with_header(&path, &format!("{{{texts},{},{}}}", one("w", 4), one("v", 0)), 8);
     assert_eq!(read(&path).unwrap().len(), 2);
     let long = "n".repeat(100_000);

@@ -32,6 +32,9 @@ fn rounded(values: &[f32], codes: &[(f32, u8)]) -> (Vec<f32>, Vec<u8>) {
     values.iter().map(near).unzip()
 }
 
+/// Tensors in the order of a file.
+type Named = Vec<(String, Raw)>;
+
 fn put(path: &Path, all: &[(String, Raw)]) {
     let entry = |(name, raw): &(String, Raw)| Entry {
         name: name.clone(),
@@ -116,7 +119,7 @@ fn what_is_refused_is_not_copied() {
         tiny.expect(&args, 3, words);
         assert_eq!(copies(tiny), 0, "{words:?}");
     }
-    let change = |to: &dyn Fn(&mut Vec<(String, Raw)>)| {
+    let change = |to: &dyn Fn(&mut Named)| {
         fs::write(&path, &whole).unwrap();
         let mut reader = RawReader::open(&path).unwrap();
         let names: Vec<String> = reader.shapes().into_keys().collect();
