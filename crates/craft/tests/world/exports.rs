@@ -350,7 +350,7 @@ fn keys_of_checkpoints_are_those_of_comfyuis_network() {
                     "use_linear_projection": true, "transformer_layers_per_block": [1, 2, 10],
                     "addition_embed_type": "text_time", "addition_time_embed_dim": 4,
                     "projection_class_embeddings_input_dim": 32,
-                    "block_out_channels": [8, 8, 8],
+                    "block_out_channels": [8, 16, 32],
                     "down_block_types": ["DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"],
                     "up_block_types": ["CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"],
                 }),
@@ -365,7 +365,7 @@ fn keys_of_checkpoints_are_those_of_comfyuis_network() {
             ("attention_head_dim", json!(2)),
             ("cross_attention_dim", json!(8)),
             ("norm_num_groups", json!(4)),
-            ("block_out_channels", json!([8, 8, 8, 8])),
+            ("block_out_channels", json!([8, 16, 32, 32])),
             ("down_block_types", json!([down, down, down, "DownBlock2D"])),
             ("up_block_types", json!(["UpBlock2D", up, up, up])),
         ] {
