@@ -30,7 +30,8 @@ spec.loader.exec_module(families)
 ATTENTION, TEXT = ["to_q", "to_k", "to_v", "to_out.0"], ["q_proj", "v_proj", "fc1"]
 CASES = {
     "alpha 16, rank 4": dict(lora_alpha=16),
-    "rank-stabilised": dict(lora_alpha=16, use_rslora=True),
+    # A larger alpha makes a random model that in PyTorch itself is 2e-3 apart in f32 and f64.
+    "rank-stabilised": dict(lora_alpha=5, use_rslora=True),
     "patterns": dict(lora_alpha=2, alpha_pattern={"attn1.to_q": 12, "down_blocks.*to_v": 6},
                      rank_pattern={"attn2.to_k": 2, "attn1.to_v": 3}),
     "everything": dict(lora_alpha=3, target_modules="all-linear"),

@@ -372,10 +372,6 @@ def in_sd_scripts(tools, family, folder, file, base, original):
     return change, None
 
 
-def kohya_modules(file):
-    return {k.split(".")[0] for k in load_file(file) if k.endswith(".lora_up.weight")}
-
-
 def difference(found, wanted):
     keys = found.keys() | wanted.keys()
     zero = torch.zeros(())
@@ -415,7 +411,9 @@ def main():
     good = True
     for file in a.files:
         lora = load_file(file)
-        modules = {k.rsplit(".", 2)[0].removesuffix(".alpha") for k in lora if not k.endswith(".alpha")}
+        ups = {k: v for k, v in lora.items() if k.endswith((".lora_up.weight", ".lora_B.weight"))}
+        # What training left at zero changes nothing (the last layer of SDXL's first text encoder, which it does not read).
+        learned = sum(bool(v.any()) for v in ups.values())
         wanted, base = in_diffusers(a.model, file)
         tried = {"diffusers": (wanted, None), "ComfyUI": in_comfy(comfy_code, family, lora, base, original)}
         if a1111_code:
@@ -430,9 +428,9 @@ def main():
             left = sorted(".".join(k).removesuffix(".weight") for k in lost)
             known = all(any(kind in name.replace(".", "_") or name.split(".")[1] in kind for kind in KNOWN[program])
                         for name in left)
-            ok = apart <= LIMIT and known and len(change) + len(left) == len(modules)
+            ok = apart <= LIMIT and known and (program != "diffusers" or len(change) == learned)
             good &= ok or file.stem.endswith("diffusers")
-            print(f"{file.stem:28} {program:11} {len(change)} / {len(modules)} modules {count:24} difference {apart:.1e}"
+            print(f"{file.stem:28} {program:11} {len(change)} / {learned if placed is None else len(ups)} modules {count:24} difference {apart:.1e}"
                   f"{'' if ok else '  ✗'}  {'left out: ' + ', '.join(left) if 0 < len(left) < 20 else ''}", flush=True)
     print(json.dumps({"ok": bool(good)}))
     sys.exit(0 if good else 1)

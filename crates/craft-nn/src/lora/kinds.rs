@@ -51,11 +51,7 @@ const KINDS: [Kind; 17] = [
         name: "embeddings of textual inversion bundled with a LoRA (OneTrainer)",
         cure: "save the LoRA without its embeddings",
     },
-    Kind {
-        marks: &["emb_params", "string_to_param."],
-        name: "an embedding of textual inversion, not a LoRA",
-        cure: "leave it out: embeddings are not read; a LoRA changes the networks instead",
-    },
+    Kind { marks: &["emb_params", "string_to_param."], name: EMBEDDING.0, cure: EMBEDDING.1 },
     Kind {
         marks: &[
             "model.diffusion_model.",
@@ -87,10 +83,15 @@ const KINDS: [Kind; 17] = [
         cure: "train it again without them",
     },
 ];
+const EMBEDDING: (&str, &str) = (
+    "an embedding of textual inversion, not a LoRA",
+    "leave it out: embeddings are not read; a LoRA changes the networks instead",
+);
 const UNKNOWN: &str = "no kind of LoRA that is known";
 const EXPECTED: &str = "give a file with pairs of lora_down and lora_up, or lora_A and lora_B";
 
-/// The error for tensors that belong to no LoRA, `others` of the keys of a file; `shapes` are those of all.
+/// The error for a file with tensors that belong to no LoRA: the keys of these, whether they are the `whole` file, and
+/// whether it is `flat`, vectors and matrices by names without a path.
 pub(super) fn refuse(others: Vec<String>, whole: bool, flat: bool) -> LoraError {
     let found = KINDS
         .iter()
@@ -98,7 +99,7 @@ pub(super) fn refuse(others: Vec<String>, whole: bool, flat: bool) -> LoraError 
     let (name, cure) = match found {
         Some(kind) => (kind.name, kind.cure),
         // `learned_embeds.bin` and SDXL's `clip_l`, `clip_g`: a vector or some by the name of a token.
-        None if whole && flat => (KINDS[11].name, KINDS[11].cure),
+        None if whole && flat => EMBEDDING,
         None if others.iter().all(|key| key.ends_with(".weight") || key.ends_with(".bias")) => (
             "a network's own weights",
             if whole {

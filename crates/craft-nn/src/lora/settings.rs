@@ -12,6 +12,8 @@ use super::{Component, LoraError};
 
 /// PEFT's own rank and alpha where a config does not say them.
 const DEFAULT: f64 = 8.0;
+/// Most patterns of a config; there are fewer modules than that.
+const MAX_PATTERNS: usize = 4096;
 /// Keys of a config that change more than factors do, with what they are.
 const OTHER: [(&str, &str); 12] = [
     ("use_dora", "DoRA, which also scales the rows of the weights"),
@@ -174,7 +176,13 @@ impl Config {
             },
         };
         let patterns = |key: &str| -> Result<Vec<(Regex, f64)>, String> {
-            let entries = map.get(key).and_then(Value::as_object).into_iter().flatten();
+            let entries = map.get(key).and_then(Value::as_object);
+            if let Some(count) = entries.map(Map::len).filter(|count| *count > MAX_PATTERNS) {
+                return Err(format!(
+                    "has {count} patterns in {prefix}{key}; expected at most {MAX_PATTERNS}"
+                ));
+            }
+            let entries = entries.into_iter().flatten();
             entries
                 .map(|(pattern, value)| {
                     // A module's name, or a regular expression, that its name ends with.

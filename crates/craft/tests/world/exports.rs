@@ -5,9 +5,16 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use craft_store::hash::{sha256_dir, sha256_file};
+use burn::tensor::Device;
+use craft_nn::init::Init;
+use craft_nn::ldm::{Family, Names, Part, Skeleton};
+use craft_nn::unet::UNet2DConditionModel;
+use craft_nn::unet_config::UNetConfig;
+use craft_nn::vae::VaeConfig;
+use craft_nn::weights;
+use craft_store::hash::{sha256_bytes, sha256_dir, sha256_file};
 use craft_store::tensors::{self, Dtype, TensorReader};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::support::Tiny;
 
@@ -325,4 +332,60 @@ fn a_name_that_is_taken_by_something_else_is_refused() {
     }
     assert_eq!(std::fs::read(tiny.path("mine.safetensors")).unwrap(), b"my notes");
     assert!(!names(&tiny.path(".")).iter().any(|name| name.ends_with(".tmp")));
+}
+
+/// The keys of a checkpoint's denoiser are those of ComfyUI's network, all of them (fixtures/single_file).
+#[test]
+fn keys_of_checkpoints_are_those_of_comfyuis_network() {
+    let fixture =
+        PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../fixtures/single_file/unet_keys.tsv");
+    for line in std::fs::read_to_string(fixture).unwrap().lines() {
+        let [family, count, digest] = line.split('\t').collect::<Vec<_>>()[..] else { panic!() };
+        let (family, mut config) = match family {
+            "sd1" => (Family::Sd1, json!({})),
+            "sd2" => (Family::Sd2, json!({ "use_linear_projection": true })),
+            _ => (
+                Family::Sdxl,
+                json!({
+                    "use_linear_projection": true, "transformer_layers_per_block": [1, 2, 10],
+                    "addition_embed_type": "text_time", "addition_time_embed_dim": 4,
+                    "projection_class_embeddings_input_dim": 32,
+                    "block_out_channels": [8, 16, 32],
+                    "down_block_types": ["DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"],
+                    "up_block_types": ["CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"],
+                }),
+            ),
+        };
+        let (down, up) = ("CrossAttnDownBlock2D", "CrossAttnUpBlock2D");
+        for (key, value) in [
+            ("in_channels", json!(4)),
+            ("out_channels", json!(4)),
+            ("sample_size", json!(8)),
+            ("layers_per_block", json!(2)),
+            ("attention_head_dim", json!(2)),
+            ("cross_attention_dim", json!(8)),
+            ("norm_num_groups", json!(4)),
+            ("block_out_channels", json!([8, 16, 32, 32])),
+            ("down_block_types", json!([down, down, down, "DownBlock2D"])),
+            ("up_block_types", json!(["UpBlock2D", up, up, up])),
+        ] {
+            if config.get(key).is_none() {
+                config[key] = value;
+            }
+        }
+        let config = UNetConfig::from_json(&config.to_string()).unwrap();
+        let vae = VaeConfig::from_json(
+            &std::fs::read_to_string(Tiny::new().path("model/vae/config.json")).unwrap(),
+        );
+        let names = Names::new(family, &Skeleton::of(&config, &vae.unwrap()));
+        let unet = UNet2DConditionModel::new(&mut Init::zeros(&Device::flex()), &config);
+        let mut keys: Vec<String> = weights::shapes(&unet)
+            .keys()
+            .map(|name| names.to_ldm(Part::Unet, name).unwrap().0)
+            .map(|key| key.strip_prefix("model.diffusion_model.").unwrap().to_owned())
+            .collect();
+        keys.sort();
+        assert_eq!(keys.len().to_string(), count, "{family:?}");
+        assert_eq!(sha256_bytes(keys.join("\n")), digest, "{family:?}");
+    }
 }

@@ -12,6 +12,8 @@ use crate::support::{Tiny, WIDTH};
 use torch_file::torch_save;
 
 type Tensors = BTreeMap<String, Tensor>;
+/// A tensor's name, of a module and whether it is its down.
+type Form<'a> = &'a dyn Fn(&str, bool) -> String;
 
 const BLOCK: &str = "down_blocks.1.attentions.0.transformer_blocks.0";
 /// Modules of the tiny model's denoiser with their inputs, all of 8 outputs.
@@ -171,7 +173,7 @@ fn an_adapter_is_the_same_in_every_form() {
     kohya(&tiny, "k.safetensors", |_| 4.0);
     let expected = latents(&tiny, &["k.safetensors"]);
     let half = |down| if down { "lora_A" } else { "lora_B" };
-    let forms: [(&str, &dyn Fn(&str, bool) -> String); 5] = [
+    let forms: [(&str, Form); 5] = [
         ("default", &|m, d| format!("base_model.model.{m}.{}.default.weight", half(d))),
         ("style", &|m, d| format!("{m}.{}.style.weight", half(d))),
         ("bare", &|m, d| format!("{m}.{}.weight", half(d))),
@@ -244,7 +246,7 @@ fn names_of_older_diffusers_are_read() {
             .iter()
             .fold(m.to_owned(), |m, p| m.replace(&format!("{p}_proj"), &format!("to_{p}")))
     };
-    let forms: [&dyn Fn(&str, bool) -> String; 4] = [
+    let forms: [Form; 4] = [
         &|m, d| format!("text_encoder.{m}.lora_linear_layer.{}.weight", side(d)),
         &|m, d| format!("text_encoder.{}_lora.{}.weight", old(m), side(d)),
         &|m, d| format!("{}_lora.{}.weight", old(m), side(d)),
