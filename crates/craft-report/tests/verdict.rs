@@ -105,6 +105,7 @@ fn run(dir: &Path, case: &Case) {
         scores[3] = scores[0].clone().map(|c| c.into_iter().map(|v| 2.0 * v + 1.0).collect());
     }
     let mut samples = Vec::new();
+    #[allow(clippy::needless_range_loop)] // by prompt within reward and model
     for p in 0..case.prompts {
         for (m, model) in models.iter().enumerate() {
             let own: Map<String, Value> =

@@ -197,7 +197,7 @@ fn lines(text: &str, into: &mut Collector) -> Result<(), PromptFileError> {
 /// The first of `wanted` among the names, without case.
 pub fn column<S: AsRef<str>>(wanted: &[&str], names: &[S]) -> Option<usize> {
     let is = |w: &&str| names.iter().position(|n| n.as_ref().trim().eq_ignore_ascii_case(w));
-    wanted.iter().find_map(|w| is(&w))
+    wanted.iter().find_map(is)
 }
 
 /// Names for a message, which is not to grow with the file.

@@ -34,7 +34,7 @@ impl Node {
             let is = |w: &&str| {
                 pairs.iter().position(|(key, value)| key.eq_ignore_ascii_case(w) && fits(value))
             };
-            wanted.iter().find_map(|w| is(&w))
+            wanted.iter().find_map(is)
         };
         let text = place(&TEXT, |v| matches!(v, Node::Text(_)))
             .or_else(|| place(&TEXT, |v| matches!(v, Node::Null)));

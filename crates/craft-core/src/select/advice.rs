@@ -63,7 +63,7 @@ pub fn shortfall(
             (selected > funnel.selected).then_some(Change { change, selected })
         })
         .collect();
-    changes.sort_by(|a, b| b.selected.cmp(&a.selected));
+    changes.sort_by_key(|change| std::cmp::Reverse(change.selected));
     let candidates_needed = (funnel.selected > 0).then(|| {
         (asked as f64 * funnel.candidates as f64 / funnel.selected as f64).ceil() as usize
     });

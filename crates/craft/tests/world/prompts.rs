@@ -196,7 +196,7 @@ fn the_end_of_a_run_says_what_it_shows_and_what_is_missing() {
         let rows: Vec<Value> = text.lines().map(|l| serde_json::from_str(l).unwrap()).collect();
         rows.iter().rfind(|r| r["run"] == run).unwrap()["seconds"].as_f64().unwrap()
     };
-    for (arm, stage) in [("craft", "aligned"), ("control", "control/aligned")] {
+    for (arm, stage) in [("craft", "aligned"), ("control", "control")] {
         let path = tiny.path(&format!("out/{stage}/stage.json"));
         let stage: Value = serde_json::from_str(&fs::read_to_string(path).unwrap()).unwrap();
         assert!(last(arm) <= stage["seconds"].as_f64().unwrap(), "{arm}");
