@@ -94,7 +94,8 @@ mod tests {
             width: 768,
             batch: 4,
         };
-        let parameters = Parameters { negative: Some("blurry"), options: &options, model: "sd: a", loras: &[] };
+        let parameters =
+            Parameters { negative: Some("blurry"), options: &options, model: "sd: a", loras: &[] };
         let version = env!("CARGO_PKG_VERSION");
         assert_eq!(
             parameters.of("a cat, red", "Seed: 7"),

@@ -40,7 +40,8 @@ mod with_parquet {
     }
 
     pub(crate) fn read(path: &Path, into: &mut Collector) -> Result<(), String> {
-        let reader = SerializedFileReader::new(input::open(path).map_err(|e| e.without_path())?).map_err(damaged)?;
+        let reader = SerializedFileReader::new(input::open(path).map_err(|e| e.without_path())?)
+            .map_err(damaged)?;
         let schema = reader.metadata().file_metadata().schema_descr_ptr();
         let texts = prompts(&schema)?;
         let categories = texts_of(&schema, &CATEGORY).ok().flatten();

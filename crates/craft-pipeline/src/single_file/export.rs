@@ -166,7 +166,7 @@ pub(crate) fn export(
     let entries: Vec<Entry> = sources
         .iter()
         .filter_map(|(name, source)| entry(name, source, &shapes, &readers[&source.part], formats))
-            .chain(about.marks())
+        .chain(about.marks())
         .collect();
     let bytes: u64 = entries.iter().map(|e| e.len() as u64).sum();
     space::require_free(out, bytes + (1 << 20))?;
