@@ -112,6 +112,9 @@ impl StoreError {
     /// What is wrong with a file, for an error that names its path itself.
     pub fn without_path(&self) -> String {
         match self {
+            StoreError::Io { action: "read", source, .. } => {
+                format!("it cannot be read: {source}{}", io_hint(source))
+            }
             StoreError::Io { action, source, .. } => {
                 format!("cannot {action} it: {source}{}", io_hint(source))
             }
