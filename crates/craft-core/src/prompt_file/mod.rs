@@ -3,7 +3,7 @@
 //! | name | contents |
 //! |---|---|
 //! | `.jsonl`, `.ndjson` | a JSON object or text a line (GenEval) |
-//! | `.json` | a list, or one of the shapes of [`shape`] (HPDv2, COCO captions, pandas) |
+//! | `.json` | a list, or one of the shapes of `shape` (HPDv2, COCO captions, pandas) |
 //! | `.yaml`, `.yml` | the same shapes |
 //! | `.tsv`, `.csv` | a table whose first line names its columns (PartiPrompts, DrawBench) |
 //! | formats that are not read | refused by name |
