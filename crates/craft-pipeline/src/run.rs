@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use craft_core::Recipe;
 use craft_core::recipe::{ExpandKind, TrainMode};
 use craft_core::select::Shortfall;
-use craft_store::{Manifest, RunFolder};
+use craft_store::{Manifest, RunFolder, Stage};
 use serde_json::{Value, json};
 
 use crate::cache::WORDINGS;
@@ -297,7 +297,12 @@ fn execute(
         return Ok(nothing());
     }
     let train = prompted.counts.get("train").map_or(1, |n| *n as usize);
-    craft_store::space::require_free(folder.path(), plan.disk(recipe.candidate_count(train)))?;
+    if Manifest::of(folder.path(), Stage::GENERATE)?.is_none() {
+        // What an interrupted attempt wrote is not needed once more.
+        let there = craft_store::space::used_bytes(&folder.join(Stage::GENERATE.folder));
+        let needed = plan.disk(recipe.candidate_count(train)).saturating_sub(there);
+        craft_store::space::require_free(folder.path(), needed)?;
+    }
     let generated = generate::run(&run, &start, &expanded)?;
     note(&mut seconds, &generated);
     if until("generate") {

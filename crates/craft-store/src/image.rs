@@ -3,7 +3,7 @@
 //! What is not 8-bit RGB becomes it as Pillow's `Image.open(..).convert("RGB")` does, which is what
 //! the reward models were trained and are published with.
 
-use std::io::Cursor;
+use std::io::{Cursor, Read, Seek, SeekFrom};
 use std::path::Path;
 
 use image::{DynamicImage, ImageFormat, ImageReader, Limits};
@@ -209,6 +209,21 @@ pub fn read_parameters(path: &Path) -> Result<Option<String>> {
     }
     let utf8 = info.utf8_text.iter().find(|c| c.keyword == "parameters");
     Ok(utf8.and_then(|chunk| chunk.get_text().ok()))
+}
+
+/// Whether a file begins and ends as a PNG does, without decoding it: a cut or empty one does not.
+pub fn is_whole_png(path: &Path) -> bool {
+    /// The last chunk: no content, its name, its checksum (PNG specification, 11.2.5).
+    const END: [u8; 12] = *b"\0\0\0\0IEND\xae\x42\x60\x82";
+    let read = || -> std::io::Result<bool> {
+        let mut file = std::fs::File::open(path)?;
+        let (mut head, mut tail) = ([0; 8], [0; END.len()]);
+        file.read_exact(&mut head)?;
+        file.seek(SeekFrom::End(-(END.len() as i64)))?;
+        file.read_exact(&mut tail)?;
+        Ok(head == *b"\x89PNG\r\n\x1a\n" && tail == END)
+    };
+    read().unwrap_or(false)
 }
 
 #[cfg(test)]

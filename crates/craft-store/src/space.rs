@@ -26,6 +26,18 @@ fn free_bytes_at(_: &Path) -> Option<u64> {
     None
 }
 
+/// Bytes of the files below a folder; 0 where there is none. Links are not followed.
+pub fn used_bytes(dir: &Path) -> u64 {
+    let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
+    entries
+        .map(|entry| match entry.metadata() {
+            Ok(meta) if meta.is_dir() => used_bytes(&entry.path()),
+            Ok(meta) => meta.len(),
+            Err(_) => 0,
+        })
+        .sum()
+}
+
 /// Refuses if fewer than `needed` bytes are free on the disk of `path`. Passes where the system
 /// does not say how many are.
 pub fn require_free(path: &Path, needed: u64) -> Result<()> {

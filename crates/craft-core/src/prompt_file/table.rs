@@ -35,7 +35,11 @@ pub(super) fn tsv(text: &str, into: &mut Collector) -> Result<(), PromptFileErro
     for (i, line) in lines.enumerate() {
         let cells: Vec<&str> = line.split('\t').collect();
         let category = categories.and_then(|c| cells.get(c)).map(|c| (*c).to_owned());
-        into.add(Place::line(i + 2), &unquoted(cells.get(texts).unwrap_or(&"")), category)?;
+        into.add(
+            Place::line(i + 2),
+            present(&unquoted(cells.get(texts).unwrap_or(&""))),
+            category,
+        )?;
     }
     Ok(())
 }
@@ -51,6 +55,11 @@ fn unquoted(cell: &str) -> String {
     }
 }
 
+/// A cell's text; nothing where a program wrote that it has none.
+fn present(cell: &str) -> &str {
+    if ["NaN", "nan"].contains(&cell.trim()) { "" } else { cell }
+}
+
 fn rows(records: Vec<Record>, into: &mut Collector) -> Result<(), PromptFileError> {
     let mut records = records.into_iter();
     let names = records.next().map(|(_, names)| names).unwrap_or_default();
@@ -63,7 +72,7 @@ fn rows(records: Vec<Record>, into: &mut Collector) -> Result<(), PromptFileErro
             return Err(PromptFileError::Csv { line, found, expected });
         }
         let category = categories.map(|c| std::mem::take(&mut record[c]));
-        into.add(Place::line(line as usize), &record[texts], category)?;
+        into.add(Place::line(line as usize), present(&record[texts]), category)?;
     }
     Ok(())
 }

@@ -261,3 +261,13 @@ fn mutations_are_read_or_refused() {
         }
     }
 }
+
+#[test]
+fn a_cell_that_says_nan_is_no_prompt() {
+    for (name, text) in [
+        ("a.csv", "Prompts,Category\na cat,x\nNaN,y\n"),
+        ("a.tsv", "Prompt\tTag\na cat\tx\nnan\ty\n"),
+    ] {
+        assert_eq!(read(name, text), [entry("a cat", "x")], "{name}");
+    }
+}

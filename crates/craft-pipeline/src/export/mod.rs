@@ -54,6 +54,38 @@ pub struct Wish {
     pub dtype: Dtype,
 }
 
+/// Folders of a run that its stages own.
+const OWNED: [&str; 11] = [
+    "prompts",
+    "expanded",
+    "candidates",
+    "rewards",
+    "selection",
+    "checkpoints",
+    "aligned",
+    "control",
+    "evaluation",
+    "report",
+    "cache",
+];
+
+/// Refuses a place in the run's own stages: what lies there is known by its hashes.
+fn refuse_inside(run_dir: &Path, out: &Path) -> Result<()> {
+    let there = std::path::absolute(out).unwrap_or_else(|_| out.to_owned());
+    let nearest = there.ancestors().find_map(|path| path.canonicalize().ok());
+    let (Some(nearest), Ok(root)) = (nearest, run_dir.canonicalize()) else { return Ok(()) };
+    match nearest.strip_prefix(&root).ok().and_then(|inside| inside.iter().next()) {
+        Some(folder) if OWNED.iter().any(|owned| folder == *owned) => {
+            Err(PipelineError::Usage(format!(
+                "{} lies in {} of the run, which holds what its stages wrote; expected another place: choose a path outside of it",
+                out.display(),
+                folder.display()
+            )))
+        }
+        _ => Ok(()),
+    }
+}
+
 /// How an export went.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Exported {
@@ -126,6 +158,7 @@ pub fn export(run_dir: &Path, out: &Path, wish: Wish, context: &Context<'_>) -> 
             message: "it has no finished tuned model in aligned/; expected a run whose training is done: run `craft train` on it first".to_owned(),
         });
     }
+    refuse_inside(run_dir, out)?;
     let Wish { format, rank, dtype } = wish;
     let run = whole::identity(&stage, &format!("{format:?} {dtype:?} {rank}"))?;
     refuse_other(out, format, &run)?;

@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 use burn::tensor::Device;
 use craft_core::stats::{PairedDifference, WinRate, mean, paired_bootstrap, win_rate};
 use craft_core::{Key, Prompt, Split};
-use craft_store::{DroppedItem, Manifest, Stage, StageWriter, jsonl};
+use craft_store::hash::{sha256_bytes, sha256_file};
+use craft_store::{DroppedItem, Manifest, Stage, StageWriter, image, jsonl};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
@@ -129,10 +130,9 @@ pub(crate) fn one_model(
 ) -> Result<(Vec<SampleRow>, Value)> {
     let rows_path = writer.join(format!(".rows-{name}.jsonl"));
     let numbers_path = writer.join(format!(".numbers-{name}.json"));
-    if numbers_path.exists() {
-        let rows: Vec<SampleRow> = jsonl::read(&rows_path)?;
-        run.context.progress.advance(rows.len() as u64);
-        return Ok((rows, craft_store::manifest::read_json(&numbers_path)?));
+    if let Some(kept) = kept(writer, &rows_path, &numbers_path, prompts.len() * samples) {
+        run.context.progress.advance(kept.0.len() as u64);
+        return Ok(kept);
     }
     run.context.check()?;
     craft_store::atomic::create_dir(&writer.join(format!("images/{name}")))?;
@@ -184,8 +184,40 @@ pub(crate) fn one_model(
         }
     }
     jsonl::write(&rows_path, &rows)?;
-    craft_store::manifest::write_json(&numbers_path, &numbers)?;
-    Ok((rows, json!(numbers)))
+    let (numbers, rows_sha256) = (json!(numbers), sha256_file(&rows_path)?);
+    let check = check(&rows_sha256, &numbers);
+    let measured = Measured { rows_sha256, numbers, check };
+    craft_store::manifest::write_json(&numbers_path, &measured)?;
+    Ok((rows, measured.numbers))
+}
+
+/// What is kept of a model that was measured, beside its rows.
+#[derive(Serialize, Deserialize)]
+struct Measured {
+    rows_sha256: String,
+    numbers: Value,
+    /// Digest of the two.
+    check: String,
+}
+
+fn check(rows_sha256: &str, numbers: &Value) -> String {
+    sha256_bytes(format!("{rows_sha256} {numbers}"))
+}
+
+/// What an interrupted attempt kept of a model, if all of it is as it was written: the rows, the numbers, and
+/// the pictures. Otherwise the model is measured again, from the pictures and scores that are left.
+fn kept(
+    writer: &StageWriter,
+    rows_path: &Path,
+    numbers_path: &Path,
+    pictures: usize,
+) -> Option<(Vec<SampleRow>, Value)> {
+    let found: Measured = craft_store::manifest::read_json(numbers_path).ok()?;
+    let same = sha256_file(rows_path).ok()? == found.rows_sha256
+        && check(&found.rows_sha256, &found.numbers) == found.check;
+    let rows: Vec<SampleRow> = jsonl::read(rows_path).ok()?;
+    let drawn = || rows.iter().all(|row| image::is_whole_png(&writer.join(&row.image)));
+    (same && rows.len() == pictures && drawn()).then_some((rows, found.numbers))
 }
 
 /// How pictures of the evaluation are drawn.

@@ -1,7 +1,6 @@
 //! Pictures that lie on disk as soon as they are drawn, so that a stop loses a batch at most and what is
 //! there can be looked at.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 
 use craft_core::{Key, Recipe};
@@ -26,9 +25,9 @@ pub(crate) struct Item<'a> {
 }
 
 impl Item<'_> {
-    /// Whether the picture is there. It got its name when it was whole.
+    /// Whether the picture is there and whole.
     pub(crate) fn exists(&self) -> bool {
-        fs::metadata(&self.file).is_ok_and(|meta| meta.is_file() && meta.len() > 0)
+        image::is_whole_png(&self.file)
     }
 }
 

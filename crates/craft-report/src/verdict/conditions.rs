@@ -80,7 +80,7 @@ fn samples(ctx: &Context<'_>) -> Option<String> {
     };
     (selected == 0 || 2 * selected < asked).then(|| {
         format!(
-            "at least half of the samples asked for: {selected} of {asked} were trained on (see Samples; or lower select.max_samples)"
+            "at least half of the samples asked for: {selected} of {asked} were trained on (see Samples)"
         )
     })
 }

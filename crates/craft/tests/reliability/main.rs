@@ -8,6 +8,7 @@ mod support;
 
 mod changed_rows;
 mod checkpoints;
+mod damage;
 mod early;
 mod files;
 mod full;
