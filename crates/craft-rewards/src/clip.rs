@@ -1,5 +1,6 @@
 //! CLIP weights as they are published, under any of their names, with or without a config.
 
+use craft_nn::bounds::Bounds;
 use craft_nn::clip::{ClipConfig, ClipTextConfig, ClipVisionConfig, drop_buffers};
 use craft_nn::open_clip::{OpenClipConfig, to_transformers, unwrap_prefix};
 use craft_nn::ops::Act;
@@ -83,6 +84,8 @@ impl ClipSizes {
                 (ClipConfig::new(text, vision, dim).map_err(wrap)?, None, None)
             }
         };
+        config.text_config.fits(&bounds(&weights.text)).map_err(wrap)?;
+        config.vision_config.fits(&bounds(&weights.vision)).map_err(wrap)?;
         Ok(Self { text: config.text_config, vision: config.vision_config, mean, std })
     }
 }
@@ -95,13 +98,20 @@ pub(crate) fn vision_sizes(
     act: Act,
 ) -> Result<ClipVisionConfig, RewardError> {
     let wrap = |source| RewardError::Config { reward: reward.to_owned(), source };
-    match config(files) {
+    let sizes = match config(files) {
         Some(json) if json.contains("\"model_cfg\"") => {
-            Ok(OpenClipConfig::from_json(json).map_err(wrap)?.clip.vision_config)
+            OpenClipConfig::from_json(json).map_err(wrap)?.clip.vision_config
         }
-        Some(json) => ClipVisionConfig::from_json(json).map_err(wrap),
-        None => ClipVisionConfig::from_weights(vision, act).map_err(wrap),
-    }
+        Some(json) => ClipVisionConfig::from_json(json).map_err(wrap)?,
+        None => ClipVisionConfig::from_weights(vision, act).map_err(wrap)?,
+    };
+    sizes.fits(&bounds(vision)).map_err(wrap)?;
+    Ok(sizes)
+}
+
+/// What weights say of the numbers of a config, before anything is built from it.
+fn bounds(weights: &TensorMap) -> Bounds {
+    Bounds::of(&weights.iter().map(|(name, t)| (name.clone(), t.shape.clone())).collect())
 }
 
 /// The text of the config, if one of the files describes a CLIP model.

@@ -219,6 +219,21 @@ impl ClipVisionConfig {
         Ok(config)
     }
 
+    /// Compares the numbers with those of the weights, before a network is built.
+    ///
+    /// # Errors
+    /// When a number is larger than any tensor of the weights, or there are more layers than tensors.
+    pub fn fits(&self, weights: &Bounds) -> Result<(), ConfigError> {
+        const NAME: &str = "CLIPVisionModel";
+        weights.width(NAME, "hidden_size", self.hidden_size)?;
+        weights.width(NAME, "intermediate_size", self.intermediate_size)?;
+        weights.width(NAME, "patch_size", self.patch_size)?;
+        // The position embedding has a row for each patch.
+        let side = self.image_size / self.patch_size.max(1);
+        weights.width(NAME, "image_size", side.saturating_mul(side))?;
+        weights.layers(NAME, "num_hidden_layers", self.num_hidden_layers)
+    }
+
     pub(super) fn check(&self) -> Result<(), ConfigError> {
         const NAME: &str = "CLIPVisionModel";
         check_tower(NAME, self.hidden_size, self.num_attention_heads, self.hidden_act)?;

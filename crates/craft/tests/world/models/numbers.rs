@@ -158,3 +158,31 @@ fn the_program_refuses_extreme_numbers_with_exit_code_three() {
         assert!(named && says.len() < 1500, "{key}: {says}");
     }
 }
+
+/// Configs of reward models are bounded by their weights in the same way.
+#[test]
+fn numbers_of_a_rewards_config_are_bounded() {
+    const FILE: &str = "model/rewards/pocket-hps/config.json";
+    for (part, key, value) in [
+        ("text_config", "num_hidden_layers", json!(1_000_000_000)),
+        ("text_config", "hidden_size", json!(1u64 << 40)),
+        ("text_config", "max_position_embeddings", json!(1u64 << 40)),
+        ("vision_config", "num_hidden_layers", json!(1_000_000_000)),
+        ("vision_config", "hidden_size", json!(1u64 << 40)),
+        ("vision_config", "intermediate_size", json!(1u64 << 40)),
+        ("vision_config", "image_size", json!(1u64 << 40)),
+        ("vision_config", "patch_size", json!(0)),
+    ] {
+        let tiny = Tiny::new();
+        edit_json(&tiny, FILE, |config| config[part][key] = value);
+        let mut command = Command::new("sh");
+        let program = env!("CARGO_BIN_EXE_craft");
+        command.args(["-c", "ulimit -v 6000000; exec \"$0\" \"$@\"", program]);
+        command.args(["run", "recipe.toml", "--dry-run"]).env("HF_HUB_OFFLINE", "1");
+        command.env("CRAFT_POCKET_DIR", tiny.path("model"));
+        let output = command.current_dir(tiny.path(".")).output().unwrap();
+        let says = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(3), "{part} {key}: {says}");
+        assert!(says.contains(key) && says.len() < 1500, "{part} {key}: {says}");
+    }
+}
