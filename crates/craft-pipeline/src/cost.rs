@@ -8,11 +8,11 @@ use craft_nn::lora::Pair;
 use craft_nn::weights;
 
 use crate::error::Result;
-use crate::model::Model;
 use crate::networks::{Shapes, fresh_factors};
 use crate::run::cpu_seconds;
 use crate::stages::{generate, trainer};
-use crate::text::Condition;
+use craft_model::model::Model;
+use craft_model::text::Condition;
 
 const FLOAT: u64 = 4;
 
@@ -102,7 +102,7 @@ impl Cost {
         let section = &recipe.train;
         let options = generate::options(&recipe.generate, model)?;
         let [c, h, w] = model.latent_shape(options.height, options.width);
-        let parts = crate::lora::parts(model);
+        let parts = craft_model::lora::parts(model);
         let text = parts[1..].iter().map(|(_, shapes)| count(shapes)).sum();
         let parameters = [count(&parts[0].1), text, count(&weights::shapes(&model.vae))];
         let full = section.mode == TrainMode::Full;

@@ -30,11 +30,11 @@ use super::shelf::Shelf;
 use super::state::{self, Position};
 use super::step_aware;
 use crate::error::{PipelineError, Result};
-use crate::model::Model;
 use crate::run::cpu_seconds;
 use crate::stages::draws::{Draws, Wording};
 use crate::stages::{Run, generate};
-use crate::text::TextEmbedding;
+use craft_model::model::Model;
+use craft_model::text::TextEmbedding;
 
 /// A training.
 pub(super) struct Fit<'a> {

@@ -13,17 +13,17 @@ use serde::{Deserialize, Serialize};
 
 use super::plan::Plan;
 use crate::cache::ScoreCache;
-use crate::context::Silent;
-use crate::draw::{DrawOptions, Painter};
 use crate::error::Result;
-use crate::model::Model;
 use crate::rewards::{RunReward, load_all};
 use crate::stages::Run;
 use crate::stages::evaluate::{CHECKER, drawing_options};
 use crate::stages::pictures::{Item, Series};
 use crate::stages::score::{Pictures, Work};
 use crate::statistics::{ImageStatistics, measure};
-use crate::text::TextEmbedding;
+use craft_core::Silent;
+use craft_model::model::Model;
+use craft_model::sample::{DrawOptions, Painter};
+use craft_model::text::TextEmbedding;
 
 /// Scores of one picture.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -15,9 +15,9 @@ use craft_nn::unet::UNet2DConditionModel;
 use craft_nn::weights::{self, TensorMap};
 
 use crate::error::{PipelineError, Result};
-use crate::lora::LORA_FILE;
-use crate::model::{DIFFUSION_WEIGHTS, Model};
 use crate::networks::fresh_factors;
+use craft_model::lora::LORA_FILE;
+use craft_model::model::{DIFFUSION_WEIGHTS, Model};
 
 /// The file of what a method trained.
 pub(super) fn file(recipe: &Recipe) -> &'static str {
@@ -39,8 +39,9 @@ pub(super) fn start(
     let unet = model.unet.clone();
     if recipe.train.mode == TrainMode::Full {
         let unet = match saved {
-            Some((path, tensors)) => weights::load(unet, tensors)
-                .map_err(|source| PipelineError::Weights { path: path.to_owned(), source })?,
+            Some((path, tensors)) => weights::load(unet, tensors).map_err(|source| {
+                craft_model::ModelError::Weights { path: path.to_owned(), source }
+            })?,
             None => unet,
         };
         return Ok(unet.train());

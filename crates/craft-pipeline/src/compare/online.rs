@@ -17,11 +17,11 @@ use super::judge::Judge;
 use super::methods::Loss;
 use super::shelf::{Shelf, rows, stacked};
 use super::step_aware::{self, Pairs};
-use crate::draw::{DrawOptions, decode};
 use crate::error::{PipelineError, Result};
 use crate::stages::draws;
 use crate::stages::score::Pictures;
-use crate::text::TextEmbedding;
+use craft_model::sample::{DrawOptions, decode};
+use craft_model::text::TextEmbedding;
 
 /// Pictures of a prompt that are compared with each other.
 const GROUP: usize = 4;

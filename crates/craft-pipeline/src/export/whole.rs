@@ -11,12 +11,12 @@ use craft_store::staging::Staging;
 use craft_store::weights::{self, DIFFUSERS, Stem, TRANSFORMERS};
 use craft_store::{atomic, hash};
 
-use super::dtype::{self, COMPONENTS, Formats};
 use super::{Exported, Format, Target};
 use crate::context::Context;
 use crate::error::{PipelineError, Result};
-use crate::model::{Model, clear_weights, copy_model};
-use crate::single_file;
+use craft_model::dtype::{self, COMPONENTS, Formats};
+use craft_model::model::{Model, clear_weights, copy_model};
+use craft_model::single_file;
 
 /// Writes the whole model into a place beside its target, reads it back and compares weight by weight and
 /// in a picture. `aligned` is the folder of a tuned model, or of factors that `tuned` has merged in.

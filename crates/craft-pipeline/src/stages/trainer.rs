@@ -13,10 +13,10 @@ use craft_nn::weights;
 
 use crate::cost::Spent;
 use crate::error::Result;
-use crate::model::Model;
 use crate::networks::Networks;
 use crate::stages::draws::{Draws, Wording};
-use crate::text::{Condition, TextEmbedding, Tokens, beside, encode, stack};
+use craft_model::model::Model;
+use craft_model::text::{Condition, TextEmbedding, Tokens, beside, encode, stack};
 
 /// A text for the denoiser.
 #[derive(Default)]

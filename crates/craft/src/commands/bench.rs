@@ -7,13 +7,14 @@ mod train;
 use std::time::Instant;
 
 use burn::tensor::{Tensor, TensorData};
+use craft_core::Progress;
 use craft_core::recipe::Precision as WeightFormat;
 use craft_core::rng::Key;
 use craft_diffusion::sampler::{Sampler, Scheduler, guide};
+use craft_model::Model;
+use craft_model::text::{Condition, TextEmbedding};
 use craft_nn::ops::{self, Precision, SimdLevel, profile};
 use craft_nn::weights;
-use craft_pipeline::text::{Condition, TextEmbedding};
-use craft_pipeline::{Model, Progress};
 use serde_json::json;
 
 use self::phases::Phases;

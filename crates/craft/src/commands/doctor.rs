@@ -9,13 +9,13 @@ use craft_core::rng::Key;
 use craft_diffusion::objective::weighted_mse;
 use craft_diffusion::optimizer::{self, GradMap};
 use craft_diffusion::sampler::Scheduler;
+use craft_model::Model;
+use craft_model::sample::{DrawOptions, Job, StepNoise, draw};
 use craft_nn::init::Init;
 use craft_nn::ops;
 use craft_nn::unet::UNet2DConditionModel;
 use craft_nn::unet_config::UNetConfig;
 use craft_nn::weights;
-use craft_pipeline::Model;
-use craft_pipeline::draw::{DrawOptions, Job, StepNoise, draw};
 use craft_store::{hash, space};
 use serde_json::{Value, json};
 

@@ -6,13 +6,13 @@ use std::path::Path;
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use craft_diffusion::objective::weighted_mse;
 use craft_diffusion::optimizer::{self, GradMap};
+use craft_model::model::{load_text_encoder, load_unet, load_vae};
 use craft_nn::clip::ClipTextConfig;
 use craft_nn::unet::AddedCondition;
 use craft_nn::unet_config::UNetConfig;
 use craft_nn::vae::VaeConfig;
 use craft_nn::vae_tiles::{Tiles, VaeParts};
 use craft_nn::weights;
-use craft_pipeline::model::{load_text_encoder, load_unet, load_vae};
 use craft_store::tensors::{self, Dtype, TensorReader};
 
 use super::{App, model_dir};

@@ -1,7 +1,7 @@
 //! Floating-point operations of a denoiser, counted from the shapes of its parameters.
 
+use craft_model::Model;
 use craft_nn::weights;
-use craft_pipeline::Model;
 
 /// Where a parameter works: how many positions its map is applied at.
 struct Place {

@@ -4,17 +4,18 @@ use std::time::Instant;
 
 use burn::module::Module;
 use burn::tensor::{Tensor, TensorData};
+use craft_core::Progress;
 use craft_core::recipe::LoraSection;
 use craft_core::rng::Key;
 use craft_diffusion::objective::weighted_mse;
 use craft_diffusion::optimizer::{self, AdamW, AdamWConfig, GradMap};
+use craft_model::Model;
+use craft_model::text::Condition;
 use craft_nn::lora::{self, Targets};
 use craft_nn::ops::profile;
 use craft_nn::unet::UNet2DConditionModel;
 use craft_nn::unet_blocks::UNetInputs;
 use craft_nn::weights;
-use craft_pipeline::text::Condition;
-use craft_pipeline::{Model, Progress};
 
 use super::phases::Phases;
 use super::{Measured, WARM_UP, flops, since};

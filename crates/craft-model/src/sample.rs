@@ -11,7 +11,7 @@ use craft_nn::unet::UNet2DConditionModel;
 use craft_nn::weights;
 use craft_store::RgbImage;
 
-use crate::error::{PipelineError, Result};
+use crate::error::{ModelError, Result};
 use crate::model::Model;
 use crate::text::{Condition, TextEmbedding};
 
@@ -136,7 +136,7 @@ impl<'a> Painter<'a> {
         let unit = model.vae_config.scale();
         let DrawOptions { height, width, .. } = options;
         if !height.is_multiple_of(unit) || !width.is_multiple_of(unit) || height * width == 0 {
-            return Err(PipelineError::Usage(format!(
+            return Err(ModelError::Usage(format!(
                 "pictures of {height}×{width} cannot be drawn: expected a height and a width that are multiples of {unit} for this model"
             )));
         }
@@ -209,13 +209,13 @@ impl<'a> Painter<'a> {
         for _ in 0..n {
             let sampler = o
                 .sampler(&model.schedule)
-                .map_err(|error| PipelineError::Usage(format!("{} steps: {error}", o.steps)))?;
+                .map_err(|error| ModelError::Usage(format!("{} steps: {error}", o.steps)))?;
             samplers.push(sampler);
         }
         let mut latents: Vec<Vec<f32>> = Vec::with_capacity(n);
         for (job, sampler) in jobs.iter().zip(&samplers) {
             if job.noise.len() != size {
-                return Err(PipelineError::Usage(format!(
+                return Err(ModelError::Usage(format!(
                     "initial latents have {} values, but pictures of {}×{} need {size} ({c}×{h}×{w})",
                     job.noise.len(),
                     o.height,
@@ -231,7 +231,7 @@ impl<'a> Painter<'a> {
         let condition = self.condition(jobs, guided);
         for i in 0..o.steps {
             if self.stop.load(Ordering::Relaxed) {
-                return Err(PipelineError::Interrupted);
+                return Err(ModelError::Interrupted);
             }
             let t = samplers[0].timesteps()[i] as f32;
             let scale = samplers[0].input_scale(i) as f32;
@@ -258,7 +258,7 @@ impl<'a> Painter<'a> {
 }
 
 /// Decodes final latents.
-pub(crate) fn decode(model: &Model, latents: Vec<Vec<f32>>, o: &DrawOptions) -> Vec<Drawn> {
+pub fn decode(model: &Model, latents: Vec<Vec<f32>>, o: &DrawOptions) -> Vec<Drawn> {
     let [c, h, w] = model.latent_shape(o.height, o.width);
     let data: Vec<f32> = latents.iter().flatten().copied().collect();
     let tensor =

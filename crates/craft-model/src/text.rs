@@ -94,7 +94,7 @@ impl Model {
     }
 
     /// A text as both text encoders read it.
-    pub(crate) fn tokens(&self, text: &str) -> Tokens {
+    pub fn tokens(&self, text: &str) -> Tokens {
         let ids = |tokenizer: &ClipTokenizer| {
             tokenizer.encode(text).ids.into_iter().map(i64::from).collect()
         };
@@ -111,15 +111,15 @@ impl Model {
 
 /// Token ids of a text.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub(crate) struct Tokens {
+pub struct Tokens {
     /// For the text encoder.
-    pub(crate) first: Vec<i64>,
+    pub first: Vec<i64>,
     /// For the second text encoder; empty where there is none.
-    pub(crate) second: Vec<i64>,
+    pub second: Vec<i64>,
 }
 
 /// States `[B, L, D]` and, with a second encoder, pooled states `[B, P]` of texts.
-pub(crate) fn encode(
+pub fn encode(
     first: &ClipTextModel,
     second: Option<&ClipTextModel>,
     texts: &[&Tokens],
@@ -138,7 +138,7 @@ pub(crate) fn encode(
 }
 
 /// Stacks embeddings of `length` tokens for pictures of a height and width in pixels.
-pub(crate) fn stack(
+pub fn stack(
     embeddings: &[&TextEmbedding],
     length: usize,
     pixels: [usize; 2],
@@ -156,7 +156,7 @@ pub(crate) fn stack(
 }
 
 /// SDXL's condition beside the text: pooled states `[B, P]`, and the sizes of whole pictures.
-pub(crate) fn beside(pooled: Tensor<2>, [height, width]: [usize; 2]) -> AddedCondition {
+pub fn beside(pooled: Tensor<2>, [height, width]: [usize; 2]) -> AddedCondition {
     let (height, width) = (height as f32, width as f32);
     let b = pooled.dims()[0];
     AddedCondition {

@@ -5,7 +5,7 @@ use std::path::Path;
 use craft_nn::config::shorten;
 use serde_json::{Map, Value};
 
-use crate::error::{PipelineError, Result};
+use crate::error::{ModelError, Result};
 use crate::model::read_text;
 
 /// What can be run, for messages.
@@ -50,7 +50,7 @@ const IGNORED: [&str; 5] = [
 /// is not known.
 pub(crate) fn of_folder(dir: &Path) -> Result<Architecture> {
     let path = dir.join("model_index.json");
-    let refused = |message: String| PipelineError::Input { path: path.clone(), message };
+    let refused = |message: String| ModelError::Input { path: path.clone(), message };
     if !path.is_file() {
         return Err(refused(format!(
             "it is missing{}; expected a model folder in the diffusers layout",

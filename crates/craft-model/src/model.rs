@@ -20,7 +20,7 @@ use craft_store::weights as files;
 use crate::architecture::{self, Architecture};
 use crate::component::{self, Kind, load_unet_as, open_weights, tokenizer};
 pub use crate::component::{load_text_encoder, load_unet, load_vae};
-use crate::error::{PipelineError, Result};
+use crate::error::{ModelError, Result};
 use crate::fitting::Parts;
 use crate::schedule;
 use crate::size;
@@ -55,8 +55,8 @@ pub struct Model {
 }
 
 /// Reads a text file of a model.
-pub(crate) fn read_text(path: &Path) -> Result<String> {
-    craft_store::input::read_text(path, craft_store::input::MAX_TEXT).map_err(|error| PipelineError::Input {
+pub fn read_text(path: &Path) -> Result<String> {
+    craft_store::input::read_text(path, craft_store::input::MAX_TEXT).map_err(|error| ModelError::Input {
         path: path.to_owned(),
         message: format!(
             "it cannot be read ({error}); expected a complete model folder in the diffusers layout"
@@ -99,13 +99,13 @@ fn check_parts(dir: &Path, two: bool) -> Result<(ClipTokenizer, Option<ClipToken
         }
     };
     Parts { unet: &unet, vae: &vae, text: &text, second }.check().map_err(|(part, message)| {
-        PipelineError::Input { path: dir.join(part).join("config.json"), message }
+        ModelError::Input { path: dir.join(part).join("config.json"), message }
     })?;
     let tokenizer = tokenizer(&dir.join("tokenizer"), &text)?;
     let Some(text_2) = text_2 else { return Ok((tokenizer, None)) };
     let second = self::tokenizer(&dir.join("tokenizer_2"), &text_2)?;
     if second.length() != tokenizer.length() {
-        return Err(PipelineError::Input {
+        return Err(ModelError::Input {
             path: dir.join("model_index.json"),
             message: format!(
                 "tokenizer and tokenizer_2 hold {} and {} tokens; expected as many in both",
@@ -176,9 +176,9 @@ impl Model {
 
 /// Copies a model's folder except the denoiser's weights, in whatever layout they are. An autoencoder with
 /// the names of before diffusers 0.18 is written under today's, in its own number formats.
-pub(crate) fn copy_model(from: &Path, to: &Path) -> Result<()> {
+pub fn copy_model(from: &Path, to: &Path) -> Result<()> {
     craft_store::atomic::create_dir(to)?;
-    let unreadable = |error: std::io::Error| PipelineError::Input {
+    let unreadable = |error: std::io::Error| ModelError::Input {
         path: from.to_owned(),
         message: format!("the model's folder cannot be read ({error}); expected a whole model"),
     };
@@ -223,13 +223,13 @@ fn rewrite_vae(from: &Path, to: &Path) -> Result<bool> {
 }
 
 /// Writes a network into a component's folder in the place of the weights that are there.
-pub(crate) fn replace_weights(dir: &Path, stem: files::Stem, tensors: &TensorMap) -> Result<()> {
+pub fn replace_weights(dir: &Path, stem: files::Stem, tensors: &TensorMap) -> Result<()> {
     clear_weights(dir, stem)?;
     write_tensors(&dir.join(stem.file()), tensors)
 }
 
 /// Removes a component's weights, in whatever layout they are.
-pub(crate) fn clear_weights(dir: &Path, stem: files::Stem) -> Result<()> {
+pub fn clear_weights(dir: &Path, stem: files::Stem) -> Result<()> {
     for entry in std::fs::read_dir(dir).into_iter().flatten().flatten() {
         let path = entry.path();
         if stem.owns(&entry.file_name()) {
