@@ -25,7 +25,7 @@ pub(crate) enum Architecture {
 
 /// Components by name, with the classes that can be loaded.
 const COMPONENTS: [(&str, &[&str]); 7] = [
-    ("unet", &["UNet2DConditionModel"]),
+    ("unet", &[crate::sd::CLASS]),
     ("vae", &["AutoencoderKL"]),
     ("text_encoder", &["CLIPTextModel", "CLIPTextModelWithProjection"]),
     ("text_encoder_2", &["CLIPTextModelWithProjection", "CLIPTextModel"]),

@@ -8,8 +8,6 @@ use craft_core::recipe::Precision;
 use craft_core::schedule::NoiseSchedule;
 use craft_nn::clip::{ClipTextConfig, ClipTextModel};
 use craft_nn::tokenizer::ClipTokenizer;
-use craft_nn::unet::UNet2DConditionModel;
-use craft_nn::unet_config::UNetConfig;
 use craft_nn::vae::{AutoencoderKL, VaeConfig};
 use craft_nn::vae_tiles::VaeParts;
 use craft_nn::weights::{HostTensor, TensorMap};
@@ -18,13 +16,15 @@ use craft_store::tensors::{self, Dtype, TensorRef};
 use craft_store::weights as files;
 
 use crate::architecture::{self, Architecture};
-use crate::component::{self, Kind, load_unet_as, open_weights, tokenizer};
-pub use crate::component::{load_text_encoder, load_unet, load_vae};
+use crate::component::{self, Kind, open_weights, tokenizer};
+pub use crate::component::{load_text_encoder, load_vae};
+use crate::denoiser::Denoiser;
 use crate::error::{ModelError, Result};
 use crate::fitting::Parts;
 use crate::schedule;
+use crate::sd;
+use crate::sdxl::SecondEncoder;
 use crate::size;
-use crate::text::SecondEncoder;
 
 /// File of the denoiser's weights where they are written.
 pub const DIFFUSION_WEIGHTS: &str = "diffusion_pytorch_model.safetensors";
@@ -33,9 +33,9 @@ pub const DIFFUSION_WEIGHTS: &str = "diffusion_pytorch_model.safetensors";
 #[derive(Clone, Debug)]
 pub struct Model {
     /// The denoiser.
-    pub unet: UNet2DConditionModel,
-    /// Its config.
-    pub unet_config: UNetConfig,
+    pub denoiser: Denoiser,
+    /// The config of its network.
+    pub unet_config: sd::Config,
     /// The autoencoder.
     pub vae: AutoencoderKL,
     /// Its config.
@@ -85,7 +85,7 @@ pub fn write_tensors(path: &Path, map: &TensorMap) -> Result<()> {
 
 /// Compares the parts of a folder with each other, before any weights are read. Returns its tokenizers.
 fn check_parts(dir: &Path, two: bool) -> Result<(ClipTokenizer, Option<ClipTokenizer>)> {
-    let unet: UNetConfig = component::config(&dir.join("unet"))?;
+    let unet: sd::Config = component::config(&dir.join("unet"))?;
     let vae: VaeConfig = component::config(&dir.join("vae"))?;
     let text: ClipTextConfig = component::config(&dir.join("text_encoder"))?;
     let text_2: Option<ClipTextConfig> =
@@ -137,7 +137,7 @@ impl Model {
         let schedule = schedule::load(dir, architecture)?;
         let two = architecture != Architecture::StableDiffusion;
         let (tokenizer, second_tokenizer) = check_parts(dir, two)?;
-        let (unet, unet_config) = load_unet_as(&dir.join("unet"), device, precision)?;
+        let (unet, unet_config) = sd::load_as(&dir.join("unet"), device, precision)?;
         let (vae, vae_config) = load_vae(&dir.join("vae"), device)?;
         let text = load_text_encoder(&dir.join("text_encoder"), device)?;
         let second = match (architecture, second_tokenizer) {
@@ -148,7 +148,7 @@ impl Model {
             _ => None,
         };
         Ok(Self {
-            unet,
+            denoiser: unet.into(),
             unet_config,
             vae,
             vae_config,

@@ -7,9 +7,9 @@ use burn::module::Module;
 use craft_core::Key;
 use craft_core::recipe::{LoraInit, LoraSection, Precision, Recipe, TrainMode};
 use craft_diffusion::optimizer::AdamW;
+use craft_model::Denoiser;
 use craft_nn::clip::ClipTextModel;
 use craft_nn::lora::{self, Adapter, Component, KohyaNames, Pairs, Targets};
-use craft_nn::unet::UNet2DConditionModel;
 use craft_nn::weights::{self, TensorMap};
 
 use crate::error::{PipelineError, Result};
@@ -23,7 +23,7 @@ pub(crate) use craft_model::lora::Shapes;
 /// component's folder, such as `unet.`.
 #[derive(Module, Debug)]
 pub(crate) struct Networks {
-    pub(crate) unet: UNet2DConditionModel,
+    pub(crate) unet: Denoiser,
     /// Where it is trained too.
     pub(crate) text_encoder: Option<ClipTextModel>,
     /// The same of SDXL's second.
@@ -128,7 +128,7 @@ impl Networks {
     /// The networks of a model; the rest of it is let go.
     pub(crate) fn of(model: Model) -> Self {
         Self {
-            unet: model.unet,
+            unet: model.denoiser,
             text_encoder: Some(model.text),
             text_encoder_2: model.second.map(|second| second.text),
         }

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use burn::tensor::Device;
 use craft_core::{Key, Prompt, PromptId, Split};
-use craft_nn::unet::UNet2DConditionModel;
+use craft_model::Denoiser;
 use craft_rewards::Reward;
 use craft_store::jsonl;
 use serde::{Deserialize, Serialize};
@@ -140,7 +140,7 @@ impl<'a> Judge<'a> {
     /// before are not drawn again.
     pub(super) fn measure(
         &self,
-        other: Option<&UNet2DConditionModel>,
+        other: Option<&Denoiser>,
         exam: &Exam,
         dir: &Path,
     ) -> Result<Measured> {
@@ -167,7 +167,7 @@ impl<'a> Judge<'a> {
             ..self.options
         };
         let series = Series { recipe: self.run.recipe, items: &items, model: exam.stage };
-        let unet = other.unwrap_or(&self.model.unet);
+        let unet = other.unwrap_or(&self.model.denoiser);
         let mut painter = Painter::new(&self.model, options, self.run.context.stop)?.by(unet);
         series.draw(&mut painter, None, &Silent)?;
         let files: Vec<PathBuf> = items.iter().map(|item| item.file.clone()).collect();

@@ -10,8 +10,8 @@ use burn::module::Module;
 use craft_core::Recipe;
 use craft_core::recipe::TrainMode;
 use craft_diffusion::optimizer::AdamW;
+use craft_model::Denoiser;
 use craft_nn::lora::{self, Adapter, Component, KohyaNames, Pairs};
-use craft_nn::unet::UNet2DConditionModel;
 use craft_nn::weights::{self, TensorMap};
 
 use crate::error::{PipelineError, Result};
@@ -35,8 +35,8 @@ pub(super) fn start(
     recipe: &Recipe,
     model: &Model,
     saved: Option<(&Path, TensorMap)>,
-) -> Result<UNet2DConditionModel> {
-    let unet = model.unet.clone();
+) -> Result<Denoiser> {
+    let unet = model.denoiser.clone();
     if recipe.train.mode == TrainMode::Full {
         let unet = match saved {
             Some((path, tensors)) => weights::load(unet, tensors).map_err(|source| {
@@ -61,7 +61,7 @@ pub(super) fn start(
 }
 
 /// What is trained, under the names of the file that holds it: a denoiser's, or kohya's.
-pub(super) fn tensors(recipe: &Recipe, unet: &UNet2DConditionModel) -> TensorMap {
+pub(super) fn tensors(recipe: &Recipe, unet: &Denoiser) -> TensorMap {
     named(recipe, weights::export(unet))
 }
 
@@ -84,9 +84,9 @@ fn named(recipe: &Recipe, tensors: TensorMap) -> TensorMap {
 pub(super) fn snapshot(
     recipe: &Recipe,
     model: &Model,
-    unet: &UNet2DConditionModel,
+    unet: &Denoiser,
     adam: &AdamW,
-) -> Result<UNet2DConditionModel> {
+) -> Result<Denoiser> {
     let Some(averages) = adam.ema() else { return Ok(unet.valid()) };
     let mut tensors = weights::export(unet);
     for (name, average) in averages {

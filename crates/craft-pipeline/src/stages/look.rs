@@ -117,7 +117,7 @@ impl<'a> Watch<'a> {
     pub(super) fn trained(&self, step: usize) -> Result<Trained> {
         let full = self.run.recipe.train.mode == TrainMode::Full;
         Ok(match (step, full) {
-            (0, true) => Trained::Full(weights::export(&self.model.unet)),
+            (0, true) => Trained::Full(weights::export(&self.model.denoiser)),
             (0, false) => Trained::Lora(self.factors.clone()),
             (_, true) => Trained::Full(read_tensors(&self.file(step))?),
             (_, false) => Trained::Lora(lora::read(&self.file(step), &self.model)?),
@@ -187,7 +187,7 @@ impl<'a> Watch<'a> {
             let mut model = self.model.clone();
             match trained {
                 Trained::Full(tensors) => {
-                    model.unet = weights::load(model.unet, tensors).map_err(|source| {
+                    model.denoiser = weights::load(model.denoiser, tensors).map_err(|source| {
                         craft_model::ModelError::Weights {
                             path: "the denoiser in training".into(),
                             source,

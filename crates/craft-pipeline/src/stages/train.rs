@@ -76,7 +76,7 @@ pub(crate) fn run(
         let model = start.training_model(run.recipe, run.base)?;
         let samples = samples(run, arm, &model)?;
         let texts = merged_texts(run, &model);
-        let names = KohyaNames::of(&weights::shapes(&model.unet));
+        let names = KohyaNames::of(&weights::shapes(&model.denoiser));
         if section.mode == TrainMode::Lora {
             say_unplaced(&section.lora, &craft_model::lora::parts(&model), run.context.progress)?;
         }
