@@ -45,12 +45,12 @@ impl<M: Module> State<M> {
         self.module.as_ref().expect("the module is back after every update")
     }
 
-    /// What was trained.
+    /// What was trained, and its optimizer.
     ///
     /// # Panics
     /// Never, as [`Self::module`].
-    pub fn into_module(self) -> M {
-        self.module.expect("the module is back after every update")
+    pub fn into_parts(self) -> (M, AdamW) {
+        (self.module.expect("the module is back after every update"), self.optimizer)
     }
 }
 

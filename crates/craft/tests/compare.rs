@@ -132,8 +132,9 @@ fn cut_off(extra: &[&str]) -> Tiny {
         "stage": record["stage"], "version": record["version"],
         "config_hash": record["config_hash"], "inputs": record["inputs"],
     });
-    let state = json(&stage.join(".state/state.json"));
-    assert!(state["step"].as_u64().unwrap() > 0);
+    let steps = fs::read_dir(stage.join(".state")).unwrap();
+    let states = steps.map(|step| json(&step.unwrap().path().join("state.json")));
+    assert!(states.into_iter().any(|state| state["step"].as_u64().unwrap() > 0));
     for file in ["stage.json", "scores.jsonl", "result.json"] {
         fs::remove_file(stage.join(file)).unwrap();
     }
@@ -189,11 +190,6 @@ fn what_cannot_be_compared_is_refused_before_anything_is_done() {
     refused(&["--methods", "craft", "--set", "train.method=kto"], &["train.method", "--methods"]);
     refused(&["--methods", "craft", "--set", "train.stepz=1"], &["train.steps"]);
     let lora = ["--methods", "craft", "--set", "train.mode=lora"];
-    refused(
-        &[&lora[..], &["--set", "train.lora.text_encoders=true"]].concat(),
-        &["train.lora.text_encoders", "trains the denoiser"],
-    );
-    refused(&[&lora[..], &["--rounds", "2"]].concat(), &["rounds.count = 2", "full training only"]);
     refused(&[&lora[..], &["--set", "train.lora.rank=999"]].concat(), &["train.lora", "rank"]);
 }
 
@@ -243,6 +239,67 @@ fn several_rounds_are_compared_within_the_budget_of_one() {
     assert_eq!(rounds["rewards"]["other"]["change"]["n"], 2);
     assert_ne!(rounds["rewards"]["other"]["change"], craft["rewards"]["other"]["change"]);
     tiny.expect(&args, 0, &["tune craft-2-rounds: already done"]);
+}
+
+/// What a method trained on seed 1.
+fn trained(tiny: &Tiny, method: &str) -> Vec<u8> {
+    fs::read(tiny.path(&format!("out/seed-1/methods/{method}/lora.safetensors"))).unwrap()
+}
+
+#[test]
+fn factors_in_bf16_with_recomputation_and_text_encoders_are_compared() {
+    let methods = ["--methods", "craft,dpo-rewards,nft,ddpo,spo", "--seeds", "1", "--out", "out"];
+    let args = [&["compare", "recipe.toml"][..], &methods[..]].concat();
+    let lora = ["--set", "train.mode=lora", "--set", "train.lora.init=gaussian"];
+    let small = [
+        "--set",
+        "train.precision=bf16",
+        "--set",
+        "train.gradient_checkpointing=true",
+        "--set",
+        "train.lora.text_encoders=true",
+    ];
+    let plain = Tiny::new();
+    plain.expect(&[&args[..], &lora[..]].concat(), 0, &[]);
+    let tiny = Tiny::new();
+    let args = [&args[..], &lora[..], &small[..]].concat();
+    tiny.expect(&args, 0, &[]);
+    let found = json(&tiny.path("out/compare.json"));
+    for method in ["craft", "dpo-rewards", "nft", "ddpo", "spo"] {
+        let file = trained(&tiny, method);
+        let text = String::from_utf8_lossy(&file);
+        assert!(text.contains("lora_te_"), "{method}: text encoders are trained");
+        assert!(!String::from_utf8_lossy(&trained(&plain, method)).contains("lora_te_"));
+        let result = &found["methods"][method]["seeds"]["1"];
+        assert!(result["diverged"].is_null() && result["steps"].as_u64().unwrap() > 0, "{result}");
+    }
+    tiny.expect(&args, 0, &["tune spo: already done"]);
+}
+
+#[test]
+fn rounds_of_factors_go_on_from_those_of_the_round_before() {
+    let tiny = Tiny::new();
+    let args = [
+        "compare",
+        "recipe.toml",
+        "--methods",
+        "craft",
+        "--rounds",
+        "2",
+        "--seeds",
+        "1",
+        "--set",
+        "train.mode=lora",
+        "--out",
+        "out",
+    ];
+    tiny.expect(&args, 0, &["round 2 of 2"]);
+    let rounds = fs::read_dir(tiny.path("out/seed-1/rounds")).unwrap().next().unwrap().unwrap();
+    let first = fs::read(rounds.path().join("rounds/1/aligned/lora.safetensors")).unwrap();
+    let last = trained(&tiny, "craft-2-rounds");
+    assert_eq!(first.len(), last.len());
+    assert_ne!(first, last);
+    assert_ne!(last, trained(&tiny, "craft"));
 }
 
 #[test]

@@ -93,7 +93,7 @@ fn own_choices(recipe: &Recipe) -> Result<()> {
     ];
     match other.into_iter().find(|(_, asked)| *asked) {
         Some((key, _)) => Err(PipelineError::Usage(format!(
-            "{key}: a comparison trains every method from the base model to its last step; expected a recipe without it (--set can change it)"
+            "{key}: a comparison trains every method from the base model to the end; expected a recipe without it (--set can change it)"
         ))),
         None => Ok(()),
     }
