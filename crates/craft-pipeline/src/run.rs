@@ -209,6 +209,7 @@ impl Plan {
         folder: Option<&Path>,
         context: &Context<'_>,
     ) -> Result<(usize, usize)> {
+        craft_train::methods::of_recipe(recipe)?.check_run(recipe)?;
         // A run that asked before can be done again without the server.
         let asked = folder.is_some_and(|folder| folder.join(WORDINGS).exists());
         if recipe.expand.kind == ExpandKind::Openai && !asked {

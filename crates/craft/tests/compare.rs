@@ -277,6 +277,47 @@ fn factors_in_bf16_with_recomputation_and_text_encoders_are_compared() {
 }
 
 #[test]
+fn every_method_over_candidates_trains_a_run() {
+    let tiny = Tiny::new();
+    let run = |method: &str, extra: &[&str], code: i32, words: &[&str]| {
+        let (out, method) = (format!("run-{method}"), format!("train.method={method}"));
+        let args = ["run", "recipe.toml", "--out", &out, "--set", &method];
+        let quick = ["--set", "train.steps=2"];
+        tiny.expect(&[&args[..], &quick[..], extra].concat(), code, words);
+        tiny.path(&out)
+    };
+    let mut weights = std::collections::BTreeMap::new();
+    let known = craft_train::methods::all().filter(|m| m.is_offline()).map(|m| m.name);
+    let methods: Vec<&str> = known.chain(["kto"]).collect();
+    assert_eq!(methods.len(), 15);
+    for &method in &methods {
+        let out = run(method, &[], 0, &[]);
+        let counts = json(&out.join("aligned/stage.json"))["counts"].clone();
+        assert!(counts["samples"].as_u64().unwrap() > 0, "{method}: {counts}");
+        let file = out.join("aligned/unet/diffusion_pytorch_model.safetensors");
+        weights.insert(method, fs::read(file).unwrap());
+    }
+    assert_eq!(weights["kto"], weights["kto-selected"]);
+    for method in methods.iter().filter(|m| !["kto", "kto-selected"].contains(*m)) {
+        let same = weights.values().filter(|other| **other == weights[method]).count();
+        assert_eq!(same, 1, "{method} trains as another one");
+    }
+    // A pull changes what is learned; a loss of its own takes none.
+    let pull = ["--set", "train.form.pull=0.5"];
+    fs::remove_dir_all(tiny.path("run-craft")).unwrap();
+    let pulled = run("craft", &pull, 0, &[]);
+    let pulled = fs::read(pulled.join("aligned/unet/diffusion_pytorch_model.safetensors"));
+    assert_ne!(pulled.unwrap(), weights["craft"]);
+    run("nft2", &[], 2, &["train.method", "did you mean `nft`"]);
+    run("craft-h", &[], 2, &["train.method", "filter"]);
+    run("ddpo", &[], 2, &["train.method", "craft compare"]);
+    let refused = ["--set", "train.form.pull=0.5"];
+    fs::remove_dir_all(tiny.path("run-nft")).unwrap();
+    run("nft", &refused, 2, &["train.form", "nft"]);
+    assert!(!tiny.path("run-nft").exists());
+}
+
+#[test]
 fn rounds_of_factors_go_on_from_those_of_the_round_before() {
     let tiny = Tiny::new();
     let args = [

@@ -165,7 +165,7 @@ pub fn of_recipe(recipe: &Recipe) -> Result<&'static Method> {
     }
     let offline: Vec<&str> = all().filter(|m| m.is_offline()).map(|m| m.name).collect();
     Err(TrainError::Usage(format!(
-        "train.method: `{name}` cannot train a run, which has candidates and scores and nothing else; expected one of {}: `craft compare` runs the others",
+        "train.method: `{name}` cannot train a run, which has candidates and scores and filters as rewards.NAME.filter says; expected one of {}: `craft compare` runs the others",
         offline.join(", ")
     )))
 }
@@ -209,9 +209,9 @@ impl Data {
 }
 
 impl Method {
-    /// Whether candidates and scores are all that it needs.
+    /// Whether a run can train with it: candidates and scores are all that it needs, and it filters as the recipe says.
     pub fn is_offline(&self) -> bool {
-        self.data.drawn()
+        self.data.drawn() && self.filter.is_none()
     }
 
     /// Its objective under a recipe.
