@@ -7,6 +7,7 @@
 //! unfinished with files that are known to belong to the same inputs and can be continued, or its
 //! folder is emptied and it begins anew.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -30,12 +31,10 @@ const MAX_JSON: u64 = 1 << 30;
 const INPUTS_FILE: &str = ".stage-inputs.json";
 
 /// A stage and the folder it owns.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Stage {
-    /// Name in manifests, such as `generate`.
-    pub name: &'static str,
-    /// Folder in the run, such as `candidates`.
-    pub folder: &'static str,
+    name: Cow<'static, str>,
+    folder: Cow<'static, str>,
 }
 
 impl Stage {
@@ -55,12 +54,25 @@ impl Stage {
     pub const CONTROL: Self = Self::new("control", "control");
     /// The comparison of the models.
     pub const EVALUATE: Self = Self::new("evaluate", "evaluation");
-    /// The page.
-    pub const REPORT: Self = Self::new("report", "report");
 
     /// A stage that owns a folder of the run.
     pub const fn new(name: &'static str, folder: &'static str) -> Self {
-        Self { name, folder }
+        Self { name: Cow::Borrowed(name), folder: Cow::Borrowed(folder) }
+    }
+
+    /// The same with a name and a folder that are made while the program runs.
+    pub fn named(name: String, folder: String) -> Self {
+        Self { name: Cow::Owned(name), folder: Cow::Owned(folder) }
+    }
+
+    /// Name in manifests, such as `generate`.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Folder in the run, such as `candidates`.
+    pub fn folder(&self) -> &str {
+        &self.folder
     }
 
     /// Opens a stage of a run for work.
@@ -77,17 +89,17 @@ impl Stage {
     /// # Errors
     /// When the folder is a link, or the disk refuses.
     pub fn open(
-        self,
+        &self,
         run: &RunFolder,
         config_hash: &str,
         inputs: &BTreeMap<String, String>,
     ) -> Result<StageStatus> {
-        let dir = run.join(self.folder);
+        let dir = run.join(self.folder());
         own::no_link_up_to(run.path(), &dir)?;
         atomic::create_dir(&dir)?;
         let note = dir.join(INPUTS_FILE);
         let wanted = Inputs {
-            stage: self.name.to_owned(),
+            stage: self.name().to_owned(),
             version: VERSION,
             config_hash: config_hash.to_owned(),
             inputs: inputs.clone(),
@@ -106,7 +118,7 @@ impl Stage {
                 Ok((_, Some(reason))) => why = reason,
                 Err(error) => why = error.to_string(),
             }
-            tracing::info!("{}: {why}; it is done again", self.name);
+            tracing::info!("{}: {why}; it is done again", self.name());
         }
         let same = fs::read(&note)
             .ok()
@@ -202,8 +214,8 @@ impl Manifest {
     }
 
     /// Reads the manifest of a run's stage, if the stage is finished.
-    pub fn of(run: &Path, stage: Stage) -> Result<Option<Self>> {
-        let path = run.join(stage.folder).join(STAGE_FILE);
+    pub fn of(run: &Path, stage: &Stage) -> Result<Option<Self>> {
+        let path = run.join(stage.folder()).join(STAGE_FILE);
         if !path.exists() {
             return Ok(None);
         }

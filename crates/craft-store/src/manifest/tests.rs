@@ -68,8 +68,8 @@ fn a_finished_stage_is_verified_and_skipped() {
     assert_eq!(manifest.outputs.len(), ROWS + 1);
     assert_eq!(manifest.counts["rows"], ROWS as u64);
     assert_eq!((manifest.stage.as_str(), manifest.seconds), ("generate", 1.5));
-    assert_eq!(Manifest::of(run.path(), Stage::GENERATE).unwrap(), Some(manifest));
-    assert_eq!(Manifest::of(run.path(), Stage::SCORE).unwrap(), None);
+    assert_eq!(Manifest::of(run.path(), &Stage::GENERATE).unwrap(), Some(manifest));
+    assert_eq!(Manifest::of(run.path(), &Stage::SCORE).unwrap(), None);
 }
 
 #[test]
