@@ -1,5 +1,5 @@
 //! The preference loss: against its formula, and in a few steps of descent.
-#![allow(clippy::unwrap_used, missing_docs)]
+#![allow(clippy::unwrap_used, missing_docs, clippy::disallowed_methods)]
 
 mod common;
 

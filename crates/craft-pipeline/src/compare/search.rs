@@ -146,7 +146,7 @@ pub(super) fn run(
                 stopped: cost.diverged,
             };
             craft_store::manifest::write_json(&done, &trial)?;
-            let _ = std::fs::remove_dir_all(writer.join(format!("{LOOKS}-{i}")));
+            let _ = craft_store::atomic::remove_tree(&writer.join(format!("{LOOKS}-{i}")));
             trials.push(trial);
         }
         let best = best(&trials, plan.fact_loss);
@@ -233,7 +233,7 @@ fn base(shared: &Shared<'_>, plan: &Plan, judge: &Judge<'_>) -> Result<Vec<Pictu
     shared.run.stage(BASE, &config, inputs, |writer| {
         let measured = judge.measure(None, &judge.search, &writer.join(LOOKS))?;
         jsonl::write(&writer.join(SCORES), &measured.rows)?;
-        let _ = std::fs::remove_dir_all(writer.join(LOOKS));
+        let _ = craft_store::atomic::remove_tree(&writer.join(LOOKS));
         Ok(Outcome::default().say("base model on the prompts for choosing settings"))
     })?;
     Ok(jsonl::read(&shared.run.path(&format!("{}/{SCORES}", BASE.folder())))?)

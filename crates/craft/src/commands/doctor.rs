@@ -16,7 +16,7 @@ use craft_nn::unet_config::UNetConfig;
 use craft_nn::weights;
 use craft_pipeline::Model;
 use craft_pipeline::draw::{DrawOptions, Job, StepNoise, draw};
-use craft_store::{hash, space};
+use craft_store::{hash, meter, space};
 use serde_json::{Value, json};
 
 use super::{App, pocket};
@@ -107,7 +107,7 @@ fn machine() -> Vec<Finding> {
         features => features.join(", "),
     };
     let cores = std::thread::available_parallelism().map_or_else(|_| unknown(), |n| n.to_string());
-    let memory = match (system::memory_total_bytes(), system::memory_available_bytes()) {
+    let memory = match (meter::total_memory(), meter::available_memory()) {
         (Some(total), Some(free)) => {
             let low = if free < MEMORY_BYTES { "; the demo takes up to 2 GiB" } else { "" };
             format!("{}, {} free{low}", system::gibibytes(total), system::gibibytes(free))
@@ -120,7 +120,7 @@ fn machine() -> Vec<Finding> {
     });
     vec![
         Finding::info("version", env!("CARGO_PKG_VERSION").to_owned()),
-        Finding::info("processor", system::cpu_name().unwrap_or_else(unknown)),
+        Finding::info("processor", meter::cpu_name().unwrap_or_else(unknown)),
         Finding::info("instruction sets", features),
         Finding::info("multiply-adds", speeds()),
         Finding::info("threads", format!("{} of {cores} cores", rayon::current_num_threads())),
