@@ -99,7 +99,7 @@ pub(super) fn run(
     if let Some(pairs) = shared.pairs.as_ref().filter(|_| entry.method.data.annotated()) {
         inputs.insert(pairs.stage.clone(), pairs.digest());
     }
-    run.stage(entry.search, &config, inputs, |writer| {
+    run.stage(entry.search.clone(), &config, inputs, |writer| {
         let start = std::time::Instant::now();
         let set = training_set(run, &recipe, entry.part, entry.method, judge)?;
         let scorer = scorer(shared, entry, &recipe, judge)?;
@@ -152,7 +152,7 @@ pub(super) fn run(
                 stopped: cost.diverged,
             };
             craft_store::manifest::write_json(&done, &trial)?;
-            let _ = std::fs::remove_dir_all(writer.join(format!("{LOOKS}-{i}")));
+            let _ = craft_store::atomic::remove_tree(&writer.join(format!("{LOOKS}-{i}")));
             trials.push(trial);
         }
         let best = best(&trials, plan.fact_loss);
@@ -239,10 +239,10 @@ fn base(shared: &Shared<'_>, plan: &Plan, judge: &Judge<'_>) -> Result<Vec<Pictu
     shared.run.stage(BASE, &config, inputs, |writer| {
         let measured = judge.measure(None, &judge.search, &writer.join(LOOKS))?;
         jsonl::write(&writer.join(SCORES), &measured.rows)?;
-        let _ = std::fs::remove_dir_all(writer.join(LOOKS));
+        let _ = craft_store::atomic::remove_tree(&writer.join(LOOKS));
         Ok(Outcome::default().say("base model on the prompts for choosing settings"))
     })?;
-    Ok(jsonl::read(&shared.run.path(&format!("{}/{SCORES}", BASE.folder)))?)
+    Ok(jsonl::read(&shared.run.path(&format!("{}/{SCORES}", BASE.folder())))?)
 }
 
 /// The search of a method, if there was one and all its seeds are done.
@@ -252,7 +252,7 @@ pub(super) fn read(plan: &Plan, folder: &Path, entry: &Entry) -> Result<Option<S
     }
     let mut seeds = Vec::new();
     for seed in plan.searched() {
-        let path = folder.join(format!("seed-{seed}")).join(entry.search.folder).join(FILE);
+        let path = folder.join(format!("seed-{seed}")).join(entry.search.folder()).join(FILE);
         if !path.exists() {
             return Ok(None);
         }

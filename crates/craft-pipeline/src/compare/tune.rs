@@ -113,7 +113,7 @@ pub(super) fn base(shared: &Shared<'_>, plan: &Plan, judge: &Judge<'_>) -> Resul
         craft_store::manifest::write_json(&writer.join(RESULT), &numbers)?;
         Ok(Outcome::default().count("images", measured.rows.len()).say("base model measured"))
     })?;
-    Ok(jsonl::read(&shared.run.path(&format!("{}/{SCORES}", BASE.folder)))?)
+    Ok(jsonl::read(&shared.run.path(&format!("{}/{SCORES}", BASE.folder())))?)
 }
 
 /// What every measurement of a seed depends on, beside its inputs.
@@ -177,7 +177,7 @@ pub(super) fn run(
     if let Some(pairs) = shared.pairs.as_ref().filter(|_| entry.method.data.annotated()) {
         inputs.insert(pairs.stage.clone(), pairs.digest());
     }
-    shared.run.stage(entry.stage, &config, inputs, |writer| {
+    shared.run.stage(entry.stage.clone(), &config, inputs, |writer| {
         forget_peak_rss();
         let tuning = Tuning { shared, plan, judge, entry, recipe: &recipe, settings, base, writer };
         tuning.all(points)
@@ -274,7 +274,7 @@ impl Tuning<'_> {
                 )));
             }
         };
-        let _ = std::fs::remove_dir_all(self.writer.join(LOOKS));
+        let _ = craft_store::atomic::remove_tree(&self.writer.join(LOOKS));
         jsonl::write(&self.writer.join(SCORES), &measured.rows)?;
         let mut result = self.result(set, &cost, curve, &measured, made, measuring);
         if let Some(last) = &last {

@@ -70,7 +70,7 @@ impl Run<'_> {
         let hash = sha256_bytes(serde_json::to_string(config).unwrap_or_default());
         match stage.open(self.folder, &hash, &inputs)? {
             StageStatus::Finished(manifest) => {
-                self.context.progress.note(&format!("{}: already done", stage.name));
+                self.context.progress.note(&format!("{}: already done", stage.name()));
                 Ok(manifest)
             }
             StageStatus::Unfinished(writer) => {
@@ -84,7 +84,8 @@ impl Run<'_> {
                         let manifest = writer.finish(outcome.counts, outcome.dropped, seconds)?;
                         self.context.progress.finish(&format!(
                             "{}: {} ({seconds:.1} s)",
-                            stage.name, outcome.message
+                            stage.name(),
+                            outcome.message
                         ));
                         Ok(manifest)
                     }
@@ -107,7 +108,7 @@ impl Run<'_> {
 const SECONDS_FILE: &str = ".seconds";
 
 fn previous_seconds(writer: &StageWriter) -> f64 {
-    std::fs::read_to_string(writer.join(SECONDS_FILE))
+    craft_store::input::read_text(&writer.join(SECONDS_FILE), 1 << 10)
         .ok()
         .and_then(|text| text.trim().parse().ok())
         .unwrap_or(0.0)
