@@ -11,8 +11,6 @@ use craft_nn::clip::{self, ClipTextConfig, ClipTextModel};
 use craft_nn::config::{ConfigError, shorten};
 use craft_nn::init::Init;
 use craft_nn::tokenizer::{ClipTokenizer, TokenizerError, TokenizerTexts};
-use craft_nn::unet::UNet2DConditionModel;
-use craft_nn::unet_config::UNetConfig;
 use craft_nn::vae::{AutoencoderKL, VaeConfig};
 use craft_nn::vae_names;
 use craft_nn::weights::{self, WeightError};
@@ -158,7 +156,7 @@ macro_rules! config {
     };
 }
 
-config!(UNetConfig, Kind::Unet);
+config!(crate::sd::Config, Kind::Unet);
 config!(VaeConfig, Kind::Vae);
 config!(ClipTextConfig, Kind::Text);
 
@@ -185,7 +183,7 @@ fn open<C: Config>(dir: &Path) -> Result<Opened<C>> {
 }
 
 /// Reads a network's weights, one tensor at a time, and rounds them to bf16 where that is asked for.
-fn fill<C: Config, M: Module>(
+pub(crate) fn fill<C: Config, M: Module>(
     dir: &Path,
     precision: Precision,
     new: impl FnOnce(&C) -> M,
@@ -195,23 +193,6 @@ fn fill<C: Config, M: Module>(
     let narrow = precision == Precision::Bf16;
     let net = weights::load_as(new(&config), &shapes, narrow, read);
     Ok((net.map_err(|fault| fault.at(path))?, config))
-}
-
-/// Loads a UNet from a component folder.
-pub fn load_unet(dir: &Path, device: &Device) -> Result<(UNet2DConditionModel, UNetConfig)> {
-    load_unet_as(dir, device, Precision::F32)
-}
-
-/// [`load_unet`] with weights of a dtype.
-///
-/// # Errors
-/// As [`load_unet`].
-pub fn load_unet_as(
-    dir: &Path,
-    device: &Device,
-    precision: Precision,
-) -> Result<(UNet2DConditionModel, UNetConfig)> {
-    fill(dir, precision, |c| UNet2DConditionModel::new(&mut Init::zeros(device), c))
 }
 
 /// Loads an autoencoder from a component folder.

@@ -6,6 +6,8 @@
 mod architecture;
 pub mod clip_vocabulary;
 pub mod component;
+pub mod condition;
+pub mod denoiser;
 pub mod dtype;
 pub mod error;
 mod fitting;
@@ -15,10 +17,14 @@ pub mod model;
 pub mod parameters;
 pub mod sample;
 pub mod schedule;
+pub mod sd;
+pub mod sdxl;
 pub mod single_file;
 mod size;
 pub mod source;
 pub mod text;
 
+pub use condition::Condition;
+pub use denoiser::Denoiser;
 pub use error::{ModelError, Result};
 pub use model::Model;

@@ -27,7 +27,7 @@ pub fn read(path: &Path, model: &Model) -> Result<Adapter> {
 /// The components of a model that LoRAs change, with the shapes of their parameters.
 pub fn parts(model: &Model) -> Vec<(Component, Shapes)> {
     let mut parts = vec![
-        (Component::Unet, weights::shapes(&model.unet)),
+        (Component::Unet, weights::shapes(&model.denoiser)),
         (Component::TextEncoder, weights::shapes(&model.text)),
     ];
     if let Some(second) = &model.second {
@@ -50,7 +50,7 @@ pub fn apply(model: &mut Model, path: &Path, strength: f32) -> Result<usize> {
 pub fn merge(model: &mut Model, adapter: &Adapter, strength: f32) {
     let none = Pairs::new();
     let pairs = |component| adapter.components.get(&component).unwrap_or(&none);
-    model.unet = lora::merge(model.unet.clone(), pairs(Component::Unet), strength);
+    model.denoiser = lora::merge(model.denoiser.clone(), pairs(Component::Unet), strength);
     model.text = lora::merge(model.text.clone(), pairs(Component::TextEncoder), strength);
     if let Some(second) = &mut model.second {
         let pairs = pairs(Component::TextEncoder2);

@@ -4,27 +4,28 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use burn::tensor::Device;
-use craft_core::recipe::Precision;
+use craft_core::recipe::{GenerateSection, Precision};
 use craft_core::schedule::NoiseSchedule;
 use craft_nn::clip::{ClipTextConfig, ClipTextModel};
 use craft_nn::tokenizer::ClipTokenizer;
-use craft_nn::unet::UNet2DConditionModel;
-use craft_nn::unet_config::UNetConfig;
 use craft_nn::vae::{AutoencoderKL, VaeConfig};
 use craft_nn::vae_tiles::VaeParts;
 use craft_nn::weights::{HostTensor, TensorMap};
 use craft_store::raw::{self, Entry};
 use craft_store::tensors::{self, Dtype, TensorRef};
 use craft_store::weights as files;
+use craft_store::{StoreError, atomic};
 
 use crate::architecture::{self, Architecture};
-use crate::component::{self, Kind, load_unet_as, open_weights, tokenizer};
-pub use crate::component::{load_text_encoder, load_unet, load_vae};
+use crate::component::{self, Kind, open_weights, tokenizer};
+pub use crate::component::{load_text_encoder, load_vae};
+use crate::denoiser::Denoiser;
 use crate::error::{ModelError, Result};
 use crate::fitting::Parts;
 use crate::schedule;
+use crate::sd;
+use crate::sdxl::SecondEncoder;
 use crate::size;
-use crate::text::SecondEncoder;
 
 /// File of the denoiser's weights where they are written.
 pub const DIFFUSION_WEIGHTS: &str = "diffusion_pytorch_model.safetensors";
@@ -33,9 +34,9 @@ pub const DIFFUSION_WEIGHTS: &str = "diffusion_pytorch_model.safetensors";
 #[derive(Clone, Debug)]
 pub struct Model {
     /// The denoiser.
-    pub unet: UNet2DConditionModel,
-    /// Its config.
-    pub unet_config: UNetConfig,
+    pub denoiser: Denoiser,
+    /// The config of its network.
+    pub unet_config: sd::Config,
     /// The autoencoder.
     pub vae: AutoencoderKL,
     /// Its config.
@@ -85,7 +86,7 @@ pub fn write_tensors(path: &Path, map: &TensorMap) -> Result<()> {
 
 /// Compares the parts of a folder with each other, before any weights are read. Returns its tokenizers.
 fn check_parts(dir: &Path, two: bool) -> Result<(ClipTokenizer, Option<ClipTokenizer>)> {
-    let unet: UNetConfig = component::config(&dir.join("unet"))?;
+    let unet: sd::Config = component::config(&dir.join("unet"))?;
     let vae: VaeConfig = component::config(&dir.join("vae"))?;
     let text: ClipTextConfig = component::config(&dir.join("text_encoder"))?;
     let text_2: Option<ClipTextConfig> =
@@ -137,7 +138,7 @@ impl Model {
         let schedule = schedule::load(dir, architecture)?;
         let two = architecture != Architecture::StableDiffusion;
         let (tokenizer, second_tokenizer) = check_parts(dir, two)?;
-        let (unet, unet_config) = load_unet_as(&dir.join("unet"), device, precision)?;
+        let (unet, unet_config) = sd::load_as(&dir.join("unet"), device, precision)?;
         let (vae, vae_config) = load_vae(&dir.join("vae"), device)?;
         let text = load_text_encoder(&dir.join("text_encoder"), device)?;
         let second = match (architecture, second_tokenizer) {
@@ -148,7 +149,7 @@ impl Model {
             _ => None,
         };
         Ok(Self {
-            unet,
+            denoiser: unet.into(),
             unet_config,
             vae,
             vae_config,
@@ -167,6 +168,12 @@ impl Model {
         [self.unet_config.in_channels, height / scale, width / scale]
     }
 
+    /// Height and width in pixels of the pictures that a section asks of this model.
+    pub fn pixels(&self, section: &GenerateSection) -> [usize; 2] {
+        let [height, width] = self.default_size();
+        [section.height.unwrap_or(height), section.width.unwrap_or(width)]
+    }
+
     /// Height and width in pixels that the model was trained on.
     pub fn default_size(&self) -> [usize; 2] {
         let latent = size::latent_size(&self.unet_config, self.second.is_some());
@@ -178,13 +185,12 @@ impl Model {
 /// the names of before diffusers 0.18 is written under today's, in its own number formats.
 pub fn copy_model(from: &Path, to: &Path) -> Result<()> {
     craft_store::atomic::create_dir(to)?;
-    let unreadable = |error: std::io::Error| ModelError::Input {
+    let unreadable = |error: StoreError| ModelError::Input {
         path: from.to_owned(),
         message: format!("the model's folder cannot be read ({error}); expected a whole model"),
     };
     let renamed = from.ends_with("vae") && rewrite_vae(from, to)?;
-    for entry in std::fs::read_dir(from).map_err(unreadable)? {
-        let path = entry.map_err(unreadable)?.path();
+    for path in atomic::list(from).map_err(unreadable)? {
         let Some(name) = path.file_name() else { continue };
         if name.to_string_lossy().starts_with('.') || name == "rewards" {
             continue;
@@ -230,10 +236,9 @@ pub fn replace_weights(dir: &Path, stem: files::Stem, tensors: &TensorMap) -> Re
 
 /// Removes a component's weights, in whatever layout they are.
 pub fn clear_weights(dir: &Path, stem: files::Stem) -> Result<()> {
-    for entry in std::fs::read_dir(dir).into_iter().flatten().flatten() {
-        let path = entry.path();
-        if stem.owns(&entry.file_name()) {
-            craft_store::atomic::remove_file(&path)?;
+    for path in atomic::list(dir).unwrap_or_default() {
+        if path.file_name().is_some_and(|name| stem.owns(name)) {
+            atomic::remove_file(&path)?;
         }
     }
     Ok(())

@@ -7,10 +7,10 @@ use burn::tensor::{Tensor, TensorData};
 use craft_core::Key;
 use craft_core::sampler::{Sampler, SamplerKind, advance, guide};
 use craft_core::schedule::{NoiseSchedule, ScheduleError, SigmaSpacing};
-use craft_nn::unet::UNet2DConditionModel;
 use craft_nn::weights;
 use craft_store::RgbImage;
 
+use crate::denoiser::{Denoiser, Input};
 use crate::error::{ModelError, Result};
 use crate::model::Model;
 use crate::text::{Condition, TextEmbedding};
@@ -119,7 +119,7 @@ pub fn draw(
 /// Draws batch after batch with one model, and stops between two steps of the sampler when it is asked to.
 pub struct Painter<'a> {
     model: &'a Model,
-    unet: &'a UNet2DConditionModel,
+    denoiser: &'a Denoiser,
     options: DrawOptions,
     stop: &'a AtomicBool,
     /// Texts of the last batch; those of the next are often the same.
@@ -141,13 +141,13 @@ impl<'a> Painter<'a> {
             )));
         }
         let (prompts, negatives) = Default::default();
-        Ok(Self { model, unet: &model.unet, options, stop, prompts, negatives })
+        Ok(Self { model, denoiser: &model.denoiser, options, stop, prompts, negatives })
     }
 
     /// With another denoiser in the place of the model's.
     #[must_use]
-    pub fn by(self, unet: &'a UNet2DConditionModel) -> Self {
-        Self { unet, ..self }
+    pub fn by(self, denoiser: &'a Denoiser) -> Self {
+        Self { denoiser, ..self }
     }
 
     /// How it draws.
@@ -240,8 +240,8 @@ impl<'a> Painter<'a> {
             let input: Vec<f32> = latents.iter().flatten().map(|v| v * scale).collect();
             let input = Tensor::<4>::from_data(TensorData::new(input, [n, c, h, w]), &model.device);
             // One sample under both texts.
-            let (states, added) = (&condition.states, condition.added.as_ref());
-            let output = weights::to_vec(self.unet.forward(input, &vec![t; n], states, added));
+            let input = Input { latents: input, times: &vec![t; n], condition: &condition };
+            let output = weights::to_vec(self.denoiser.predict(input));
             let (first, second) = output.split_at(if guided { n * size } else { 0 });
             for (j, (sampler, x)) in samplers.iter_mut().zip(&mut latents).enumerate() {
                 let range = j * size..(j + 1) * size;

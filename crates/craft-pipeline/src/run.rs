@@ -13,7 +13,6 @@ use crate::cache::WORDINGS;
 use crate::context::Context;
 use crate::cost::{Cost, Work};
 use crate::error::{PipelineError, Result};
-use crate::networks::say_unplaced;
 use crate::origin::{self, Origin};
 use crate::rewards::{self, Pins, RewardSource, RunReward};
 use crate::rounds;
@@ -23,6 +22,7 @@ use crate::stages::{
 };
 use crate::start::Start;
 use craft_model::source::{self, Found};
+use craft_train::networks::say_unplaced;
 
 /// What a finished run says of itself: the contents of `run.json`.
 #[derive(Clone, Debug)]
@@ -209,6 +209,7 @@ impl Plan {
         folder: Option<&Path>,
         context: &Context<'_>,
     ) -> Result<(usize, usize)> {
+        craft_train::methods::of_recipe(recipe)?.check_run(recipe)?;
         // A run that asked before can be done again without the server.
         let asked = folder.is_some_and(|folder| folder.join(WORDINGS).exists());
         if recipe.expand.kind == ExpandKind::Openai && !asked {
@@ -222,7 +223,7 @@ impl Plan {
         let model = crate::start::training_model(recipe, base, &self.model.dir)?;
         if recipe.train.mode == TrainMode::Lora {
             let parts = craft_model::lora::parts(&model);
-            crate::networks::fresh_factors(&recipe.train.lora, recipe.seed, &parts)?;
+            craft_train::networks::fresh_factors(&recipe.train.lora, recipe.seed, &parts)?;
         }
         generate::options(&recipe.generate, &model)?;
         for reward in &self.rewards {
@@ -297,9 +298,9 @@ fn execute(
         return Ok(nothing());
     }
     let train = prompted.counts.get("train").map_or(1, |n| *n as usize);
-    if Manifest::of(folder.path(), Stage::GENERATE)?.is_none() {
+    if Manifest::of(folder.path(), &Stage::GENERATE)?.is_none() {
         // What an interrupted attempt wrote is not needed once more.
-        let there = craft_store::space::used_bytes(&folder.join(Stage::GENERATE.folder));
+        let there = craft_store::space::used_bytes(&folder.join(Stage::GENERATE.folder()));
         let needed = plan.disk(recipe.candidate_count(train)).saturating_sub(there);
         craft_store::space::require_free(folder.path(), needed)?;
     }
@@ -399,27 +400,12 @@ fn warnings(folder: &RunFolder) -> Result<Vec<String>> {
 /// Seconds that processors have worked for this process, all threads together; 0 where the system does not
 /// tell. Unlike time on the clock it says little of what else the machine does.
 pub(crate) fn cpu_seconds() -> f64 {
-    // Linux counts in hundredths of a second here, whatever its own clock (proc(5), `stat`).
-    const TICKS: f64 = 100.0;
-    let text = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
-    let after_name = text.rsplit(')').next().unwrap_or_default();
-    let fields = after_name.split_whitespace().skip(11).take(2);
-    fields.filter_map(|f| f.parse::<f64>().ok()).sum::<f64>() / TICKS
+    craft_store::meter::cpu_seconds().unwrap_or_default()
 }
 
-/// Forgets the peak of resident memory, so that the next one is that of what follows. Where the system
-/// does not offer this, peaks are those of the process so far.
-pub(crate) fn forget_peak_rss() {
-    let _ = std::fs::write("/proc/self/clear_refs", "5");
-}
+pub(crate) use craft_store::meter::forget_peak_rss;
 
 /// Peak resident memory of this process in bytes; 0 where the system does not tell.
 pub fn peak_rss_bytes() -> u64 {
-    std::fs::read_to_string("/proc/self/status")
-        .ok()
-        .and_then(|text| {
-            let line = text.lines().find(|l| l.starts_with("VmHWM:"))?.to_owned();
-            line.split_whitespace().nth(1)?.parse::<u64>().ok()
-        })
-        .map_or(0, |kib| kib * 1024)
+    craft_store::meter::peak_rss_bytes().unwrap_or_default()
 }

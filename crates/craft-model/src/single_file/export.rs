@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use crate::sd::Config as UNetConfig;
 use craft_nn::ldm::{Family, Names, Part, Skeleton, Take};
-use craft_nn::unet_config::UNetConfig;
 use craft_nn::vae::VaeConfig;
 use craft_store::raw::{self, Entry, Format, Raw, RawReader};
 use craft_store::space;

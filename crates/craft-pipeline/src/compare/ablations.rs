@@ -2,8 +2,9 @@
 
 use std::collections::BTreeSet;
 
-use super::methods::{self, Method};
+use super::methods;
 use crate::error::{PipelineError, Result};
+use craft_train::methods::Method;
 
 /// A part of the candidates that a variant may see.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
@@ -273,10 +274,8 @@ mod tests {
             let found = variants(name, 240, 4).unwrap();
             assert!(found.len() > 1, "{name}");
             for variant in found {
-                let filter = variant
-                    .method
-                    .overrides(&Recipe::parse::<String>(RECIPE, &[]).unwrap())
-                    .unwrap();
+                let recipe = Recipe::parse::<String>(RECIPE, &[]).unwrap();
+                let filter = methods::overrides(variant.method, &recipe).unwrap();
                 let all = [filter, variant.overrides].concat();
                 Recipe::parse(RECIPE, &all).unwrap_or_else(|e| panic!("{}: {e}", variant.name));
             }

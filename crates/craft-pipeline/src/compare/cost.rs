@@ -4,15 +4,16 @@ use burn::tensor::{Tensor, TensorData};
 use craft_nn::weights;
 use craft_rewards::RgbImageRef;
 
-use super::methods::{Data, Loss};
 use super::plan::Plan;
-use super::step_aware;
-use crate::cost::{Spent, duration, prediction_seconds};
+use super::tune::has_reference;
+use crate::cost::{Spent, duration, prediction_seconds, training_pass};
 use crate::error::Result;
 use crate::rewards::{RewardSource, load_all};
-use crate::stages::{generate, trainer};
+use crate::stages::generate;
 use craft_model::model::Model;
 use craft_model::sample::{DrawOptions, Job, StepNoise, draw};
+use craft_train::methods::Drawing;
+use craft_train::online::continuations_scored;
 
 /// How much of each kind of work.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -67,17 +68,18 @@ fn parts(plan: &Plan) -> Vec<(&'static str, Counts)> {
     for entry in &plan.entries {
         let points = plan.points(entry);
         let steps = points.last().copied().unwrap_or(0);
-        let online = entry.method.data == Data::Prompts;
+        let drawing = entry.method.data.drawing();
+        let online = drawing.is_some();
         let guided = online && recipe.generate.guidance_scale > 1.0;
-        let spo = entry.method.loss == Loss::Spo;
-        let rows = if spo { step_aware::pairs_a_step(batch) } else { batch };
+        let spo = drawing == Some(Drawing::Continuations);
+        let rows = if spo { (batch / 2).max(1) } else { batch };
         let passes = steps * rows * if guided { 2 } else { 1 };
         // Those that draw as they go do so once an iteration of the sampler's length. What SPO draws is
         // counted as whole pictures, though each continuation costs one prediction.
         let length = recipe.generate.steps.max(1);
-        let iteration = if spo { step_aware::images(batch, length) } else { batch };
+        let iteration = if spo { continuations_scored(batch, length) } else { batch };
         let drawn = if online { steps.div_ceil(length) * iteration } else { 0 };
-        let references = if entry.method.loss.has_reference() { passes } else { 0 };
+        let references = if has_reference(entry.method, recipe) { passes } else { 0 };
         if entry.takes_from_craft() {
             // No search, and candidates of its own, as many as one round has.
             training.pictures += seeds * recipe.candidate_count(plan.train_prompts);
@@ -152,7 +154,7 @@ fn measure(plan: &Plan) -> Result<Rates> {
         Ok(())
     })?;
     let reference = prediction_seconds(recipe, &model)?;
-    let pass = trainer::measure(recipe, model)?;
+    let pass = training_pass(recipe, model)?;
     Ok(Rates { picture: picture.each(n), pass, reference, encoded: encoded.each(n) })
 }
 

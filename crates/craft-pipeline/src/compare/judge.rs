@@ -2,11 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError};
 
 use burn::tensor::Device;
 use craft_core::{Key, Prompt, PromptId, Split};
-use craft_nn::unet::UNet2DConditionModel;
 use craft_rewards::Reward;
 use craft_store::jsonl;
 use serde::{Deserialize, Serialize};
@@ -23,7 +22,7 @@ use crate::statistics::{ImageStatistics, measure};
 use craft_core::Silent;
 use craft_model::model::Model;
 use craft_model::sample::{DrawOptions, Painter};
-use craft_model::text::TextEmbedding;
+use craft_train::set::Texts;
 
 /// Scores of one picture.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -73,7 +72,7 @@ pub(super) struct Judge<'a> {
     rewards: Vec<(RunReward, Box<dyn Reward>)>,
     cache: Mutex<ScoreCache>,
     /// Texts that were encoded for a training, which those after it use again.
-    texts: Mutex<BTreeMap<String, Arc<TextEmbedding>>>,
+    pub(super) texts: Texts,
     /// Hashes of the rewards' folders.
     pub(super) hashes: &'a BTreeMap<String, String>,
     /// The whole evaluation.
@@ -113,7 +112,7 @@ impl<'a> Judge<'a> {
             options,
             rewards,
             cache: Mutex::new(ScoreCache::open(run.folder, &run.context)?),
-            texts: Mutex::default(),
+            texts: Texts::default(),
             hashes,
             full: Exam { stage: "evaluate", prompts, samples, guidance: 1.0 },
             curve: Exam { stage: "evaluate", prompts: few, samples: 1, guidance: 1.0 },
@@ -121,26 +120,11 @@ impl<'a> Judge<'a> {
         })
     }
 
-    /// Embeddings of texts; each is encoded once a seed.
-    pub(super) fn embeddings<'t>(
-        &self,
-        texts: impl Iterator<Item = &'t str>,
-    ) -> BTreeMap<String, Arc<TextEmbedding>> {
-        let mut known = self.texts.lock().unwrap_or_else(PoisonError::into_inner);
-        let wanted: BTreeSet<&str> = texts.collect();
-        let new: Vec<&str> =
-            wanted.iter().copied().filter(|text| !known.contains_key(*text)).collect();
-        for (text, embedding) in new.iter().zip(self.model.encode_texts(&new)) {
-            known.insert((*text).to_owned(), Arc::new(embedding));
-        }
-        wanted.into_iter().map(|text| (text.to_owned(), known[text].clone())).collect()
-    }
-
-    /// The base model, or with another denoiser. Its pictures lie in `dir`, and those that were there
+    /// The base model, or another one that shares its parts. Its pictures lie in `dir`, and those that were there
     /// before are not drawn again.
     pub(super) fn measure(
         &self,
-        other: Option<&UNet2DConditionModel>,
+        other: Option<&Model>,
         exam: &Exam,
         dir: &Path,
     ) -> Result<Measured> {
@@ -167,8 +151,8 @@ impl<'a> Judge<'a> {
             ..self.options
         };
         let series = Series { recipe: self.run.recipe, items: &items, model: exam.stage };
-        let unet = other.unwrap_or(&self.model.unet);
-        let mut painter = Painter::new(&self.model, options, self.run.context.stop)?.by(unet);
+        let model = other.unwrap_or(&self.model);
+        let mut painter = Painter::new(model, options, self.run.context.stop)?;
         series.draw(&mut painter, None, &Silent)?;
         let files: Vec<PathBuf> = items.iter().map(|item| item.file.clone()).collect();
         let texts: Vec<&str> = items.iter().map(|item| item.prompt).collect();

@@ -7,11 +7,10 @@ use burn::tensor::{Device, Tensor, TensorData};
 use craft_core::Recipe;
 use craft_nn::weights::{self, HostTensor};
 use craft_store::{Manifest, RgbImage, Stage, jsonl};
+use craft_train::set::{Sample, Set, Unit};
 use serde::{Deserialize, Serialize};
 
-use super::data::{Sample, TrainingSet, Unit};
 use super::judge::Judge;
-use super::methods::Data;
 use super::plan::Plan;
 use crate::context::Context;
 use crate::error::{PipelineError, Result};
@@ -105,7 +104,7 @@ pub(super) fn run(
 }
 
 /// The training set of a method over annotated pairs.
-pub(super) fn training_set(run: &Run<'_>, data: Data, judge: &Judge<'_>) -> Result<TrainingSet> {
+pub(super) fn training_set(run: &Run<'_>, labels: bool, judge: &Judge<'_>) -> Result<Set> {
     let rows: Vec<PairRow> = jsonl::read(&run.path("pairs/pairs.jsonl"))?;
     let latents = read_tensors(&run.path("pairs/latents.safetensors"))?;
     let all = latents.get("latents").map(|t| t.data.as_slice()).unwrap_or_default();
@@ -121,13 +120,13 @@ pub(super) fn training_set(run: &Run<'_>, data: Data, judge: &Judge<'_>) -> Resu
                 original: row.prompt.clone(),
                 expanded: row.prompt.clone(),
             });
-            if data == Data::AnnotatedLabels {
+            if labels {
                 units.push(Unit { samples: vec![place], values: vec![[1.0, 0.0][j]] });
             }
         }
-        if data == Data::AnnotatedPairs {
+        if !labels {
             units.push(Unit { samples: vec![2 * i, 2 * i + 1], values: vec![1.0, 0.0] });
         }
     }
-    Ok(TrainingSet::new(samples, units, judge))
+    Ok(Set::new(samples, units, &judge.model, &judge.texts))
 }

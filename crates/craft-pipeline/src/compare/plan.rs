@@ -4,13 +4,15 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use craft_core::Recipe;
-use craft_core::recipe::{Method as RunMethod, Precision, PromptSource, TrainMode};
+use craft_core::recipe::PromptSource;
 use craft_store::Stage;
 
 use super::Options;
 use super::ablations::{self, Part, Variant};
-use super::methods::{self, Data, Method};
+use super::methods;
 use super::pairs;
+use craft_train::methods::Method;
+
 use crate::context::Context;
 use crate::error::{PipelineError, Result};
 use crate::rewards::RunReward;
@@ -46,22 +48,14 @@ pub(super) struct Entry {
 impl Entry {
     fn new(variant: Variant, recipe: &Recipe) -> Result<Self> {
         let Variant { name, method, mut overrides, part } = variant;
-        overrides.extend(method.overrides(recipe)?);
-        // A stage's name lives as long as the program; there are as many as methods.
-        let leak = |text: String| -> &'static str { Box::leak(text.into_boxed_str()) };
+        overrides.extend(methods::overrides(method, recipe)?);
         let stage = |kind: &str, folder: &str| {
-            Stage::new(leak(format!("{kind} {name}")), leak(format!("{folder}/{name}")))
+            Stage::named(format!("{kind} {name}"), format!("{folder}/{name}"))
         };
         let (tune, search) = (stage("tune", "methods"), stage("search", "search"));
         let entry = Self { overrides, part, method, stage: tune, search, name };
         // A variant that the recipe cannot have is refused now.
-        let own = entry.recipe(recipe)?;
-        if own.rounds.count > 1 && own.train.mode == TrainMode::Lora {
-            return Err(PipelineError::Usage(format!(
-                "rounds.count = {}: rounds are compared with full training only; set train.mode = \"full\", or leave --rounds out",
-                own.rounds.count
-            )));
-        }
+        entry.recipe(recipe)?;
         Ok(entry)
     }
 
@@ -87,23 +81,17 @@ impl Entry {
     }
 }
 
-/// Methods are compared by training the denoiser in f32; what a recipe asks for beside that is refused, not
-/// ignored.
-fn plain_training(recipe: &Recipe) -> Result<()> {
-    let train = &recipe.train;
-    let lora = train.mode == TrainMode::Lora;
+/// What a recipe asks for and a comparison decides itself is refused, not ignored.
+fn own_choices(recipe: &Recipe) -> Result<()> {
     let other = [
-        ("train.lora.text_encoders = true", lora && train.lora.text_encoders),
-        ("train.precision = \"bf16\"", train.precision != Precision::F32),
-        ("train.gradient_checkpointing = true", train.gradient_checkpointing),
-        ("model.lora", !recipe.model.lora.is_empty()),
-        ("train.method (give --methods)", train.method != RunMethod::Craft),
+        ("train.method (give --methods)", recipe.train.method != "craft"),
         ("rounds.count (give --rounds)", recipe.rounds.count > 1),
+        ("model.lora", !recipe.model.lora.is_empty()),
         ("stop.every", recipe.stop.every > 0),
     ];
     match other.into_iter().find(|(_, asked)| *asked) {
         Some((key, _)) => Err(PipelineError::Usage(format!(
-            "{key}: a comparison trains the denoiser in f32, once and to the end; expected a recipe without it (--set can change it)"
+            "{key}: a comparison trains every method from the base model to the end; expected a recipe without it (--set can change it)"
         ))),
         None => Ok(()),
     }
@@ -140,7 +128,7 @@ impl Plan {
         context: &Context<'_>,
     ) -> Result<Self> {
         let recipe = Recipe::parse(recipe_text, overrides)?;
-        plain_training(&recipe)?;
+        own_choices(&recipe)?;
         let pocket = recipe.prompts.source == PromptSource::Pocket;
         let seeds = seeds(options, recipe.seed)?;
         let rate = recipe.train.learning_rate;
@@ -189,7 +177,7 @@ impl Plan {
         let (train, eval) = run.check(&recipe, base, None, context)?;
         let mut entries = Vec::new();
         for variant in variants(options, train, recipe.expand.variants)? {
-            variant.method.check(&recipe, pocket)?;
+            methods::check(variant.method, &recipe, pocket)?;
             entries.push(Entry::new(variant, &recipe)?);
         }
         if entries.iter().any(|entry| entry.method.data.annotated()) {
@@ -254,9 +242,9 @@ impl Plan {
             return Vec::new();
         }
         // A method that draws as it goes is looked at between its iterations.
-        let whole = match entry.method.data {
-            Data::Prompts => self.recipe.generate.steps,
-            _ => 1,
+        let whole = match entry.method.data.drawing() {
+            Some(_) => self.recipe.generate.steps,
+            None => 1,
         };
         let mut points: Vec<usize> = [12, 6, 3, 2, 1]
             .iter()

@@ -1,23 +1,30 @@
 //! CRAFT in several rounds: a method that draws again from what it tuned, within the budget of one round.
 
+use std::path::PathBuf;
+
 use craft_core::Recipe;
+use craft_core::recipe::TrainMode;
 use craft_store::hash::sha256_bytes;
 use craft_store::{Manifest, RunFolder};
 
 use super::Shared;
-use super::data::{self, TrainingSet};
+use super::data;
 use super::judge::Judge;
 use super::plan::{Entry, Plan};
 use super::search::Settings;
 use crate::error::Result;
 use crate::rounds::{earlier, share};
 use crate::stages::{Run, expand, generate, prompts, score};
-use craft_model::model::Model;
+use craft_model::model::{Model, read_tensors};
+use craft_nn::weights::TensorMap;
+use craft_train::set::Set;
 
 /// A last round, ready to be trained.
 pub(super) struct Last {
     /// What it is trained on.
-    pub(super) set: TrainingSet,
+    pub(super) set: Set,
+    /// The factors that it goes on from, where factors are trained.
+    pub(super) factors: Option<(PathBuf, TensorMap)>,
     /// The model that it begins with.
     pub(super) model: Model,
     /// Its recipe: its part of the budget.
@@ -62,13 +69,18 @@ pub(super) fn last(
     let expanded = expand::run(&run, &prompted)?;
     let generated = generate::run(&run, &before.start, &expanded)?;
     let scored = score::run(&run, &plan.rewards, judge.hashes, &generated)?;
-    let what = (entry.method.data, entry.method.loss);
-    let set = data::of_candidates(&run, &own, entry.part, what, judge)?;
+    let set = data::training_set(&run, &own, entry.part, entry.method, judge)?;
+    let factors = before.start.factors().filter(|_| own.train.mode == TrainMode::Lora);
+    let factors = match factors {
+        Some(path) => Some((path.clone(), read_tensors(&path)?)),
+        None => None,
+    };
     let count = |m: &Manifest| m.counts.get("candidates").map_or(0, |n| *n as usize);
     let rounds = recipe.rounds.count;
     Ok(Some(Last {
         set,
-        model: before.start.model(&own, base)?,
+        model: before.start.training_model(&own, base)?,
+        factors,
         images: rounds * count(&generated),
         passes: (rounds - 1) * own.train.steps * own.train.batch,
         seconds: [before.seconds, generated.seconds, scored.seconds],

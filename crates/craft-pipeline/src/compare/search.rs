@@ -8,13 +8,16 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::Shared;
-use super::fit::{Fit, References};
+use super::data::training_set;
+use super::fit::{Fit, Look};
 use super::judge::{Judge, PictureRow, gains};
 use super::plan::{Entry, Plan};
-use super::tune::{SCORES, online, training_identity, training_set};
+use super::tune::{SCORES, scorer, training_identity};
 use crate::error::Result;
 use crate::stages::evaluate::CHECKER;
 use crate::stages::{Outcome, inputs};
+use craft_train::lesson::References;
+use craft_train::online::Scorer;
 
 const BASE: Stage = Stage::new("search base", "search/base");
 /// Pictures of looks, in the folder of a search until they are measured.
@@ -96,9 +99,10 @@ pub(super) fn run(
     if let Some(pairs) = shared.pairs.as_ref().filter(|_| entry.method.data.annotated()) {
         inputs.insert(pairs.stage.clone(), pairs.digest());
     }
-    run.stage(entry.search, &config, inputs, |writer| {
+    run.stage(entry.search.clone(), &config, inputs, |writer| {
         let start = std::time::Instant::now();
-        let set = training_set(shared, entry, &recipe, judge)?;
+        let set = training_set(run, &recipe, entry.part, entry.method, judge)?;
+        let scorer = scorer(shared, entry, &recipe, judge)?;
         let steps = points.last().copied().unwrap_or(1);
         let (mut trials, known) = (Vec::new(), References::default());
         for (i, &learning_rate) in plan.learning_rates.iter().enumerate() {
@@ -117,20 +121,22 @@ pub(super) fn run(
                 recipe: &recipe,
                 model: &judge.model,
                 start: &judge.model,
+                factors: None,
                 set: &set,
-                loss: entry.method.loss,
+                method: entry.method,
                 learning_rate,
                 steps,
-                online: online(shared, entry, &recipe, judge)?,
+                scorer: scorer.as_ref().map(|s| s as &dyn Scorer),
                 state: &writer.join(format!(".state-{i}")),
-                reference: Some(&known),
+                known: Some(&known),
             };
-            let cost = fit.fit(&points, &mut |step, unet, _| {
+            let cost = fit.fit(&points, &mut |look: &Look<'_>| {
+                let step = look.step;
                 if looks.iter().any(|(known, ..)| *known == step) {
                     return Ok(());
                 }
                 let images = writer.join(format!("{LOOKS}-{i}/step-{step}"));
-                let measured = judge.measure(Some(unet), &judge.search, &images)?;
+                let measured = judge.measure(Some(look.model), &judge.search, &images)?;
                 let all = gains(&base, &measured.rows);
                 looks.retain(|(before, ..)| *before < step);
                 looks.push((step, all.get(&plan.decisive).copied(), all.get(CHECKER).copied()));
@@ -146,7 +152,7 @@ pub(super) fn run(
                 stopped: cost.diverged,
             };
             craft_store::manifest::write_json(&done, &trial)?;
-            let _ = std::fs::remove_dir_all(writer.join(format!("{LOOKS}-{i}")));
+            let _ = craft_store::atomic::remove_tree(&writer.join(format!("{LOOKS}-{i}")));
             trials.push(trial);
         }
         let best = best(&trials, plan.fact_loss);
@@ -233,10 +239,10 @@ fn base(shared: &Shared<'_>, plan: &Plan, judge: &Judge<'_>) -> Result<Vec<Pictu
     shared.run.stage(BASE, &config, inputs, |writer| {
         let measured = judge.measure(None, &judge.search, &writer.join(LOOKS))?;
         jsonl::write(&writer.join(SCORES), &measured.rows)?;
-        let _ = std::fs::remove_dir_all(writer.join(LOOKS));
+        let _ = craft_store::atomic::remove_tree(&writer.join(LOOKS));
         Ok(Outcome::default().say("base model on the prompts for choosing settings"))
     })?;
-    Ok(jsonl::read(&shared.run.path(&format!("{}/{SCORES}", BASE.folder)))?)
+    Ok(jsonl::read(&shared.run.path(&format!("{}/{SCORES}", BASE.folder())))?)
 }
 
 /// The search of a method, if there was one and all its seeds are done.
@@ -246,7 +252,7 @@ pub(super) fn read(plan: &Plan, folder: &Path, entry: &Entry) -> Result<Option<S
     }
     let mut seeds = Vec::new();
     for seed in plan.searched() {
-        let path = folder.join(format!("seed-{seed}")).join(entry.search.folder).join(FILE);
+        let path = folder.join(format!("seed-{seed}")).join(entry.search.folder()).join(FILE);
         if !path.exists() {
             return Ok(None);
         }

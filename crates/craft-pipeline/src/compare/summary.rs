@@ -46,7 +46,7 @@ pub(super) fn write(plan: &Plan, run: &RunFolder) -> Result<Comparison> {
     let folder = run.path();
     let mut base: BTreeMap<u64, Vec<PictureRow>> = BTreeMap::new();
     for &seed in &plan.seeds {
-        if let Some(rows) = scores(folder, seed, BASE.folder)? {
+        if let Some(rows) = scores(folder, seed, BASE.folder())? {
             base.insert(seed, rows);
         }
     }
@@ -54,8 +54,8 @@ pub(super) fn write(plan: &Plan, run: &RunFolder) -> Result<Comparison> {
     for entry in &plan.entries {
         let mut seeds = Vec::new();
         for &seed in &plan.seeds {
-            let Some(found) = scores(folder, seed, entry.stage.folder)? else { continue };
-            let dir = folder.join(format!("seed-{seed}")).join(entry.stage.folder);
+            let Some(found) = scores(folder, seed, entry.stage.folder())? else { continue };
+            let dir = folder.join(format!("seed-{seed}")).join(entry.stage.folder());
             let result = craft_store::manifest::read_json(&dir.join(RESULT))?;
             seeds.push(Tuned { seed, result, rows: found });
         }
@@ -179,8 +179,7 @@ fn of_method(
         row.seeds.iter().filter(|t| t.result.diverged.is_some()).map(|t| t.seed).collect();
     Ok(json!({
         "about": method.about,
-        "data": method.data,
-        "loss": method.loss,
+        "method": method.name,
         "settings": row.entry.overrides,
         "part": row.entry.part,
         "diverged": diverged,

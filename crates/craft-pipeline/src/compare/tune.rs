@@ -4,24 +4,27 @@ use std::collections::BTreeMap;
 use std::time::Instant;
 
 use craft_core::Recipe;
-use craft_core::recipe::TrainSection;
+use craft_core::recipe::{TrainMode, TrainSection};
 use craft_store::{Manifest, Stage, StageWriter, jsonl};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::data::{self, TrainingSet};
-use super::fit::{Cost, Fit};
+use super::data::{Totals, training_set};
+use super::fit::{Cost, Fit, Look};
 use super::judge::{Judge, Measured, PictureRow, gains};
-use super::methods::Data;
-use super::online::Online;
 use super::plan::{Entry, Plan};
 use super::search::Settings;
-use super::{Shared, network, pairs, rounds};
+use super::{Shared, rounds};
 use crate::error::{PipelineError, Result};
 use crate::run::{forget_peak_rss, peak_rss_bytes};
 use crate::stages::{Outcome, inputs};
 use crate::statistics::ImageStatistics;
-use craft_model::model::write_tensors;
+use craft_model::lora::LORA_FILE;
+use craft_model::model::{DIFFUSION_WEIGHTS, write_tensors};
+use craft_train::methods::{Drawing, Method};
+use craft_train::objective::Reference;
+use craft_train::online::Scorer;
+use craft_train::set::Set;
 
 /// Stage of the base model's own pictures.
 pub(super) const BASE: Stage = Stage::new("base", "methods/base");
@@ -110,7 +113,7 @@ pub(super) fn base(shared: &Shared<'_>, plan: &Plan, judge: &Judge<'_>) -> Resul
         craft_store::manifest::write_json(&writer.join(RESULT), &numbers)?;
         Ok(Outcome::default().count("images", measured.rows.len()).say("base model measured"))
     })?;
-    Ok(jsonl::read(&shared.run.path(&format!("{}/{SCORES}", BASE.folder)))?)
+    Ok(jsonl::read(&shared.run.path(&format!("{}/{SCORES}", BASE.folder())))?)
 }
 
 /// What every measurement of a seed depends on, beside its inputs.
@@ -130,40 +133,30 @@ pub(super) fn judged_inputs(shared: &Shared<'_>, judge: &Judge<'_>) -> BTreeMap<
 /// The part of a recipe that a training depends on.
 pub(super) fn training_identity(entry: &Entry, recipe: &Recipe) -> Value {
     let train = TrainSection { checkpoint_every: 1, ..recipe.train.clone() };
-    let method = (entry.method.data, entry.method.loss, entry.part);
-    let own = json!([entry.name, method, train, recipe.select, recipe.rewards]);
+    let own =
+        json!([entry.name, entry.method.name, entry.part, train, recipe.select, recipe.rewards]);
     if recipe.rounds.count < 2 { own } else { json!([own, recipe.rounds]) }
 }
 
-/// The training set of a method.
-pub(super) fn training_set(
-    shared: &Shared<'_>,
-    entry: &Entry,
-    recipe: &Recipe,
-    judge: &Judge<'_>,
-) -> Result<TrainingSet> {
-    let (data, loss) = (entry.method.data, entry.method.loss);
-    if data == Data::Prompts {
-        data::of_prompts(&shared.run, judge)
-    } else if data.annotated() {
-        pairs::training_set(&shared.run, data, judge)
-    } else {
-        data::of_candidates(&shared.run, recipe, entry.part, (data, loss), judge)
-    }
-}
-
 /// Who scores a method's own pictures, where it draws any.
-pub(super) fn online<'a>(
+pub(super) fn scorer<'a>(
     shared: &Shared<'_>,
     entry: &Entry,
     recipe: &Recipe,
     judge: &'a Judge<'a>,
-) -> Result<Option<Online<'a>>> {
-    if entry.method.data != Data::Prompts {
-        return Ok(None);
+) -> Result<Option<Totals<'a>>> {
+    match entry.method.data.drawing() {
+        Some(_) => Totals::new(&shared.run, recipe, judge).map(Some),
+        None => Ok(None),
     }
-    let terms = data::terms(&shared.run, recipe)?;
-    Ok(Some(Online::new(judge, terms, recipe.generate.negative())))
+}
+
+/// Whether the frozen base model predicts beside the tuned one.
+pub(super) fn has_reference(method: &Method, recipe: &Recipe) -> bool {
+    match method.data.drawing() {
+        Some(drawing) => drawing == Drawing::Continuations,
+        None => method.objective(&recipe.train).reference() != Reference::None,
+    }
 }
 
 /// Tunes and evaluates one method.
@@ -184,7 +177,7 @@ pub(super) fn run(
     if let Some(pairs) = shared.pairs.as_ref().filter(|_| entry.method.data.annotated()) {
         inputs.insert(pairs.stage.clone(), pairs.digest());
     }
-    shared.run.stage(entry.stage, &config, inputs, |writer| {
+    shared.run.stage(entry.stage.clone(), &config, inputs, |writer| {
         forget_peak_rss();
         let tuning = Tuning { shared, plan, judge, entry, recipe: &recipe, settings, base, writer };
         tuning.all(points)
@@ -214,25 +207,27 @@ impl Tuning<'_> {
         let (set, recipe, begin, steps) = match &last {
             Some(last) => (&last.set, &last.recipe, &last.model, last.recipe.train.steps),
             None => {
-                own = training_set(shared, self.entry, self.recipe, judge)?;
+                let (part, method) = (self.entry.part, self.entry.method);
+                own = training_set(&shared.run, self.recipe, part, method, judge)?;
                 (&own, self.recipe, &judge.model, self.settings.steps)
             }
         };
         let made = if last.is_some() { 0.0 } else { start.elapsed().as_secs_f64() };
-        let loss = self.entry.method.loss;
+        let scorer = scorer(shared, self.entry, self.recipe, judge)?;
         let fit = Fit {
             run: &self.shared.run,
             name: &self.entry.name,
             recipe,
             model: &judge.model,
             start: begin,
+            factors: last.as_ref().and_then(|last| last.factors.clone()),
             set,
-            loss,
+            method: self.entry.method,
             learning_rate: self.settings.learning_rate,
             steps,
-            online: online(self.shared, self.entry, self.recipe, self.judge)?,
+            scorer: scorer.as_ref().map(|s| s as &dyn Scorer),
             state: &self.writer.join(".state"),
-            reference: None,
+            known: None,
         };
         let curve_path = self.writer.join(".curve.jsonl");
         let mut curve: Vec<Point> = jsonl::read_resumable(&curve_path)?.rows;
@@ -241,7 +236,8 @@ impl Tuning<'_> {
         let points = points.iter().copied().filter(|p| *p < steps);
         let ends = points.chain([steps]).collect::<Vec<_>>();
         let before = last.as_ref().map_or(0, |last| last.passes);
-        let cost = fit.fit(&ends, &mut |step, unet, cost| {
+        let cost = fit.fit(&ends, &mut |look: &Look<'_>| {
+            let (step, cost) = (look.step, look.cost);
             let start = Instant::now();
             let done = step == steps;
             if !done && curve.iter().any(|point| point.step == step) {
@@ -251,7 +247,7 @@ impl Tuning<'_> {
                 true => (&self.judge.full, self.writer.join(IMAGES)),
                 false => (&self.judge.curve, self.writer.join(format!("{LOOKS}/step-{step}"))),
             };
-            let measured = self.judge.measure(Some(unet), exam, &images)?;
+            let measured = self.judge.measure(Some(look.model), exam, &images)?;
             measuring += start.elapsed().as_secs_f64();
             curve.retain(|p| p.step < step);
             let mut point = self.point(step, cost, &measured, measuring);
@@ -259,8 +255,11 @@ impl Tuning<'_> {
             curve.push(point);
             jsonl::write(&curve_path, &curve)?;
             if done {
-                let path = self.writer.join(network::file(recipe));
-                write_tensors(&path, &network::tensors(recipe, unet))?;
+                let file = match recipe.train.mode {
+                    TrainMode::Full => DIFFUSION_WEIGHTS,
+                    TrainMode::Lora => LORA_FILE,
+                };
+                write_tensors(&self.writer.join(file), &look.tensors())?;
                 whole = Some(measured);
             }
             Ok(())
@@ -275,7 +274,7 @@ impl Tuning<'_> {
                 )));
             }
         };
-        let _ = std::fs::remove_dir_all(self.writer.join(LOOKS));
+        let _ = craft_store::atomic::remove_tree(&self.writer.join(LOOKS));
         jsonl::write(&self.writer.join(SCORES), &measured.rows)?;
         let mut result = self.result(set, &cost, curve, &measured, made, measuring);
         if let Some(last) = &last {
@@ -336,7 +335,7 @@ impl Tuning<'_> {
 
     fn result(
         &self,
-        set: &TrainingSet,
+        set: &Set,
         cost: &Cost,
         curve: Vec<Point>,
         measured: &Measured,
@@ -357,7 +356,7 @@ impl Tuning<'_> {
             seconds.generation = shared.generated.seconds;
             seconds.scoring = if data.scored() { shared.scored.seconds } else { 0.0 };
         }
-        let reference = self.entry.method.loss.has_reference();
+        let reference = has_reference(self.entry.method, self.recipe);
         TuneResult {
             samples: set.used(),
             pairs: if set.unit_length() == 2 { set.units.len() } else { 0 },

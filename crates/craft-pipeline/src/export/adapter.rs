@@ -47,7 +47,7 @@ pub(super) fn write(
     formats: &Formats,
     model: &mut Model,
 ) -> Result<Exported> {
-    let names = KohyaNames::of(&craft_nn::weights::shapes(&model.unet));
+    let names = KohyaNames::of(&craft_nn::weights::shapes(&model.denoiser));
     let tensors = match target.format {
         Format::LoraDiffusers => adapter.to_diffusers(),
         _ => adapter.to_kohya(&names),

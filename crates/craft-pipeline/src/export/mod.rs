@@ -187,7 +187,7 @@ pub fn export(run_dir: &Path, out: &Path, wish: Wish, context: &Context<'_>) -> 
             (craft_model::lora::read(&factors, &model)?, 1.0)
         } else {
             let tuned = read_tensors(&weights::find(&aligned.join("unet"), DIFFUSERS)?)?;
-            adapter::nearest(craft_nn::weights::export(&model.unet), &tuned, rank)
+            adapter::nearest(craft_nn::weights::export(&model.denoiser), &tuned, rank)
         };
         let formats = Formats::of(dtype, &base_dir)?;
         let made = place.path();

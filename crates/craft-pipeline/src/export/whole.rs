@@ -1,7 +1,7 @@
 //! The whole tuned model: a folder in the diffusers layout, or one checkpoint file.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use burn::module::Param;
 use burn::tensor::{Device, Tensor};
@@ -9,7 +9,7 @@ use craft_nn::weights::{ParamVisitor, TensorMap, to_vec, visit};
 use craft_store::raw::{self, Entry, Format as Number, RawReader};
 use craft_store::staging::Staging;
 use craft_store::weights::{self, DIFFUSERS, Stem, TRANSFORMERS};
-use craft_store::{atomic, hash};
+use craft_store::{StoreError, atomic, hash};
 
 use super::{Exported, Format, Target};
 use crate::context::Context;
@@ -43,7 +43,7 @@ pub(super) fn write(
     let made = staging.path();
     let back = if target.format == Format::Diffusers {
         if target.has_factors {
-            std::fs::rename(&from, &made).map_err(|error| unwritable(&made, &error))?;
+            atomic::rename(&from, &made, "write")?;
         } else {
             link_model(&from, &made, &formats)?;
         }
@@ -77,15 +77,6 @@ fn differs(out: &Path, what: &str) -> PipelineError {
         path: out.to_owned(),
         message: format!(
             "read back, it is another model than the tuned one ({what}); expected the same: is the disk sound?"
-        ),
-    }
-}
-
-fn unwritable(path: &Path, error: &std::io::Error) -> PipelineError {
-    PipelineError::Input {
-        path: path.to_owned(),
-        message: format!(
-            "it cannot be written ({error}); expected a folder to write to with room for the model"
         ),
     }
 }
@@ -124,7 +115,7 @@ impl ParamVisitor for Digest<'_> {
 fn digests(model: &Model, formats: &Formats) -> Digests {
     let mut sums = Digests { values: BTreeMap::new(), rounds: false, main: Number::F32 };
     let mut digest = Digest { folder: "unet", formats, counts: BTreeMap::new(), sums: &mut sums };
-    visit(&model.unet, &mut digest);
+    visit(&model.denoiser, &mut digest);
     let main = digest.counts.values().max_by_key(|(count, _)| *count).map(|(_, format)| *format);
     digest.folder = "vae";
     visit(&model.vae, &mut digest);
@@ -141,7 +132,7 @@ fn digests(model: &Model, formats: &Formats) -> Digests {
 /// Writes the base model's folder with the denoiser and the text encoders of a tuned model.
 fn merge(base_dir: &Path, tuned: &Model, to: &Path, formats: &Formats) -> Result<()> {
     copy_model(base_dir, to)?;
-    put(to, "unet", DIFFUSERS, &craft_nn::weights::export(&tuned.unet), formats)?;
+    put(to, "unet", DIFFUSERS, &craft_nn::weights::export(&tuned.denoiser), formats)?;
     put(to, "text_encoder", TRANSFORMERS, &craft_nn::weights::export(&tuned.text), formats)?;
     if let Some(second) = &tuned.second {
         let text = craft_nn::weights::export(&second.text);
@@ -215,20 +206,22 @@ fn link_model(from: &Path, to: &Path, formats: &Formats) -> Result<()> {
 fn link(from: &Path, to: &Path) -> Result<()> {
     let unreadable = |path: &Path| {
         let path = path.to_owned();
-        move |error: std::io::Error| PipelineError::Input {
+        move |error: StoreError| PipelineError::Input {
             path,
-            message: format!("it cannot be copied ({error}); expected a readable model folder"),
+            message: format!(
+                "it cannot be copied ({}); expected a readable model folder",
+                error.reason()
+            ),
         }
     };
     atomic::create_dir(to)?;
-    for entry in std::fs::read_dir(from).map_err(unreadable(from))? {
-        let path: PathBuf = entry.map_err(unreadable(from))?.path();
+    for path in atomic::list(from).map_err(unreadable(from))? {
         let Some(name) = path.file_name() else { continue };
         let target = to.join(name);
         if path.is_dir() {
             link(&path, &target)?;
-        } else if name != "stage.json" && std::fs::hard_link(&path, &target).is_err() {
-            std::fs::copy(&path, &target).map_err(|error| unwritable(&target, &error))?;
+        } else if name != "stage.json" {
+            atomic::link_or_copy(&path, &target)?;
         }
     }
     Ok(())

@@ -15,7 +15,6 @@ use serde::{Deserialize, Serialize};
 
 use crate::cache::ScoreCache;
 use crate::error::Result;
-use crate::networks::{Trained, fresh_factors};
 use crate::rewards::{RunReward, load_source};
 use crate::stages::evaluate::drawing_options;
 use crate::stages::pictures::{Item, Series};
@@ -26,6 +25,7 @@ use craft_core::Silent;
 use craft_model::lora;
 use craft_model::model::{Model, read_tensors, write_tensors};
 use craft_model::sample::{DrawOptions, Painter};
+use craft_train::networks::{Trained, fresh_factors};
 
 /// A look.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -117,7 +117,7 @@ impl<'a> Watch<'a> {
     pub(super) fn trained(&self, step: usize) -> Result<Trained> {
         let full = self.run.recipe.train.mode == TrainMode::Full;
         Ok(match (step, full) {
-            (0, true) => Trained::Full(weights::export(&self.model.unet)),
+            (0, true) => Trained::Full(weights::export(&self.model.denoiser)),
             (0, false) => Trained::Lora(self.factors.clone()),
             (_, true) => Trained::Full(read_tensors(&self.file(step))?),
             (_, false) => Trained::Lora(lora::read(&self.file(step), &self.model)?),
@@ -187,7 +187,7 @@ impl<'a> Watch<'a> {
             let mut model = self.model.clone();
             match trained {
                 Trained::Full(tensors) => {
-                    model.unet = weights::load(model.unet, tensors).map_err(|source| {
+                    model.denoiser = weights::load(model.denoiser, tensors).map_err(|source| {
                         craft_model::ModelError::Weights {
                             path: "the denoiser in training".into(),
                             source,

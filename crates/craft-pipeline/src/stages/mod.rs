@@ -1,7 +1,5 @@
 //! The stages: each reads finished folders of the run and writes its own.
 
-mod checkpoint;
-pub(crate) mod draws;
 pub(crate) mod evaluate;
 pub(crate) mod expand;
 pub(crate) mod generate;
@@ -10,10 +8,9 @@ pub(crate) mod pictures;
 pub(crate) mod prompts;
 pub(crate) mod score;
 pub(crate) mod select;
-mod stopped;
 pub(crate) mod sweep;
 pub(crate) mod train;
-pub(crate) mod trainer;
+pub(crate) mod training_set;
 pub(crate) mod wording;
 
 use std::collections::BTreeMap;
@@ -73,7 +70,7 @@ impl Run<'_> {
         let hash = sha256_bytes(serde_json::to_string(config).unwrap_or_default());
         match stage.open(self.folder, &hash, &inputs)? {
             StageStatus::Finished(manifest) => {
-                self.context.progress.note(&format!("{}: already done", stage.name));
+                self.context.progress.note(&format!("{}: already done", stage.name()));
                 Ok(manifest)
             }
             StageStatus::Unfinished(writer) => {
@@ -87,7 +84,8 @@ impl Run<'_> {
                         let manifest = writer.finish(outcome.counts, outcome.dropped, seconds)?;
                         self.context.progress.finish(&format!(
                             "{}: {} ({seconds:.1} s)",
-                            stage.name, outcome.message
+                            stage.name(),
+                            outcome.message
                         ));
                         Ok(manifest)
                     }
@@ -110,7 +108,7 @@ impl Run<'_> {
 const SECONDS_FILE: &str = ".seconds";
 
 fn previous_seconds(writer: &StageWriter) -> f64 {
-    std::fs::read_to_string(writer.join(SECONDS_FILE))
+    craft_store::input::read_text(&writer.join(SECONDS_FILE), 1 << 10)
         .ok()
         .and_then(|text| text.trim().parse().ok())
         .unwrap_or(0.0)

@@ -45,7 +45,7 @@ fn model_at(run: &Run<'_>, [base_dir, tuned_dir]: [&Path; 2], factor: f64) -> Re
         return Ok(tuned);
     }
     let factor = factor as f32;
-    model.unet = between(model.unet, &tuned.unet, factor)?;
+    model.denoiser = between(model.denoiser, &tuned.denoiser, factor)?;
     // Text encoders differ where a LoRA trained them.
     model.text = between(model.text, &tuned.text, factor)?;
     if let (Some(own), Some(other)) = (&mut model.second, &tuned.second) {

@@ -12,9 +12,11 @@ use craft_core::recipe::Precision as WeightFormat;
 use craft_core::rng::Key;
 use craft_core::sampler::{Sampler, advance, ddim, guide};
 use craft_model::Model;
-use craft_model::text::{Condition, TextEmbedding};
+use craft_model::condition::TextEmbedding;
+use craft_model::denoiser::Input;
 use craft_nn::ops::{self, Precision, SimdLevel, profile};
 use craft_nn::weights;
+use craft_store::meter;
 use serde_json::json;
 
 use self::phases::Phases;
@@ -132,7 +134,7 @@ fn sample(
     let process = model.schedule.process();
     let text = model.encode_texts(&["", "a picture"]);
     let rows: Vec<&TextEmbedding> = (0..2 * b).map(|i| &text[i / b]).collect();
-    let Condition { states, added } = model.condition(&rows, [height, width], &model.device);
+    let condition = model.condition(&rows, [height, width], &model.device);
     let key = Key::new(0).stage("bench");
     let mut latents: Vec<Vec<f32>> =
         (0..b).map(|i| key.clone().sample(i as u64).standard_normals(size)).collect();
@@ -140,15 +142,15 @@ fn sample(
     let mut cpu = None;
     for step in 0..steps {
         if step == WARM_UP {
-            cpu = system::cpu_seconds();
+            cpu = meter::cpu_seconds();
             profile::start();
         }
         let start = Instant::now();
         let t = samplers[0].input(step).level.time as f32;
         let once: Vec<f32> = latents.iter().flatten().copied().collect();
         let input = Tensor::<4>::from_data(TensorData::new(once, [b, c, h, w]), &model.device);
-        let output = model.unet.forward(input, &vec![t; b], &states, added.as_ref());
-        let output = weights::to_vec(output);
+        let input = Input { latents: input, times: &vec![t; b], condition: &condition };
+        let output = weights::to_vec(model.denoiser.predict(input));
         let (without, with) = output.split_at(b * size);
         for (i, (sampler, x)) in samplers.iter_mut().zip(&mut latents).enumerate() {
             let range = i * size..(i + 1) * size;
@@ -174,7 +176,7 @@ fn sample(
 
 /// Processor seconds since a reading.
 fn since(before: Option<f64>) -> Option<f64> {
-    Some(system::cpu_seconds()? - before?)
+    Some(meter::cpu_seconds()? - before?)
 }
 
 fn print(
@@ -201,7 +203,7 @@ fn print(
         Precision::F32 => "f32",
         Precision::Bf16 => "bf16",
     };
-    let rss = system::peak_rss_bytes();
+    let rss = meter::peak_rss_bytes();
     if app.json {
         let line = json!({
             "bench": kind, "model": args.model, "batch": args.batch, "height": height,
