@@ -8,6 +8,7 @@
 //! or a tensor library. Every function is a deterministic map of its arguments.
 
 pub mod expand;
+pub mod progress;
 pub mod prompt;
 pub mod prompt_file;
 pub mod recipe;
@@ -18,6 +19,7 @@ pub mod select;
 pub mod stats;
 pub mod torch_rng;
 
+pub use progress::{Progress, Silent};
 pub use prompt::{Candidate, CandidateId, Prompt, PromptId, Split, Wording};
 pub use recipe::Recipe;
 pub use reward::{RewardName, ScoreRow};

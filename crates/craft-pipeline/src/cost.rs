@@ -8,11 +8,11 @@ use craft_nn::lora::Pair;
 use craft_nn::weights;
 
 use crate::error::Result;
-use crate::model::Model;
 use crate::networks::{Shapes, fresh_factors};
 use crate::run::cpu_seconds;
 use crate::stages::{generate, trainer};
-use crate::text::Condition;
+use craft_model::denoiser::Input;
+use craft_model::model::Model;
 
 const FLOAT: u64 = 4;
 
@@ -102,7 +102,7 @@ impl Cost {
         let section = &recipe.train;
         let options = generate::options(&recipe.generate, model)?;
         let [c, h, w] = model.latent_shape(options.height, options.width);
-        let parts = crate::lora::parts(model);
+        let parts = craft_model::lora::parts(model);
         let text = parts[1..].iter().map(|(_, shapes)| count(shapes)).sum();
         let parameters = [count(&parts[0].1), text, count(&weights::shapes(&model.vae))];
         let full = section.mode == TrainMode::Full;
@@ -123,7 +123,7 @@ impl Cost {
         let reference = if compares { parameters[0] * FLOAT } else { 0 };
         // Two moments; the average and the master copies where there are some.
         let copies = 2 + u64::from(section.ema_decay.is_some()) + u64::from(full && narrow);
-        let kept = model.unet.kept_values(h, w);
+        let kept = model.denoiser.kept_values(h, w);
         let rows = if options.guidance_scale > 1.0 { 2 } else { 1 };
         let maps = (kept.by_block * options.batch * rows) as u64 * FLOAT;
         let kept = if section.gradient_checkpointing { kept.by_block } else { kept.whole };
@@ -235,12 +235,16 @@ pub(crate) fn prediction_seconds(recipe: &Recipe, model: &Model) -> Result<Spent
     let n = options.batch.min((4096 / (h * w).max(1)).max(1));
     let texts = model.encode_texts(&[""]);
     let pixels = [options.height, options.width];
-    let Condition { states, added } = model.condition(&vec![&texts[0]; n], pixels, &model.device);
+    let condition = model.condition(&vec![&texts[0]; n], pixels, &model.device);
     let zeros = TensorData::new(vec![0f32; n * c * h * w], [n, c, h, w]);
     let input = Tensor::<4>::from_data(zeros, &model.device);
     let times = vec![500.0; n];
     let spent = Spent::on(|| {
-        weights::to_vec(model.unet.forward(input.clone(), &times, &states, added.as_ref()));
+        weights::to_vec(model.denoiser.predict(Input {
+            latents: input.clone(),
+            times: &times,
+            condition: &condition,
+        }));
         Ok(())
     })?;
     Ok(spent.each(n))

@@ -5,12 +5,9 @@ use std::path::PathBuf;
 use craft_core::expand::{ExpandError, ExpansionError, TemplateError};
 use craft_core::prompt::PromptsError;
 use craft_core::recipe::RecipeError;
-use craft_core::schedule::ScheduleError;
 use craft_core::select::{ControlError, SelectError};
 use craft_diffusion::guard::NanStop;
-use craft_nn::config::ConfigError;
-use craft_nn::tokenizer::TokenizerError;
-use craft_nn::weights::WeightError;
+use craft_model::ModelError;
 use craft_report::ReportError;
 use craft_rewards::RewardError;
 use craft_store::StoreError;
@@ -36,38 +33,9 @@ pub enum PipelineError {
         /// What is wrong, what was expected, how to mend it.
         message: String,
     },
-    /// A component's config.
-    #[error("{path}: {source}")]
-    Config {
-        /// The config file.
-        path: PathBuf,
-        /// What is wrong.
-        source: ConfigError,
-    },
-    /// A component's weights.
-    #[error("{path}: {source}")]
-    Weights {
-        /// The weights file.
-        path: PathBuf,
-        /// What is wrong.
-        source: WeightError,
-    },
-    /// A tokenizer.
-    #[error("{path}: {source}")]
-    Tokenizer {
-        /// The tokenizer's folder.
-        path: PathBuf,
-        /// What is wrong.
-        source: TokenizerError,
-    },
-    /// The noise schedule.
-    #[error("{path}: {source}")]
-    Schedule {
-        /// The config file.
-        path: PathBuf,
-        /// What is wrong.
-        source: ScheduleError,
-    },
+    /// The model.
+    #[error(transparent)]
+    Model(ModelError),
     /// A reward model.
     #[error("{path}: {source}")]
     Reward {
@@ -151,6 +119,18 @@ impl From<StoreError> for PipelineError {
     }
 }
 
+impl From<ModelError> for PipelineError {
+    fn from(error: ModelError) -> Self {
+        match error {
+            ModelError::Usage(message) => Self::Usage(message),
+            ModelError::Store(error) => Self::Store(error),
+            ModelError::Input { path, message } => Self::Input { path, message },
+            ModelError::Interrupted => Self::Interrupted,
+            other => Self::Model(other),
+        }
+    }
+}
+
 impl PipelineError {
     /// The process's exit code: 1 failed, 2 wrong recipe, 3 bad input, 4 NaN guard, 130 interrupted.
     pub fn exit_code(&self) -> i32 {
@@ -160,6 +140,7 @@ impl PipelineError {
             Self::Store(_) | Self::Select(_) | Self::Control(_) | Self::Report(_) => 1,
             Self::Expand(_) => 1,
             Self::Unscored { .. } | Self::NoScores { .. } | Self::WordingModel { .. } => 1,
+            Self::Model(error) => error.exit_code(),
             Self::Nan(_) => 4,
             Self::Interrupted => 130,
             _ => 3,

@@ -3,24 +3,15 @@
 //! Invariant: the bytes of a candidate depend on the model, the recipe and the candidate's random number
 //! key only; never on batch size, number of threads or order.
 
-mod architecture;
 mod cache;
-mod clip_vocabulary;
 pub mod compare;
-mod component;
 pub mod context;
 mod cost;
-pub mod draw;
 pub mod error;
 pub mod export;
 pub mod external;
-mod fitting;
-pub mod lora;
-mod lora_files;
-pub mod model;
 mod networks;
 mod origin;
-pub mod parameters;
 mod prompt_files;
 mod prompt_table;
 pub mod recipes;
@@ -29,15 +20,10 @@ pub mod reward_hub;
 pub mod rewards;
 mod rounds;
 pub mod run;
-pub mod schedule;
-mod single_file;
-mod size;
-pub mod source;
 mod stages;
+mod start;
 pub mod statistics;
-pub mod text;
 pub mod world;
 
-pub use context::{Context, Progress, Silent};
+pub use context::Context;
 pub use error::{PipelineError, Result};
-pub use model::Model;

@@ -7,23 +7,23 @@ use burn::module::Module;
 use craft_core::Key;
 use craft_core::recipe::{LoraInit, LoraSection, Precision, Recipe, TrainMode};
 use craft_diffusion::optimizer::AdamW;
+use craft_model::Denoiser;
 use craft_nn::clip::ClipTextModel;
 use craft_nn::lora::{self, Adapter, Component, KohyaNames, Pairs, Targets};
-use craft_nn::unet::UNet2DConditionModel;
 use craft_nn::weights::{self, TensorMap};
 
-use crate::context::Progress;
 use crate::error::{PipelineError, Result};
-use crate::model::Model;
+use craft_core::Progress;
+use craft_model::model::Model;
 
 /// Parameter names and shapes of a network.
-pub(crate) type Shapes = BTreeMap<String, Vec<usize>>;
+pub(crate) use craft_model::lora::Shapes;
 
 /// Networks on a device with automatic differentiation. Names of parameters begin with the
 /// component's folder, such as `unet.`.
 #[derive(Module, Debug)]
 pub(crate) struct Networks {
-    pub(crate) unet: UNet2DConditionModel,
+    pub(crate) unet: Denoiser,
     /// Where it is trained too.
     pub(crate) text_encoder: Option<ClipTextModel>,
     /// The same of SDXL's second.
@@ -50,7 +50,7 @@ impl Trained {
     }
 }
 
-/// New factors as a section asks for them, for the components of a model ([`crate::lora::parts`]). Text
+/// New factors as a section asks for them, for the components of a model ([`craft_model::lora::parts`]). Text
 /// encoders get some where the section wants it.
 ///
 /// # Errors
@@ -128,7 +128,7 @@ impl Networks {
     /// The networks of a model; the rest of it is let go.
     pub(crate) fn of(model: Model) -> Self {
         Self {
-            unet: model.unet,
+            unet: model.denoiser,
             text_encoder: Some(model.text),
             text_encoder_2: model.second.map(|second| second.text),
         }
@@ -149,8 +149,9 @@ impl Networks {
         let narrow = train.precision == Precision::Bf16;
         if train.mode == TrainMode::Full {
             let unet = match saved {
-                Some((path, tensors)) => weights::load(base.unet, tensors)
-                    .map_err(|source| PipelineError::Weights { path: path.to_owned(), source })?,
+                Some((path, tensors)) => weights::load(base.unet, tensors).map_err(|source| {
+                    craft_model::ModelError::Weights { path: path.to_owned(), source }
+                })?,
                 None => base.unet,
             };
             let networks = Self { unet: unet.train(), text_encoder: None, text_encoder_2: None };

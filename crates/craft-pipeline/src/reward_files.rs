@@ -6,11 +6,11 @@ use craft_rewards::{OPEN_CLIP_MERGES, RewardFiles};
 use craft_store::hash::{sha256_bytes, sha256_dir, sha256_file};
 use craft_store::{text, weights};
 
-use crate::clip_vocabulary;
-use crate::context::Progress;
 use crate::error::{PipelineError, Result};
-use crate::model::{read_tensors, read_text};
 use crate::reward_hub::{self, Pins};
+use craft_core::Progress;
+use craft_model::clip_vocabulary;
+use craft_model::model::{read_tensors, read_text};
 
 /// Files that describe one model, so that they are read beside a single weight file only where it is
 /// the folder's only one.

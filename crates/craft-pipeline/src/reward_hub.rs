@@ -7,10 +7,10 @@ use std::path::{Path, PathBuf};
 use craft_store::hub::{Repo, RepoId, Settings, provenance};
 use craft_store::weights::TRANSFORMERS;
 
-use crate::context::Progress;
 use crate::error::Result;
 use crate::reward_files::{OF_ONE_MODEL, SHARED, is_shard};
-use crate::source::{hub_error, nor_local, shown, snapshot};
+use craft_core::Progress;
+use craft_model::source::{hub_error, nor_local, shown, snapshot};
 
 /// Commits by what was asked for, `owner/name@revision`.
 pub type Pins = BTreeMap<String, String>;
@@ -75,7 +75,11 @@ fn is_weights(name: &str) -> bool {
 /// Of a repository's files those that a reward is read from: one layout of the weights, and the texts
 /// beside it. A file that is named, or has the published name, comes with the texts that models share
 /// only, since the others may be of another model.
-fn wanted(id: &RepoId, published: Option<&str>, paths: &[&str]) -> Result<Vec<String>> {
+fn wanted(
+    id: &RepoId,
+    published: Option<&str>,
+    paths: &[&str],
+) -> craft_model::Result<Vec<String>> {
     let texts = |folder: &str, names: &[&str]| -> Vec<String> {
         let there = names.iter().map(|name| format!("{folder}{name}"));
         there.filter(|path| paths.contains(&path.as_str())).collect()

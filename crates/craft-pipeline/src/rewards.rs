@@ -8,11 +8,12 @@ use craft_rewards::{Reward, RewardKind, Towers, license_of, registry};
 use craft_store::StoreError;
 use craft_store::hash::sha256_file;
 
-use crate::context::{Context, Progress};
+use crate::context::Context;
 use crate::error::{PipelineError, Result};
 use crate::external::{self, external_reward};
 pub use crate::reward_files::RewardWeights;
 pub use crate::reward_hub::Pins;
+use craft_core::Progress;
 
 /// The kind of reward that a recipe's name stands for; any other name says nothing of the kind.
 pub fn kind_of(name: &str) -> Option<RewardKind> {

@@ -8,10 +8,10 @@ use craft_store::RunFolder;
 
 use crate::context::Context;
 use crate::error::Result;
-use crate::lora::Start;
 use crate::rewards::RunReward;
 use crate::stages::train::{self, Arm};
 use crate::stages::{Run, expand, generate, prompts, score, select};
+use crate::start::Start;
 
 /// Between the seeds of rounds, so that each draws other noise, wordings and, from the embedded world, prompts.
 const SEED_STRIDE: u64 = 1_000_003;

@@ -13,16 +13,16 @@ use crate::cache::WORDINGS;
 use crate::context::Context;
 use crate::cost::{Cost, Work};
 use crate::error::{PipelineError, Result};
-use crate::lora::Start;
 use crate::networks::say_unplaced;
 use crate::origin::{self, Origin};
 use crate::rewards::{self, Pins, RewardSource, RunReward};
 use crate::rounds;
-use crate::source::{self, Found};
 use crate::stages::train::Arm;
 use crate::stages::{
     Run, evaluate, expand, generate, prompts, score, select, sweep, train, wording,
 };
+use crate::start::Start;
+use craft_model::source::{self, Found};
 
 /// What a finished run says of itself: the contents of `run.json`.
 #[derive(Clone, Debug)]
@@ -112,7 +112,7 @@ fn model(
         return Ok(Found { dir, commit: None });
     }
     let config = recipe.model.config.as_deref().map(Path::new);
-    source::resolve(&recipe.model.path, config, base, commit, context.progress)
+    Ok(source::resolve(&recipe.model.path, config, base, commit, context.progress)?)
 }
 
 /// What a run would do, without doing it: the resolved recipe, and as comments what it would cost. One
@@ -129,14 +129,14 @@ pub fn dry_run(
     let recipe = Recipe::parse(recipe_text, overrides)?;
     let plan = Plan::new(&recipe, base, None, context)?;
     let (train, eval) = plan.check(&recipe, base, None, context)?;
-    let model = crate::lora::training_model(&recipe, base, &plan.model.dir)?;
+    let model = crate::start::training_model(&recipe, base, &plan.model.dir)?;
     if let Some(text) = crate::stages::generate::advise(&recipe.generate, &model) {
         context.progress.note(&text);
     }
     let work = Work::of(&recipe, train, eval);
     let cost = Cost::of(&recipe, &model, &work)?;
     if recipe.train.mode == TrainMode::Lora {
-        say_unplaced(&recipe.train.lora, &crate::lora::parts(&model), context.progress)?;
+        say_unplaced(&recipe.train.lora, &craft_model::lora::parts(&model), context.progress)?;
     }
     let warning = cost.warning();
     if let Some(warning) = &warning {
@@ -219,9 +219,9 @@ impl Plan {
         }
         let dir = prompts_of(base, recipe, context)?;
         let device = burn::tensor::Device::flex();
-        let model = crate::lora::training_model(recipe, base, &self.model.dir)?;
+        let model = crate::start::training_model(recipe, base, &self.model.dir)?;
         if recipe.train.mode == TrainMode::Lora {
-            let parts = crate::lora::parts(&model);
+            let parts = craft_model::lora::parts(&model);
             crate::networks::fresh_factors(&recipe.train.lora, recipe.seed, &parts)?;
         }
         generate::options(&recipe.generate, &model)?;

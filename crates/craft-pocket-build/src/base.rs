@@ -7,11 +7,10 @@ use burn::tensor::{Device, Tensor, TensorData};
 use craft_core::rng::Key;
 use craft_core::schedule::{NoiseSchedule, PredictionType};
 use craft_diffusion::objective::{diffuse, min_snr, weighted_mse};
+use craft_model::sd::{self, CLASS};
 use craft_nn::clip::{ClipTextConfig, ClipTextModel};
 use craft_nn::init::Init;
 use craft_nn::tokenizer::ClipTokenizer;
-use craft_nn::unet::UNet2DConditionModel;
-use craft_nn::unet_config::UNetConfig;
 use craft_nn::weights;
 use craft_pocket::world::{WorldRng, sample_training_example};
 use rayon::prelude::*;
@@ -33,13 +32,13 @@ const UNCONDITIONAL: f64 = 0.1;
 /// Denoiser and text encoder as one network.
 #[derive(Module, Debug)]
 struct Base {
-    unet: UNet2DConditionModel,
+    unet: sd::UNet,
     text: ClipTextModel,
 }
 
 fn unet_config() -> serde_json::Value {
     json!({
-        "_class_name": "UNet2DConditionModel",
+        "_class_name": CLASS,
         "_diffusers_version": "0.39.0",
         "act_fn": "silu",
         "attention_head_dim": 4,
@@ -190,12 +189,12 @@ pub(crate) fn build(o: &Options, tokenizer: &ClipTokenizer) -> Result<(), BuildE
     let empty: Vec<i64> = tokenizer.encode("").ids.into_iter().map(i64::from).collect();
 
     let device = Device::flex().autodiff();
-    let unet = UNetConfig::from_json(&unet_config().to_string())?;
+    let unet = sd::Config::from_json(&unet_config().to_string())?;
     let text_json = text_config(tokenizer.vocab_size(), tokenizer.eos());
     let text = ClipTextConfig::from_json(&text_json.to_string())?;
     let mut init = Init::seeded(o.seed ^ 0x0e7, &device);
     let model = Base {
-        unet: UNet2DConditionModel::new(&mut init, &unet),
+        unet: sd::UNet::new(&mut init, &unet),
         text: ClipTextModel::new(&mut init, &text, false),
     };
     let schedule = NoiseSchedule::from_json(&scheduler_config().to_string())?;
@@ -237,7 +236,7 @@ fn write(out: &Path, base: &Base, text: &serde_json::Value) -> Result<(), BuildE
         "scheduler": ["diffusers", "DDIMScheduler"],
         "text_encoder": ["transformers", "CLIPTextModel"],
         "tokenizer": ["transformers", "CLIPTokenizer"],
-        "unet": ["diffusers", "UNet2DConditionModel"],
+        "unet": ["diffusers", CLASS],
         "vae": ["diffusers", "AutoencoderKL"],
     });
     write_text(&out.join("model_index.json"), &format!("{index:#}\n"))

@@ -5,7 +5,7 @@ use std::io::IsTerminal;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use craft_pipeline::Progress;
+use craft_core::Progress;
 use indicatif::{ProgressBar, ProgressState, ProgressStyle};
 
 use crate::console::{self, Level};

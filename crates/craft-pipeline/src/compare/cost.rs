@@ -8,11 +8,11 @@ use super::methods::{Data, Loss};
 use super::plan::Plan;
 use super::step_aware;
 use crate::cost::{Spent, duration, prediction_seconds};
-use crate::draw::{DrawOptions, Job, StepNoise, draw};
 use crate::error::Result;
-use crate::model::Model;
 use crate::rewards::{RewardSource, load_all};
 use crate::stages::{generate, trainer};
+use craft_model::model::Model;
+use craft_model::sample::{DrawOptions, Job, StepNoise, draw};
 
 /// How much of each kind of work.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -131,7 +131,7 @@ fn measure(plan: &Plan) -> Result<Rates> {
             Job { prompt: "", negative: None, noise, step_noise: StepNoise::Key(key) }
         };
         let drawn = draw(&model, &(0..n).map(job).collect::<Vec<_>>(), &options, &mut |_| ())?;
-        let view = |d: &crate::draw::Drawn| (d.image.width, d.image.height);
+        let view = |d: &craft_model::sample::Drawn| (d.image.width, d.image.height);
         let views: Vec<RgbImageRef<'_>> = drawn
             .iter()
             .map(|d| {

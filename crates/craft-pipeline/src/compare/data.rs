@@ -16,7 +16,7 @@ use super::methods::{Data, Loss};
 use super::online::Term;
 use crate::error::{PipelineError, Result};
 use crate::stages::Run;
-use crate::text::TextEmbedding;
+use craft_model::text::TextEmbedding;
 
 /// Advantages count up to this size, as in DiffusionNFT's config.
 const ADVANTAGE_LIMIT: f64 = 5.0;

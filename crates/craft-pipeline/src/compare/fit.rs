@@ -19,7 +19,8 @@ use craft_diffusion::nft::nft;
 use craft_diffusion::objective::{diffuse, host_errors, min_snr, squared_errors, weighted_mse};
 use craft_diffusion::optimizer::{self, AdamW, AdamWConfig, GradMap};
 use craft_diffusion::schedule::{LrShape, learning_rate};
-use craft_nn::unet::UNet2DConditionModel;
+use craft_model::Denoiser;
+use craft_model::denoiser::Input;
 use craft_nn::weights;
 
 use super::data::TrainingSet;
@@ -30,11 +31,11 @@ use super::shelf::Shelf;
 use super::state::{self, Position};
 use super::step_aware;
 use crate::error::{PipelineError, Result};
-use crate::model::Model;
 use crate::run::cpu_seconds;
 use crate::stages::draws::{Draws, Wording};
 use crate::stages::{Run, generate};
-use crate::text::TextEmbedding;
+use craft_model::model::Model;
+use craft_model::text::TextEmbedding;
 
 /// A training.
 pub(super) struct Fit<'a> {
@@ -129,7 +130,7 @@ impl Fit<'_> {
     pub(super) fn fit(
         &self,
         points: &[usize],
-        look: &mut dyn FnMut(usize, &UNet2DConditionModel, &Cost) -> Result<()>,
+        look: &mut dyn FnMut(usize, &Denoiser, &Cost) -> Result<()>,
     ) -> Result<Cost> {
         let section = &self.recipe.train;
         let device = Device::flex().autodiff();
@@ -240,7 +241,7 @@ impl Fit<'_> {
         step: usize,
         cost: &Cost,
         guard: &NanGuard,
-        unet: &UNet2DConditionModel,
+        unet: &Denoiser,
         adam: &AdamW,
     ) -> Result<()> {
         let position = Position {
@@ -261,14 +262,14 @@ impl Fit<'_> {
         step: usize,
         device: &Device,
         drawn: Option<(&Online<'_>, &Drawn, &[StochasticStep])>,
-        unet: &mut UNet2DConditionModel,
+        unet: &mut Denoiser,
         adam: &mut AdamW,
         guard: &mut NanGuard,
     ) -> Result<()> {
         let section = &self.recipe.train;
         let mut grads = GradMap::new();
         let mut loss = 0.0;
-        let mut add = |value: Tensor<1>, unet: &UNet2DConditionModel| {
+        let mut add = |value: Tensor<1>, unet: &Denoiser| {
             loss += f64::from(weights::to_vec(value.clone())[0]);
             optimizer::collect(unet, value.backward(), &mut grads);
         };
@@ -367,7 +368,7 @@ impl Fit<'_> {
         &self,
         batch: &Batch<'_>,
         units: usize,
-        unet: &UNet2DConditionModel,
+        unet: &Denoiser,
         device: &Device,
     ) -> Result<Tensor<1>> {
         let options = generate::options(&self.recipe.generate, self.model)?;
@@ -376,13 +377,13 @@ impl Fit<'_> {
         let latents = |data: &[f32], device: &Device| {
             Tensor::<4>::from_data(TensorData::new(data.to_vec(), [b, c, h, w]), device)
         };
-        let predict = |unet: &UNet2DConditionModel, device: &Device| {
+        let predict = |unet: &Denoiser, device: &Device| {
             let size = [options.height, options.width];
             let condition = self.model.condition(&batch.texts, size, device);
-            let added = condition.added.as_ref();
-            unet.forward(latents(&batch.noisy, device), &batch.times, &condition.states, added)
+            let latents = latents(&batch.noisy, device);
+            unet.predict(Input { latents, times: &batch.times, condition: &condition })
         };
-        let reference = || weights::to_vec(predict(&self.model.unet, &self.model.device));
+        let reference = || weights::to_vec(predict(&self.model.denoiser, &self.model.device));
         let compute = || host_errors(&reference(), &batch.target, b);
         let before = || match self.reference {
             Some(known) => known.get_or(batch.place, compute),

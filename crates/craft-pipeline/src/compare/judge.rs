@@ -6,24 +6,24 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use burn::tensor::Device;
 use craft_core::{Key, Prompt, PromptId, Split};
-use craft_nn::unet::UNet2DConditionModel;
+use craft_model::Denoiser;
 use craft_rewards::Reward;
 use craft_store::jsonl;
 use serde::{Deserialize, Serialize};
 
 use super::plan::Plan;
 use crate::cache::ScoreCache;
-use crate::context::Silent;
-use crate::draw::{DrawOptions, Painter};
 use crate::error::Result;
-use crate::model::Model;
 use crate::rewards::{RunReward, load_all};
 use crate::stages::Run;
 use crate::stages::evaluate::{CHECKER, drawing_options};
 use crate::stages::pictures::{Item, Series};
 use crate::stages::score::{Pictures, Work};
 use crate::statistics::{ImageStatistics, measure};
-use crate::text::TextEmbedding;
+use craft_core::Silent;
+use craft_model::model::Model;
+use craft_model::sample::{DrawOptions, Painter};
+use craft_model::text::TextEmbedding;
 
 /// Scores of one picture.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -140,7 +140,7 @@ impl<'a> Judge<'a> {
     /// before are not drawn again.
     pub(super) fn measure(
         &self,
-        other: Option<&UNet2DConditionModel>,
+        other: Option<&Denoiser>,
         exam: &Exam,
         dir: &Path,
     ) -> Result<Measured> {
@@ -167,7 +167,7 @@ impl<'a> Judge<'a> {
             ..self.options
         };
         let series = Series { recipe: self.run.recipe, items: &items, model: exam.stage };
-        let unet = other.unwrap_or(&self.model.unet);
+        let unet = other.unwrap_or(&self.model.denoiser);
         let mut painter = Painter::new(&self.model, options, self.run.context.stop)?.by(unet);
         series.draw(&mut painter, None, &Silent)?;
         let files: Vec<PathBuf> = items.iter().map(|item| item.file.clone()).collect();

@@ -36,9 +36,9 @@ use serde_json::Value;
 
 use crate::context::Context;
 use crate::error::Result;
-use crate::lora::Start;
 use crate::origin::{self, Origin};
 use crate::stages::{Run, expand, generate, prompts, score};
+use crate::start::Start;
 use judge::Judge;
 use plan::Plan;
 

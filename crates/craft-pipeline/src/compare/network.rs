@@ -10,14 +10,14 @@ use burn::module::Module;
 use craft_core::Recipe;
 use craft_core::recipe::TrainMode;
 use craft_diffusion::optimizer::AdamW;
+use craft_model::Denoiser;
 use craft_nn::lora::{self, Adapter, Component, KohyaNames, Pairs};
-use craft_nn::unet::UNet2DConditionModel;
 use craft_nn::weights::{self, TensorMap};
 
 use crate::error::{PipelineError, Result};
-use crate::lora::LORA_FILE;
-use crate::model::{DIFFUSION_WEIGHTS, Model};
 use crate::networks::fresh_factors;
+use craft_model::lora::LORA_FILE;
+use craft_model::model::{DIFFUSION_WEIGHTS, Model};
 
 /// The file of what a method trained.
 pub(super) fn file(recipe: &Recipe) -> &'static str {
@@ -35,12 +35,13 @@ pub(super) fn start(
     recipe: &Recipe,
     model: &Model,
     saved: Option<(&Path, TensorMap)>,
-) -> Result<UNet2DConditionModel> {
-    let unet = model.unet.clone();
+) -> Result<Denoiser> {
+    let unet = model.denoiser.clone();
     if recipe.train.mode == TrainMode::Full {
         let unet = match saved {
-            Some((path, tensors)) => weights::load(unet, tensors)
-                .map_err(|source| PipelineError::Weights { path: path.to_owned(), source })?,
+            Some((path, tensors)) => weights::load(unet, tensors).map_err(|source| {
+                craft_model::ModelError::Weights { path: path.to_owned(), source }
+            })?,
             None => unet,
         };
         return Ok(unet.train());
@@ -60,7 +61,7 @@ pub(super) fn start(
 }
 
 /// What is trained, under the names of the file that holds it: a denoiser's, or kohya's.
-pub(super) fn tensors(recipe: &Recipe, unet: &UNet2DConditionModel) -> TensorMap {
+pub(super) fn tensors(recipe: &Recipe, unet: &Denoiser) -> TensorMap {
     named(recipe, weights::export(unet))
 }
 
@@ -83,9 +84,9 @@ fn named(recipe: &Recipe, tensors: TensorMap) -> TensorMap {
 pub(super) fn snapshot(
     recipe: &Recipe,
     model: &Model,
-    unet: &UNet2DConditionModel,
+    unet: &Denoiser,
     adam: &AdamW,
-) -> Result<UNet2DConditionModel> {
+) -> Result<Denoiser> {
     let Some(averages) = adam.ema() else { return Ok(unet.valid()) };
     let mut tensors = weights::export(unet);
     for (name, average) in averages {

@@ -9,7 +9,8 @@ use craft_core::Key;
 use craft_core::select::group_advantages;
 use craft_diffusion::ddpo::{StochasticStep, ddpo, stochastic_steps};
 use craft_diffusion::objective::{host_errors, squared_errors};
-use craft_nn::unet::UNet2DConditionModel;
+use craft_model::Denoiser;
+use craft_model::denoiser::Input;
 use craft_nn::weights::{self, TensorMap};
 
 use super::fit::Fit;
@@ -17,11 +18,11 @@ use super::judge::Judge;
 use super::methods::Loss;
 use super::shelf::{Shelf, rows, stacked};
 use super::step_aware::{self, Pairs};
-use crate::draw::{DrawOptions, decode};
 use crate::error::{PipelineError, Result};
 use crate::stages::draws;
 use crate::stages::score::Pictures;
-use crate::text::TextEmbedding;
+use craft_model::sample::{DrawOptions, decode};
+use craft_model::text::TextEmbedding;
 
 /// Pictures of a prompt that are compared with each other.
 const GROUP: usize = 4;
@@ -77,7 +78,7 @@ impl Drawn {
         steps: &[StochasticStep],
         phase: usize,
         range: Range<usize>,
-        network: (&UNet2DConditionModel, &Device),
+        network: (&Denoiser, &Device),
     ) -> Result<Tensor<1>> {
         match self {
             Self::Paths(rollout) => rollout.loss(online, fit, steps, phase, range, network),
@@ -181,7 +182,7 @@ impl<'a> Online<'a> {
         fit: &Fit<'_>,
         steps: &[StochasticStep],
         number: usize,
-        unet: &UNet2DConditionModel,
+        unet: &Denoiser,
     ) -> Result<Drawn> {
         Ok(match fit.loss {
             Loss::Spo => Drawn::Pairs(Pairs::draw(self, fit, steps, number, unet)?),
@@ -194,7 +195,7 @@ impl<'a> Online<'a> {
         fit: &Fit<'_>,
         steps: &[StochasticStep],
         number: usize,
-        unet: &UNet2DConditionModel,
+        unet: &Denoiser,
     ) -> Result<Rollout> {
         let model = fit.model;
         let options = crate::stages::generate::options(&fit.recipe.generate, model)?;
@@ -305,7 +306,7 @@ impl<'a> Online<'a> {
     pub(super) fn predict(
         &self,
         fit: &Fit<'_>,
-        (unet, device): (&UNet2DConditionModel, &Device),
+        (unet, device): (&Denoiser, &Device),
         asked: &Asked<'_>,
     ) -> Result<Tensor<4>> {
         let model = fit.model;
@@ -318,7 +319,8 @@ impl<'a> Online<'a> {
         let mut rows = vec![&self.negative; if guided { n } else { 0 }];
         rows.extend(&asked.texts);
         let condition = model.condition(&rows, [options.height, options.width], device);
-        let output = unet.forward(input, &asked.times, &condition.states, condition.added.as_ref());
+        let input = Input { latents: input, times: &asked.times, condition: &condition };
+        let output = unet.predict(input);
         if !guided {
             return Ok(output);
         }
@@ -335,7 +337,7 @@ impl Rollout {
         steps: &[StochasticStep],
         phase: usize,
         range: Range<usize>,
-        (unet, device): (&UNet2DConditionModel, &Device),
+        (unet, device): (&Denoiser, &Device),
     ) -> Result<Tensor<1>> {
         let paths = &self.paths[range];
         let at = |path: &Path| path.order[phase % path.order.len()];

@@ -15,8 +15,8 @@ use super::methods::Data;
 use super::plan::Plan;
 use crate::context::Context;
 use crate::error::{PipelineError, Result};
-use crate::model::{Model, read_tensors, write_tensors};
 use crate::stages::{Outcome, Run, generate, inputs};
+use craft_model::model::{Model, read_tensors, write_tensors};
 
 const STAGE: Stage = Stage::new("pairs", "pairs");
 /// Pictures that are encoded at a time.
@@ -37,7 +37,7 @@ pub(super) fn check(
     model_dir: &Path,
     context: &Context<'_>,
 ) -> Result<()> {
-    let model = crate::lora::training_model(recipe, base, model_dir)?;
+    let model = crate::start::training_model(recipe, base, model_dir)?;
     let options = generate::options(&recipe.generate, &model)?;
     let world = context.world("prompts.source")?;
     let pairs = world.preference_pairs(recipe.seed, 1);

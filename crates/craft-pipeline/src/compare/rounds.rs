@@ -10,9 +10,9 @@ use super::judge::Judge;
 use super::plan::{Entry, Plan};
 use super::search::Settings;
 use crate::error::Result;
-use crate::model::Model;
 use crate::rounds::{earlier, share};
 use crate::stages::{Run, expand, generate, prompts, score};
+use craft_model::model::Model;
 
 /// A last round, ready to be trained.
 pub(super) struct Last {

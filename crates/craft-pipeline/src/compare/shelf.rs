@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use craft_nn::weights::{HostTensor, TensorMap};
 
 use crate::error::Result;
-use crate::model::{read_tensors, write_tensors};
+use craft_model::model::{read_tensors, write_tensors};
 
 /// A folder beside the state of a training.
 pub(super) struct Shelf(PathBuf);
@@ -40,7 +40,7 @@ impl Shelf {
                 let _ = std::fs::remove_file(entry.path());
             }
         }
-        write_tensors(&self.file(iteration, part), tensors)
+        Ok(write_tensors(&self.file(iteration, part), tensors)?)
     }
 
     /// Removes everything, at the end of the training.

@@ -8,7 +8,7 @@ use craft_store::hash::sha256_file;
 use serde::{Deserialize, Serialize};
 
 use crate::error::Result;
-use crate::model::{read_tensors, write_tensors};
+use craft_model::model::{read_tensors, write_tensors};
 
 /// Where a training stands.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]

@@ -7,7 +7,7 @@ use craft_core::Key;
 use craft_diffusion::ddpo::StochasticStep;
 use craft_diffusion::objective::{host_errors, squared_errors};
 use craft_diffusion::spo::{SpoConfig, clear_pair, spo};
-use craft_nn::unet::UNet2DConditionModel;
+use craft_model::Denoiser;
 use craft_nn::weights::{self, TensorMap};
 
 use super::fit::Fit;
@@ -85,7 +85,7 @@ impl Pairs {
         fit: &Fit<'_>,
         steps: &[StochasticStep],
         number: usize,
-        unet: &UNet2DConditionModel,
+        unet: &Denoiser,
     ) -> Result<Self> {
         let model = fit.model;
         let options = generate::options(&fit.recipe.generate, model)?;
@@ -116,7 +116,7 @@ impl Pairs {
             })
             .collect();
         // The word of a denoiser on states with their prompts at a step of the sampler.
-        let ask = |unet: &UNet2DConditionModel, step: usize, asked: &[(usize, &[f32])]| {
+        let ask = |unet: &Denoiser, step: usize, asked: &[(usize, &[f32])]| {
             let mut out: Vec<Vec<f32>> = Vec::with_capacity(asked.len());
             for part in asked.chunks(options.batch.max(1)) {
                 fit.run.context.check()?;
@@ -181,7 +181,7 @@ impl Pairs {
         for i in 0..steps.len() {
             let own: Vec<&mut Pair> = pairs.iter_mut().filter(|p| p.step == i).collect();
             let states: Vec<_> = own.iter().map(|p| (p.prompt, p.state.as_slice())).collect();
-            let outputs = ask(&model.unet, i, &states)?;
+            let outputs = ask(&model.denoiser, i, &states)?;
             for (pair, output) in own.into_iter().zip(outputs) {
                 let error = |target: &Vec<f32>| host_errors(&output, target, 1)[0];
                 pair.reference = [error(&pair.targets[0]), error(&pair.targets[1])];
@@ -247,7 +247,7 @@ impl Pairs {
         steps: &[StochasticStep],
         phase: usize,
         range: std::ops::Range<usize>,
-        (unet, device): (&UNet2DConditionModel, &Device),
+        (unet, device): (&Denoiser, &Device),
     ) -> Result<Tensor<1>> {
         let rows = self.rows(fit.recipe.train.batch);
         let pairs: Vec<&Pair> =

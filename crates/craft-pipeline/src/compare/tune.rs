@@ -18,10 +18,10 @@ use super::plan::{Entry, Plan};
 use super::search::Settings;
 use super::{Shared, network, pairs, rounds};
 use crate::error::{PipelineError, Result};
-use crate::model::write_tensors;
 use crate::run::{forget_peak_rss, peak_rss_bytes};
 use crate::stages::{Outcome, inputs};
 use crate::statistics::ImageStatistics;
+use craft_model::model::write_tensors;
 
 /// Stage of the base model's own pictures.
 pub(super) const BASE: Stage = Stage::new("base", "methods/base");

@@ -9,10 +9,10 @@ use craft_nn::lora::{Adapter, Component, KohyaNames, Pair};
 use craft_nn::weights::{HostTensor, TensorMap};
 use craft_store::raw::{self, Entry, Format as Number};
 
-use super::dtype::{self, Formats};
 use super::{Exported, Format, Target};
 use crate::error::{PipelineError, Result};
-use crate::model::Model;
+use craft_model::dtype::{self, Formats};
+use craft_model::model::Model;
 
 /// The adapter nearest to `tuned − base`, and the share of the squared change that it holds.
 pub(super) fn nearest(base: TensorMap, tuned: &TensorMap, rank: usize) -> (Adapter, f64) {
@@ -47,7 +47,7 @@ pub(super) fn write(
     formats: &Formats,
     model: &mut Model,
 ) -> Result<Exported> {
-    let names = KohyaNames::of(&craft_nn::weights::shapes(&model.unet));
+    let names = KohyaNames::of(&craft_nn::weights::shapes(&model.denoiser));
     let tensors = match target.format {
         Format::LoraDiffusers => adapter.to_diffusers(),
         _ => adapter.to_kohya(&names),
@@ -68,7 +68,7 @@ pub(super) fn write(
             }
         })
     })?;
-    let back = crate::lora::read(made, model)?;
+    let back = craft_model::lora::read(made, model)?;
     let expected = rounded(adapter, target.format, format);
     if back != expected {
         return Err(PipelineError::Input {
@@ -76,7 +76,7 @@ pub(super) fn write(
             message: "read back, it holds other factors than were written; expected the same: is the disk sound?".to_owned(),
         });
     }
-    crate::lora::merge(model, &back, 1.0);
+    craft_model::lora::merge(model, &back, 1.0);
     // Files in diffusers' keys are for diffusers, which reads all of them.
     let kohya = target.format == Format::LoraKohya;
     let unplaced = if kohya { adapter.unplaced() } else { Vec::new() };
@@ -134,6 +134,6 @@ fn header(target: &Target<'_>, adapter: &Adapter, recipe: &Recipe) -> BTreeMap<S
     let original = base.family == Family::Sdxl && target.format == Format::LoraKohya;
     let mut all = base.modelspec(&title, "/lora", original, target.size);
     all.extend(texts.into_iter().map(|(key, value)| (key.to_owned(), value)));
-    all.insert(super::RUN_KEY.to_owned(), target.run.clone());
+    all.insert(craft_model::single_file::RUN_KEY.to_owned(), target.run.clone());
     all
 }

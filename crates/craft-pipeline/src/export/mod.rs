@@ -2,7 +2,6 @@
 //! compared with the tuned model before it gets its name.
 
 mod adapter;
-mod dtype;
 mod whole;
 
 use std::path::Path;
@@ -18,17 +17,13 @@ use craft_store::{atomic, jsonl};
 use serde_json::Value;
 
 use crate::context::Context;
-use crate::draw::{Job, StepNoise, draw};
 use crate::error::{PipelineError, Result};
-use crate::lora::{LORA_FILE, arm_model, base_hash, base_model};
-use crate::model::{Model, read_tensors};
-use crate::single_file::{self, About};
-
-pub use dtype::Dtype;
-pub(crate) use dtype::{Formats, convert};
-
-/// Key of a file's header that tells what an export was made of.
-pub(crate) const RUN_KEY: &str = "craft_export";
+use crate::start::{arm_model, base_hash, base_model};
+use craft_model::dtype::{self, Dtype, Formats};
+use craft_model::lora::LORA_FILE;
+use craft_model::model::{Model, read_tensors};
+use craft_model::sample::{Job, StepNoise, draw};
+use craft_model::single_file::{self, About, RUN_KEY};
 
 /// Formats of [`export`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -189,10 +184,10 @@ pub fn export(run_dir: &Path, out: &Path, wish: Wish, context: &Context<'_>) -> 
         check_base(run_dir, &base_hash(&recipe, &base, &base_dir)?, &base_dir)?;
         let mut model = base_model(&recipe, &base, &base_dir)?;
         let (adapter, captured) = if target.has_factors {
-            (crate::lora::read(&factors, &model)?, 1.0)
+            (craft_model::lora::read(&factors, &model)?, 1.0)
         } else {
             let tuned = read_tensors(&weights::find(&aligned.join("unet"), DIFFUSERS)?)?;
-            adapter::nearest(craft_nn::weights::export(&model.unet), &tuned, rank)
+            adapter::nearest(craft_nn::weights::export(&model.denoiser), &tuned, rank)
         };
         let formats = Formats::of(dtype, &base_dir)?;
         let made = place.path();

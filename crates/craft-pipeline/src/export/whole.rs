@@ -11,12 +11,12 @@ use craft_store::staging::Staging;
 use craft_store::weights::{self, DIFFUSERS, Stem, TRANSFORMERS};
 use craft_store::{atomic, hash};
 
-use super::dtype::{self, COMPONENTS, Formats};
 use super::{Exported, Format, Target};
 use crate::context::Context;
 use crate::error::{PipelineError, Result};
-use crate::model::{Model, clear_weights, copy_model};
-use crate::single_file;
+use craft_model::dtype::{self, COMPONENTS, Formats};
+use craft_model::model::{Model, clear_weights, copy_model};
+use craft_model::single_file;
 
 /// Writes the whole model into a place beside its target, reads it back and compares weight by weight and
 /// in a picture. `aligned` is the folder of a tuned model, or of factors that `tuned` has merged in.
@@ -124,7 +124,7 @@ impl ParamVisitor for Digest<'_> {
 fn digests(model: &Model, formats: &Formats) -> Digests {
     let mut sums = Digests { values: BTreeMap::new(), rounds: false, main: Number::F32 };
     let mut digest = Digest { folder: "unet", formats, counts: BTreeMap::new(), sums: &mut sums };
-    visit(&model.unet, &mut digest);
+    visit(&model.denoiser, &mut digest);
     let main = digest.counts.values().max_by_key(|(count, _)| *count).map(|(_, format)| *format);
     digest.folder = "vae";
     visit(&model.vae, &mut digest);
@@ -141,7 +141,7 @@ fn digests(model: &Model, formats: &Formats) -> Digests {
 /// Writes the base model's folder with the denoiser and the text encoders of a tuned model.
 fn merge(base_dir: &Path, tuned: &Model, to: &Path, formats: &Formats) -> Result<()> {
     copy_model(base_dir, to)?;
-    put(to, "unet", DIFFUSERS, &craft_nn::weights::export(&tuned.unet), formats)?;
+    put(to, "unet", DIFFUSERS, &craft_nn::weights::export(&tuned.denoiser), formats)?;
     put(to, "text_encoder", TRANSFORMERS, &craft_nn::weights::export(&tuned.text), formats)?;
     if let Some(second) = &tuned.second {
         let text = craft_nn::weights::export(&second.text);

@@ -15,9 +15,9 @@ use craft_store::{atomic, jsonl};
 use serde_json::{Value, json};
 
 use crate::error::Result;
-use crate::model::{read_tensors, write_tensors};
 use crate::networks::Networks;
 use crate::stages::Run;
+use craft_model::model::{read_tensors, write_tensors};
 
 const STATE: &str = "state.json";
 const OPTIMIZER: &str = "optimizer.safetensors";

@@ -12,16 +12,16 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::cache::ScoreCache;
-use crate::draw::{DrawOptions, Painter};
 use crate::error::Result;
-use crate::lora::arm_model;
-use crate::model::Model;
 use crate::rewards::{RunReward, for_each};
 use crate::stages::generate::options;
 use crate::stages::pictures::{Item, Series};
 use crate::stages::{Outcome, Run, inputs, score};
+use crate::start::arm_model;
 use crate::statistics::{ImageStatistics, measure};
 use crate::world::FactRow;
+use craft_model::model::Model;
+use craft_model::sample::{DrawOptions, Painter};
 
 /// One picture of one model.
 #[derive(Clone, Debug, Serialize, Deserialize)]

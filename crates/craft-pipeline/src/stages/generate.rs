@@ -6,13 +6,13 @@ use craft_diffusion::sampler::Scheduler;
 use craft_store::rows::RowWriter;
 use craft_store::{Manifest, Stage, StageWriter, jsonl};
 
-use crate::draw::{DrawOptions, Painter};
 use crate::error::{PipelineError, Result};
-use crate::lora::Start;
-use crate::model::Model;
-use crate::schedule::{Advice, Intended, advice};
 use crate::stages::pictures::{Item, Series};
 use crate::stages::{Outcome, Run, expand, inputs};
+use crate::start::Start;
+use craft_model::model::Model;
+use craft_model::sample::{DrawOptions, Painter};
+use craft_model::schedule::{Advice, Intended, advice};
 
 /// Drawing options of a recipe for a model.
 pub(crate) fn options(section: &GenerateSection, model: &Model) -> Result<DrawOptions> {

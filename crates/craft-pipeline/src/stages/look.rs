@@ -14,17 +14,18 @@ use craft_store::jsonl;
 use serde::{Deserialize, Serialize};
 
 use crate::cache::ScoreCache;
-use crate::context::Silent;
-use crate::draw::{DrawOptions, Painter};
-use crate::error::{PipelineError, Result};
-use crate::lora::{self, Start};
-use crate::model::{Model, read_tensors, write_tensors};
+use crate::error::Result;
 use crate::networks::{Trained, fresh_factors};
 use crate::rewards::{RunReward, load_source};
 use crate::stages::evaluate::drawing_options;
 use crate::stages::pictures::{Item, Series};
 use crate::stages::{Run, score};
+use crate::start::{self, Start};
 use crate::statistics::{ImageStatistics, measure};
+use craft_core::Silent;
+use craft_model::lora;
+use craft_model::model::{Model, read_tensors, write_tensors};
+use craft_model::sample::{DrawOptions, Painter};
 
 /// A look.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -76,7 +77,7 @@ impl<'a> Watch<'a> {
         }
         let model = match recipe.train.mode {
             TrainMode::Full => start.model(recipe, run.base)?,
-            TrainMode::Lora => lora::base_model(recipe, run.base, &start.base)?,
+            TrainMode::Lora => start::base_model(recipe, run.base, &start.base)?,
         };
         let factors = match (recipe.train.mode, start.factors()) {
             (TrainMode::Full, _) => Adapter::default(),
@@ -116,7 +117,7 @@ impl<'a> Watch<'a> {
     pub(super) fn trained(&self, step: usize) -> Result<Trained> {
         let full = self.run.recipe.train.mode == TrainMode::Full;
         Ok(match (step, full) {
-            (0, true) => Trained::Full(weights::export(&self.model.unet)),
+            (0, true) => Trained::Full(weights::export(&self.model.denoiser)),
             (0, false) => Trained::Lora(self.factors.clone()),
             (_, true) => Trained::Full(read_tensors(&self.file(step))?),
             (_, false) => Trained::Lora(lora::read(&self.file(step), &self.model)?),
@@ -186,8 +187,11 @@ impl<'a> Watch<'a> {
             let mut model = self.model.clone();
             match trained {
                 Trained::Full(tensors) => {
-                    model.unet = weights::load(model.unet, tensors).map_err(|source| {
-                        PipelineError::Weights { path: "the denoiser in training".into(), source }
+                    model.denoiser = weights::load(model.denoiser, tensors).map_err(|source| {
+                        craft_model::ModelError::Weights {
+                            path: "the denoiser in training".into(),
+                            source,
+                        }
                     })?;
                 }
                 Trained::Lora(adapter) => lora::merge(&mut model, &adapter, 1.0),

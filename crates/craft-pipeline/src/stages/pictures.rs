@@ -8,10 +8,10 @@ use craft_store::image;
 use craft_store::rows::RowWriter;
 use rayon::prelude::*;
 
-use crate::context::Progress;
-use crate::draw::{Drawn, Job, Painter, StepNoise};
 use crate::error::{PipelineError, Result};
-use crate::parameters::Parameters;
+use craft_core::Progress;
+use craft_model::parameters::Parameters;
+use craft_model::sample::{Drawn, Job, Painter, StepNoise};
 
 /// A picture to be.
 pub(crate) struct Item<'a> {
@@ -96,7 +96,7 @@ impl Series<'_> {
                 step_noise: StepNoise::Key(item.key.clone()),
             })
             .collect();
-        painter.batch(&jobs)
+        Ok(painter.batch(&jobs)?)
     }
 
     fn write(

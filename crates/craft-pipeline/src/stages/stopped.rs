@@ -6,8 +6,8 @@ use craft_diffusion::guard::NanStop;
 use craft_store::manifest::{read_json, write_json};
 use serde::{Deserialize, Serialize};
 
-use crate::context::Progress;
 use crate::error::Result;
+use craft_core::Progress;
 
 /// Beside the checkpoints of a training.
 const FILE: &str = "stopped.json";

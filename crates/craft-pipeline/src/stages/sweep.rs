@@ -11,16 +11,16 @@ use craft_store::{Manifest, Stage, jsonl};
 use serde_json::{Map, Value, json};
 
 use super::evaluate::{CHECKER, SampleRow, Subject, by_prompt, one_model, pair};
-use crate::error::{PipelineError, Result};
-use crate::lora::arm_model;
-use crate::model::Model;
+use crate::error::Result;
 use crate::rewards::RunReward;
 use crate::stages::{Outcome, Run, inputs};
+use crate::start::arm_model;
+use craft_model::model::Model;
 
 const STAGE: Stage = Stage::new("sweep", "sweep");
 
 /// `base + factor · (tuned − base)` of every parameter; the ends are exact.
-fn between<M: Module>(base: M, tuned: &M, factor: f32) -> Result<M> {
+fn between<M: Module>(base: M, tuned: &M, factor: f32) -> craft_model::Result<M> {
     let mut tensors = weights::export(&base);
     for (name, other) in weights::export(tuned) {
         let Some(own) = tensors.get_mut(&name) else { continue };
@@ -28,7 +28,7 @@ fn between<M: Module>(base: M, tuned: &M, factor: f32) -> Result<M> {
             *b = if factor == 1.0 { t } else { *b + factor * (t - *b) };
         }
     }
-    weights::load(base, tensors).map_err(|source| PipelineError::Weights {
+    weights::load(base, tensors).map_err(|source| craft_model::ModelError::Weights {
         path: "the weights between base and tuned model".into(),
         source,
     })
@@ -45,7 +45,7 @@ fn model_at(run: &Run<'_>, [base_dir, tuned_dir]: [&Path; 2], factor: f64) -> Re
         return Ok(tuned);
     }
     let factor = factor as f32;
-    model.unet = between(model.unet, &tuned.unet, factor)?;
+    model.denoiser = between(model.denoiser, &tuned.denoiser, factor)?;
     // Text encoders differ where a LoRA trained them.
     model.text = between(model.text, &tuned.text, factor)?;
     if let (Some(own), Some(other)) = (&mut model.second, &tuned.second) {

@@ -16,15 +16,16 @@ use craft_store::{Manifest, Stage, TensorReader, jsonl};
 use serde_json::json;
 
 use crate::error::{PipelineError, Result};
-use crate::lora::{LORA_FILE, Start};
-use crate::model::{
-    DIFFUSION_WEIGHTS, Model, copy_model, read_tensors, replace_weights, write_tensors,
-};
 use crate::networks::{Networks, Trained, say_unplaced};
 use crate::rewards::RunReward;
 use crate::stages::look::{Look, Stop, Watch};
 use crate::stages::trainer::{Sample, Text, Trainer};
 use crate::stages::{Outcome, Run, checkpoint, inputs, stopped};
+use crate::start::Start;
+use craft_model::lora::LORA_FILE;
+use craft_model::model::{
+    DIFFUSION_WEIGHTS, Model, copy_model, read_tensors, replace_weights, write_tensors,
+};
 
 /// Which of the two trainings of a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -75,9 +76,9 @@ pub(crate) fn run(
         let model = start.training_model(run.recipe, run.base)?;
         let samples = samples(run, arm, &model)?;
         let texts = merged_texts(run, &model);
-        let names = KohyaNames::of(&weights::shapes(&model.unet));
+        let names = KohyaNames::of(&weights::shapes(&model.denoiser));
         if section.mode == TrainMode::Lora {
-            say_unplaced(&section.lora, &crate::lora::parts(&model), run.context.progress)?;
+            say_unplaced(&section.lora, &craft_model::lora::parts(&model), run.context.progress)?;
         }
         let dir = run.path(&format!("{}/looks-{}", arm.checkpoints(), &fingerprint[..12]));
         let watch = Watch::new(run, start, dir, watchers)?;

@@ -7,16 +7,16 @@ use craft_core::schedule::NoiseSchedule;
 use craft_diffusion::kto;
 use craft_diffusion::objective::{diffuse, host_errors, min_snr, squared_errors, weighted_mse};
 use craft_diffusion::optimizer::{self, AdamW, GradMap};
-use craft_nn::unet::UNet2DConditionModel;
-use craft_nn::unet_blocks::UNetInputs;
+use craft_model::Denoiser;
 use craft_nn::weights;
 
 use crate::cost::Spent;
 use crate::error::Result;
-use crate::model::Model;
 use crate::networks::Networks;
 use crate::stages::draws::{Draws, Wording};
-use crate::text::{Condition, TextEmbedding, Tokens, beside, encode, stack};
+use craft_model::denoiser::Input;
+use craft_model::model::Model;
+use craft_model::text::{Condition, TextEmbedding, Tokens, encode};
 
 /// A text for the denoiser.
 #[derive(Default)]
@@ -73,7 +73,7 @@ pub(super) struct Trainer<'a> {
     pub(super) draws: Draws,
     device: Device,
     /// The model that training begins with, without factors, and its device: where the loss compares with it.
-    reference: Option<(UNet2DConditionModel, Device)>,
+    reference: Option<(Denoiser, Device)>,
     /// Channels, rows and columns of latents.
     pub(super) shape: [usize; 3],
     /// Height and width of pictures.
@@ -93,7 +93,7 @@ impl<'a> Trainer<'a> {
             draws: Draws::new(recipe.seed),
             device: Device::flex().autodiff(),
             reference: (recipe.train.method == Method::Kto)
-                .then(|| (model.unet.clone(), model.device.clone())),
+                .then(|| (model.denoiser.clone(), model.device.clone())),
             shape: model.latent_shape(options.height, options.width),
             pixels: [options.height, options.width],
         })
@@ -138,19 +138,19 @@ impl<'a> Trainer<'a> {
         let Some(first) = &networks.text_encoder else {
             let embeddings: Vec<&TextEmbedding> = texts.iter().map(|t| &t.embedding).collect();
             let length = texts.first().map_or(0, |text| text.tokens.first.len());
-            return stack(&embeddings, length, self.pixels, &self.device);
+            return Condition::stack(&embeddings, length, self.pixels, &self.device);
         };
         let tokens: Vec<&Tokens> = texts.iter().map(|text| &text.tokens).collect();
         let second = networks.text_encoder_2.as_ref();
         let (states, pooled) = encode(first, second, &tokens, &self.device);
         if !texts.iter().any(|text| text.is_zero()) {
-            return Condition { states, added: pooled.map(|p| beside(p, self.pixels)) };
+            return Condition::new(states, pooled, self.pixels);
         }
         let mask: Vec<f32> = texts.iter().map(|t| if t.is_zero() { 0.0 } else { 1.0 }).collect();
         let mask = Tensor::<1>::from_data(TensorData::new(mask, [texts.len()]), &self.device);
         let states = states * mask.clone().reshape([texts.len(), 1, 1]);
         let pooled = pooled.map(|pooled| pooled * mask.reshape([texts.len(), 1]));
-        Condition { states, added: pooled.map(|p| beside(p, self.pixels)) }
+        Condition::new(states, pooled, self.pixels)
     }
 
     /// Errors of the frozen reference, if there is one, for each sample of a micro-batch.
@@ -158,9 +158,10 @@ impl<'a> Trainer<'a> {
         let (unet, device) = self.reference.as_ref()?;
         let embeddings: Vec<&TextEmbedding> = batch.texts.iter().map(|t| &t.embedding).collect();
         let length = batch.texts.first().map_or(0, |text| text.tokens.first.len());
-        let Condition { states, added } = stack(&embeddings, length, self.pixels, device);
-        let noisy = batch.noisy.clone().without_autodiff();
-        let prediction = unet.forward(noisy, &batch.times, &states, added.as_ref());
+        let condition = Condition::stack(&embeddings, length, self.pixels, device);
+        let latents = batch.noisy.clone().without_autodiff();
+        let prediction =
+            unet.predict(Input { latents, times: &batch.times, condition: &condition });
         let target = weights::to_vec(batch.target.clone());
         Some(host_errors(&weights::to_vec(prediction), &target, batch.times.len()))
     }
@@ -173,7 +174,7 @@ impl<'a> Trainer<'a> {
         grads: &mut GradMap,
     ) -> f64 {
         let section = &self.recipe.train;
-        let Condition { states, added } = self.condition(networks, &batch.texts);
+        let condition = self.condition(networks, &batch.texts);
         let reference = self.reference_errors(&batch);
         let Batch { noisy, target, times, weights, .. } = batch;
         let loss = |prediction| match &reference {
@@ -185,23 +186,18 @@ impl<'a> Trainer<'a> {
             }
         };
         let mut take = |gradients| optimizer::collect(networks, gradients, grads);
+        let input = Input { latents: noisy, times: &times, condition: &condition };
         if !section.gradient_checkpointing {
-            let value = loss(networks.unet.forward(noisy, &times, &states, added.as_ref()));
+            let value = loss(networks.unet.predict(input));
             take(value.backward());
             return f64::from(weights::to_vec(value)[0]);
         }
         let wants = networks.text_encoder.is_some();
-        let inputs = UNetInputs {
-            sample: noisy,
-            timesteps: &times,
-            context: &states,
-            added: added.as_ref(),
-        };
-        let back = networks.unet.backward_by_block(inputs, wants, loss, &mut take);
+        let back = networks.unet.backward_by_block(input, wants, loss, &mut take);
         if let Some(incoming) = back.context {
-            let mut root = (states * incoming.autodiff()).sum();
-            if let (Some(added), Some(incoming)) = (added, back.pooled) {
-                root = root + (added.text_embeds * incoming.autodiff()).sum();
+            let mut root = (condition.states * incoming.autodiff()).sum();
+            if let (Some(pooled), Some(incoming)) = (condition.pooled, back.pooled) {
+                root = root + (pooled * incoming.autodiff()).sum();
             }
             take(root.backward());
         }

@@ -7,13 +7,15 @@ mod train;
 use std::time::Instant;
 
 use burn::tensor::{Tensor, TensorData};
+use craft_core::Progress;
 use craft_core::recipe::Precision as WeightFormat;
 use craft_core::rng::Key;
 use craft_diffusion::sampler::{Sampler, Scheduler, guide};
+use craft_model::Model;
+use craft_model::condition::TextEmbedding;
+use craft_model::denoiser::Input;
 use craft_nn::ops::{self, Precision, SimdLevel, profile};
 use craft_nn::weights;
-use craft_pipeline::text::{Condition, TextEmbedding};
-use craft_pipeline::{Model, Progress};
 use serde_json::json;
 
 use self::phases::Phases;
@@ -130,7 +132,7 @@ fn sample(
         .map_err(|error| usage(error.to_string()))?;
     let text = model.encode_texts(&["", "a picture"]);
     let rows: Vec<&TextEmbedding> = (0..2 * b).map(|i| &text[i / b]).collect();
-    let Condition { states, added } = model.condition(&rows, [height, width], &model.device);
+    let condition = model.condition(&rows, [height, width], &model.device);
     let key = Key::new(0).stage("bench");
     let mut latents: Vec<Vec<f32>> =
         (0..b).map(|i| key.clone().sample(i as u64).standard_normals(size)).collect();
@@ -145,8 +147,8 @@ fn sample(
         let t = samplers[0].timesteps()[step] as f32;
         let once: Vec<f32> = latents.iter().flatten().copied().collect();
         let input = Tensor::<4>::from_data(TensorData::new(once, [b, c, h, w]), &model.device);
-        let output = model.unet.forward(input, &vec![t; b], &states, added.as_ref());
-        let output = weights::to_vec(output);
+        let input = Input { latents: input, times: &vec![t; b], condition: &condition };
+        let output = weights::to_vec(model.denoiser.predict(input));
         let (without, with) = output.split_at(b * size);
         for (i, (sampler, x)) in samplers.iter_mut().zip(&mut latents).enumerate() {
             let range = i * size..(i + 1) * size;

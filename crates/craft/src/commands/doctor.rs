@@ -9,13 +9,11 @@ use craft_core::rng::Key;
 use craft_diffusion::objective::weighted_mse;
 use craft_diffusion::optimizer::{self, GradMap};
 use craft_diffusion::sampler::Scheduler;
+use craft_model::sample::{DrawOptions, Job, StepNoise, draw};
+use craft_model::{Model, sd};
 use craft_nn::init::Init;
 use craft_nn::ops;
-use craft_nn::unet::UNet2DConditionModel;
-use craft_nn::unet_config::UNetConfig;
 use craft_nn::weights;
-use craft_pipeline::Model;
-use craft_pipeline::draw::{DrawOptions, Job, StepNoise, draw};
 use craft_store::{hash, space};
 use serde_json::{Value, json};
 
@@ -147,8 +145,8 @@ const TINY_UNET: &str = r#"{
 /// Loss and gradients of a small network by the kernels and by the library's own operations.
 fn network(device: &Device) -> anyhow::Result<String> {
     ops::set_precision(ops::Precision::F32);
-    let config = UNetConfig::from_json(TINY_UNET)?;
-    let unet = UNet2DConditionModel::new(&mut Init::seeded(1, &device.clone().autodiff()), &config);
+    let config = sd::Config::from_json(TINY_UNET)?;
+    let unet = sd::UNet::new(&mut Init::seeded(1, &device.clone().autodiff()), &config);
     let (loss, grads) = loss_and_grads(&unet, device);
     ops::use_reference(true);
     let (other_loss, other_grads) = loss_and_grads(&unet, device);
@@ -169,7 +167,7 @@ fn network(device: &Device) -> anyhow::Result<String> {
     Ok(format!("kernels and library agree within {difference:.1e}"))
 }
 
-fn loss_and_grads(unet: &UNet2DConditionModel, device: &Device) -> (f32, GradMap) {
+fn loss_and_grads(unet: &sd::UNet, device: &Device) -> (f32, GradMap) {
     let device = device.clone().autodiff();
     let mut stream = Key::new(0).stage("doctor").stream();
     let mut normals = |shape: [usize; 4]| {

@@ -2,8 +2,9 @@
 
 use std::sync::atomic::AtomicBool;
 
+use craft_model::dtype::Dtype;
 use craft_pipeline::Context;
-use craft_pipeline::export::{Dtype, Exported, Format, Wish, export as write};
+use craft_pipeline::export::{Exported, Format, Wish, export as write};
 use serde_json::json;
 
 use super::App;

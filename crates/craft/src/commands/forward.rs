@@ -6,13 +6,14 @@ use std::path::Path;
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use craft_diffusion::objective::weighted_mse;
 use craft_diffusion::optimizer::{self, GradMap};
+use craft_model::condition::Condition;
+use craft_model::denoiser::{Denoiser, Input as Asked};
+use craft_model::model::{load_text_encoder, load_vae};
+use craft_model::sd::{self, Config as UNetConfig};
 use craft_nn::clip::ClipTextConfig;
-use craft_nn::unet::AddedCondition;
-use craft_nn::unet_config::UNetConfig;
 use craft_nn::vae::VaeConfig;
 use craft_nn::vae_tiles::{Tiles, VaeParts};
 use craft_nn::weights;
-use craft_pipeline::model::{load_text_encoder, load_unet, load_vae};
 use craft_store::tensors::{self, Dtype, TensorReader};
 
 use super::{App, model_dir};
@@ -76,35 +77,29 @@ fn unet(
     out: &mut Output,
 ) -> anyhow::Result<()> {
     let device = if args.grads { app.device.clone().autodiff() } else { app.device.clone() };
-    let (unet, config) = load_unet(dir, &device)?;
+    let (unet, config) = sd::load(dir, &device)?;
     let sample = file.floats("sample", [None, Some(config.in_channels), None, None])?;
     let [batch, _, height, width] = dims(&sample);
     let timesteps = file.floats("timestep", [Some(batch)])?.data;
     let context =
         file.floats("encoder_hidden_states", [Some(batch), None, context_width(&config)])?;
-    let added = match &config.addition_embed_type {
-        Some(_) => Some(AddedCondition {
-            text_embeds: to_device(
-                file.floats("text_embeds", [Some(batch), pooled_width(&config)])?,
-                &device,
-            ),
-            time_ids: file
-                .floats("time_ids", [Some(batch), Some(6)])?
-                .data
-                .chunks(6)
-                .map(<[f32]>::to_vec)
-                .collect(),
-        }),
-        None => None,
-    };
+    let (mut pooled, mut ids) = (None, Vec::new());
+    if config.addition_embed_type.is_some() {
+        let text = file.floats("text_embeds", [Some(batch), pooled_width(&config)])?;
+        pooled = Some(to_device(text, &device));
+        let numbers = file.floats("time_ids", [Some(batch), Some(6)])?.data;
+        ids.extend(numbers.chunks(6).map(<[f32]>::to_vec));
+    }
     let shape = [Some(batch), Some(config.out_channels), Some(height), Some(width)];
     let goal = if args.loss || args.grads {
         Some((file.floats("target", shape)?, file.floats("weight", [Some(batch)])?.data))
     } else {
         None
     };
-    let context = to_device(context, &device);
-    let prediction = unet.forward(to_device(sample, &device), &timesteps, &context, added.as_ref());
+    let condition = Condition { states: to_device(context, &device), mask: None, pooled, ids };
+    let latents = to_device(sample, &device);
+    let unet = Denoiser::from(unet);
+    let prediction = unet.predict(Asked { latents, times: &timesteps, condition: &condition });
     put(out, "sample", prediction.clone());
     let Some((target, weight)) = goal else { return Ok(()) };
     let loss = weighted_mse(prediction, to_device(target, &device), &weight, batch);

@@ -17,8 +17,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use burn::tensor::Device;
+use craft_model::source;
 use craft_nn::ops::{Precision, Speeds, amx_active, set_precision};
-use craft_pipeline::source;
 
 use crate::cli::{Cli, Command, Global, MatmulPrecision};
 use crate::console::Level;

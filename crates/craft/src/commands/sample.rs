@@ -3,14 +3,15 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use craft_core::Progress;
 use craft_core::TorchRng;
 use craft_core::rng::Key;
 use craft_diffusion::sampler::Scheduler;
+use craft_model::Model;
+use craft_model::parameters::Parameters;
+use craft_model::sample::{DrawOptions, Job, NEVER, Painter, StepNoise};
+use craft_model::schedule::{Advice, Intended, advice};
 use craft_nn::vae_tiles::Tiles;
-use craft_pipeline::draw::{DrawOptions, Job, NEVER, Painter, StepNoise};
-use craft_pipeline::parameters::Parameters;
-use craft_pipeline::schedule::{Advice, Intended, advice};
-use craft_pipeline::{Model, Progress};
 use craft_store::tensors::{self, Dtype, TensorReader};
 use craft_store::{atomic, image};
 use serde_json::json;
@@ -36,7 +37,7 @@ pub(super) fn sample(app: &App, args: &SampleArgs) -> anyhow::Result<()> {
     let dir = model_dir(app, &args.model, args.model_config.as_deref())?;
     let mut model = Model::load(&dir, &app.device)?;
     for (path, strength) in &loras {
-        let changed = craft_pipeline::lora::apply(&mut model, path, *strength)?;
+        let changed = craft_model::lora::apply(&mut model, path, *strength)?;
         tracing::info!("{}: {changed} parameters changed, scale {strength}", path.display());
     }
     model.vae_parts.slicing = args.vae_slicing;
@@ -148,7 +149,7 @@ impl Plan {
 
 /// File and scale of `FILE[:SCALE]`.
 fn lora(text: &str) -> anyhow::Result<(PathBuf, f32)> {
-    craft_pipeline::lora::parse(text, Path::new(""))
+    craft_model::lora::parse(text, Path::new(""))
         .map_err(|error| usage(format!("--lora {text}: {error}")))
 }
 

@@ -1,7 +1,7 @@
 //! Floating-point operations of a denoiser, counted from the shapes of its parameters.
 
+use craft_model::Model;
 use craft_nn::weights;
-use craft_pipeline::Model;
 
 /// Where a parameter works: how many positions its map is applied at.
 struct Place {
@@ -16,7 +16,7 @@ struct Place {
 pub(super) fn forward(model: &Model, h: usize, w: usize) -> f64 {
     let levels = model.unet_config.block_out_channels.len();
     let tokens = model.tokenizer.length() as f64;
-    weights::shapes(&model.unet)
+    weights::shapes(&model.denoiser)
         .iter()
         .map(|(name, shape)| {
             let pixels = pixels(name, h, w, levels);
@@ -34,7 +34,7 @@ pub(super) fn guided(model: &Model, h: usize, w: usize) -> f64 {
     let first = first.unwrap_or(levels);
     let looks = first < levels && config.only_cross(first).unwrap_or(false);
     let place = |pixels| Place { pixels, tokens: 0.0 };
-    let shared = weights::shapes(&model.unet)
+    let shared = weights::shapes(&model.denoiser)
         .iter()
         .filter(|(name, _)| precedes_text(name, first, looks))
         .map(|(name, shape)| of_parameter(name, shape, &place(pixels(name, h, w, levels))))

@@ -4,17 +4,17 @@ use std::time::Instant;
 
 use burn::module::Module;
 use burn::tensor::{Tensor, TensorData};
+use craft_core::Progress;
 use craft_core::recipe::LoraSection;
 use craft_core::rng::Key;
 use craft_diffusion::objective::weighted_mse;
 use craft_diffusion::optimizer::{self, AdamW, AdamWConfig, GradMap};
+use craft_model::Denoiser;
+use craft_model::Model;
+use craft_model::denoiser::Input;
 use craft_nn::lora::{self, Targets};
 use craft_nn::ops::profile;
-use craft_nn::unet::UNet2DConditionModel;
-use craft_nn::unet_blocks::UNetInputs;
 use craft_nn::weights;
-use craft_pipeline::text::Condition;
-use craft_pipeline::{Model, Progress};
 
 use super::phases::Phases;
 use super::{Measured, WARM_UP, flops, since};
@@ -37,7 +37,7 @@ pub(super) fn step(
     let b = args.batch as usize;
     let [c, h, w] = model.latent_shape(height, width);
     let text = model.encode_texts(&["a picture"]);
-    let Condition { states, added } = model.condition(&vec![&text[0]; b], [height, width], &device);
+    let condition = model.condition(&vec![&text[0]; b], [height, width], &device);
     // A backward pass costs two forward passes, or about one where weights are frozen, and one more where blocks are computed again.
     let backward = if args.lora_rank.is_some() { 1.0 } else { 2.0 };
     let again = if args.gradient_checkpointing { 1.0 } else { 0.0 };
@@ -65,12 +65,11 @@ pub(super) fn step(
         let loss = |prediction| weighted_mse(prediction, target, &ones, b);
         let mut grads = GradMap::new();
         let mut take = |gradients| optimizer::collect(&unet, gradients, &mut grads);
+        let input = Input { latents: noisy, times: &times, condition: &condition };
         if args.gradient_checkpointing {
-            let (timesteps, context, added) = (&times[..], &states, added.as_ref());
-            let inputs = UNetInputs { sample: noisy, timesteps, context, added };
-            unet.backward_by_block(inputs, false, loss, &mut take);
+            unet.backward_by_block(input, false, loss, &mut take);
         } else {
-            take(loss(unet.forward(noisy, &times, &states, added.as_ref())).backward());
+            take(loss(unet.predict(input)).backward());
         }
         let update = Instant::now();
         let norm = optimizer::norm(&grads);
@@ -93,8 +92,8 @@ fn network(
     narrow: bool,
     model: Model,
     optimizer: &mut AdamW,
-) -> anyhow::Result<UNet2DConditionModel> {
-    let unet = model.unet;
+) -> anyhow::Result<Denoiser> {
+    let unet = model.denoiser;
     let Some(rank) = args.lora_rank.map(usize::from) else {
         let unet = unet.train();
         return Ok(if narrow { optimizer.to_bf16(unet) } else { unet });

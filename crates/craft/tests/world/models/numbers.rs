@@ -6,7 +6,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::Command;
 
 use burn::tensor::Device;
-use craft_pipeline::Model;
+use craft_model::Model;
 use serde_json::{Value, json};
 
 use super::edit_json;

@@ -10,9 +10,9 @@ use craft_store::hash::{sha256_bytes, sha256_file};
 use craft_store::raw::RawReader;
 use craft_store::tensors;
 
-use crate::error::{PipelineError, Result};
+use crate::error::{ModelError, Result};
+use crate::lora::Shapes;
 use crate::model::read_text;
-use crate::networks::Shapes;
 
 /// What PEFT writes beside an adapter.
 const CONFIG: &str = "adapter_config.json";
@@ -36,8 +36,8 @@ struct Part {
     component: Option<Component>,
 }
 
-fn input(path: &Path, message: impl Into<String>) -> PipelineError {
-    PipelineError::Input { path: path.to_owned(), message: message.into() }
+fn input(path: &Path, message: impl Into<String>) -> ModelError {
+    ModelError::Input { path: path.to_owned(), message: message.into() }
 }
 
 /// Reads the LoRA of a file or folder for a model of these components.
@@ -65,7 +65,7 @@ pub(crate) fn read(path: &Path, model: &[(Component, Shapes)]) -> Result<Adapter
 ///
 /// # Errors
 /// When a file cannot be read.
-pub(crate) fn hash(path: &Path) -> Result<String> {
+pub fn hash(path: &Path) -> Result<String> {
     let mut hashes = Vec::new();
     for part in parts(path)? {
         hashes.push(sha256_file(&part.file)?);

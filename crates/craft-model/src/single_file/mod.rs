@@ -4,11 +4,14 @@ mod check;
 mod export;
 mod import;
 
-pub(crate) use export::{About, Header, about, export};
-pub(crate) use import::{import, import_into};
+pub use export::{About, Header, about, export};
+pub use import::{import, import_into};
 
 use craft_nn::ldm::Take;
 use craft_store::raw::Raw;
+
+/// Key of a file's header that tells what an export was made of.
+pub const RUN_KEY: &str = "craft_export";
 
 /// A matrix with rows and columns exchanged.
 fn transposed(raw: &Raw) -> Vec<u8> {

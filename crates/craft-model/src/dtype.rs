@@ -7,7 +7,7 @@ use craft_store::raw::{Format as Number, Raw, RawReader};
 use craft_store::weights::{self, DIFFUSERS, TRANSFORMERS};
 use half::{bf16, f16};
 
-use crate::error::{PipelineError, Result};
+use crate::error::{ModelError, Result};
 
 /// A choice of number format.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -24,7 +24,7 @@ pub enum Dtype {
 }
 
 /// Folders of a model with weights of their own.
-pub(crate) const COMPONENTS: [(&str, weights::Stem); 4] = [
+pub const COMPONENTS: [(&str, weights::Stem); 4] = [
     ("unet", DIFFUSERS),
     ("text_encoder", TRANSFORMERS),
     ("text_encoder_2", TRANSFORMERS),
@@ -32,7 +32,7 @@ pub(crate) const COMPONENTS: [(&str, weights::Stem); 4] = [
 ];
 
 /// The number format of each tensor of a model that is written.
-pub(crate) struct Formats {
+pub struct Formats {
     choice: Dtype,
     /// Of the base model, by folder and name.
     base: BTreeMap<(String, String), Number>,
@@ -43,7 +43,7 @@ impl Formats {
     ///
     /// # Errors
     /// When the base model's weights cannot be read.
-    pub(crate) fn of(choice: Dtype, base_dir: &Path) -> Result<Self> {
+    pub fn of(choice: Dtype, base_dir: &Path) -> Result<Self> {
         let mut base = BTreeMap::new();
         for (folder, stem) in COMPONENTS {
             let dir = base_dir.join(folder);
@@ -60,7 +60,7 @@ impl Formats {
     }
 
     /// The format of a tensor that a folder has in another one. Whole numbers stay what they are.
-    pub(crate) fn wanted(&self, folder: &str, name: &str, now: Number) -> Number {
+    pub fn wanted(&self, folder: &str, name: &str, now: Number) -> Number {
         if !is_float(now) {
             return now;
         }
@@ -76,7 +76,7 @@ impl Formats {
     }
 
     /// The format of a LoRA: what most tensors of the base model's denoiser have.
-    pub(crate) fn of_factors(&self) -> Number {
+    pub fn of_factors(&self) -> Number {
         let mut counts: BTreeMap<&str, (usize, Number)> = BTreeMap::new();
         for ((folder, _), format) in &self.base {
             if folder == "unet" && is_float(*format) {
@@ -104,7 +104,7 @@ fn is_float(format: Number) -> bool {
 }
 
 /// The name of a format as people write it.
-pub(crate) fn name(format: Number) -> &'static str {
+pub fn name(format: Number) -> &'static str {
     match format {
         Number::F16 => "f16",
         Number::BF16 => "bf16",
@@ -117,7 +117,7 @@ pub(crate) fn name(format: Number) -> &'static str {
 ///
 /// # Errors
 /// When a finite value is too large for it; the message does not name the tensor.
-pub(crate) fn bytes(values: &[f32], format: Number) -> std::result::Result<Vec<u8>, String> {
+pub fn bytes(values: &[f32], format: Number) -> std::result::Result<Vec<u8>, String> {
     Ok(match format {
         Number::F16 => {
             let large = |x: &&f32| x.is_finite() && f16::from_f32(**x).is_infinite();
@@ -134,7 +134,7 @@ pub(crate) fn bytes(values: &[f32], format: Number) -> std::result::Result<Vec<u
 }
 
 /// What a value is after it was written in a format and read back.
-pub(crate) fn rounded(value: f32, format: Number) -> f32 {
+pub fn rounded(value: f32, format: Number) -> f32 {
     match format {
         Number::F16 => f16::from_f32(value).to_f32(),
         Number::BF16 => bf16::from_f32(value).to_f32(),
@@ -146,11 +146,11 @@ pub(crate) fn rounded(value: f32, format: Number) -> f32 {
 ///
 /// # Errors
 /// When it cannot be read or a value is too large.
-pub(crate) fn convert(raw: Raw, to: Number, file: &Path, name: &str) -> Result<Raw> {
+pub fn convert(raw: Raw, to: Number, file: &Path, name: &str) -> Result<Raw> {
     if raw.format == to {
         return Ok(raw);
     }
-    let about = |message: String| PipelineError::Input {
+    let about = |message: String| ModelError::Input {
         path: file.to_owned(),
         message: format!("tensor `{name}`: {message}"),
     };

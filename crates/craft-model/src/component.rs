@@ -11,8 +11,6 @@ use craft_nn::clip::{self, ClipTextConfig, ClipTextModel};
 use craft_nn::config::{ConfigError, shorten};
 use craft_nn::init::Init;
 use craft_nn::tokenizer::{ClipTokenizer, TokenizerError, TokenizerTexts};
-use craft_nn::unet::UNet2DConditionModel;
-use craft_nn::unet_config::UNetConfig;
 use craft_nn::vae::{AutoencoderKL, VaeConfig};
 use craft_nn::vae_names;
 use craft_nn::weights::{self, WeightError};
@@ -20,19 +18,23 @@ use craft_store::StoreError;
 use craft_store::raw::RawReader;
 use craft_store::weights as files;
 
-use crate::error::{PipelineError, Result};
+use crate::error::{ModelError, Result};
 use crate::model::read_text;
 
 /// Kinds of networks, which differ in the names of their files and tensors.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Kind {
+pub enum Kind {
+    /// The denoiser.
     Unet,
+    /// The autoencoder.
     Vae,
+    /// A text encoder.
     Text,
 }
 
 impl Kind {
-    pub(crate) fn stem(self) -> files::Stem {
+    /// The name that its weight files begin with.
+    pub fn stem(self) -> files::Stem {
         match self {
             Self::Unet | Self::Vae => files::DIFFUSERS,
             Self::Text => files::TRANSFORMERS,
@@ -42,12 +44,12 @@ impl Kind {
 
 /// Opens the weights of a component's folder, under today's names; the path is that of the file or index
 /// of shards.
-pub(crate) fn open_weights(dir: &Path, kind: Kind) -> Result<(PathBuf, RawReader)> {
+pub fn open_weights(dir: &Path, kind: Kind) -> Result<(PathBuf, RawReader)> {
     open_renamed(dir, kind).map(|(path, reader, _)| (path, reader))
 }
 
 /// [`open_weights`], and how many tensors have other names or shapes in the file.
-pub(crate) fn open_renamed(dir: &Path, kind: Kind) -> Result<(PathBuf, RawReader, usize)> {
+pub fn open_renamed(dir: &Path, kind: Kind) -> Result<(PathBuf, RawReader, usize)> {
     let path = files::find(dir, kind.stem())?;
     let mut reader = RawReader::open(&path)?;
     let renamed = if kind == Kind::Vae { reader.rename(vae_names::current)? } else { 0 };
@@ -76,7 +78,7 @@ const SCALES: [&str; 13] = [
 ///
 /// # Errors
 /// When there are such scales; the error names the first.
-pub(crate) fn refuse_quantised<'a>(
+pub fn refuse_quantised<'a>(
     path: &Path,
     mut names: impl Iterator<Item = &'a String>,
 ) -> Result<()> {
@@ -85,7 +87,7 @@ pub(crate) fn refuse_quantised<'a>(
     };
     match names.find(scale) {
         None => Ok(()),
-        Some(name) => Err(PipelineError::Input {
+        Some(name) => Err(ModelError::Input {
             path: path.to_owned(),
             message: format!(
                 "tensor {} holds a scale of quantised weights; expected plain weights (F32, F16, BF16, or fp8 without scales): use the model that it was made from",
@@ -108,9 +110,9 @@ impl From<WeightError> for Fault {
 }
 
 impl Fault {
-    fn at(self, path: PathBuf) -> PipelineError {
+    fn at(self, path: PathBuf) -> ModelError {
         match self {
-            Self::Weights(source) => PipelineError::Weights { path, source },
+            Self::Weights(source) => ModelError::Weights { path, source },
             Self::Store(error) => error.into(),
         }
     }
@@ -125,9 +127,18 @@ struct Opened<C> {
 }
 
 /// A config as its class reads it.
-pub(crate) trait Config: Sized {
+pub trait Config: Sized {
+    /// Which network it describes.
     const KIND: Kind;
+    /// Reads the text of a `config.json`.
+    ///
+    /// # Errors
+    /// When it asks for what is not supported.
     fn parse(text: &str) -> std::result::Result<Self, ConfigError>;
+    /// Compares its numbers with the shapes of the weights.
+    ///
+    /// # Errors
+    /// When one is far from what the weights have.
     fn fits(&self, weights: &Bounds) -> std::result::Result<(), ConfigError>;
 }
 
@@ -145,14 +156,14 @@ macro_rules! config {
     };
 }
 
-config!(UNetConfig, Kind::Unet);
+config!(crate::sd::Config, Kind::Unet);
 config!(VaeConfig, Kind::Vae);
 config!(ClipTextConfig, Kind::Text);
 
 /// Reads a component's `config.json`.
-pub(crate) fn config<C: Config>(dir: &Path) -> Result<C> {
+pub fn config<C: Config>(dir: &Path) -> Result<C> {
     let path = dir.join("config.json");
-    C::parse(&read_text(&path)?).map_err(|source| PipelineError::Config { path, source })
+    C::parse(&read_text(&path)?).map_err(|source| ModelError::Config { path, source })
 }
 
 /// Reads a network's config, opens its weights, and compares the two before anything is built.
@@ -165,14 +176,14 @@ fn open<C: Config>(dir: &Path) -> Result<Opened<C>> {
     }
     config
         .fits(&Bounds::of(&shapes))
-        .map_err(|source| PipelineError::Config { path: dir.join("config.json"), source })?;
+        .map_err(|source| ModelError::Config { path: dir.join("config.json"), source })?;
     refuse_quantised(&path, shapes.keys())?;
     reader.require_weights(shapes.keys())?;
     Ok(Opened { config, path, reader, shapes })
 }
 
 /// Reads a network's weights, one tensor at a time, and rounds them to bf16 where that is asked for.
-fn fill<C: Config, M: Module>(
+pub(crate) fn fill<C: Config, M: Module>(
     dir: &Path,
     precision: Precision,
     new: impl FnOnce(&C) -> M,
@@ -182,19 +193,6 @@ fn fill<C: Config, M: Module>(
     let narrow = precision == Precision::Bf16;
     let net = weights::load_as(new(&config), &shapes, narrow, read);
     Ok((net.map_err(|fault| fault.at(path))?, config))
-}
-
-/// Loads a UNet from a component folder.
-pub fn load_unet(dir: &Path, device: &Device) -> Result<(UNet2DConditionModel, UNetConfig)> {
-    load_unet_as(dir, device, Precision::F32)
-}
-
-pub(crate) fn load_unet_as(
-    dir: &Path,
-    device: &Device,
-    precision: Precision,
-) -> Result<(UNet2DConditionModel, UNetConfig)> {
-    fill(dir, precision, |c| UNet2DConditionModel::new(&mut Init::zeros(device), c))
 }
 
 /// Loads an autoencoder from a component folder.
@@ -211,24 +209,24 @@ pub fn load_text_encoder(dir: &Path, device: &Device) -> Result<ClipTextModel> {
 
 /// Loads a tokenizer's folder of any layout, `vocab.json` with `merges.txt` or `tokenizer.json`, for a
 /// text encoder.
-pub(crate) fn tokenizer(dir: &Path, text: &ClipTextConfig) -> Result<ClipTokenizer> {
+pub fn tokenizer(dir: &Path, text: &ClipTextConfig) -> Result<ClipTokenizer> {
     let there = |name: &&str| dir.join(name).is_file();
     if let Some(missing) = ["vocab.json", "merges.txt"].iter().find(|name| !there(name))
         && !there(&"tokenizer.json")
     {
         let message = "it is missing, and so is tokenizer.json; expected vocab.json and merges.txt, or tokenizer.json: complete the download of the model".to_owned();
-        return Err(PipelineError::Input { path: dir.join(missing), message });
+        return Err(ModelError::Input { path: dir.join(missing), message });
     }
     let read = |name: &str| {
         let path = dir.join(name);
         if path.is_file() { read_text(&path).map(Some) } else { Ok(None) }
     };
     tokenizer_of(read, text)?
-        .map_err(|source| PipelineError::Tokenizer { path: dir.to_owned(), source })
+        .map_err(|source| ModelError::Tokenizer { path: dir.to_owned(), source })
 }
 
 /// The tokenizer of files that `read` gives by name, for a text encoder.
-pub(crate) fn tokenizer_of<E>(
+pub fn tokenizer_of<E>(
     read: impl Fn(&str) -> std::result::Result<Option<String>, E>,
     text: &ClipTextConfig,
 ) -> std::result::Result<std::result::Result<ClipTokenizer, TokenizerError>, E> {

@@ -5,7 +5,7 @@ use std::path::Path;
 use craft_nn::config::shorten;
 use serde_json::{Map, Value};
 
-use crate::error::{PipelineError, Result};
+use crate::error::{ModelError, Result};
 use crate::model::read_text;
 
 /// What can be run, for messages.
@@ -25,7 +25,7 @@ pub(crate) enum Architecture {
 
 /// Components by name, with the classes that can be loaded.
 const COMPONENTS: [(&str, &[&str]); 7] = [
-    ("unet", &["UNet2DConditionModel"]),
+    ("unet", &[crate::sd::CLASS]),
     ("vae", &["AutoencoderKL"]),
     ("text_encoder", &["CLIPTextModel", "CLIPTextModelWithProjection"]),
     ("text_encoder_2", &["CLIPTextModelWithProjection", "CLIPTextModel"]),
@@ -50,7 +50,7 @@ const IGNORED: [&str; 5] = [
 /// is not known.
 pub(crate) fn of_folder(dir: &Path) -> Result<Architecture> {
     let path = dir.join("model_index.json");
-    let refused = |message: String| PipelineError::Input { path: path.clone(), message };
+    let refused = |message: String| ModelError::Input { path: path.clone(), message };
     if !path.is_file() {
         return Err(refused(format!(
             "it is missing{}; expected a model folder in the diffusers layout",

@@ -3,29 +3,29 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use crate::sd::Config as UNetConfig;
 use craft_nn::ldm::{Family, Names, Part, Skeleton, Take};
-use craft_nn::unet_config::UNetConfig;
 use craft_nn::vae::VaeConfig;
 use craft_store::raw::{self, Entry, Format, Raw, RawReader};
 use craft_store::space;
 use serde_json::Value;
 
-use super::transposed;
+use super::{RUN_KEY, transposed};
 use crate::component::{Kind, open_weights};
-use crate::context::Progress;
-use crate::error::{PipelineError, Result};
-use crate::export::{Formats, RUN_KEY, convert};
+use crate::dtype::{Formats, convert};
+use crate::error::{ModelError, Result};
 use crate::model::read_text;
+use craft_core::Progress;
 
 /// Family and prediction type of a model folder.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct About {
+pub struct About {
     /// The family.
-    pub(crate) family: Family,
+    pub family: Family,
     /// Whether it predicts v.
-    pub(crate) v: bool,
+    pub v: bool,
     /// Whether its schedule has a terminal signal-to-noise ratio of zero.
-    pub(crate) zero_snr: bool,
+    pub zero_snr: bool,
 }
 
 impl About {
@@ -41,7 +41,7 @@ impl About {
 
     /// Texts of the SAI Model Metadata Specification; `suffix` such as `/lora`. `original` tells whether the
     /// parameters have the names of the original code; `size` is the height and width of training.
-    pub(crate) fn modelspec(
+    pub fn modelspec(
         self,
         title: &str,
         suffix: &str,
@@ -70,11 +70,11 @@ impl About {
 ///
 /// # Errors
 /// When a config is missing or not JSON.
-pub(crate) fn about(dir: &Path) -> Result<About> {
+pub fn about(dir: &Path) -> Result<About> {
     let read = |name: &str| -> Result<Value> {
         let path = dir.join(name);
         serde_json::from_str(&read_text(&path)?)
-            .map_err(|e| PipelineError::Input { path, message: format!("it is not JSON: {e}") })
+            .map_err(|e| ModelError::Input { path, message: format!("it is not JSON: {e}") })
     };
     let family = if dir.join("text_encoder_2").is_dir() {
         Family::Sdxl
@@ -96,20 +96,20 @@ struct Source {
 }
 
 /// What a file says of itself.
-pub(crate) struct Header<'a> {
+pub struct Header<'a> {
     /// Its family.
-    pub(crate) about: About,
+    pub about: About,
     /// Height and width of training.
-    pub(crate) size: [usize; 2],
+    pub size: [usize; 2],
     /// What it was made of.
-    pub(crate) run: &'a str,
+    pub run: &'a str,
 }
 
 /// Writes a model folder as one file.
 ///
 /// # Errors
 /// When the folder is incomplete, or has a parameter that such files have no place for.
-pub(crate) fn export(
+pub fn export(
     dir: &Path,
     out: &Path,
     formats: &Formats,
@@ -123,10 +123,9 @@ pub(crate) fn export(
     };
     let (text, path) = config(Part::Unet)?;
     let unet =
-        UNetConfig::from_json(&text).map_err(|source| PipelineError::Config { path, source })?;
+        UNetConfig::from_json(&text).map_err(|source| ModelError::Config { path, source })?;
     let (text, path) = config(Part::Vae)?;
-    let vae =
-        VaeConfig::from_json(&text).map_err(|source| PipelineError::Config { path, source })?;
+    let vae = VaeConfig::from_json(&text).map_err(|source| ModelError::Config { path, source })?;
     let names = Names::new(about.family, &Skeleton::of(&unet, &vae));
 
     let mut readers = BTreeMap::new();
@@ -145,7 +144,7 @@ pub(crate) fn export(
                 continue;
             }
             let Some((old, take)) = names.to_ldm(part, &name) else {
-                return Err(PipelineError::Input {
+                return Err(ModelError::Input {
                     path,
                     message: format!(
                         "tensor `{name}` has no place in a {} checkpoint; expected the networks of that family: export with --format diffusers",

@@ -3,42 +3,13 @@
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use craft_nn::clip::ClipTextModel;
 use craft_nn::tokenizer::ClipTokenizer;
-use craft_nn::unet::AddedCondition;
 use craft_nn::weights;
 
+pub use crate::condition::{Condition, TextEmbedding};
 use crate::model::Model;
 
 /// Texts that are encoded at a time. Does not change any embedding.
 const BATCH: usize = 64;
-
-/// SDXL's second text encoder.
-#[derive(Clone, Debug)]
-pub struct SecondEncoder {
-    /// The network, with a projection.
-    pub text: ClipTextModel,
-    /// Its tokenizer, which pads otherwise than the first.
-    pub tokenizer: ClipTokenizer,
-    /// Whether no negative prompt is all zeros (`force_zeros_for_empty_prompt`).
-    pub zero_empty: bool,
-}
-
-/// A text as the denoiser sees it.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct TextEmbedding {
-    /// States of the tokens, `[L · D]`.
-    pub states: Vec<f32>,
-    /// Projected state of the whole text, `[P]`; empty but for SDXL.
-    pub pooled: Vec<f32>,
-}
-
-/// The embeddings of a batch on a device.
-#[derive(Clone, Debug)]
-pub struct Condition {
-    /// States of the tokens, `[B, L, D]`.
-    pub states: Tensor<3>,
-    /// What SDXL needs beside.
-    pub added: Option<AddedCondition>,
-}
 
 impl Model {
     /// Embeddings of prompts. Equal for a text whatever stands beside it.
@@ -90,11 +61,11 @@ impl Model {
         pixels: [usize; 2],
         device: &Device,
     ) -> Condition {
-        stack(embeddings, self.tokenizer.length(), pixels, device)
+        Condition::stack(embeddings, self.tokenizer.length(), pixels, device)
     }
 
     /// A text as both text encoders read it.
-    pub(crate) fn tokens(&self, text: &str) -> Tokens {
+    pub fn tokens(&self, text: &str) -> Tokens {
         let ids = |tokenizer: &ClipTokenizer| {
             tokenizer.encode(text).ids.into_iter().map(i64::from).collect()
         };
@@ -111,15 +82,15 @@ impl Model {
 
 /// Token ids of a text.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub(crate) struct Tokens {
+pub struct Tokens {
     /// For the text encoder.
-    pub(crate) first: Vec<i64>,
+    pub first: Vec<i64>,
     /// For the second text encoder; empty where there is none.
-    pub(crate) second: Vec<i64>,
+    pub second: Vec<i64>,
 }
 
 /// States `[B, L, D]` and, with a second encoder, pooled states `[B, P]` of texts.
-pub(crate) fn encode(
+pub fn encode(
     first: &ClipTextModel,
     second: Option<&ClipTextModel>,
     texts: &[&Tokens],
@@ -135,33 +106,4 @@ pub(crate) fn encode(
     let two = second.forward(ids(|t| &t.second));
     let states = vec![one.penultimate_hidden_state, two.penultimate_hidden_state];
     (Tensor::cat(states, 2), Some(two.text_embeds.unwrap_or(two.pooled)))
-}
-
-/// Stacks embeddings of `length` tokens for pictures of a height and width in pixels.
-pub(crate) fn stack(
-    embeddings: &[&TextEmbedding],
-    length: usize,
-    pixels: [usize; 2],
-    device: &Device,
-) -> Condition {
-    let b = embeddings.len();
-    let states: Vec<f32> = embeddings.iter().flat_map(|e| e.states.iter().copied()).collect();
-    let features = states.len() / (b * length).max(1);
-    let states = Tensor::from_data(TensorData::new(states, [b, length, features]), device);
-    let pooled: Vec<f32> = embeddings.iter().flat_map(|e| e.pooled.iter().copied()).collect();
-    let features = pooled.len() / b.max(1);
-    let added = (features > 0)
-        .then(|| beside(Tensor::from_data(TensorData::new(pooled, [b, features]), device), pixels));
-    Condition { states, added }
-}
-
-/// SDXL's condition beside the text: pooled states `[B, P]`, and the sizes of whole pictures.
-pub(crate) fn beside(pooled: Tensor<2>, [height, width]: [usize; 2]) -> AddedCondition {
-    let (height, width) = (height as f32, width as f32);
-    let b = pooled.dims()[0];
-    AddedCondition {
-        text_embeds: pooled,
-        // Original size, crop, target size: the picture whole.
-        time_ids: vec![vec![height, width, 0.0, 0.0, height, width]; b],
-    }
 }

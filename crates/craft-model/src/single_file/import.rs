@@ -15,9 +15,9 @@ use serde_json::{Value, json};
 use super::{bytes_in_diffusers, check, shape_in_diffusers};
 use crate::clip_vocabulary;
 use crate::component;
-use crate::context::Progress;
-use crate::error::{PipelineError, Result};
+use crate::error::{ModelError, Result};
 use crate::model::read_text;
+use craft_core::Progress;
 
 /// Changes when copies of earlier versions must not be used any more.
 const LAYOUT: u32 = 2;
@@ -28,11 +28,7 @@ const LAYOUT: u32 = 2;
 /// # Errors
 /// When the file is damaged or of another architecture, a setting cannot be found out, no tokenizer
 /// is at hand, or the disk is full.
-pub(crate) fn import(
-    file: &Path,
-    config: Option<&Path>,
-    progress: &dyn Progress,
-) -> Result<PathBuf> {
+pub fn import(file: &Path, config: Option<&Path>, progress: &dyn Progress) -> Result<PathBuf> {
     import_into(&cache::dir().join("models"), file, config, progress)
 }
 
@@ -40,13 +36,13 @@ pub(crate) fn import(
 ///
 /// # Errors
 /// As [`import`].
-pub(crate) fn import_into(
+pub fn import_into(
     place: &Path,
     file: &Path,
     config: Option<&Path>,
     progress: &dyn Progress,
 ) -> Result<PathBuf> {
-    let input = |message: String| PipelineError::Input { path: file.to_owned(), message };
+    let input = |message: String| ModelError::Input { path: file.to_owned(), message };
     let mut reader = RawReader::open(file)?;
     reader.rename(vae_names::original)?;
     let shapes = reader.shapes();
@@ -67,7 +63,7 @@ pub(crate) fn import_into(
     check::networks(&found, &shapes).map_err(|error| input(format!("{error}{with}")))?;
     let bytes: usize = parts(&found, &reader).values().flatten().map(|t| t.entry.len()).sum();
     let tokenizers = tokenizers(&found, config).map_err(|error| match error {
-        PipelineError::Usage(message) => input(message),
+        ModelError::Usage(message) => input(message),
         other => other,
     })?;
     check::tokenizers(&found, &tokenizers).map_err(|error| input(format!("{error}{with}")))?;
@@ -100,7 +96,7 @@ pub(crate) fn import_into(
 /// What a copy depends on, without reading gigabytes: the file's place, length and time of change,
 /// samples of its content, and the texts of the configs given.
 fn identity(file: &Path, config: Option<&Path>) -> Result<String> {
-    let unreadable = |error: std::io::Error| PipelineError::Input {
+    let unreadable = |error: std::io::Error| ModelError::Input {
         path: file.to_owned(),
         message: format!("it cannot be read ({error}); expected a checkpoint file"),
     };
@@ -142,13 +138,13 @@ fn given(config: Option<&Path>) -> Result<Given> {
             continue;
         }
         let value = serde_json::from_str(&read_text(&path)?).map_err(|error| {
-            PipelineError::Input { path: path.clone(), message: format!("it is not JSON: {error}") }
+            ModelError::Input { path: path.clone(), message: format!("it is not JSON: {error}") }
         })?;
         found.push(Some(value));
     }
     let tokenizer = ["tokenizer", "tokenizer_2"].iter().any(|name| dir.join(name).is_dir());
     if found.iter().all(Option::is_none) && !tokenizer {
-        return Err(PipelineError::Input {
+        return Err(ModelError::Input {
             path: dir.to_owned(),
             message: format!(
                 "it has neither a tokenizer/ nor one of {}; expected a model folder in the diffusers layout (weights are not needed)",
@@ -211,7 +207,7 @@ fn tokenizers(found: &Checkpoint, config: Option<&Path>) -> Result<Tokenizers> {
         let known = clip_vocabulary::TOKENS as u64;
         let vocabulary = text["vocab_size"].as_u64().unwrap_or(known);
         if vocabulary != known {
-            return Err(PipelineError::Usage(format!(
+            return Err(ModelError::Usage(format!(
                 "its text encoder knows {vocabulary} tokens, CLIP's tokenizer has {known}; expected a model folder with the {folder}/ of this model: name it with --model-config DIR (model.config in a recipe)"
             )));
         }
@@ -241,7 +237,7 @@ fn tokenizers(found: &Checkpoint, config: Option<&Path>) -> Result<Tokenizers> {
 fn read_files(dir: &Path) -> Result<Vec<(String, Vec<u8>)>> {
     let unreadable = |path: &Path| {
         let path = path.to_owned();
-        move |error: std::io::Error| PipelineError::Input {
+        move |error: std::io::Error| ModelError::Input {
             path,
             message: format!("it cannot be read ({error}); expected a tokenizer's folder"),
         }

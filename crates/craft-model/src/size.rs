@@ -1,6 +1,6 @@
 //! The size of pictures where none is given, as diffusers' pipelines take it from `unet/config.json`.
 
-use craft_nn::unet_config::UNetConfig;
+use crate::sd::Config as UNetConfig;
 use serde_json::Value;
 
 /// Latent height and width that the model was trained on.

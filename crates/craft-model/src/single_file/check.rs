@@ -9,8 +9,6 @@ use craft_nn::clip::{ClipTextConfig, ClipTextModel};
 use craft_nn::config::ConfigError;
 use craft_nn::init::Init;
 use craft_nn::ldm::{Checkpoint, Part};
-use craft_nn::unet::UNet2DConditionModel;
-use craft_nn::unet_config::UNetConfig;
 use craft_nn::vae::{AutoencoderKL, VaeConfig};
 use craft_nn::weights::{self, WeightError};
 use serde_json::Value;
@@ -19,6 +17,7 @@ use super::import::Tokenizers;
 use super::shape_in_diffusers;
 use crate::component::{self, Config};
 use crate::fitting::Parts;
+use crate::sd;
 
 type Shapes = BTreeMap<String, Vec<usize>>;
 type Checked<T> = Result<T, String>;
@@ -41,8 +40,8 @@ pub(super) fn networks(found: &Checkpoint, shapes: &Shapes) -> Checked<()> {
     let configs = &found.configs;
 
     let tensors = of(Part::Unet);
-    let unet: UNetConfig = read(Part::Unet, &configs.unet, &tensors)?;
-    let net = weights::shapes(&UNet2DConditionModel::new(&mut init(), &unet));
+    let unet: sd::Config = read(Part::Unet, &configs.unet, &tensors)?;
+    let net = weights::shapes(&sd::UNet::new(&mut init(), &unet));
     same(found, Part::Unet, &net, &tensors)?;
 
     let tensors = of(Part::Vae);

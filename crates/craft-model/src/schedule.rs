@@ -6,7 +6,7 @@ use craft_core::schedule::{FEW_STEPS, LITTLE_GUIDANCE, MadeFor, NoiseSchedule, P
 use craft_diffusion::sampler::Scheduler;
 
 use crate::architecture::{self, Architecture};
-use crate::error::{PipelineError, Result};
+use crate::error::{ModelError, Result};
 use crate::model::read_text;
 
 /// Reads the schedule as the model's pipeline in diffusers has it after it was built.
@@ -18,7 +18,7 @@ pub(crate) fn load(dir: &Path, architecture: Architecture) -> Result<NoiseSchedu
     };
     let class = architecture::scheduler_class(dir)?;
     NoiseSchedule::of_pipeline(&read_text(&path)?, pipeline, class.as_deref())
-        .map_err(|source| PipelineError::Schedule { path, source })
+        .map_err(|source| ModelError::Schedule { path, source })
 }
 
 /// How pictures are about to be drawn.

@@ -8,8 +8,6 @@ use craft_core::recipe::Precision;
 use craft_core::schedule::NoiseSchedule;
 use craft_nn::clip::{ClipTextConfig, ClipTextModel};
 use craft_nn::tokenizer::ClipTokenizer;
-use craft_nn::unet::UNet2DConditionModel;
-use craft_nn::unet_config::UNetConfig;
 use craft_nn::vae::{AutoencoderKL, VaeConfig};
 use craft_nn::vae_tiles::VaeParts;
 use craft_nn::weights::{HostTensor, TensorMap};
@@ -18,13 +16,15 @@ use craft_store::tensors::{self, Dtype, TensorRef};
 use craft_store::weights as files;
 
 use crate::architecture::{self, Architecture};
-use crate::component::{self, Kind, load_unet_as, open_weights, tokenizer};
-pub use crate::component::{load_text_encoder, load_unet, load_vae};
-use crate::error::{PipelineError, Result};
+use crate::component::{self, Kind, open_weights, tokenizer};
+pub use crate::component::{load_text_encoder, load_vae};
+use crate::denoiser::Denoiser;
+use crate::error::{ModelError, Result};
 use crate::fitting::Parts;
 use crate::schedule;
+use crate::sd;
+use crate::sdxl::SecondEncoder;
 use crate::size;
-use crate::text::SecondEncoder;
 
 /// File of the denoiser's weights where they are written.
 pub const DIFFUSION_WEIGHTS: &str = "diffusion_pytorch_model.safetensors";
@@ -33,9 +33,9 @@ pub const DIFFUSION_WEIGHTS: &str = "diffusion_pytorch_model.safetensors";
 #[derive(Clone, Debug)]
 pub struct Model {
     /// The denoiser.
-    pub unet: UNet2DConditionModel,
-    /// Its config.
-    pub unet_config: UNetConfig,
+    pub denoiser: Denoiser,
+    /// The config of its network.
+    pub unet_config: sd::Config,
     /// The autoencoder.
     pub vae: AutoencoderKL,
     /// Its config.
@@ -55,8 +55,8 @@ pub struct Model {
 }
 
 /// Reads a text file of a model.
-pub(crate) fn read_text(path: &Path) -> Result<String> {
-    craft_store::input::read_text(path, craft_store::input::MAX_TEXT).map_err(|error| PipelineError::Input {
+pub fn read_text(path: &Path) -> Result<String> {
+    craft_store::input::read_text(path, craft_store::input::MAX_TEXT).map_err(|error| ModelError::Input {
         path: path.to_owned(),
         message: format!(
             "it cannot be read ({error}); expected a complete model folder in the diffusers layout"
@@ -85,7 +85,7 @@ pub fn write_tensors(path: &Path, map: &TensorMap) -> Result<()> {
 
 /// Compares the parts of a folder with each other, before any weights are read. Returns its tokenizers.
 fn check_parts(dir: &Path, two: bool) -> Result<(ClipTokenizer, Option<ClipTokenizer>)> {
-    let unet: UNetConfig = component::config(&dir.join("unet"))?;
+    let unet: sd::Config = component::config(&dir.join("unet"))?;
     let vae: VaeConfig = component::config(&dir.join("vae"))?;
     let text: ClipTextConfig = component::config(&dir.join("text_encoder"))?;
     let text_2: Option<ClipTextConfig> =
@@ -99,13 +99,13 @@ fn check_parts(dir: &Path, two: bool) -> Result<(ClipTokenizer, Option<ClipToken
         }
     };
     Parts { unet: &unet, vae: &vae, text: &text, second }.check().map_err(|(part, message)| {
-        PipelineError::Input { path: dir.join(part).join("config.json"), message }
+        ModelError::Input { path: dir.join(part).join("config.json"), message }
     })?;
     let tokenizer = tokenizer(&dir.join("tokenizer"), &text)?;
     let Some(text_2) = text_2 else { return Ok((tokenizer, None)) };
     let second = self::tokenizer(&dir.join("tokenizer_2"), &text_2)?;
     if second.length() != tokenizer.length() {
-        return Err(PipelineError::Input {
+        return Err(ModelError::Input {
             path: dir.join("model_index.json"),
             message: format!(
                 "tokenizer and tokenizer_2 hold {} and {} tokens; expected as many in both",
@@ -137,7 +137,7 @@ impl Model {
         let schedule = schedule::load(dir, architecture)?;
         let two = architecture != Architecture::StableDiffusion;
         let (tokenizer, second_tokenizer) = check_parts(dir, two)?;
-        let (unet, unet_config) = load_unet_as(&dir.join("unet"), device, precision)?;
+        let (unet, unet_config) = sd::load_as(&dir.join("unet"), device, precision)?;
         let (vae, vae_config) = load_vae(&dir.join("vae"), device)?;
         let text = load_text_encoder(&dir.join("text_encoder"), device)?;
         let second = match (architecture, second_tokenizer) {
@@ -148,7 +148,7 @@ impl Model {
             _ => None,
         };
         Ok(Self {
-            unet,
+            denoiser: unet.into(),
             unet_config,
             vae,
             vae_config,
@@ -176,9 +176,9 @@ impl Model {
 
 /// Copies a model's folder except the denoiser's weights, in whatever layout they are. An autoencoder with
 /// the names of before diffusers 0.18 is written under today's, in its own number formats.
-pub(crate) fn copy_model(from: &Path, to: &Path) -> Result<()> {
+pub fn copy_model(from: &Path, to: &Path) -> Result<()> {
     craft_store::atomic::create_dir(to)?;
-    let unreadable = |error: std::io::Error| PipelineError::Input {
+    let unreadable = |error: std::io::Error| ModelError::Input {
         path: from.to_owned(),
         message: format!("the model's folder cannot be read ({error}); expected a whole model"),
     };
@@ -223,13 +223,13 @@ fn rewrite_vae(from: &Path, to: &Path) -> Result<bool> {
 }
 
 /// Writes a network into a component's folder in the place of the weights that are there.
-pub(crate) fn replace_weights(dir: &Path, stem: files::Stem, tensors: &TensorMap) -> Result<()> {
+pub fn replace_weights(dir: &Path, stem: files::Stem, tensors: &TensorMap) -> Result<()> {
     clear_weights(dir, stem)?;
     write_tensors(&dir.join(stem.file()), tensors)
 }
 
 /// Removes a component's weights, in whatever layout they are.
-pub(crate) fn clear_weights(dir: &Path, stem: files::Stem) -> Result<()> {
+pub fn clear_weights(dir: &Path, stem: files::Stem) -> Result<()> {
     for entry in std::fs::read_dir(dir).into_iter().flatten().flatten() {
         let path = entry.path();
         if stem.owns(&entry.file_name()) {

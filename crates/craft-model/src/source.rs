@@ -7,9 +7,9 @@ use craft_store::hub::{Listener, Repo, RepoFile, RepoId, Settings, provenance};
 use craft_store::weights::{DIFFUSERS, TRANSFORMERS};
 
 use crate::architecture::{self, Architecture};
-use crate::context::Progress;
-use crate::error::{PipelineError, Result};
+use crate::error::{ModelError, Result};
 use crate::single_file;
+use craft_core::Progress;
 
 /// A model that was found.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -39,7 +39,7 @@ pub fn resolve(
         return Ok(Found { dir: local(&path, config, base, progress)?, commit: None });
     }
     let Some(mut id) = RepoId::parse(model) else {
-        return Err(PipelineError::Input {
+        return Err(ModelError::Input {
             path,
             message: "there is no such model; expected a model folder in the diffusers layout, a single-file checkpoint (.safetensors, .ckpt), a repository owner/name of the Hugging Face hub, or `pocket` for the embedded model".to_owned(),
         });
@@ -56,12 +56,12 @@ pub fn resolve(
 }
 
 /// An error of the hub that also says which local path was looked for first.
-pub(crate) fn nor_local(error: PipelineError, path: &Path) -> PipelineError {
+pub fn nor_local(error: ModelError, path: &Path) -> ModelError {
     match error {
-        PipelineError::Store(StoreError::Hub { id, message, unreachable }) => {
+        ModelError::Store(StoreError::Hub { id, message, unreachable }) => {
             let message =
                 format!("{message} (there is no local file or folder {} either)", path.display());
-            PipelineError::Store(StoreError::Hub { id, message, unreachable })
+            ModelError::Store(StoreError::Hub { id, message, unreachable })
         }
         other => other,
     }
@@ -79,7 +79,7 @@ fn local(
     }
     match config {
         None => Ok(path.to_owned()),
-        Some(_) => Err(PipelineError::Usage(format!(
+        Some(_) => Err(ModelError::Usage(format!(
             "{} is a folder, which has its own configs; expected --model-config (model.config) with a single file only: leave it out",
             path.display()
         ))),
@@ -88,7 +88,7 @@ fn local(
 
 /// The folder of a repository's revision with the files that are wanted. The hub is not asked for a
 /// commit that is complete in the cache, and a cached copy does where the hub does not answer.
-pub(crate) fn snapshot(
+pub fn snapshot(
     settings: &Settings,
     id: &RepoId,
     wanted: &dyn Fn(&Repo) -> Result<Vec<String>>,
@@ -142,7 +142,8 @@ pub(crate) fn snapshot(
     Ok(repo.dir)
 }
 
-pub(crate) fn hub_error(id: &RepoId, message: String) -> PipelineError {
+/// An error of a repository.
+pub fn hub_error(id: &RepoId, message: String) -> ModelError {
     StoreError::Hub { id: id.to_string(), message, unreachable: false }.into()
 }
 
@@ -234,7 +235,8 @@ fn wanted(id: &RepoId, files: &[RepoFile]) -> Result<Vec<String>> {
     Ok(chosen)
 }
 
-pub(crate) fn shown(paths: &[&str]) -> String {
+/// Names of files for a message, the first few of them.
+pub fn shown(paths: &[&str]) -> String {
     let mut text = paths.iter().take(8).copied().collect::<Vec<_>>().join(", ");
     match paths.len() {
         0 => text.push_str("nothing"),

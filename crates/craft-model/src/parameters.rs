@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use craft_diffusion::sampler::Scheduler;
 
-use crate::draw::DrawOptions;
+use crate::sample::DrawOptions;
 
 /// The settings that the pictures of a series share.
 #[derive(Clone, Copy, Debug)]

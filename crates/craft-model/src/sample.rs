@@ -7,11 +7,11 @@ use burn::tensor::{Tensor, TensorData};
 use craft_core::Key;
 use craft_core::schedule::{NoiseSchedule, ScheduleError, SigmaSpacing};
 use craft_diffusion::sampler::{Sampler, Scheduler, guide};
-use craft_nn::unet::UNet2DConditionModel;
 use craft_nn::weights;
 use craft_store::RgbImage;
 
-use crate::error::{PipelineError, Result};
+use crate::denoiser::{Denoiser, Input};
+use crate::error::{ModelError, Result};
 use crate::model::Model;
 use crate::text::{Condition, TextEmbedding};
 
@@ -119,7 +119,7 @@ pub fn draw(
 /// Draws batch after batch with one model, and stops between two steps of the sampler when it is asked to.
 pub struct Painter<'a> {
     model: &'a Model,
-    unet: &'a UNet2DConditionModel,
+    denoiser: &'a Denoiser,
     options: DrawOptions,
     stop: &'a AtomicBool,
     /// Texts of the last batch; those of the next are often the same.
@@ -136,18 +136,18 @@ impl<'a> Painter<'a> {
         let unit = model.vae_config.scale();
         let DrawOptions { height, width, .. } = options;
         if !height.is_multiple_of(unit) || !width.is_multiple_of(unit) || height * width == 0 {
-            return Err(PipelineError::Usage(format!(
+            return Err(ModelError::Usage(format!(
                 "pictures of {height}×{width} cannot be drawn: expected a height and a width that are multiples of {unit} for this model"
             )));
         }
         let (prompts, negatives) = Default::default();
-        Ok(Self { model, unet: &model.unet, options, stop, prompts, negatives })
+        Ok(Self { model, denoiser: &model.denoiser, options, stop, prompts, negatives })
     }
 
     /// With another denoiser in the place of the model's.
     #[must_use]
-    pub fn by(self, unet: &'a UNet2DConditionModel) -> Self {
-        Self { unet, ..self }
+    pub fn by(self, denoiser: &'a Denoiser) -> Self {
+        Self { denoiser, ..self }
     }
 
     /// How it draws.
@@ -209,13 +209,13 @@ impl<'a> Painter<'a> {
         for _ in 0..n {
             let sampler = o
                 .sampler(&model.schedule)
-                .map_err(|error| PipelineError::Usage(format!("{} steps: {error}", o.steps)))?;
+                .map_err(|error| ModelError::Usage(format!("{} steps: {error}", o.steps)))?;
             samplers.push(sampler);
         }
         let mut latents: Vec<Vec<f32>> = Vec::with_capacity(n);
         for (job, sampler) in jobs.iter().zip(&samplers) {
             if job.noise.len() != size {
-                return Err(PipelineError::Usage(format!(
+                return Err(ModelError::Usage(format!(
                     "initial latents have {} values, but pictures of {}×{} need {size} ({c}×{h}×{w})",
                     job.noise.len(),
                     o.height,
@@ -231,15 +231,15 @@ impl<'a> Painter<'a> {
         let condition = self.condition(jobs, guided);
         for i in 0..o.steps {
             if self.stop.load(Ordering::Relaxed) {
-                return Err(PipelineError::Interrupted);
+                return Err(ModelError::Interrupted);
             }
             let t = samplers[0].timesteps()[i] as f32;
             let scale = samplers[0].input_scale(i) as f32;
             let input: Vec<f32> = latents.iter().flatten().map(|v| v * scale).collect();
             let input = Tensor::<4>::from_data(TensorData::new(input, [n, c, h, w]), &model.device);
             // One sample under both texts.
-            let (states, added) = (&condition.states, condition.added.as_ref());
-            let output = weights::to_vec(self.unet.forward(input, &vec![t; n], states, added));
+            let input = Input { latents: input, times: &vec![t; n], condition: &condition };
+            let output = weights::to_vec(self.denoiser.predict(input));
             let (first, second) = output.split_at(if guided { n * size } else { 0 });
             for (j, (sampler, x)) in samplers.iter_mut().zip(&mut latents).enumerate() {
                 let range = j * size..(j + 1) * size;
@@ -258,7 +258,7 @@ impl<'a> Painter<'a> {
 }
 
 /// Decodes final latents.
-pub(crate) fn decode(model: &Model, latents: Vec<Vec<f32>>, o: &DrawOptions) -> Vec<Drawn> {
+pub fn decode(model: &Model, latents: Vec<Vec<f32>>, o: &DrawOptions) -> Vec<Drawn> {
     let [c, h, w] = model.latent_shape(o.height, o.width);
     let data: Vec<f32> = latents.iter().flatten().copied().collect();
     let tensor =

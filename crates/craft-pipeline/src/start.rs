@@ -1,79 +1,14 @@
-//! LoRA files merged into a loaded model, and the models of a run.
+//! What a run and its rounds begin with: a base model with its LoRA files, or what a round before left.
 
 use std::path::{Path, PathBuf};
 
 use burn::tensor::Device;
 use craft_core::recipe::{Recipe, TrainMode};
-use craft_nn::lora::{self, Adapter, Component, Pairs};
-use craft_nn::weights;
+use craft_model::Model;
+use craft_model::lora::{LORA_FILE, apply, hash as lora_hash, parse};
 use craft_store::hash::{sha256_bytes, sha256_dir};
 
 use crate::error::{PipelineError, Result};
-use crate::lora_files;
-use crate::model::Model;
-use crate::networks::Shapes;
-
-/// Reads a LoRA, a file or the folder that a tool saved it in, for a model.
-///
-/// # Errors
-/// When the file is torn or not finite, is no LoRA, or was made for another model; the message lists the
-/// first keys that do not fit.
-pub fn read(path: &Path, model: &Model) -> Result<Adapter> {
-    lora_files::read(path, &parts(model))
-}
-
-/// The components of a model that LoRAs change, with the shapes of their parameters.
-pub(crate) fn parts(model: &Model) -> Vec<(Component, Shapes)> {
-    let mut parts = vec![
-        (Component::Unet, weights::shapes(&model.unet)),
-        (Component::TextEncoder, weights::shapes(&model.text)),
-    ];
-    if let Some(second) = &model.second {
-        parts.push((Component::TextEncoder2, weights::shapes(&second.text)));
-    }
-    parts
-}
-
-/// Merges a LoRA file into a model, multiplied by `strength`. Returns how many parameters changed.
-///
-/// # Errors
-/// As [`read`]; the model is then unchanged.
-pub fn apply(model: &mut Model, path: &Path, strength: f32) -> Result<usize> {
-    let adapter = read(path, model)?;
-    merge(model, &adapter, strength);
-    Ok(adapter.len())
-}
-
-/// Merges an adapter that fits the model into it, multiplied by `strength`.
-pub(crate) fn merge(model: &mut Model, adapter: &Adapter, strength: f32) {
-    let none = Pairs::new();
-    let pairs = |component| adapter.components.get(&component).unwrap_or(&none);
-    model.unet = lora::merge(model.unet.clone(), pairs(Component::Unet), strength);
-    model.text = lora::merge(model.text.clone(), pairs(Component::TextEncoder), strength);
-    if let Some(second) = &mut model.second {
-        let pairs = pairs(Component::TextEncoder2);
-        second.text = lora::merge(second.text.clone(), pairs, strength);
-    }
-}
-
-/// File of the factors that a run trained, in its stage's folder and in kohya's keys.
-pub(crate) const LORA_FILE: &str = "lora.safetensors";
-
-/// File or folder and scale of `FILE` or `FILE:SCALE`; one whose name has a colon is taken as it is.
-///
-/// # Errors
-/// When the scale is not between -100 and 100; the message says so without naming who asked.
-pub fn parse(text: &str, base: &Path) -> std::result::Result<(PathBuf, f32), String> {
-    let whole = base.join(text);
-    let Some((file, scale)) = text.rsplit_once(':').filter(|_| !whole.exists()) else {
-        return Ok((whole, 1.0));
-    };
-    match scale.parse::<f32>() {
-        Ok(scale) if scale.is_finite() && scale.abs() <= 100.0 => Ok((base.join(file), scale)),
-        Ok(scale) => Err(format!("the scale is {scale}; expected -100 to 100")),
-        Err(_) => Ok((whole, 1.0)),
-    }
-}
 
 /// The LoRA files of a recipe with their scales.
 fn files(recipe: &Recipe, base: &Path) -> Result<Vec<(PathBuf, f32)>> {
@@ -105,7 +40,7 @@ pub(crate) fn training_model(recipe: &Recipe, base: &Path, dir: &Path) -> Result
     if recipe.train.mode == TrainMode::Full || !recipe.model.lora.is_empty() {
         return base_model(recipe, base, dir);
     }
-    Model::load_as(dir, &Device::flex(), recipe.train.precision)
+    Ok(Model::load_as(dir, &Device::flex(), recipe.train.precision)?)
 }
 
 /// What a round of a run begins with.
@@ -179,7 +114,7 @@ pub(crate) fn arm_model(
 ) -> Result<Model> {
     let factors = dir.join(LORA_FILE);
     if dir != base_dir && !factors.is_file() {
-        return Model::load(dir, &Device::flex());
+        return Ok(Model::load(dir, &Device::flex())?);
     }
     let mut model = base_model(recipe, base, base_dir)?;
     if dir != base_dir {
@@ -196,7 +131,7 @@ pub(crate) fn arm_model(
 pub(crate) fn base_hash(recipe: &Recipe, base: &Path, dir: &Path) -> Result<String> {
     let mut hash = sha256_dir(dir)?;
     for (path, strength) in files(recipe, base)? {
-        hash = sha256_bytes(format!("{hash} {} {strength}", lora_files::hash(&path)?));
+        hash = sha256_bytes(format!("{hash} {} {strength}", lora_hash(&path)?));
     }
     Ok(hash)
 }

@@ -4,24 +4,24 @@
 use craft_nn::tokenizer::ClipTokenizer;
 use craft_store::text;
 
-use crate::error::{PipelineError, Result};
+use crate::error::{ModelError, Result};
 
 const MERGES: &[u8] = include_bytes!("../../../assets/clip/merges.txt.gz");
 /// Tokens of the vocabulary.
-pub(crate) const TOKENS: usize = 49408;
+pub const TOKENS: usize = 49408;
 /// More than the merges take, in bytes.
 const MOST: u64 = 4 << 20;
 
 /// The text of `merges.txt`.
-pub(crate) fn merges() -> Result<String> {
-    text::gunzip(MERGES, MOST).map_err(PipelineError::Usage)
+pub fn merges() -> Result<String> {
+    text::gunzip(MERGES, MOST).map_err(ModelError::Usage)
 }
 
 /// The texts of `vocab.json` and `merges.txt`, as transformers has them.
-pub(crate) fn files() -> Result<[(&'static str, String); 2]> {
+pub fn files() -> Result<[(&'static str, String); 2]> {
     let merges = merges()?;
     let mut tokens: Vec<(String, u32)> = ClipTokenizer::vocabulary_of_merges(&merges)
-        .map_err(|error| PipelineError::Usage(format!("the embedded vocabulary: {error}")))?
+        .map_err(|error| ModelError::Usage(format!("the embedded vocabulary: {error}")))?
         .into_iter()
         .collect();
     tokens.sort_by_key(|(_, id)| *id);

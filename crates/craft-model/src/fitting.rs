@@ -1,7 +1,7 @@
 //! Whether the parts of a model go together, from their configs, before any weights are read.
 
+use crate::sd::Config as UNetConfig;
 use craft_nn::clip::ClipTextConfig;
-use craft_nn::unet_config::UNetConfig;
 use craft_nn::vae::VaeConfig;
 
 /// Channels of a picture.
