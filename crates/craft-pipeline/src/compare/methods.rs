@@ -5,7 +5,8 @@ use craft_core::recipe::{RewardRole, nearest};
 use craft_diffusion::kto;
 use serde::Serialize;
 
-use crate::error::{PipelineError, Result};
+use super::change::Change;
+use super::pipeline::{PipelineError, Result};
 
 /// What a method trains on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -58,7 +59,7 @@ impl Data {
         self.drawn() && !matches!(self, Self::Random | Self::All)
     }
 
-    /// Of a method that trains on nothing, the guidance in multiples of the evaluation's.
+    /// Guidance factor of an untrained baseline.
     pub(super) fn guidance(self) -> Option<f64> {
         match self {
             Self::Guided(percent) => Some(f64::from(percent) / 100.0),
@@ -104,9 +105,11 @@ impl Loss {
 
 /// A method.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Method {
-    pub(super) name: &'static str,
-    pub(super) about: &'static str,
+pub struct Method {
+    /// Its name on the command line and in files.
+    pub name: &'static str,
+    /// What it is, in a few words.
+    pub about: &'static str,
     pub(super) data: Data,
     pub(super) loss: Loss,
     /// Its longest training in multiples of the recipe's steps.
@@ -138,8 +141,8 @@ const DPO_BETA: f64 = 2000.0;
 /// Methods over pairs start slowly, so they may train for longer.
 const LONGER: usize = 4;
 
-/// All methods.
-pub(super) const METHODS: &[Method] = &[
+/// All methods; CRAFT is the first.
+const METHODS: &[Method] = &[
     method("craft", "CRAFT with the recipe's filter", Data::Selected, Loss::Weighted, 1),
     filtered("craft-h", "CRAFT, filter of HPS alone", &["hps"]),
     filtered("craft-ha", "CRAFT, filter of HPS and the aesthetic score", &["hps", "aes"]),
@@ -213,43 +216,49 @@ pub(super) const METHODS: &[Method] = &[
 ];
 
 /// The methods of a comparison when none are named.
-pub(super) const DEFAULT: &[&str] =
+const DEFAULT: &[&str] =
     &["craft", "random", "guidance-1.5", "guidance-2", "sft", "raft", "rwr", "dpo", "kto"];
 /// The same with `--quick`.
-pub(super) const QUICK: &[&str] = &["craft", "random", "sft", "dpo"];
+const QUICK: &[&str] = &["craft", "random", "sft", "dpo"];
 
-/// The methods of these names, each once.
-pub(super) fn of_names(names: &[String]) -> Result<Vec<&'static Method>> {
-    let mut found: Vec<&'static Method> = Vec::new();
-    for name in names {
-        let Some(method) = METHODS.iter().find(|m| m.name == name) else {
+impl Method {
+    /// All of them, in the order of the table.
+    pub fn all() -> &'static [Self] {
+        METHODS
+    }
+
+    /// Those of a comparison that names none; fewer for a first look.
+    pub fn default_set(quick: bool) -> Vec<&'static Self> {
+        let names = if quick { QUICK } else { DEFAULT };
+        names.iter().filter_map(|name| METHODS.iter().find(|m| m.name == *name)).collect()
+    }
+
+    /// The method of this name.
+    ///
+    /// # Errors
+    /// When there is none; the message lists all.
+    pub fn named(name: &str) -> Result<&'static Self> {
+        METHODS.iter().find(|m| m.name == name).ok_or_else(|| {
             let all: Vec<&str> = METHODS.iter().map(|m| m.name).collect();
             let near = nearest(name, all.iter().copied())
                 .map_or(".".to_owned(), |near| format!("; did you mean `{near}`?"));
-            return Err(PipelineError::Usage(format!(
-                "--methods: there is no method `{name}`{near} Known are {}",
+            PipelineError::Usage(format!(
+                "there is no method `{name}`{near} Known are {}",
                 all.join(", ")
-            )));
-        };
-        if found.iter().any(|m| m.name == method.name) {
-            return Err(PipelineError::Usage(format!(
-                "--methods: `{name}` is named twice; name each method once"
-            )));
-        }
-        found.push(method);
+            ))
+        })
     }
-    if found.is_empty() {
-        return Err(PipelineError::Usage("--methods is empty; name at least one".to_owned()));
-    }
-    Ok(found)
-}
 
-impl Method {
-    /// What the method changes of the recipe, as overrides.
+    /// CRAFT as the recipe has it.
+    pub(super) fn craft() -> &'static Self {
+        &METHODS[0]
+    }
+
+    /// What the method changes of the recipe.
     ///
     /// # Errors
     /// When the recipe has no reward that the filter needs.
-    pub(super) fn overrides(&self, recipe: &Recipe) -> Result<Vec<String>> {
+    pub(super) fn changes(&self, recipe: &Recipe) -> Result<Vec<Change>> {
         let Some(wanted) = self.filter else { return Ok(Vec::new()) };
         let training = recipe.reward_names(RewardRole::Train);
         for part in wanted {
@@ -262,12 +271,12 @@ impl Method {
                 )));
             }
         }
-        let filters = training.iter().map(|name| {
+        let filters = training.into_iter().map(|name| {
             let used = wanted.iter().any(|part| name.as_str().contains(part));
-            format!("rewards.{name}.filter={used}")
+            Change::Filter(name.clone(), used)
         });
         // Whoever names a filter means all of it.
-        Ok(filters.chain([format!("select.min_passes={}", wanted.len())]).collect())
+        Ok(filters.chain([Change::MinPasses(wanted.len())]).collect())
     }
 
     /// Refuses what the method cannot work with.
@@ -300,7 +309,21 @@ impl Method {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
+    use super::super::ablations::Ablation;
     use super::*;
+
+    #[test]
+    fn every_name_stands_in_the_document() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/compare.md");
+        let page = std::fs::read_to_string(path).unwrap();
+        let names = METHODS.iter().map(|method| method.name);
+        for name in names.chain(Ablation::all().iter().map(Ablation::name)) {
+            assert!(
+                page.contains(&format!("`{name}`")),
+                "docs/compare.md says nothing of `{name}`"
+            );
+        }
+    }
 
     #[test]
     fn names_are_unique_and_the_defaults_exist() {
@@ -310,9 +333,12 @@ mod tests {
             let has = METHODS.iter().any(|m| m.name == rewards);
             assert_eq!(has, method.data.annotated(), "{}: the error names {rewards}", method.name);
         }
-        for names in [DEFAULT, QUICK] {
-            let names: Vec<String> = names.iter().map(|n| (*n).to_owned()).collect();
-            assert_eq!(of_names(&names).unwrap().len(), names.len());
+        assert_eq!(Method::default_set(false).len(), DEFAULT.len());
+        assert_eq!(Method::default_set(true).len(), QUICK.len());
+        assert_eq!(Method::craft().name, "craft");
+        let error = Method::named("dop").unwrap_err().to_string();
+        for words in ["`dop`", "did you mean `dpo`?", "raft"] {
+            assert!(error.contains(words), "{error}");
         }
     }
 }

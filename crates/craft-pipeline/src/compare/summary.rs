@@ -8,13 +8,13 @@ use craft_core::stats::{MeanInterval, mean, mean_interval, win_rate_interval};
 use craft_store::{RunFolder, jsonl};
 use serde_json::{Map, Value, json};
 
-use super::judge::{PictureRow, by_prompt, paired, wins};
-use super::plan::{Entry, Plan};
-use super::tune::{BASE, RESULT, SCORES, TuneResult};
+use super::entry::Entry;
+use super::pipeline::{CHECKER, Result, matmul_precision};
+use super::plan::Plan;
+use super::result::{RESULT, SCORES, TuneResult};
+use super::scores::{PictureRow, by_prompt, paired, wins};
+use super::tune::BASE;
 use super::{Comparison, conclusion, convergence, search, table};
-use crate::error::Result;
-use crate::origin;
-use crate::stages::evaluate::CHECKER;
 
 /// Resamples of the intervals of win rates.
 const RESAMPLES: usize = 2000;
@@ -32,7 +32,7 @@ pub(super) struct Row<'a> {
     pub(super) seeds: Vec<Tuned>,
 }
 
-/// Scores of a seed by model, where they exist.
+/// Scores of a stage's pictures, if it is finished.
 fn scores(folder: &Path, seed: u64, stage: &str) -> Result<Option<Vec<PictureRow>>> {
     let dir = folder.join(format!("seed-{seed}")).join(stage);
     if !dir.join(craft_store::manifest::STAGE_FILE).exists() {
@@ -77,7 +77,7 @@ pub(super) fn write(plan: &Plan, run: &RunFolder) -> Result<Comparison> {
         "code_version": env!("CARGO_PKG_VERSION"),
         "seeds": done,
         "seeds_planned": plan.seeds,
-        "matmul_precision": origin::matmul_precision(),
+        "matmul_precision": matmul_precision(),
         "decisive": plan.decisive,
         "rewards": rewards.iter().map(named).collect::<Vec<_>>(),
         "evaluation_prompts": base.values().next().map(|rows| prompts(rows)),
@@ -181,7 +181,7 @@ fn of_method(
         "about": method.about,
         "data": method.data,
         "loss": method.loss,
-        "settings": row.entry.overrides,
+        "settings": row.entry.changes,
         "part": row.entry.part,
         "diverged": diverged,
         "search": search::read(plan, folder, row.entry)?,
