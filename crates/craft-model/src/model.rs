@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use burn::tensor::Device;
-use craft_core::recipe::Precision;
+use craft_core::recipe::{GenerateSection, Precision};
 use craft_core::schedule::NoiseSchedule;
 use craft_nn::clip::{ClipTextConfig, ClipTextModel};
 use craft_nn::tokenizer::ClipTokenizer;
@@ -165,6 +165,12 @@ impl Model {
     pub fn latent_shape(&self, height: usize, width: usize) -> [usize; 3] {
         let scale = self.vae_config.scale();
         [self.unet_config.in_channels, height / scale, width / scale]
+    }
+
+    /// Height and width in pixels of the pictures that a section asks of this model.
+    pub fn pixels(&self, section: &GenerateSection) -> [usize; 2] {
+        let [height, width] = self.default_size();
+        [section.height.unwrap_or(height), section.width.unwrap_or(width)]
     }
 
     /// Height and width in pixels that the model was trained on.

@@ -11,6 +11,7 @@ use craft_model::ModelError;
 use craft_report::ReportError;
 use craft_rewards::RewardError;
 use craft_store::StoreError;
+use craft_train::TrainError;
 use thiserror::Error;
 
 /// Everything that can stop a run.
@@ -127,6 +128,24 @@ impl From<ModelError> for PipelineError {
             ModelError::Input { path, message } => Self::Input { path, message },
             ModelError::Interrupted => Self::Interrupted,
             other => Self::Model(other),
+        }
+    }
+}
+
+impl From<TrainError> for PipelineError {
+    fn from(error: TrainError) -> Self {
+        match error {
+            TrainError::Usage(message) => Self::Usage(message),
+            TrainError::Model(error) => error.into(),
+            TrainError::Nan(stop) => Self::Nan(stop),
+            TrainError::Select(error) => Self::Select(error),
+            TrainError::Control(error) => Self::Control(error),
+            TrainError::Interrupted => Self::Interrupted,
+            // An error of ours, on its way through the training engine.
+            TrainError::Other(error) => match error.downcast::<Self>() {
+                Ok(own) => *own,
+                Err(other) => Self::Usage(other.to_string()),
+            },
         }
     }
 }

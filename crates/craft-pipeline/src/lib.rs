@@ -10,7 +10,6 @@ mod cost;
 pub mod error;
 pub mod export;
 pub mod external;
-mod networks;
 mod origin;
 mod prompt_files;
 mod prompt_table;

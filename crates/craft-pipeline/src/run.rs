@@ -13,7 +13,6 @@ use crate::cache::WORDINGS;
 use crate::context::Context;
 use crate::cost::{Cost, Work};
 use crate::error::{PipelineError, Result};
-use crate::networks::say_unplaced;
 use crate::origin::{self, Origin};
 use crate::rewards::{self, Pins, RewardSource, RunReward};
 use crate::rounds;
@@ -23,6 +22,7 @@ use crate::stages::{
 };
 use crate::start::Start;
 use craft_model::source::{self, Found};
+use craft_train::networks::say_unplaced;
 
 /// What a finished run says of itself: the contents of `run.json`.
 #[derive(Clone, Debug)]
@@ -209,6 +209,7 @@ impl Plan {
         folder: Option<&Path>,
         context: &Context<'_>,
     ) -> Result<(usize, usize)> {
+        craft_train::methods::of_recipe(recipe)?.check_run(recipe)?;
         // A run that asked before can be done again without the server.
         let asked = folder.is_some_and(|folder| folder.join(WORDINGS).exists());
         if recipe.expand.kind == ExpandKind::Openai && !asked {
@@ -222,7 +223,7 @@ impl Plan {
         let model = crate::start::training_model(recipe, base, &self.model.dir)?;
         if recipe.train.mode == TrainMode::Lora {
             let parts = craft_model::lora::parts(&model);
-            crate::networks::fresh_factors(&recipe.train.lora, recipe.seed, &parts)?;
+            craft_train::networks::fresh_factors(&recipe.train.lora, recipe.seed, &parts)?;
         }
         generate::options(&recipe.generate, &model)?;
         for reward in &self.rewards {

@@ -6,7 +6,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use craft_pipeline::compare::{Ablation, Method, Seeds};
+use craft_pipeline::compare::{Ablation, Method, Seeds, method};
 
 mod compare_help;
 
@@ -135,7 +135,7 @@ pub(crate) struct CompareArgs {
     /// The recipe that all methods share; paths in it are relative to its folder
     #[arg(value_name = "RECIPE.toml")]
     pub(crate) recipe: PathBuf,
-    #[arg(long, value_name = "LIST", value_delimiter = ',', value_parser = Method::named, help = compare_help::methods())]
+    #[arg(long, value_name = "LIST", value_delimiter = ',', value_parser = method, help = compare_help::methods())]
     pub(crate) methods: Vec<&'static Method>,
     #[arg(long, value_name = "NAME", conflicts_with = "methods", value_parser = Ablation::named, help = compare_help::ablations())]
     pub(crate) ablation: Option<&'static Ablation>,

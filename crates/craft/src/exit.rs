@@ -3,6 +3,7 @@
 use std::fmt;
 
 use craft_core::recipe::RecipeError;
+use craft_model::ModelError;
 use craft_nn::config::ConfigError;
 use craft_nn::tokenizer::TokenizerError;
 use craft_nn::weights::WeightError;
@@ -65,6 +66,9 @@ fn of_one(error: &(dyn std::error::Error + 'static)) -> Option<u8> {
         });
     }
     if let Some(error) = error.downcast_ref::<PipelineError>() {
+        return Some(u8::try_from(error.exit_code()).unwrap_or(FAILED));
+    }
+    if let Some(error) = error.downcast_ref::<ModelError>() {
         return Some(u8::try_from(error.exit_code()).unwrap_or(FAILED));
     }
     if let Some(error) = error.downcast_ref::<BuildError>() {

@@ -27,7 +27,9 @@ pub use lora::{LoraInit, LoraSection};
 pub use rewards::{RewardRole, RewardSection};
 pub use rounds::{RoundsSection, StopSection, SweepSection};
 pub use select::SelectSection;
-pub use train::{Conditioning, LrSchedule, Method, Precision, TrainMode, TrainSection};
+pub use train::{
+    Compared, Conditioning, FormSection, LrSchedule, Precision, PullTo, TrainMode, TrainSection,
+};
 
 /// A recipe that cannot be used. Messages name the key, its value and what is allowed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -3,7 +3,7 @@
 use std::fmt::Display;
 
 use super::{
-    LoraSection, Method, PromptSource, Recipe, RecipeError, RewardRole, SchedulerName, TrainMode,
+    LoraSection, PromptSource, PullTo, Recipe, RecipeError, RewardRole, SchedulerName, TrainMode,
 };
 
 pub(super) fn range(
@@ -216,9 +216,16 @@ impl Recipe {
         {
             return Err(range("train.min_snr_gamma", gamma, "a number above 0, at most 10000"));
         }
-        if let Some(gamma) = t.min_snr_gamma.filter(|_| t.method == Method::Kto) {
-            let allowed = "left out with train.method = \"kto\", whose loss has no weights";
-            return Err(range("train.min_snr_gamma", gamma, allowed));
+        if t.method.trim().is_empty() {
+            return Err(range("train.method", "empty", "the name of a method, such as \"craft\""));
+        }
+        number("train.form.strength", t.form.strength, 0.0, 1e4)?;
+        if let Some(pull) = t.form.pull {
+            number("train.form.pull", pull, 0.0, 1e4)?;
+        }
+        if t.form.pull_to == PullTo::Average && t.ema_decay.is_none() {
+            let allowed = "\"base\", or train.ema_decay set: without it there is no average";
+            return Err(range("train.form.pull_to", "\"average\"", allowed));
         }
         number("train.unconditional_dropout", t.unconditional_dropout, 0.0, 1.0)?;
         if let Some(max) = t.timestep_max

@@ -7,7 +7,7 @@ use craft_core::select::{AdvantageScale, Sign, Statistics, Total};
 
 use super::change::Change;
 use super::entry::Variant;
-use super::methods::Method;
+use super::methods::{CRAFT, method};
 use super::pipeline::{PipelineError, Result};
 
 pub(super) use super::spread::{Part, Spread};
@@ -232,23 +232,23 @@ impl Ablation {
     }
 
     /// Its variants for a recipe with so many training prompts and expansions of each.
-    pub(super) fn variants(&self, prompts: usize, expansions: usize) -> Vec<Variant> {
+    pub(super) fn variants(&self, prompts: usize, expansions: usize) -> Result<Vec<Variant>> {
+        let craft = method(CRAFT)?;
         let craft = |label: &str, changes: Vec<Change>, part: Part| Variant {
             name: format!("{}-{label}", self.name),
             changes,
             part,
-            ..Variant::of(Method::craft())
+            ..Variant::of(craft)
         };
-        match &self.variants {
+        Ok(match &self.variants {
             Variants::Changes(all) => all
                 .iter()
                 .map(|(label, changes)| craft(label, changes.to_vec(), Part::default()))
                 .collect(),
-            Variants::Methods(names) => Method::all()
-                .iter()
-                .filter(|method| names.contains(&method.name))
-                .map(Variant::of)
-                .collect(),
+            Variants::Methods(names) => {
+                let found: Result<Vec<_>> = names.iter().map(|name| method(name)).collect();
+                found?.into_iter().map(Variant::of).collect()
+            }
             Variants::GroupSizes(sizes) => sizes
                 .iter()
                 .filter(|n| **n <= expansions)
@@ -280,7 +280,7 @@ impl Ablation {
                     craft(&format!("1-in-{one_in}"), changes, part)
                 })
                 .collect(),
-        }
+        })
     }
 }
 
@@ -296,23 +296,24 @@ mod tests {
     use std::fmt::Write;
 
     use super::super::change::checked;
+    use super::super::methods::changes;
     use super::*;
     use craft_core::Recipe;
 
     const RECIPE: &str = "[model]\npath = \"m\"\n[prompts]\nsource = \"pocket\"\n[[rewards]]\nname = \"a-hps\"\n[[rewards]]\nname = \"a-aes\"\n";
 
     fn variants(name: &str, prompts: usize, expansions: usize) -> Vec<Variant> {
-        Ablation::named(name).unwrap().variants(prompts, expansions)
+        Ablation::named(name).unwrap().variants(prompts, expansions).unwrap()
     }
 
     #[test]
     fn every_variant_is_a_recipe() {
         let recipe = Recipe::parse::<String>(RECIPE, &[]).unwrap();
         for ablation in ABLATIONS {
-            let found = ablation.variants(240, 4);
+            let found = ablation.variants(240, 4).unwrap();
             assert!(found.len() > 1, "{ablation:?}");
             for variant in found {
-                let filter = variant.method.changes(&recipe).unwrap();
+                let filter = changes(variant.method, &recipe).unwrap();
                 let all = [variant.changes, filter].concat();
                 checked(&recipe, &all).unwrap_or_else(|e| panic!("{}: {e}", variant.name));
             }
@@ -329,7 +330,7 @@ mod tests {
     #[test]
     fn names_and_settings_are_those_of_earlier_comparisons() {
         let mut found = String::new();
-        for variant in ABLATIONS.iter().flat_map(|ablation| ablation.variants(240, 4)) {
+        for variant in ABLATIONS.iter().flat_map(|ablation| ablation.variants(240, 4).unwrap()) {
             let texts: Vec<String> = variant.changes.iter().map(Change::to_string).collect();
             let part = serde_json::to_string(&variant.part).unwrap();
             let line = format!("{}: {} {part}", variant.name, texts.join(" "));

@@ -5,14 +5,15 @@ use craft_model::model::Model;
 use craft_model::sample::{DrawOptions, Drawn, Job, StepNoise, draw};
 use craft_nn::weights;
 use craft_rewards::RgbImageRef;
+use craft_train::methods::Drawing;
+use craft_train::online::continuations_scored;
 
 use super::entry::{Entry, SettingsFrom};
-use super::methods::{Data, Loss};
 use super::pipeline::{
     Result, Spent, candidate_options, duration, load_rewards, prediction_cost, training_cost,
 };
 use super::plan::Plan;
-use super::step_aware;
+use super::tune::has_reference;
 
 /// How much of each kind of work.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -95,17 +96,18 @@ fn parts(plan: &Plan) -> Vec<(&'static str, Counts)> {
 fn longest(plan: &Plan, entry: &Entry) -> Counts {
     let (recipe, batch) = (&plan.recipe, plan.recipe.train.batch);
     let steps = plan.points(entry).last().copied().unwrap_or(0);
-    let online = entry.method.data == Data::Prompts;
+    let drawing = entry.method.data.drawing();
+    let online = drawing.is_some();
     let guided = online && recipe.generate.guidance_scale > 1.0;
-    let spo = entry.method.loss == Loss::Spo;
-    let rows = if spo { step_aware::pairs_a_step(batch) } else { batch };
+    let spo = drawing == Some(Drawing::Continuations);
+    let rows = if spo { (batch / 2).max(1) } else { batch };
     let passes = steps * rows * if guided { 2 } else { 1 };
     // Those that draw as they train do so once an iteration of the sampler's length. What SPO draws is
     // counted as whole pictures, though each continuation costs one prediction.
     let length = recipe.generate.steps.max(1);
-    let iteration = if spo { step_aware::images(batch, length) } else { batch };
+    let iteration = if spo { continuations_scored(batch, length) } else { batch };
     let pictures = if online { steps.div_ceil(length) * iteration } else { 0 };
-    let references = if entry.method.loss.has_reference() { passes } else { 0 };
+    let references = if has_reference(entry.method, recipe) { passes } else { 0 };
     Counts { pictures, passes, references, encoded: 0 }
 }
 

@@ -2,10 +2,10 @@
 
 use craft_core::Recipe;
 use craft_store::Stage;
+use craft_train::methods::Method;
 
 use super::change::{Change, changed, checked};
-use super::limits;
-use super::methods::Method;
+use super::methods::{self, CRAFT, method};
 use super::pipeline::Result;
 use super::spread::Part;
 
@@ -41,13 +41,13 @@ impl Variant {
     }
 
     /// CRAFT in several rounds, within the budget of one.
-    pub(super) fn rounds(count: usize) -> Self {
-        Self {
+    pub(super) fn rounds(count: usize) -> Result<Self> {
+        Ok(Self {
             name: format!("craft-{count}-rounds"),
             changes: vec![Change::Rounds(count), Change::SameBudget(true)],
             settings: SettingsFrom::Craft,
-            ..Self::of(Method::craft())
-        }
+            ..Self::of(method(CRAFT)?)
+        })
     }
 }
 
@@ -71,8 +71,8 @@ impl Entry {
     /// When the recipe cannot have the variant's changes.
     pub(super) fn new(variant: Variant, recipe: &Recipe) -> Result<Self> {
         let Variant { name, method, mut changes, part, settings } = variant;
-        changes.extend(method.changes(recipe)?);
-        limits::of_variant(&checked(recipe, &changes)?)?;
+        changes.extend(methods::changes(method, recipe)?);
+        checked(recipe, &changes)?;
         let stage = |kind: &str, folder: &str| {
             Stage::named(format!("{kind} {name}"), format!("{folder}/{name}"))
         };

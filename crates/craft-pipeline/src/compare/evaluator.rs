@@ -1,16 +1,14 @@
 //! Draws and scores pictures of a denoiser, the same way for all methods.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
 
 use burn::tensor::Device;
 use craft_core::{Key, Prompt, PromptId, Split};
-use craft_model::Denoiser;
 use craft_model::model::Model;
 use craft_model::sample::DrawOptions;
-use craft_model::text::TextEmbedding;
 use craft_store::jsonl;
+use craft_train::set::Texts;
 
 use super::pipeline::{
     CHECKER, ImageStatistics, Item, Pictures, Result, Run, Scorer, draw, evaluation_options,
@@ -77,7 +75,7 @@ pub(super) struct Evaluator<'a> {
     options: DrawOptions,
     scorer: Scorer<'a>,
     /// Texts that were encoded for a training, which those after it use again.
-    texts: Mutex<BTreeMap<String, Arc<TextEmbedding>>>,
+    pub(super) texts: Texts,
     /// Hashes of the rewards' folders.
     pub(super) hashes: &'a BTreeMap<String, String>,
     /// The whole evaluation.
@@ -117,7 +115,7 @@ impl<'a> Evaluator<'a> {
             model,
             options,
             scorer,
-            texts: Mutex::default(),
+            texts: Texts::default(),
             hashes,
             full: set("evaluate", prompts, samples),
             curve: set("evaluate", few, 1),
@@ -125,29 +123,14 @@ impl<'a> Evaluator<'a> {
         })
     }
 
-    /// Embeddings of texts; each is encoded once a seed.
-    pub(super) fn embeddings<'t>(
-        &self,
-        texts: impl Iterator<Item = &'t str>,
-    ) -> BTreeMap<String, Arc<TextEmbedding>> {
-        let mut known = self.texts.lock().unwrap_or_else(PoisonError::into_inner);
-        let wanted: BTreeSet<&str> = texts.collect();
-        let new: Vec<&str> =
-            wanted.iter().copied().filter(|text| !known.contains_key(*text)).collect();
-        for (text, embedding) in new.iter().zip(self.model.encode_texts(&new)) {
-            known.insert((*text).to_owned(), Arc::new(embedding));
-        }
-        wanted.into_iter().map(|text| (text.to_owned(), known[text].clone())).collect()
-    }
-
-    /// The base model, or with another denoiser. Its pictures lie in `dir`, and those that were there
+    /// The base model, or another one that shares its parts. Its pictures lie in `dir`, and those that were there
     /// before are not drawn again.
     ///
     /// # Errors
     /// Those of drawing and scoring.
     pub(super) fn measure(
         &self,
-        other: Option<&Denoiser>,
+        other: Option<&Model>,
         set: &EvaluationSet,
         dir: &Path,
     ) -> Result<Measured> {
@@ -157,8 +140,7 @@ impl<'a> Evaluator<'a> {
             guidance_scale: set.guidance * self.options.guidance_scale,
             ..self.options
         };
-        let denoiser = other.unwrap_or(&self.model.denoiser);
-        draw(self.run, (&self.model, denoiser), options, set.stage, &items)?;
+        draw(self.run, other.unwrap_or(&self.model), options, set.stage, &items)?;
         let files: Vec<PathBuf> = items.iter().map(|item| item.file.clone()).collect();
         let texts: Vec<&str> = items.iter().map(|item| item.prompt).collect();
         for reward in self.scorer.names() {

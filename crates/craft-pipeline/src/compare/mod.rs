@@ -19,8 +19,6 @@ mod fit;
 mod guided;
 mod limits;
 mod methods;
-mod network;
-mod online;
 mod options;
 mod pairs;
 mod pipeline;
@@ -30,10 +28,7 @@ mod rounds;
 mod scores;
 mod search;
 mod settings;
-mod shelf;
 mod spread;
-mod state;
-mod step_aware;
 mod summary;
 mod table;
 mod tune;
@@ -54,7 +49,8 @@ use pipeline::{Candidates, Context, Result, Run, Start, candidates};
 use plan::Plan;
 
 pub use ablations::Ablation;
-pub use methods::Method;
+pub use craft_train::methods::{Method, all as methods};
+pub use methods::{default_methods, method};
 pub use options::{FACT_LOSS, Options, PAIRS, QUICK_SEEDS, SEARCH_SEEDS, SEEDS, Seeds};
 
 /// A finished comparison.

@@ -4,9 +4,9 @@ use std::str::FromStr;
 
 use craft_core::Recipe;
 use craft_core::recipe::PromptSource;
+use craft_train::methods::Method;
 
 use super::ablations::Ablation;
-use super::methods::Method;
 use super::pipeline::{PipelineError, Result};
 
 /// Seeds of a comparison that names none.

@@ -8,11 +8,10 @@ use craft_core::Recipe;
 use craft_model::model::{Model, read_tensors, write_tensors};
 use craft_nn::weights::{self, HostTensor};
 use craft_store::{Manifest, RgbImage, Stage, jsonl};
+use craft_train::set::{Sample, Set, Unit};
 use serde::{Deserialize, Serialize};
 
-use super::data::{Sample, TrainingSet, Unit};
 use super::evaluator::Evaluator;
-use super::methods::Data;
 use super::pipeline::{
     Context, Outcome, PipelineError, Result, Run, candidate_options, inputs, training_model,
 };
@@ -105,11 +104,7 @@ pub(super) fn run(
 }
 
 /// The training set of a method over annotated pairs.
-pub(super) fn training_set(
-    run: &Run<'_>,
-    data: Data,
-    evaluator: &Evaluator<'_>,
-) -> Result<TrainingSet> {
+pub(super) fn training_set(run: &Run<'_>, labels: bool, evaluator: &Evaluator<'_>) -> Result<Set> {
     let rows: Vec<PairRow> = jsonl::read(&run.path("pairs/pairs.jsonl"))?;
     let latents = read_tensors(&run.path("pairs/latents.safetensors"))?;
     let all = latents.get("latents").map(|t| t.data.as_slice()).unwrap_or_default();
@@ -125,13 +120,13 @@ pub(super) fn training_set(
                 original: row.prompt.clone(),
                 expanded: row.prompt.clone(),
             });
-            if data == Data::AnnotatedLabels {
+            if labels {
                 units.push(Unit { samples: vec![place], values: vec![[1.0, 0.0][j]] });
             }
         }
-        if data == Data::AnnotatedPairs {
+        if !labels {
             units.push(Unit { samples: vec![2 * i, 2 * i + 1], values: vec![1.0, 0.0] });
         }
     }
-    Ok(TrainingSet::new(samples, units, evaluator))
+    Ok(Set::new(samples, units, &evaluator.model, &evaluator.texts))
 }

@@ -11,7 +11,6 @@ use std::sync::{Mutex, PoisonError};
 
 use burn::tensor::Device;
 use craft_core::{Recipe, Silent};
-use craft_model::Denoiser;
 use craft_model::model::Model;
 use craft_model::sample::{DrawOptions, Painter};
 use craft_rewards::Reward;
@@ -24,7 +23,7 @@ use crate::rounds;
 use crate::run::Plan;
 use crate::stages::pictures::Series;
 use crate::stages::score::Work;
-use crate::stages::{evaluate, expand, generate, prompts, score, trainer};
+use crate::stages::{evaluate, expand, generate, prompts, score};
 
 pub(super) use crate::context::Context;
 pub(super) use crate::cost::{Spent, duration};
@@ -172,20 +171,19 @@ impl<'a> Scorer<'a> {
     }
 }
 
-/// Draws the pictures of `items` that are not there yet, by `denoiser` in the place of the model's own.
-/// `part` is written into them.
+/// Draws the pictures of `items` that are not there yet. `part` is written into them.
 ///
 /// # Errors
 /// When a picture cannot be drawn or written, or the run is stopped.
 pub(super) fn draw(
     run: &Run<'_>,
-    (model, denoiser): (&Model, &Denoiser),
+    model: &Model,
     options: DrawOptions,
     part: &str,
     items: &[Item<'_>],
 ) -> Result<()> {
     let series = Series { recipe: run.recipe, items, model: part };
-    let mut painter = Painter::new(model, options, run.context.stop)?.by(denoiser);
+    let mut painter = Painter::new(model, options, run.context.stop)?;
     Ok(series.draw(&mut painter, None, &Silent)?)
 }
 
@@ -218,7 +216,7 @@ pub(super) fn prediction_cost(recipe: &Recipe, model: &Model) -> Result<Spent> {
 /// # Errors
 /// Those of the model.
 pub(super) fn training_cost(recipe: &Recipe, model: Model) -> Result<Spent> {
-    trainer::measure(recipe, model)
+    crate::cost::training_pass(recipe, model)
 }
 
 /// Loads the rewards that are weights: programs and servers are not started for a plan.

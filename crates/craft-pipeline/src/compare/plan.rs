@@ -7,7 +7,7 @@ use craft_core::Recipe;
 use craft_core::recipe::PromptSource;
 
 use super::entry::{Entry, Variant};
-use super::methods::{Data, Method};
+use super::methods::{self, CRAFT, default_methods};
 use super::options::{Choices, Options};
 use super::pipeline::{Context, PipelineError, Resolved, Result, RunReward};
 use super::{limits, pairs};
@@ -93,7 +93,7 @@ impl Plan {
 
     /// The entry of CRAFT as the recipe has it, if it takes part.
     pub(super) fn craft(&self) -> Option<&Entry> {
-        self.entries.iter().find(|entry| entry.name == Method::craft().name)
+        self.entries.iter().find(|entry| entry.name == CRAFT)
     }
 
     /// Steps at which a method is evaluated: early and then ever more rarely.
@@ -103,9 +103,9 @@ impl Plan {
             return Vec::new();
         }
         // A method that draws as it trains is evaluated between its iterations.
-        let whole = match entry.method.data {
-            Data::Prompts => self.recipe.generate.steps,
-            _ => 1,
+        let whole = match entry.method.data.drawing() {
+            Some(_) => self.recipe.generate.steps,
+            None => 1,
         };
         let mut points: Vec<usize> = [12, 6, 3, 2, 1]
             .iter()
@@ -121,11 +121,11 @@ fn entries(options: &Options, recipe: &Recipe, prompts: usize) -> Result<Vec<Ent
     let annotators = recipe.prompts.source == PromptSource::Pocket;
     let mut entries = Vec::new();
     for variant in variants(options, prompts, recipe.expand.variants)? {
-        variant.method.check(recipe, annotators)?;
+        methods::check(variant.method, recipe, annotators)?;
         entries.push(Entry::new(variant, recipe)?);
     }
     if let Some(count) = options.rounds {
-        entries.push(Entry::new(Variant::rounds(count), recipe)?);
+        entries.push(Entry::new(Variant::rounds(count)?, recipe)?);
     }
     Ok(entries)
 }
@@ -133,10 +133,10 @@ fn entries(options: &Options, recipe: &Recipe, prompts: usize) -> Result<Vec<Ent
 /// The variants of an ablation, the methods that are named, or the default methods.
 fn variants(options: &Options, prompts: usize, expansions: usize) -> Result<Vec<Variant>> {
     if let Some(ablation) = options.ablation {
-        return Ok(ablation.variants(prompts, expansions));
+        return ablation.variants(prompts, expansions);
     }
     let methods = match options.methods.as_slice() {
-        [] => Method::default_set(options.quick),
+        [] => default_methods(options.quick),
         named => named.to_vec(),
     };
     for (i, method) in methods.iter().enumerate() {

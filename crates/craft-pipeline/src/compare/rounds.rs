@@ -1,12 +1,17 @@
 //! CRAFT in several rounds: a method that draws again from what it tuned, within the budget of one round.
 
+use std::path::PathBuf;
+
 use craft_core::Recipe;
-use craft_model::model::Model;
+use craft_core::recipe::TrainMode;
+use craft_model::model::{Model, read_tensors};
+use craft_nn::weights::TensorMap;
 use craft_store::hash::sha256_bytes;
 use craft_store::{Manifest, RunFolder};
+use craft_train::set::Set;
 
 use super::Shared;
-use super::data::{self, TrainingSet};
+use super::data;
 use super::entry::Entry;
 use super::evaluator::Evaluator;
 use super::pipeline::{Result, Run, before_last_round, candidates};
@@ -16,7 +21,9 @@ use super::settings::Settings;
 /// A last round, ready to be trained.
 pub(super) struct Last {
     /// What it is trained on.
-    pub(super) set: TrainingSet,
+    pub(super) set: Set,
+    /// The factors that it goes on from, if factors are trained.
+    pub(super) factors: Option<(PathBuf, TensorMap)>,
     /// The model that it begins with.
     pub(super) model: Model,
     /// Its recipe: its part of the budget.
@@ -60,13 +67,18 @@ pub(super) fn last(
     let own = begin.recipe;
     let run = Run { folder: &folder, recipe: &own, base, context };
     let found = candidates(&run, &begin.start, &plan.rewards, evaluator.hashes)?;
-    let what = (entry.method.data, entry.method.loss);
-    let set = data::of_candidates(&run, &own, entry.part, what, evaluator)?;
+    let set = data::training_set(&run, &own, entry.part, entry.method, evaluator)?;
+    let factors = begin.start.factors().filter(|_| own.train.mode == TrainMode::Lora);
+    let factors = match factors {
+        Some(path) => Some((path.clone(), read_tensors(&path)?)),
+        None => None,
+    };
     let count = |m: &Manifest| m.counts.get("candidates").map_or(0, |n| *n as usize);
     let rounds = recipe.rounds.count;
     Ok(Some(Last {
         set,
-        model: begin.start.model(&own, base)?,
+        model: begin.start.training_model(&own, base)?,
+        factors,
         images: rounds * count(&found.generated),
         passes: (rounds - 1) * own.train.steps * own.train.batch,
         seconds: [begin.seconds, found.generated.seconds, found.scored.seconds],

@@ -6,20 +6,23 @@ use std::path::Path;
 use craft_core::Recipe;
 use craft_store::manifest::{read_json, write_json};
 use craft_store::{Stage, StageWriter, jsonl};
+use craft_train::lesson::References;
+use craft_train::online::Scorer;
+use craft_train::set::Set;
 use serde::Serialize;
 use serde_json::json;
 
 use super::Shared;
-use super::data::TrainingSet;
+use super::data::training_set;
 use super::entry::Entry;
 use super::evaluator::Evaluator;
-use super::fit::{Fit, References};
+use super::fit::{Fit, Look};
 use super::pipeline::{CHECKER, Outcome, Result};
 use super::plan::Plan;
 use super::result::SCORES;
 use super::scores::{PictureRow, gains};
 use super::settings::{SeedSearch, Settings, Trial, best, mean_of};
-use super::tune::{online, training_identity, training_inputs, training_set};
+use super::tune::{scorer, training_identity, training_inputs};
 
 const BASE: Stage = Stage::new("search base", "search/base");
 /// Pictures of evaluations, in the folder of a search until they are measured.
@@ -73,7 +76,7 @@ pub(super) fn run(
     inputs.insert(plan.decisive.clone(), evaluator.hashes[&plan.decisive].clone());
     run.stage(entry.search.clone(), &config, inputs, |writer| {
         let start = std::time::Instant::now();
-        let set = training_set(shared, entry, &recipe, evaluator)?;
+        let set = training_set(run, &recipe, entry.part, entry.method, evaluator)?;
         let grid = Grid { shared, plan, evaluator, entry, recipe, points, base, set, writer };
         let trials = grid.trials()?;
         let found = match best(&trials, plan.fact_loss) {
@@ -100,7 +103,7 @@ struct Grid<'a> {
     points: Vec<usize>,
     /// Scores of the base model.
     base: Vec<PictureRow>,
-    set: TrainingSet,
+    set: Set,
     writer: &'a StageWriter,
 }
 
@@ -124,26 +127,29 @@ impl Grid<'_> {
         let path = self.writer.join(format!(".looks-{i}.jsonl"));
         let mut curve: Vec<Evaluated> = jsonl::read_resumable(&path)?.rows;
         let name = format!("{}, learning rate {learning_rate:.1e}", self.entry.name);
+        let scorer = scorer(self.shared, self.entry, &self.recipe, evaluator)?;
         let fit = Fit {
             run: &self.shared.run,
             name: &name,
             recipe: &self.recipe,
             model: &evaluator.model,
             start: &evaluator.model,
+            factors: None,
             set: &self.set,
-            loss: self.entry.method.loss,
+            method: self.entry.method,
             learning_rate,
             steps: self.points.last().copied().unwrap_or(1),
-            online: online(self.shared, self.entry, &self.recipe, evaluator)?,
+            scorer: scorer.as_ref().map(|s| s as &dyn Scorer),
             state: &self.writer.join(format!(".state-{i}")),
-            reference: Some(references),
+            known: Some(references),
         };
-        let cost = fit.fit(&self.points, &mut |step, unet, _| {
+        let cost = fit.fit(&self.points, &mut |look: &Look<'_>| {
+            let step = look.step;
             if curve.iter().any(|(known, ..)| *known == step) {
                 return Ok(());
             }
             let images = self.writer.join(format!("{LOOKS}-{i}/step-{step}"));
-            let measured = evaluator.measure(Some(unet), &evaluator.search, &images)?;
+            let measured = evaluator.measure(Some(look.model), &evaluator.search, &images)?;
             let all = gains(&self.base, &measured.rows);
             curve.retain(|(before, ..)| *before < step);
             curve.push((step, all.get(&plan.decisive).copied(), all.get(CHECKER).copied()));

@@ -179,8 +179,7 @@ fn of_method(
         row.seeds.iter().filter(|t| t.result.diverged.is_some()).map(|t| t.seed).collect();
     Ok(json!({
         "about": method.about,
-        "data": method.data,
-        "loss": method.loss,
+        "method": method.name,
         "settings": row.entry.changes,
         "part": row.entry.part,
         "diverged": diverged,

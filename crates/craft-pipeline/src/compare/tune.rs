@@ -5,26 +5,28 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use craft_core::Recipe;
-use craft_core::recipe::{GenerateSection, TrainSection};
-use craft_model::Denoiser;
-use craft_model::model::write_tensors;
+use craft_core::recipe::{GenerateSection, TrainMode, TrainSection};
+use craft_model::lora::LORA_FILE;
+use craft_model::model::{DIFFUSION_WEIGHTS, write_tensors};
 use craft_store::manifest::write_json;
 use craft_store::{Manifest, Stage, StageWriter, jsonl};
+use craft_train::methods::{Drawing, Method};
+use craft_train::objective::Reference;
+use craft_train::online::Scorer;
+use craft_train::set::Set;
 use serde_json::{Value, json};
 
-use super::data::{self, TrainingSet};
+use super::Shared;
+use super::data::{Totals, training_set};
 use super::entry::Entry;
 use super::evaluator::{Evaluator, Measured};
-use super::fit::{Cost, Fit};
-use super::methods::Data;
-use super::online::Online;
+use super::fit::{Cost, Fit, Look};
 use super::pipeline::{Outcome, PipelineError, Result, forget_peak_rss, inputs, peak_rss_bytes};
 use super::plan::Plan;
 use super::result::{IMAGES, Point, RESULT, SCORES, Seconds, TuneResult};
 use super::rounds::{self, Last};
 use super::scores::{PictureRow, gains};
 use super::settings::Settings;
-use super::{Shared, network, pairs};
 
 /// Stage of the base model's own pictures.
 pub(super) const BASE: Stage = Stage::new("base", "methods/base");
@@ -85,40 +87,30 @@ pub(super) fn training_inputs(shared: &Shared<'_>, entry: &Entry) -> BTreeMap<St
 /// The part of a recipe that a training depends on.
 pub(super) fn training_identity(entry: &Entry, recipe: &Recipe) -> Value {
     let train = TrainSection { checkpoint_every: 1, ..recipe.train.clone() };
-    let method = (entry.method.data, entry.method.loss, entry.part);
-    let own = json!([entry.name, method, train, recipe.select, recipe.rewards]);
+    let own =
+        json!([entry.name, entry.method.name, entry.part, train, recipe.select, recipe.rewards]);
     if recipe.rounds.count < 2 { own } else { json!([own, recipe.rounds]) }
 }
 
-/// The training set of a method.
-pub(super) fn training_set(
-    shared: &Shared<'_>,
-    entry: &Entry,
-    recipe: &Recipe,
-    evaluator: &Evaluator<'_>,
-) -> Result<TrainingSet> {
-    let (data, loss) = (entry.method.data, entry.method.loss);
-    if data == Data::Prompts {
-        data::of_prompts(&shared.run, evaluator)
-    } else if data.annotated() {
-        pairs::training_set(&shared.run, data, evaluator)
-    } else {
-        data::of_candidates(&shared.run, recipe, entry.part, (data, loss), evaluator)
-    }
-}
-
 /// What scores a method's own pictures, if it draws any.
-pub(super) fn online<'a>(
+pub(super) fn scorer<'a>(
     shared: &Shared<'_>,
     entry: &Entry,
     recipe: &Recipe,
     evaluator: &'a Evaluator<'a>,
-) -> Result<Option<Online<'a>>> {
-    if entry.method.data != Data::Prompts {
-        return Ok(None);
+) -> Result<Option<Totals<'a>>> {
+    match entry.method.data.drawing() {
+        Some(_) => Totals::new(&shared.run, recipe, evaluator).map(Some),
+        None => Ok(None),
     }
-    let terms = data::terms(&shared.run, recipe)?;
-    Ok(Some(Online::new(evaluator, terms, recipe.generate.negative())))
+}
+
+/// Whether the frozen base model predicts beside the tuned one.
+pub(super) fn has_reference(method: &Method, recipe: &Recipe) -> bool {
+    match method.data.drawing() {
+        Some(drawing) => drawing == Drawing::Continuations,
+        None => method.objective(&recipe.train).reference() != Reference::None,
+    }
 }
 
 /// Tunes and evaluates one method.
@@ -182,7 +174,8 @@ impl Tuning<'_> {
         let (set, steps) = match &last {
             Some(last) => (&last.set, last.recipe.train.steps),
             None => {
-                own = training_set(shared, self.entry, self.recipe, evaluator)?;
+                let (part, method) = (self.entry.part, self.entry.method);
+                own = training_set(&shared.run, self.recipe, part, method, evaluator)?;
                 (&own, self.settings.steps)
             }
         };
@@ -212,25 +205,27 @@ impl Tuning<'_> {
     /// measures at `points` and at the end.
     fn train(
         &self,
-        set: &TrainingSet,
+        set: &Set,
         last: Option<&Last>,
         points: &[usize],
         steps: usize,
     ) -> Result<(Cost, Measurements)> {
         let model = &self.evaluator.model;
+        let scorer = scorer(self.shared, self.entry, self.recipe, self.evaluator)?;
         let fit = Fit {
             run: &self.shared.run,
             name: &self.entry.name,
             recipe: last.map_or(self.recipe, |last| &last.recipe),
             model,
             start: last.map_or(model, |last| &last.model),
+            factors: last.and_then(|last| last.factors.clone()),
             set,
-            loss: self.entry.method.loss,
+            method: self.entry.method,
             learning_rate: self.settings.learning_rate,
             steps,
-            online: online(self.shared, self.entry, self.recipe, self.evaluator)?,
+            scorer: scorer.as_ref().map(|s| s as &dyn Scorer),
             state: &self.writer.join(".state"),
-            reference: None,
+            known: None,
         };
         let path = self.writer.join(".curve.jsonl");
         let curve: Vec<Point> = jsonl::read_resumable(&path)?.rows;
@@ -239,16 +234,19 @@ impl Tuning<'_> {
         let before = last.map_or(0, |last| last.passes);
         let ends: Vec<usize> =
             points.iter().copied().filter(|p| *p < steps).chain([steps]).collect();
-        let cost = fit.fit(&ends, &mut |step, unet, cost| {
-            let done = step == steps;
-            if !done && found.curve.iter().any(|point| point.step == step) {
+        let cost = fit.fit(&ends, &mut |look: &Look<'_>| {
+            let done = look.step == steps;
+            if !done && found.curve.iter().any(|point| point.step == look.step) {
                 return Ok(());
             }
-            let measured = self.measure(step, done, unet, cost, before, &mut found)?;
+            let measured = self.measure(look, done, before, &mut found)?;
             jsonl::write(&path, &found.curve)?;
             if done {
-                let path = self.writer.join(network::file(fit.recipe));
-                write_tensors(&path, &network::tensors(fit.recipe, unet))?;
+                let file = match fit.recipe.train.mode {
+                    TrainMode::Full => DIFFUSION_WEIGHTS,
+                    TrainMode::Lora => LORA_FILE,
+                };
+                write_tensors(&self.writer.join(file), &look.tensors())?;
                 found.whole = Some(measured);
             }
             Ok(())
@@ -256,26 +254,24 @@ impl Tuning<'_> {
         Ok((cost, found))
     }
 
-    /// Measures the denoiser after `step` steps, on all of the evaluation if it is `done`, and adds a point
-    /// to the curve. `before` samples went through the network in earlier rounds.
+    /// Measures the model as it stands, on all of the evaluation if it is `done`, and adds a point to the
+    /// curve. `before` samples went through the network in earlier rounds.
     fn measure(
         &self,
-        step: usize,
+        look: &Look<'_>,
         done: bool,
-        denoiser: &Denoiser,
-        cost: &Cost,
         before: usize,
         found: &mut Measurements,
     ) -> Result<Measured> {
-        let start = Instant::now();
+        let (start, step) = (Instant::now(), look.step);
         let (set, images): (_, PathBuf) = match done {
             true => (&self.evaluator.full, self.writer.join(IMAGES)),
             false => (&self.evaluator.curve, self.writer.join(format!("{LOOKS}/step-{step}"))),
         };
-        let measured = self.evaluator.measure(Some(denoiser), set, &images)?;
+        let measured = self.evaluator.measure(Some(look.model), set, &images)?;
         found.seconds += start.elapsed().as_secs_f64();
         found.curve.retain(|point| point.step < step);
-        let mut point = self.point(step, cost, &measured, found.seconds);
+        let mut point = self.point(step, look.cost, &measured, found.seconds);
         point.sample_passes += before;
         found.curve.push(point);
         Ok(measured)
@@ -313,7 +309,7 @@ impl Tuning<'_> {
     /// What the training was and cost; its set took `made` seconds to make.
     fn result(
         &self,
-        set: &TrainingSet,
+        set: &Set,
         cost: &Cost,
         found: Measurements,
         measured: &Measured,
@@ -333,7 +329,7 @@ impl Tuning<'_> {
             seconds.generation = shared.generated.seconds;
             seconds.scoring = if data.scored() { shared.scored.seconds } else { 0.0 };
         }
-        let reference = self.entry.method.loss.has_reference();
+        let reference = has_reference(self.entry.method, self.recipe);
         let drawn = of(&shared.generated, "candidates");
         TuneResult {
             samples: set.used(),

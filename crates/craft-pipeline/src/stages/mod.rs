@@ -1,7 +1,5 @@
 //! The stages: each reads finished folders of the run and writes its own.
 
-mod checkpoint;
-pub(crate) mod draws;
 pub(crate) mod evaluate;
 pub(crate) mod expand;
 pub(crate) mod generate;
@@ -10,10 +8,9 @@ pub(crate) mod pictures;
 pub(crate) mod prompts;
 pub(crate) mod score;
 pub(crate) mod select;
-mod stopped;
 pub(crate) mod sweep;
 pub(crate) mod train;
-pub(crate) mod trainer;
+pub(crate) mod training_set;
 pub(crate) mod wording;
 
 use std::collections::BTreeMap;

@@ -1,7 +1,7 @@
 //! Help texts of `craft compare`, with lists and defaults from the comparison's own tables.
 
 use craft_pipeline::compare::{
-    Ablation, FACT_LOSS, Method, PAIRS, QUICK_SEEDS, SEARCH_SEEDS, SEEDS,
+    Ablation, FACT_LOSS, PAIRS, QUICK_SEEDS, SEARCH_SEEDS, SEEDS, default_methods, methods as all,
 };
 
 fn joined<'a>(names: impl Iterator<Item = &'a str>, by: &str) -> String {
@@ -11,8 +11,8 @@ fn joined<'a>(names: impl Iterator<Item = &'a str>, by: &str) -> String {
 pub(super) fn methods() -> String {
     format!(
         "Methods, separated by commas: {} [default: {}]",
-        joined(Method::all().iter().map(|m| m.name), ", "),
-        joined(Method::default_set(false).iter().map(|m| m.name), ",")
+        joined(all().map(|m| m.name), ", "),
+        joined(default_methods(false).iter().map(|m| m.name), ",")
     )
 }
 
@@ -44,7 +44,7 @@ pub(super) fn pairs() -> String {
 }
 
 pub(super) fn quick() -> String {
-    let methods = joined(Method::default_set(true).iter().map(|m| m.name), ", ");
+    let methods = joined(default_methods(true).iter().map(|m| m.name), ", ");
     format!(
         "{QUICK_SEEDS} seeds, the methods {methods}, and no search of learning rates, for a first look"
     )

@@ -5,42 +5,47 @@ use craft_core::Key;
 use craft_core::recipe::{Conditioning, TrainSection};
 use craft_core::schedule::NoiseSchedule;
 
-/// Which of a sample's texts stands beside it.
+/// Which of a sample's texts the denoiser reads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Wording {
+pub enum Reads {
     /// No text: unconditional dropout.
     Empty,
     /// The plain prompt.
     Original,
-    /// The richer wording that it was drawn from.
+    /// The expansion that it was drawn from.
     Expanded,
 }
 
 /// What one place of a step's batch draws.
-pub(crate) struct Draw {
-    pub(crate) timestep: usize,
-    pub(crate) wording: Wording,
+#[derive(Clone, Debug)]
+pub struct Draw {
+    /// Its timestep.
+    pub timestep: usize,
+    /// Which text.
+    pub reads: Reads,
     /// Standard normal values, as many as a picture's latents.
-    pub(crate) noise: Vec<f32>,
+    pub noise: Vec<f32>,
 }
 
 /// The draws of a training by its seed.
-pub(crate) struct Draws {
+#[derive(Clone, Debug)]
+pub struct Draws {
     key: Key,
 }
 
 impl Draws {
-    pub(crate) fn new(seed: u64) -> Self {
+    /// Those of a seed.
+    pub fn new(seed: u64) -> Self {
         Self { key: Key::new(seed).stage("train") }
     }
 
     /// Which of `n` samples each place of a step takes.
-    pub(crate) fn picks(&self, step: usize, batch: usize, n: usize) -> Vec<usize> {
+    pub fn picks(&self, step: usize, batch: usize, n: usize) -> Vec<usize> {
         picks(&self.key, step, batch, n)
     }
 
     /// What place `i` of a step draws, for latents of `size` values.
-    pub(crate) fn sample(
+    pub fn sample(
         &self,
         section: &TrainSection,
         schedule: &NoiseSchedule,
@@ -58,17 +63,17 @@ impl Draws {
             Conditioning::Expanded => true,
             Conditioning::Mixed => stream.chance(0.5),
         };
-        let wording = match (dropped, expanded) {
-            (true, _) => Wording::Empty,
-            (false, true) => Wording::Expanded,
-            (false, false) => Wording::Original,
+        let reads = match (dropped, expanded) {
+            (true, _) => Reads::Empty,
+            (false, true) => Reads::Expanded,
+            (false, false) => Reads::Original,
         };
-        Draw { timestep, wording, noise: stream.standard_normals(size) }
+        Draw { timestep, reads, noise: stream.standard_normals(size) }
     }
 }
 
 /// Which of `n` things each place of a step takes: epochs over all of them, each in an order of its own.
-pub(crate) fn picks(key: &Key, step: usize, batch: usize, n: usize) -> Vec<usize> {
+pub fn picks(key: &Key, step: usize, batch: usize, n: usize) -> Vec<usize> {
     let mut epoch = usize::MAX;
     let mut order: Vec<usize> = Vec::new();
     (step * batch..(step + 1) * batch)

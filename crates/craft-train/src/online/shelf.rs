@@ -9,6 +9,7 @@ use crate::error::Result;
 use craft_model::model::{read_tensors, write_tensors};
 
 /// A folder beside the state of a training.
+#[derive(Clone, Debug)]
 pub(super) struct Shelf(PathBuf);
 
 impl Shelf {

@@ -3,36 +3,55 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use burn::module::Module;
-use craft_core::Key;
+use burn::module::{Module, Param};
+use burn::tensor::Tensor;
 use craft_core::recipe::{LoraInit, LoraSection, Precision, Recipe, TrainMode};
+use craft_core::{Key, Progress};
 use craft_diffusion::optimizer::AdamW;
-use craft_model::Denoiser;
+use craft_model::{Denoiser, Model, ModelError};
 use craft_nn::clip::ClipTextModel;
 use craft_nn::lora::{self, Adapter, Component, KohyaNames, Pairs, Targets};
-use craft_nn::weights::{self, TensorMap};
+use craft_nn::weights::{self, ParamMapper, TensorMap};
 
-use crate::error::{PipelineError, Result};
-use craft_core::Progress;
-use craft_model::model::Model;
+use crate::error::{Result, TrainError};
 
 /// Parameter names and shapes of a network.
-pub(crate) use craft_model::lora::Shapes;
+pub use craft_model::lora::Shapes;
 
 /// Networks on a device with automatic differentiation. Names of parameters begin with the
 /// component's folder, such as `unet.`.
 #[derive(Module, Debug)]
-pub(crate) struct Networks {
-    pub(crate) unet: Denoiser,
-    /// Where it is trained too.
-    pub(crate) text_encoder: Option<ClipTextModel>,
+pub struct Networks {
+    /// The denoiser.
+    pub unet: Denoiser,
+    /// The text encoder, where it is trained too.
+    pub text_encoder: Option<ClipTextModel>,
     /// The same of SDXL's second.
-    pub(crate) text_encoder_2: Option<ClipTextModel>,
+    pub text_encoder_2: Option<ClipTextModel>,
+}
+
+struct Put<'a>(&'a BTreeMap<String, Vec<f32>>);
+
+impl ParamMapper for Put<'_> {
+    fn map<const D: usize>(&mut self, name: &str, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+        match self.0.get(name) {
+            Some(values) => weights::replace(param, values.clone()),
+            None => param,
+        }
+    }
+}
+
+/// A network with the average that an optimizer keeps in the place of its weights; as it is, where there is none.
+pub fn averaged<M: Module>(module: M, optimizer: &AdamW) -> M {
+    match optimizer.ema() {
+        Some(averages) => weights::map(module, &mut Put(averages)),
+        None => module,
+    }
 }
 
 /// What a training made.
 #[derive(Debug)]
-pub(crate) enum Trained {
+pub enum Trained {
     /// The denoiser's parameters.
     Full(TensorMap),
     /// Factors beside the base model's parameters.
@@ -42,7 +61,7 @@ pub(crate) enum Trained {
 impl Trained {
     /// Tensors by the names of the file that holds them: a denoiser's, or kohya's with diffusers' names of
     /// modules.
-    pub(crate) fn into_tensors(self) -> TensorMap {
+    pub fn into_tensors(self) -> TensorMap {
         match self {
             Self::Full(tensors) => tensors,
             Self::Lora(adapter) => adapter.to_kohya(&KohyaNames::default()),
@@ -50,12 +69,12 @@ impl Trained {
     }
 }
 
-/// New factors as a section asks for them, for the components of a model ([`craft_model::lora::parts`]). Text
+/// New factors as a section asks for them, for the components of a model ([`parts`]). Text
 /// encoders get some where the section wants it.
 ///
 /// # Errors
 /// When a target is no module, or the rank is larger than a layer.
-pub(crate) fn fresh_factors(
+pub fn fresh_factors(
     section: &LoraSection,
     seed: u64,
     parts: &[(Component, Shapes)],
@@ -83,7 +102,7 @@ pub(crate) fn fresh_factors(
         let scale = section.scale() as f32;
         let pairs = targets
             .fresh(&network, shapes, section.rank, scale, &mut draw)
-            .map_err(|error| PipelineError::Usage(format!("train.lora: {error}")))?;
+            .map_err(|error| TrainError::Usage(format!("train.lora: {error}")))?;
         adapter.components.insert(component, pairs);
     }
     Ok(adapter)
@@ -93,7 +112,7 @@ pub(crate) fn fresh_factors(
 ///
 /// # Errors
 /// As [`fresh_factors`].
-pub(crate) fn say_unplaced(
+pub fn say_unplaced(
     section: &LoraSection,
     parts: &[(Component, Shapes)],
     progress: &dyn Progress,
@@ -103,7 +122,7 @@ pub(crate) fn say_unplaced(
         let Some(targets) = targets(section, *component) else { continue };
         let names = targets
             .choose(component.folder(), shapes, section.rank)
-            .map_err(|error| PipelineError::Usage(format!("train.lora: {error}")))?;
+            .map_err(|error| TrainError::Usage(format!("train.lora: {error}")))?;
         chosen.extend(names.into_iter().map(|name| (*component, name)));
     }
     for lacking in lora::unplaced(chosen.iter().map(|(component, name)| (*component, &**name))) {
@@ -126,7 +145,7 @@ fn targets(section: &LoraSection, component: Component) -> Option<Targets> {
 
 impl Networks {
     /// The networks of a model; the rest of it is let go.
-    pub(crate) fn of(model: Model) -> Self {
+    pub fn of(model: Model) -> Self {
         Self {
             unet: model.denoiser,
             text_encoder: Some(model.text),
@@ -139,7 +158,7 @@ impl Networks {
     ///
     /// # Errors
     /// See [`fresh_factors`]; when the checkpoint does not fit the networks.
-    pub(crate) fn start(
+    pub fn start(
         recipe: &Recipe,
         base: Self,
         saved: Option<(&Path, TensorMap)>,
@@ -149,9 +168,8 @@ impl Networks {
         let narrow = train.precision == Precision::Bf16;
         if train.mode == TrainMode::Full {
             let unet = match saved {
-                Some((path, tensors)) => weights::load(base.unet, tensors).map_err(|source| {
-                    craft_model::ModelError::Weights { path: path.to_owned(), source }
-                })?,
+                Some((path, tensors)) => weights::load(base.unet, tensors)
+                    .map_err(|source| ModelError::Weights { path: path.to_owned(), source })?,
                 None => base.unet,
             };
             let networks = Self { unet: unet.train(), text_encoder: None, text_encoder_2: None };
@@ -161,7 +179,7 @@ impl Networks {
         let adapter = match saved {
             Some((path, tensors)) => {
                 Adapter::from_tensors(tensors, &BTreeMap::new(), &parts).map_err(|error| {
-                    PipelineError::Input { path: path.to_owned(), message: error.to_string() }
+                    ModelError::Input { path: path.to_owned(), message: error.to_string() }
                 })?
             }
             None => fresh_factors(&train.lora, recipe.seed, &parts)?,
@@ -193,9 +211,26 @@ impl Networks {
         parts
     }
 
+    /// A model that draws as these networks stand, or with the average that the optimizer keeps. It shares the weights.
+    pub fn model(&self, base: &Model, optimizer: &AdamW) -> Model {
+        let networks = averaged(self.clone(), optimizer).valid();
+        let mut model = Model { denoiser: networks.unet, ..base.clone() };
+        if let Some(text) = networks.text_encoder {
+            model.text = text;
+        }
+        if let (Some(own), Some(text)) = (&mut model.second, networks.text_encoder_2) {
+            own.text = text;
+        }
+        model
+    }
+
     /// What training has made so far: the parameters as they are, or their average.
-    pub(crate) fn trained(&self, recipe: &Recipe, optimizer: &AdamW, average: bool) -> Trained {
-        let mut tensors = optimizer.export(self);
+    pub fn trained(&self, recipe: &Recipe, optimizer: &AdamW, average: bool) -> Trained {
+        let mut tensors = match recipe.train.mode {
+            TrainMode::Full => optimizer.export(self),
+            // The base model's weights are frozen: their shapes do.
+            TrainMode::Lora => weights::export_some(self, lora::is_factor),
+        };
         if average {
             for (name, values) in optimizer.ema().into_iter().flatten() {
                 if let Some(tensor) = tensors.get_mut(name) {

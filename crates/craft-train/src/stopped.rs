@@ -6,8 +6,9 @@ use craft_diffusion::guard::NanStop;
 use craft_store::manifest::{read_json, write_json};
 use serde::{Deserialize, Serialize};
 
-use crate::error::Result;
 use craft_core::Progress;
+
+use crate::error::Result;
 
 /// Beside the checkpoints of a training.
 const FILE: &str = "stopped.json";
@@ -25,7 +26,7 @@ struct Stopped {
 }
 
 /// Keeps a stop in the folder of a training's checkpoints.
-pub(super) fn keep(root: &Path, fingerprint: &str, stop: &NanStop) -> Result<()> {
+pub fn keep(root: &Path, fingerprint: &str, stop: &NanStop) -> Result<()> {
     let row = Stopped {
         fingerprint: fingerprint.to_owned(),
         step: stop.step,
@@ -42,7 +43,7 @@ pub(super) fn keep(root: &Path, fingerprint: &str, stop: &NanStop) -> Result<()>
 ///
 /// # Errors
 /// The stop as it was.
-pub(super) fn refuse(root: &Path, fingerprint: &str, progress: &dyn Progress) -> Result<()> {
+pub fn refuse(root: &Path, fingerprint: &str, progress: &dyn Progress) -> Result<()> {
     let path = root.join(FILE);
     let Ok(row) = read_json::<Stopped>(&path) else { return Ok(()) };
     if row.fingerprint != fingerprint {
