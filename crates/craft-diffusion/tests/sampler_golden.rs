@@ -1,5 +1,5 @@
 //! Samplers against diffusers' trajectories (fixtures/schedulers).
-#![allow(clippy::unwrap_used, missing_docs)]
+#![allow(clippy::unwrap_used, missing_docs, clippy::disallowed_methods)]
 
 use craft_core::schedule::NoiseSchedule;
 use craft_diffusion::sampler::Scheduler;

@@ -14,6 +14,7 @@ use craft_nn::weights::{HostTensor, TensorMap};
 use craft_store::raw::{self, Entry};
 use craft_store::tensors::{self, Dtype, TensorRef};
 use craft_store::weights as files;
+use craft_store::{StoreError, atomic};
 
 use crate::architecture::{self, Architecture};
 use crate::component::{self, Kind, open_weights, tokenizer};
@@ -184,13 +185,12 @@ impl Model {
 /// the names of before diffusers 0.18 is written under today's, in its own number formats.
 pub fn copy_model(from: &Path, to: &Path) -> Result<()> {
     craft_store::atomic::create_dir(to)?;
-    let unreadable = |error: std::io::Error| ModelError::Input {
+    let unreadable = |error: StoreError| ModelError::Input {
         path: from.to_owned(),
         message: format!("the model's folder cannot be read ({error}); expected a whole model"),
     };
     let renamed = from.ends_with("vae") && rewrite_vae(from, to)?;
-    for entry in std::fs::read_dir(from).map_err(unreadable)? {
-        let path = entry.map_err(unreadable)?.path();
+    for path in atomic::list(from).map_err(unreadable)? {
         let Some(name) = path.file_name() else { continue };
         if name.to_string_lossy().starts_with('.') || name == "rewards" {
             continue;
@@ -236,10 +236,9 @@ pub fn replace_weights(dir: &Path, stem: files::Stem, tensors: &TensorMap) -> Re
 
 /// Removes a component's weights, in whatever layout they are.
 pub fn clear_weights(dir: &Path, stem: files::Stem) -> Result<()> {
-    for entry in std::fs::read_dir(dir).into_iter().flatten().flatten() {
-        let path = entry.path();
-        if stem.owns(&entry.file_name()) {
-            craft_store::atomic::remove_file(&path)?;
+    for path in atomic::list(dir).unwrap_or_default() {
+        if path.file_name().is_some_and(|name| stem.owns(name)) {
+            atomic::remove_file(&path)?;
         }
     }
     Ok(())

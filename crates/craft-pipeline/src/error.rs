@@ -155,7 +155,11 @@ impl PipelineError {
     pub fn exit_code(&self) -> i32 {
         match self {
             Self::Recipe(_) | Self::Usage(_) => 2,
-            Self::Store(error) if error.is_bad_input() => 3,
+            Self::Store(error) | Self::Report(ReportError::Store(error))
+                if error.is_bad_input() =>
+            {
+                3
+            }
             Self::Store(_) | Self::Select(_) | Self::Control(_) | Self::Report(_) => 1,
             Self::Expand(_) => 1,
             Self::Unscored { .. } | Self::NoScores { .. } | Self::WordingModel { .. } => 1,

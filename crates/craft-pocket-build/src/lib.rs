@@ -149,9 +149,7 @@ fn write_tokenizer(dir: &Path) -> Result<(), BuildError> {
 }
 
 fn read_tokenizer(dir: &Path) -> Result<ClipTokenizer, BuildError> {
-    let read = |name: &str| {
-        std::fs::read_to_string(dir.join(name)).map_err(|e| BuildError::Missing(dir.join(name), e))
-    };
+    let read = |name: &str| io::read_text(&dir.join(name));
     Ok(ClipTokenizer::from_files(
         &read("vocab.json")?,
         &read("merges.txt")?,

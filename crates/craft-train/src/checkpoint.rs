@@ -55,10 +55,10 @@ pub struct Saved {
 
 /// All checkpoints of a folder, the newest last.
 fn all(root: &Path) -> Vec<(usize, PathBuf)> {
-    let entries = std::fs::read_dir(root).into_iter().flatten().flatten();
-    let mut steps: Vec<(usize, PathBuf)> = entries
-        .filter_map(|entry| {
-            let path = entry.path();
+    let mut steps: Vec<(usize, PathBuf)> = atomic::list(root)
+        .unwrap_or_default()
+        .into_iter()
+        .filter_map(|path| {
             let step = path.file_name()?.to_str()?.strip_prefix("step-")?.parse().ok()?;
             Some((step, path))
         })

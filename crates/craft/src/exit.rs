@@ -85,9 +85,8 @@ fn of_one(error: &(dyn std::error::Error + 'static)) -> Option<u8> {
     if let Some(error) = error.downcast_ref::<ReportError>() {
         return Some(match error {
             ReportError::NotEmpty { .. } => USAGE,
-            ReportError::Io { .. } | ReportError::PictureSize { .. } | ReportError::Png { .. } => {
-                FAILED
-            }
+            ReportError::Store(error) => store(error),
+            ReportError::PictureSize { .. } | ReportError::Png { .. } => FAILED,
             _ => BAD_INPUT,
         });
     }

@@ -1,5 +1,5 @@
 //! `craft compare` on the tiny model: the tables, resuming, and what is refused beforehand.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::disallowed_methods)]
 
 mod support;
 

@@ -1,5 +1,5 @@
 //! `craft compare` when something goes wrong: trainings that diverge, and a process that is killed.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::disallowed_methods)]
 
 mod support;
 

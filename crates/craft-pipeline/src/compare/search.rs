@@ -162,7 +162,7 @@ impl Grid<'_> {
             stopped: cost.diverged,
         };
         write_json(&done, &trial)?;
-        let _ = std::fs::remove_dir_all(self.writer.join(format!("{LOOKS}-{i}")));
+        let _ = craft_store::atomic::remove_tree(&self.writer.join(format!("{LOOKS}-{i}")));
         Ok(trial)
     }
 }
@@ -176,7 +176,7 @@ fn base(shared: &Shared<'_>, plan: &Plan, evaluator: &Evaluator<'_>) -> Result<V
     shared.run.stage(BASE, &config, inputs, |writer| {
         let measured = evaluator.measure(None, &evaluator.search, &writer.join(LOOKS))?;
         jsonl::write(&writer.join(SCORES), &measured.rows)?;
-        let _ = std::fs::remove_dir_all(writer.join(LOOKS));
+        let _ = craft_store::atomic::remove_tree(&writer.join(LOOKS));
         Ok(Outcome::default().say("base model on the prompts for choosing settings"))
     })?;
     Ok(jsonl::read(&shared.run.path(&format!("{}/{SCORES}", BASE.folder())))?)

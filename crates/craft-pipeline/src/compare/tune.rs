@@ -191,7 +191,7 @@ impl Tuning<'_> {
                 )));
             }
         };
-        let _ = std::fs::remove_dir_all(self.writer.join(LOOKS));
+        let _ = craft_store::atomic::remove_tree(&self.writer.join(LOOKS));
         jsonl::write(&self.writer.join(SCORES), &measured.rows)?;
         let mut result = self.result(set, &cost, found, &measured, made);
         if let Some(last) = &last {

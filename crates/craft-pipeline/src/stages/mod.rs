@@ -108,7 +108,7 @@ impl Run<'_> {
 const SECONDS_FILE: &str = ".seconds";
 
 fn previous_seconds(writer: &StageWriter) -> f64 {
-    std::fs::read_to_string(writer.join(SECONDS_FILE))
+    craft_store::input::read_text(&writer.join(SECONDS_FILE), 1 << 10)
         .ok()
         .and_then(|text| text.trim().parse().ok())
         .unwrap_or(0.0)

@@ -36,9 +36,10 @@ impl Shelf {
     pub(super) fn keep(&self, iteration: usize, part: &str, tensors: &TensorMap) -> Result<()> {
         craft_store::atomic::create_dir(&self.0)?;
         let own = format!("{iteration}-");
-        for entry in std::fs::read_dir(&self.0).into_iter().flatten().flatten() {
-            if !entry.file_name().to_string_lossy().starts_with(&own) {
-                let _ = std::fs::remove_file(entry.path());
+        for path in craft_store::atomic::list(&self.0).unwrap_or_default() {
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            if !name.starts_with(&own) {
+                let _ = craft_store::atomic::remove_file(&path);
             }
         }
         Ok(write_tensors(&self.file(iteration, part), tensors)?)
@@ -46,7 +47,7 @@ impl Shelf {
 
     /// Removes everything, at the end of the training.
     pub(super) fn clear(&self) {
-        let _ = std::fs::remove_dir_all(&self.0);
+        let _ = craft_store::atomic::remove_tree(&self.0);
     }
 }
 

@@ -16,6 +16,7 @@ use craft_model::condition::TextEmbedding;
 use craft_model::denoiser::Input;
 use craft_nn::ops::{self, Precision, SimdLevel, profile};
 use craft_nn::weights;
+use craft_store::meter;
 use serde_json::json;
 
 use self::phases::Phases;
@@ -140,7 +141,7 @@ fn sample(
     let mut cpu = None;
     for step in 0..steps {
         if step == WARM_UP {
-            cpu = system::cpu_seconds();
+            cpu = meter::cpu_seconds();
             profile::start();
         }
         let start = Instant::now();
@@ -173,7 +174,7 @@ fn sample(
 
 /// Processor seconds since a reading.
 fn since(before: Option<f64>) -> Option<f64> {
-    Some(system::cpu_seconds()? - before?)
+    Some(meter::cpu_seconds()? - before?)
 }
 
 fn print(
@@ -200,7 +201,7 @@ fn print(
         Precision::F32 => "f32",
         Precision::Bf16 => "bf16",
     };
-    let rss = system::peak_rss_bytes();
+    let rss = meter::peak_rss_bytes();
     if app.json {
         let line = json!({
             "bench": kind, "model": args.model, "batch": args.batch, "height": height,

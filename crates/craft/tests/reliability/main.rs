@@ -1,6 +1,6 @@
 //! What a run survives: kills at any moment, full and failing disks, damage, links and special files.
 //! docs/reliability.md tells which test stands for which promise.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::disallowed_methods)]
 #![cfg(unix)]
 
 #[path = "../support/mod.rs"]
@@ -22,3 +22,4 @@ mod pocket_build;
 mod process;
 mod read_only;
 mod stops;
+mod verify;

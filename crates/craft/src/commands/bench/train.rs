@@ -24,7 +24,7 @@ use crate::cli::BenchArgs;
 use crate::commands::App;
 use crate::exit::usage;
 use crate::progress::Reporter;
-use crate::system;
+use craft_store::meter;
 
 /// Forward, backward and update. The model is let go but for its denoiser, as in a run.
 pub(super) fn step(
@@ -56,7 +56,7 @@ pub(super) fn step(
     let mut optimizing = 0.0;
     for step in 0..WARM_UP + args.steps as usize {
         if step == WARM_UP {
-            cpu = system::cpu_seconds();
+            cpu = meter::cpu_seconds();
             profile::start();
         }
         let mut stream = key.clone().step(step as u64).stream();
