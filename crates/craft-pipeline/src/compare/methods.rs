@@ -1,40 +1,47 @@
-//! Which methods are compared, and what they ask of the recipe.
+//! Which methods are compared, and what they change of the recipe.
 
 use craft_core::Recipe;
-use craft_core::recipe::RewardRole;
-use craft_train::methods::{Method, by_name};
+use craft_core::recipe::{RewardRole, nearest};
+use craft_train::methods::{self, Method};
 
-use crate::error::{PipelineError, Result};
+use super::change::Change;
+use super::pipeline::{PipelineError, Result};
 
+/// The method that all others are compared with.
+pub(super) const CRAFT: &str = "craft";
 /// The methods of a comparison when none are named.
-pub(super) const DEFAULT: &[&str] =
-    &["craft", "random", "guidance-1.5", "guidance-2", "sft", "raft", "rwr", "dpo", "kto"];
+const DEFAULT: &[&str] =
+    &[CRAFT, "random", "guidance-1.5", "guidance-2", "sft", "raft", "rwr", "dpo", "kto"];
 /// The same with `--quick`.
-pub(super) const QUICK: &[&str] = &["craft", "random", "sft", "dpo"];
+const QUICK: &[&str] = &[CRAFT, "random", "sft", "dpo"];
 
-/// The methods of these names, each once.
-pub(super) fn of_names(names: &[String]) -> Result<Vec<&'static Method>> {
-    let mut found: Vec<&'static Method> = Vec::new();
-    for name in names {
-        let method = by_name(name, "--methods")?;
-        if found.iter().any(|m| m.name == method.name) {
-            return Err(PipelineError::Usage(format!(
-                "--methods: `{name}` is named twice; name each method once"
-            )));
-        }
-        found.push(method);
-    }
-    if found.is_empty() {
-        return Err(PipelineError::Usage("--methods is empty; name at least one".to_owned()));
-    }
-    Ok(found)
+/// The methods of a comparison that names none; fewer for a first look.
+pub fn default_methods(quick: bool) -> Vec<&'static Method> {
+    let names = if quick { QUICK } else { DEFAULT };
+    names.iter().filter_map(|name| methods::all().find(|m| m.name == *name)).collect()
 }
 
-/// What a method changes of the recipe, as overrides.
+/// The method of this name.
+///
+/// # Errors
+/// When there is none; the message lists all.
+pub fn method(name: &str) -> Result<&'static Method> {
+    methods::all().find(|method| method.name == name).ok_or_else(|| {
+        let all: Vec<&str> = methods::all().map(|method| method.name).collect();
+        let near = nearest(name, all.iter().copied())
+            .map_or(".".to_owned(), |near| format!("; did you mean `{near}`?"));
+        PipelineError::Usage(format!(
+            "there is no method `{name}`{near} Known are {}",
+            all.join(", ")
+        ))
+    })
+}
+
+/// What a method changes of the recipe.
 ///
 /// # Errors
 /// When the recipe has no reward that its filter needs.
-pub(super) fn overrides(method: &Method, recipe: &Recipe) -> Result<Vec<String>> {
+pub(super) fn changes(method: &Method, recipe: &Recipe) -> Result<Vec<Change>> {
     let Some(wanted) = method.filter else { return Ok(Vec::new()) };
     let training = recipe.reward_names(RewardRole::Train);
     for part in wanted {
@@ -47,12 +54,12 @@ pub(super) fn overrides(method: &Method, recipe: &Recipe) -> Result<Vec<String>>
             )));
         }
     }
-    let filters = training.iter().map(|name| {
+    let filters = training.into_iter().map(|name| {
         let used = wanted.iter().any(|part| name.as_str().contains(part));
-        format!("rewards.{name}.filter={used}")
+        Change::Filter(name.clone(), used)
     });
     // Whoever names a filter means all of it.
-    Ok(filters.chain([format!("select.min_passes={}", wanted.len())]).collect())
+    Ok(filters.chain([Change::MinPasses(wanted.len())]).collect())
 }
 
 /// Refuses what a method cannot work with.
@@ -77,13 +84,30 @@ pub(super) fn check(method: &Method, recipe: &Recipe, has_annotators: bool) -> R
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
+    use super::super::ablations::Ablation;
     use super::*;
 
     #[test]
+    fn every_name_stands_in_the_document() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/compare.md");
+        let page = std::fs::read_to_string(path).unwrap();
+        let names = methods::all().map(|method| method.name);
+        for name in names.chain(Ablation::all().iter().map(Ablation::name)) {
+            assert!(
+                page.contains(&format!("`{name}`")),
+                "docs/compare.md says nothing of `{name}`"
+            );
+        }
+    }
+
+    #[test]
     fn the_defaults_exist() {
-        for names in [DEFAULT, QUICK] {
-            let names: Vec<String> = names.iter().map(|n| (*n).to_owned()).collect();
-            assert_eq!(of_names(&names).unwrap().len(), names.len());
+        assert_eq!(default_methods(false).len(), DEFAULT.len());
+        assert_eq!(default_methods(true).len(), QUICK.len());
+        assert_eq!(method(CRAFT).unwrap().name, CRAFT);
+        let error = method("dop").unwrap_err().to_string();
+        for words in ["`dop`", "did you mean `dpo`?", "raft"] {
+            assert!(error.contains(words), "{error}");
         }
     }
 }
