@@ -6,7 +6,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use craft_pipeline::compare::{Ablation, Method, Seeds, method};
+use craft_compare::{Ablation, Method, Seeds, method};
 
 mod compare_help;
 
