@@ -62,7 +62,7 @@ pub struct Comparison {
 /// Compares methods, or continues a comparison that was stopped.
 ///
 /// # Errors
-/// See [`craft_pipeline::PipelineError`]; what was done is kept, and the same call continues.
+/// See [`pipeline::PipelineError`]; what was done is kept, and the same call continues.
 pub fn compare(
     recipe_text: &str,
     overrides: &[String],

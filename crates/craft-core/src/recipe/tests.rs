@@ -97,7 +97,7 @@ fn every_option_round_trips() {
     ])
     .unwrap();
     assert_eq!(recipe.rewards[0].weight, 2.5);
-    assert_eq!(recipe.generate.scheduler, SchedulerName::DpmPp2M);
+    assert_eq!(recipe.generate.scheduler, crate::sampler::dpm::KIND);
     assert_eq!(recipe.generate.negative_prompt, "a = \"b\"");
     assert_eq!(recipe.evaluate_guidance_scale(), 4.0);
     assert_eq!(Recipe::parse(&recipe.to_toml(), &NONE).unwrap(), recipe);

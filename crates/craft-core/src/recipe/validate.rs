@@ -2,9 +2,8 @@
 
 use std::fmt::Display;
 
-use super::{
-    LoraSection, PromptSource, PullTo, Recipe, RecipeError, RewardRole, SchedulerName, TrainMode,
-};
+use super::{LoraSection, PromptSource, PullTo, Recipe, RecipeError, RewardRole, TrainMode};
+use crate::sampler::SamplerKind;
 
 pub(super) fn range(
     key: impl Into<String>,
@@ -111,8 +110,13 @@ impl Recipe {
         number("generate.guidance_scale", g.guidance_scale, 0.0, 100.0)?;
         whole("generate.batch", g.batch, 1, 4096)?;
         whole("generate.samples", g.samples, 1, 1000)?;
-        if g.karras && !matches!(g.scheduler, SchedulerName::Euler | SchedulerName::DpmPp2M) {
-            let allowed = "false, or generate.scheduler = \"euler\" or \"dpm++2m\", which can place their steps so";
+        if g.karras && !g.scheduler.karras() {
+            let names: Vec<String> =
+                SamplerKind::with_karras().iter().map(|name| format!("{name:?}")).collect();
+            let allowed = format!(
+                "false, or generate.scheduler = {}, which can place their steps so",
+                names.join(" or ")
+            );
             return Err(range("generate.karras", "true", allowed));
         }
         for (key, size) in [("generate.height", g.height), ("generate.width", g.width)] {

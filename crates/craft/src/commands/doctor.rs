@@ -6,9 +6,9 @@ use std::time::Instant;
 
 use burn::tensor::{Device, Tensor, TensorData};
 use craft_core::rng::Key;
+use craft_core::sampler::SamplerKind;
 use craft_diffusion::objective::weighted_mse;
 use craft_diffusion::optimizer::{self, GradMap};
-use craft_diffusion::sampler::Scheduler;
 use craft_model::sample::{DrawOptions, Job, StepNoise, draw};
 use craft_model::{Model, sd};
 use craft_nn::init::Init;
@@ -197,7 +197,7 @@ fn picture(device: &Device) -> anyhow::Result<String> {
     let mut options = DrawOptions {
         steps: 8,
         guidance_scale: 4.0,
-        scheduler: Scheduler::Ddim,
+        scheduler: SamplerKind::default(),
         karras: false,
         height,
         width,

@@ -1,18 +1,46 @@
 //! DPM-Solver++ of order 2, multistep (Lu et al. 2022, algorithm 2;
 //! `diffusers/schedulers/scheduling_dpmsolver_multistep.py` with `dpmsolver++`).
 
-use craft_core::schedule::{
-    FinalSigma, NoiseSchedule, PredictionType, SamplerKind, SamplingOptions, ScheduleError,
-    SolverType, Steps,
+use super::{Entry, Input, Sampler, SamplerKind};
+use crate::process::Level;
+use crate::schedule::{
+    Ends, FinalSigma, NoiseSchedule, Rules, SamplingOptions, ScheduleError, SolverType, Steps,
 };
 
-use crate::sampler::{Sampler, split};
+/// DPM++ 2M.
+pub const KIND: SamplerKind = SamplerKind::new(ENTRY);
+
+const ENTRY: &Entry = &Entry {
+    name: "dpm++2m",
+    label: "DPM++ 2M",
+    help: "deterministic, of second order: good in fewer steps",
+    stochastic: false,
+    turbo: false,
+    rules: Rules {
+        sigma_spacing: Some(Ends::Schedule),
+        final_sigma: true,
+        one_more: true,
+        refuses: &[
+            "thresholding",
+            "use_beta_sigmas",
+            // diffusers cuts its fractional timesteps to whole ones, where rounding errors decide.
+            "use_exponential_sigmas",
+            "use_lu_lambdas",
+            "use_flow_sigmas",
+            "use_dynamic_shifting",
+            "algorithm_type",
+            "variance_type",
+            "solver_order",
+        ],
+        ..Rules::of("DPMSolverMultistep")
+    },
+    new: |schedule, steps| Ok(Box::new(DpmPlusPlus2M::new(schedule, steps)?)),
+};
 
 /// The DPM++ 2M sampler.
 #[derive(Clone, Debug)]
 pub struct DpmPlusPlus2M {
     steps: Steps,
-    prediction: PredictionType,
     options: SamplingOptions,
     previous: Option<Vec<f64>>,
 }
@@ -23,9 +51,8 @@ impl DpmPlusPlus2M {
     /// # Errors
     /// When the schedule has no such number of steps, or asks for what this sampler cannot do.
     pub fn new(schedule: &NoiseSchedule, steps: usize) -> Result<Self, ScheduleError> {
-        let steps = schedule.steps(SamplerKind::DpmSolverPp2M, steps)?;
-        let options = schedule.sampling.clone();
-        Ok(Self { steps, prediction: schedule.prediction_type, options, previous: None })
+        let steps = schedule.steps(&KIND.rules, steps)?;
+        Ok(Self { steps, options: schedule.sampling.clone(), previous: None })
     }
 
     /// (α, σ, λ) of the variance-preserving form.
@@ -46,20 +73,18 @@ impl DpmPlusPlus2M {
 }
 
 impl Sampler for DpmPlusPlus2M {
-    fn timesteps(&self) -> &[f64] {
-        &self.steps.timesteps
+    fn calls(&self) -> usize {
+        self.steps.timesteps.len()
     }
 
-    fn step(&mut self, i: usize, output: &[f32], latents: &mut [f32], _noise: &[f32]) {
-        let (alpha_s, sigma_s, lambda_s) = self.at(i);
+    fn input(&self, i: usize) -> Input {
+        let (alpha, _, _) = self.at(i);
+        Input { scale: 1.0, level: Level::of_alpha(self.steps.timesteps[i], alpha * alpha) }
+    }
+
+    fn step(&mut self, i: usize, clean: &[f64], latents: &mut [f32], _noise: &[f32]) {
+        let (_, sigma_s, lambda_s) = self.at(i);
         let (alpha_t, sigma_t, lambda_t) = self.at(i + 1);
-        let clean: Vec<f64> = latents
-            .iter()
-            .zip(output)
-            .map(|(&x, &out)| {
-                split(self.prediction, alpha_s * alpha_s, f64::from(x), f64::from(out)).0
-            })
-            .collect();
         let ratio = sigma_t / sigma_s;
         let h = lambda_t - lambda_s;
         let factor = alpha_t * (-h).exp_m1();
@@ -72,13 +97,13 @@ impl Sampler for DpmPlusPlus2M {
             };
             (previous, weight * slope)
         });
-        for (j, (x, &d0)) in latents.iter_mut().zip(&clean).enumerate() {
+        for (j, (x, &d0)) in latents.iter_mut().zip(clean).enumerate() {
             let mut value = ratio * f64::from(*x) - factor * d0;
             if let Some((previous, weight)) = &second {
                 value += weight * (d0 - previous[j]);
             }
             *x = value as f32;
         }
-        self.previous = Some(clean);
+        self.previous = Some(clean.to_vec());
     }
 }

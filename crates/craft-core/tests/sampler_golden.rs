@@ -1,8 +1,8 @@
 //! Samplers against diffusers' trajectories (fixtures/schedulers).
 #![allow(clippy::unwrap_used, missing_docs, clippy::disallowed_methods)]
 
+use craft_core::sampler::{Input, SamplerKind, advance};
 use craft_core::schedule::NoiseSchedule;
-use craft_diffusion::sampler::Scheduler;
 use serde::Deserialize;
 
 #[derive(Deserialize)]
@@ -29,10 +29,12 @@ fn noise(i: usize, n: usize) -> Vec<f32> {
 /// Largest difference over the trajectory, relative to its largest value.
 fn error(case: &Case) -> f64 {
     let schedule = NoiseSchedule::from_json(&case.config.to_string()).unwrap();
+    let process = schedule.process();
     let mut sampler =
-        Scheduler::parse(&case.sampler).unwrap().sampler(&schedule, case.steps).unwrap();
-    assert_eq!(sampler.timesteps().len(), case.timesteps.len(), "{}", case.name);
-    for (found, expected) in sampler.timesteps().iter().zip(&case.timesteps) {
+        SamplerKind::named(&case.sampler).unwrap().sampler(&schedule, case.steps).unwrap();
+    assert_eq!(sampler.calls(), case.timesteps.len(), "{}", case.name);
+    for (i, expected) in case.timesteps.iter().enumerate() {
+        let found = sampler.input(i).level.time;
         // Whole timesteps are equal; diffusers finds those between in f32, and their table has 1000 rows.
         let allowed = if expected.fract() == 0.0 { 0.0 } else { 5e-3 };
         assert!((found - expected).abs() <= allowed, "{}: {found}, {expected}", case.name);
@@ -41,10 +43,11 @@ fn error(case: &Case) -> f64 {
     let mut latents: Vec<f32> = case.normals.iter().map(|&v| (v * scale) as f32).collect();
     let mut worst = difference(&latents, &case.latents[0]);
     for i in 0..case.steps {
-        let t = sampler.timesteps()[i] as f32;
-        let scale = sampler.input_scale(i) as f32;
+        let Input { scale, level } = sampler.input(i);
+        let (scale, t) = (scale as f32, level.time as f32);
         let output: Vec<f32> = latents.iter().map(|x| 0.1 * scale * x + t / 1000.0).collect();
-        sampler.step(i, &output, &mut latents, &noise(i, output.len()));
+        let noise = noise(i, output.len());
+        advance(sampler.as_mut(), process.as_ref(), i, &output, &mut latents, &noise);
         worst = worst.max(difference(&latents, &case.latents[i + 1]));
     }
     let largest = case.latents.iter().flatten().fold(0f64, |m, v| m.max(v.abs()));
