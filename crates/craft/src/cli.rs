@@ -6,8 +6,8 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use craft_compare::{Ablation, Method, Seeds, method};
 use craft_core::sampler::{SAMPLERS, SamplerKind};
-use craft_pipeline::compare::{Ablation, Method, Seeds, method};
 
 mod compare_help;
 

@@ -6,7 +6,7 @@ mod support;
 use std::fs;
 use std::path::Path;
 
-use craft_pipeline::compare::{self, Ablation, Method};
+use craft_compare::{Ablation, Method};
 use serde_json::Value;
 use support::Tiny;
 
@@ -203,9 +203,9 @@ fn the_help_lists_what_can_be_compared() {
     let names = |methods: Vec<&'static Method>, by: &str| {
         methods.iter().map(|method| method.name).collect::<Vec<_>>().join(by)
     };
-    assert!(help.contains(&names(compare::methods().collect(), ", ")), "{help}");
-    assert!(help.contains(&names(compare::default_methods(false), ",")), "{help}");
-    assert!(help.contains(&names(compare::default_methods(true), ", ")), "{help}");
+    assert!(help.contains(&names(craft_compare::methods().collect(), ", ")), "{help}");
+    assert!(help.contains(&names(craft_compare::default_methods(false), ",")), "{help}");
+    assert!(help.contains(&names(craft_compare::default_methods(true), ", ")), "{help}");
     let ablations: Vec<&str> = Ablation::all().iter().map(Ablation::name).collect();
     assert!(help.contains(&ablations.join(", ")), "{help}");
 }

@@ -1,6 +1,6 @@
 //! Help texts of `craft compare`, with lists and defaults from the comparison's own tables.
 
-use craft_pipeline::compare::{
+use craft_compare::{
     Ablation, FACT_LOSS, PAIRS, QUICK_SEEDS, SEARCH_SEEDS, SEEDS, default_methods, methods as all,
 };
 

@@ -2,13 +2,13 @@
 
 use std::time::Instant;
 
-use craft_store::{Manifest, jsonl};
+use craft_store::{Manifest, jsonl, meter};
 use serde_json::json;
 
 use super::Shared;
 use super::entry::Entry;
 use super::evaluator::Evaluator;
-use super::pipeline::{Outcome, Result, forget_peak_rss, peak_rss_bytes};
+use super::pipeline::{Outcome, Result};
 use super::plan::Plan;
 use super::result::{IMAGES, RESULT, SCORES, Seconds, TuneResult};
 use super::scores::{PictureRow, gains};
@@ -26,7 +26,7 @@ pub(super) fn run(
     let scale = factor * shared.run.recipe.evaluate_guidance_scale();
     let config = json!([identity(shared, plan), scale]);
     shared.run.stage(entry.stage.clone(), &config, evaluation_inputs(shared, evaluator), |writer| {
-        forget_peak_rss();
+        meter::forget_peak_rss();
         let start = Instant::now();
         let measured =
             evaluator.measure(None, &evaluator.full.guided(factor), &writer.join(IMAGES))?;
@@ -34,7 +34,7 @@ pub(super) fn run(
         let evaluation = start.elapsed().as_secs_f64();
         let result = TuneResult {
             seconds: Seconds { evaluation, ..Seconds::default() },
-            peak_rss_bytes: peak_rss_bytes(),
+            peak_rss_bytes: meter::peak_rss_bytes().unwrap_or_default(),
             statistics: measured.statistics,
             diversity: measured.diversity,
             ..TuneResult::default()

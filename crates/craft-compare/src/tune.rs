@@ -9,7 +9,7 @@ use craft_core::recipe::{GenerateSection, TrainMode, TrainSection};
 use craft_model::lora::LORA_FILE;
 use craft_model::model::{DIFFUSION_WEIGHTS, write_tensors};
 use craft_store::manifest::write_json;
-use craft_store::{Manifest, Stage, StageWriter, jsonl};
+use craft_store::{Manifest, Stage, StageWriter, jsonl, meter};
 use craft_train::methods::{Drawing, Method};
 use craft_train::objective::Reference;
 use craft_train::online::Scorer;
@@ -21,7 +21,7 @@ use super::data::{Totals, training_set};
 use super::entry::Entry;
 use super::evaluator::{Evaluator, Measured};
 use super::fit::{Cost, Fit, Look};
-use super::pipeline::{Outcome, PipelineError, Result, forget_peak_rss, inputs, peak_rss_bytes};
+use super::pipeline::{Outcome, PipelineError, Result, inputs};
 use super::plan::Plan;
 use super::result::{IMAGES, Point, RESULT, SCORES, Seconds, TuneResult};
 use super::rounds::{self, Last};
@@ -133,7 +133,7 @@ pub(super) fn run(
     let mut inputs = evaluation_inputs(shared, evaluator);
     inputs.extend(training_inputs(shared, entry));
     shared.run.stage(entry.stage.clone(), &config, inputs, |writer| {
-        forget_peak_rss();
+        meter::forget_peak_rss();
         let recipe = &recipe;
         Tuning { shared, plan, evaluator, entry, recipe, settings, base, writer }.run(&points)
     })
@@ -343,7 +343,7 @@ impl Tuning<'_> {
             reference_passes: if reference { cost.sample_passes } else { 0 },
             skipped_steps: cost.skipped,
             seconds,
-            peak_rss_bytes: peak_rss_bytes(),
+            peak_rss_bytes: meter::peak_rss_bytes().unwrap_or_default(),
             curve: found.curve,
             statistics: measured.statistics,
             diversity: measured.diversity,

@@ -9,6 +9,7 @@ use craft_model::Model;
 use craft_nn::lora::KohyaNames;
 use craft_nn::weights::{self, TensorMap};
 use craft_store::hash::sha256_bytes;
+use craft_store::meter;
 use craft_train::checkpoint::Checkpoints;
 use craft_train::fit::{self, State, Step, Task};
 use craft_train::lesson::{Lesson, References};
@@ -21,10 +22,7 @@ use craft_train::settings::Settings;
 use craft_train::{Result as TrainResult, TrainError};
 use serde::{Deserialize, Serialize};
 
-use crate::error::{PipelineError, Result};
-use crate::run::cpu_seconds;
-use crate::stages::training_set::through;
-use crate::stages::{Run, generate};
+use super::pipeline::{PipelineError, Result, Run, candidate_options, through};
 
 /// A training.
 pub(super) struct Fit<'a> {
@@ -132,7 +130,7 @@ impl Fit<'_> {
                 recipe: self.recipe,
                 model: self.model,
                 frame: &frame,
-                options: generate::options(&self.recipe.generate, self.model)?,
+                options: candidate_options(self.recipe, self.model)?,
                 scorer,
                 state: self.state,
                 stop: self.run.context.stop,
@@ -205,7 +203,7 @@ impl Fit<'_> {
             images,
             cost,
             clock: Instant::now(),
-            worked: cpu_seconds(),
+            worked: meter::cpu_seconds().unwrap_or_default(),
         };
         let ended = fit::fit(&mut state, &settings, task, &mut follow);
         let mut cost = follow.cost;
@@ -242,7 +240,7 @@ struct Follow<'a, 'l> {
 
 impl Follow<'_, '_> {
     fn restart_clock(&mut self) {
-        (self.clock, self.worked) = (Instant::now(), cpu_seconds());
+        (self.clock, self.worked) = (Instant::now(), meter::cpu_seconds().unwrap_or_default());
     }
 }
 
@@ -268,7 +266,7 @@ impl fit::Watch<Networks> for Follow<'_, '_> {
 
     fn stepped(&mut self, state: &State<Networks>, _: &Step) -> TrainResult<()> {
         self.cost.seconds += self.clock.elapsed().as_secs_f64();
-        self.cost.cpu_seconds += cpu_seconds() - self.worked;
+        self.cost.cpu_seconds += meter::cpu_seconds().unwrap_or_default() - self.worked;
         self.cost.images = self.images.get();
         self.cost.skipped = state.guard.skipped;
         self.cost.sample_passes = state.done * self.passes;

@@ -21,7 +21,6 @@ mod limits;
 mod methods;
 mod options;
 mod pairs;
-mod pipeline;
 mod plan;
 mod result;
 mod rounds;
@@ -33,13 +32,9 @@ mod summary;
 mod table;
 mod tune;
 
-/// The name by which the trainer knows the evaluator.
-mod judge {
-    pub(super) use super::evaluator::Evaluator as Judge;
-}
-
 use std::path::{Path, PathBuf};
 
+use craft_pipeline::client as pipeline;
 use craft_store::{Manifest, RunFolder};
 use serde_json::Value;
 
@@ -67,7 +62,7 @@ pub struct Comparison {
 /// Compares methods, or continues a comparison that was stopped.
 ///
 /// # Errors
-/// See [`crate::PipelineError`]; what was done is kept, and the same call continues.
+/// See [`pipeline::PipelineError`]; what was done is kept, and the same call continues.
 pub fn compare(
     recipe_text: &str,
     overrides: &[String],

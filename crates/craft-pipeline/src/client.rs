@@ -1,9 +1,7 @@
-//! What a comparison asks of the pipeline: the only file here, beside the trainer's, that names it.
+//! What a client of the stages calls, such as a comparison of methods: a run and its stages up to the scores
+//! of its candidates, drawing, scoring, and what each costs.
 //!
-//! Types: [`Context`], [`PipelineError`], [`Run`] with its stages' [`Outcome`], [`Start`], [`RunReward`],
-//! [`Item`], [`Pictures`], [`ImageStatistics`], [`Spent`]. Functions: [`Resolved::of`], [`folder`],
-//! [`candidates`], [`before_last_round`], [`Scorer`], [`draw`], [`statistics`], [`candidate_options`],
-//! [`evaluation_options`], [`prediction_cost`], [`training_cost`], [`load_rewards`].
+//! API boundary: `craft-compare` reaches the pipeline by this module, its errors and its context alone.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -25,31 +23,35 @@ use crate::stages::pictures::Series;
 use crate::stages::score::Work;
 use crate::stages::{evaluate, expand, generate, prompts, score};
 
-pub(super) use crate::context::Context;
-pub(super) use crate::cost::{Spent, duration};
-pub(super) use crate::error::{PipelineError, Result};
-pub(super) use crate::origin::matmul_precision;
-pub(super) use crate::rewards::RunReward;
-pub(super) use crate::run::{forget_peak_rss, peak_rss_bytes};
-pub(super) use crate::stages::evaluate::CHECKER;
-pub(super) use crate::stages::pictures::Item;
-pub(super) use crate::stages::score::Pictures;
-pub(super) use crate::stages::{Outcome, Run, inputs};
-pub(super) use crate::start::{Start, training_model};
-pub(super) use crate::statistics::{ImageStatistics, measure as statistics};
+pub use crate::context::Context;
+pub use crate::cost::{Spent, duration};
+pub use crate::error::{PipelineError, Result};
+pub use crate::origin::matmul_precision;
+pub use crate::rewards::RunReward;
+pub use crate::stages::evaluate::CHECKER;
+pub use crate::stages::pictures::Item;
+pub use crate::stages::score::Pictures;
+pub use crate::stages::training_set::{OfRun, of_units, through};
+pub use crate::stages::{Outcome, Run, inputs};
+pub use crate::start::{Start, training_model};
+pub use crate::statistics::{ImageStatistics, measure as statistics};
 
 /// What a recipe names, found and checked.
-pub(super) struct Resolved {
-    pub(super) model_dir: PathBuf,
-    pub(super) rewards: Vec<RunReward>,
-    pub(super) train_prompts: usize,
-    pub(super) eval_prompts: usize,
+pub struct Resolved {
+    /// Folder of the base model.
+    pub model_dir: PathBuf,
+    /// The rewards, held-out ones among them.
+    pub rewards: Vec<RunReward>,
+    /// How many prompts to train on.
+    pub train_prompts: usize,
+    /// How many prompts to evaluate on.
+    pub eval_prompts: usize,
 }
 
 impl Resolved {
     /// # Errors
     /// Everything that a run finds wrong before its first expensive step.
-    pub(super) fn of(recipe: &Recipe, base: &Path, context: &Context<'_>) -> Result<Self> {
+    pub fn of(recipe: &Recipe, base: &Path, context: &Context<'_>) -> Result<Self> {
         let plan = Plan::new(recipe, base, None, context)?;
         let (train_prompts, eval_prompts) = plan.check(recipe, base, None, context)?;
         let Plan { model, rewards } = plan;
@@ -61,7 +63,7 @@ impl Resolved {
 ///
 /// # Errors
 /// When it holds another recipe, or was begun with another precision of products.
-pub(super) fn folder(out: &Path, recipe: &Recipe, base: &Path) -> Result<RunFolder> {
+pub fn folder(out: &Path, recipe: &Recipe, base: &Path) -> Result<RunFolder> {
     origin::check_precision(out)?;
     let folder = RunFolder::create_or_open(out, &recipe.to_toml())?;
     Origin::now(base, None).write(folder.path())?;
@@ -69,17 +71,20 @@ pub(super) fn folder(out: &Path, recipe: &Recipe, base: &Path) -> Result<RunFold
 }
 
 /// The stages up to the scores of the candidates.
-pub(super) struct Candidates {
-    pub(super) prompted: Manifest,
-    pub(super) generated: Manifest,
-    pub(super) scored: Manifest,
+pub struct Candidates {
+    /// Prompts.
+    pub prompted: Manifest,
+    /// Candidates.
+    pub generated: Manifest,
+    /// Their scores.
+    pub scored: Manifest,
 }
 
 /// Prompts, expansions, candidates and their scores, unless they are there.
 ///
 /// # Errors
 /// Those of the stages.
-pub(super) fn candidates(
+pub fn candidates(
     run: &Run<'_>,
     start: &Start,
     rewards: &[RunReward],
@@ -93,19 +98,20 @@ pub(super) fn candidates(
 }
 
 /// What the last of several rounds begins with.
-pub(super) struct LastRound {
+pub struct LastRound {
     /// The recipe of the last round: its part of the budget.
-    pub(super) recipe: Recipe,
-    pub(super) start: Start,
+    pub recipe: Recipe,
+    /// The model that it begins with.
+    pub start: Start,
     /// Seconds of the rounds before.
-    pub(super) seconds: f64,
+    pub seconds: f64,
 }
 
 /// Does all rounds of a recipe but the last; `None` if it has one round only.
 ///
 /// # Errors
 /// Those of the stages; a training that diverges among them.
-pub(super) fn before_last_round(
+pub fn before_last_round(
     folder: &RunFolder,
     recipe: &Recipe,
     base: &Path,
@@ -118,7 +124,7 @@ pub(super) fn before_last_round(
 }
 
 /// The rewards of a run, loaded, with its cache of scores.
-pub(super) struct Scorer<'a> {
+pub struct Scorer<'a> {
     run: &'a Run<'a>,
     rewards: Vec<(RunReward, Box<dyn Reward>)>,
     cache: Mutex<ScoreCache>,
@@ -130,7 +136,7 @@ impl<'a> Scorer<'a> {
     ///
     /// # Errors
     /// When a reward cannot be loaded, or the cache not be read.
-    pub(super) fn new(
+    pub fn new(
         run: &'a Run<'a>,
         rewards: &[RunReward],
         hashes: &'a BTreeMap<String, String>,
@@ -146,7 +152,7 @@ impl<'a> Scorer<'a> {
     }
 
     /// Names of the rewards.
-    pub(super) fn names(&self) -> impl Iterator<Item = &str> {
+    pub fn names(&self) -> impl Iterator<Item = &str> {
         self.rewards.iter().map(|(reward, _)| reward.name.as_str())
     }
 
@@ -154,7 +160,7 @@ impl<'a> Scorer<'a> {
     ///
     /// # Errors
     /// When a picture cannot be read, or a score is missing and the recipe says to stop.
-    pub(super) fn scores(
+    pub fn scores(
         &self,
         reward: &str,
         pictures: Pictures<'_>,
@@ -175,7 +181,7 @@ impl<'a> Scorer<'a> {
 ///
 /// # Errors
 /// When a picture cannot be drawn or written, or the run is stopped.
-pub(super) fn draw(
+pub fn draw(
     run: &Run<'_>,
     model: &Model,
     options: DrawOptions,
@@ -191,7 +197,7 @@ pub(super) fn draw(
 ///
 /// # Errors
 /// When the model cannot draw what the recipe asks for.
-pub(super) fn candidate_options(recipe: &Recipe, model: &Model) -> Result<DrawOptions> {
+pub fn candidate_options(recipe: &Recipe, model: &Model) -> Result<DrawOptions> {
     generate::options(&recipe.generate, model)
 }
 
@@ -199,7 +205,7 @@ pub(super) fn candidate_options(recipe: &Recipe, model: &Model) -> Result<DrawOp
 ///
 /// # Errors
 /// See [`candidate_options`].
-pub(super) fn evaluation_options(run: &Run<'_>, model: &Model) -> Result<DrawOptions> {
+pub fn evaluation_options(run: &Run<'_>, model: &Model) -> Result<DrawOptions> {
     evaluate::drawing_options(run, model)
 }
 
@@ -207,7 +213,7 @@ pub(super) fn evaluation_options(run: &Run<'_>, model: &Model) -> Result<DrawOpt
 ///
 /// # Errors
 /// Those of the model.
-pub(super) fn prediction_cost(recipe: &Recipe, model: &Model) -> Result<Spent> {
+pub fn prediction_cost(recipe: &Recipe, model: &Model) -> Result<Spent> {
     crate::cost::prediction_seconds(recipe, model)
 }
 
@@ -215,7 +221,7 @@ pub(super) fn prediction_cost(recipe: &Recipe, model: &Model) -> Result<Spent> {
 ///
 /// # Errors
 /// Those of the model.
-pub(super) fn training_cost(recipe: &Recipe, model: Model) -> Result<Spent> {
+pub fn training_cost(recipe: &Recipe, model: Model) -> Result<Spent> {
     crate::cost::training_pass(recipe, model)
 }
 
@@ -223,7 +229,7 @@ pub(super) fn training_cost(recipe: &Recipe, model: Model) -> Result<Spent> {
 ///
 /// # Errors
 /// When one cannot be loaded.
-pub(super) fn load_rewards(rewards: &[RunReward]) -> Result<Vec<Box<dyn Reward>>> {
+pub fn load_rewards(rewards: &[RunReward]) -> Result<Vec<Box<dyn Reward>>> {
     let weights: Vec<_> = rewards
         .iter()
         .filter(|reward| matches!(reward.source, RewardSource::Weights(_)))

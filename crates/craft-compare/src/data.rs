@@ -12,11 +12,8 @@ use craft_train::set::{Sample, Set, Unit};
 use craft_train::{Result as TrainResult, TrainError};
 
 use super::ablations::{Part, Spread};
-use super::judge::Judge;
-use crate::error::{PipelineError, Result};
-use crate::stages::Run;
-use crate::stages::score::Pictures;
-use crate::stages::training_set::{self, OfRun, through};
+use super::evaluator::Evaluator;
+use super::pipeline::{OfRun, Pictures, PipelineError, Result, Run, of_units, through};
 
 /// The part of a run's candidates that a variant sees.
 struct OfPart<'a> {
@@ -65,7 +62,7 @@ pub(super) fn training_set(
     recipe: &Recipe,
     part: Part,
     method: &Method,
-    judge: &Judge<'_>,
+    evaluator: &Evaluator<'_>,
 ) -> Result<Set> {
     match method.data {
         Data::Candidates { units, .. } => {
@@ -77,11 +74,13 @@ pub(super) fn training_set(
                     method.name
                 )));
             }
-            training_set::of_units(run, units, &judge.model, &judge.texts)
+            of_units(run, units, &evaluator.model, &evaluator.texts)
         }
-        Data::Annotated { labels } => super::pairs::training_set(run, labels, judge),
-        Data::Prompts(_) => of_prompts(run, judge),
-        Data::Guidance(_) => Ok(Set::new(Vec::new(), Vec::new(), &judge.model, &judge.texts)),
+        Data::Annotated { labels } => super::pairs::training_set(run, labels, evaluator),
+        Data::Prompts(_) => of_prompts(run, evaluator),
+        Data::Guidance(_) => {
+            Ok(Set::new(Vec::new(), Vec::new(), &evaluator.model, &evaluator.texts))
+        }
     }
 }
 
@@ -104,7 +103,7 @@ fn kept_expansions(candidates: &[Candidate], spread: Spread) -> BTreeSet<(Prompt
 }
 
 /// The training prompts, for methods that draw as they go.
-fn of_prompts(run: &Run<'_>, judge: &Judge<'_>) -> Result<Set> {
+fn of_prompts(run: &Run<'_>, evaluator: &Evaluator<'_>) -> Result<Set> {
     let prompts: Vec<Prompt> = jsonl::read(&run.path("prompts/prompts.jsonl"))?;
     let train = prompts.into_iter().filter(|p| p.split == Split::Train);
     let samples: Vec<Sample> = train
@@ -116,7 +115,7 @@ fn of_prompts(run: &Run<'_>, judge: &Judge<'_>) -> Result<Set> {
         })
         .collect();
     let units = (0..samples.len()).map(|i| Unit { samples: vec![i], values: vec![1.0] }).collect();
-    Ok(Set::new(samples, units, &judge.model, &judge.texts))
+    Ok(Set::new(samples, units, &evaluator.model, &evaluator.texts))
 }
 
 /// A reward's part in the total.
@@ -129,13 +128,17 @@ struct Term {
 
 /// Scores what a method draws as it goes: the weighted sum of z-scores over the candidates of the run.
 pub(super) struct Totals<'a> {
-    judge: &'a Judge<'a>,
+    evaluator: &'a Evaluator<'a>,
     terms: Vec<Term>,
 }
 
 impl<'a> Totals<'a> {
     /// With mean and deviation of each training reward over the candidates.
-    pub(super) fn new(run: &Run<'_>, recipe: &Recipe, judge: &'a Judge<'a>) -> Result<Self> {
+    pub(super) fn new(
+        run: &Run<'_>,
+        recipe: &Recipe,
+        evaluator: &'a Evaluator<'a>,
+    ) -> Result<Self> {
         let rows: Vec<ScoreRow> = jsonl::read(&run.path("rewards/rewards.jsonl"))?;
         let term = |reward: craft_core::select::RewardUse| {
             let scores: Vec<f64> = rows.iter().filter_map(|row| row.score(&reward.name)).collect();
@@ -143,7 +146,7 @@ impl<'a> Totals<'a> {
             Term { name: reward.name.to_string(), mean, std, weight: reward.weight }
         };
         let terms = recipe.select_options().rewards.into_iter().map(term).collect();
-        Ok(Self { judge, terms })
+        Ok(Self { evaluator, terms })
     }
 }
 
@@ -152,7 +155,7 @@ impl Scorer for Totals<'_> {
         let mut totals = vec![0.0; pictures.len()];
         for term in self.terms.iter().filter(|t| t.std > 0.0) {
             let scores = self
-                .judge
+                .evaluator
                 .scores(&term.name, Pictures::Memory(pictures), prompts)
                 .map_err(through)?;
             for (total, score) in totals.iter_mut().zip(scores) {
