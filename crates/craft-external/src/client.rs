@@ -4,14 +4,12 @@ use std::fmt;
 use std::thread;
 use std::time::Duration;
 
-use serde_json::Value;
-use ureq::Agent;
-use ureq::http::{HeaderMap, header};
-
-use crate::endpoint::Endpoint;
 use crate::error::ExternalError;
 use crate::text::head;
 use crate::{ServerOptions, answer};
+use craft_net::http::{HeaderMap, header};
+use craft_net::{Answer, Bounds, Client as Net, Endpoint, NetError};
+use serde_json::Value;
 
 /// Longest accepted answer, in bytes.
 const MAX_BODY: u64 = 8 << 20;
@@ -22,7 +20,7 @@ const MAX_PAUSE: Duration = Duration::from_secs(30);
 
 /// Asks a server: no redirects, no proxy for this machine, bounded time and bodies.
 pub(crate) struct Client {
-    agent: Agent,
+    net: Net,
     url: String,
     key: Option<String>,
     timeout: Duration,
@@ -47,17 +45,9 @@ impl Client {
     pub(crate) fn new(options: &ServerOptions, path: &str) -> Result<Self, ExternalError> {
         let key = options.api_key_env.as_deref().map(read_key).transpose()?;
         let endpoint = Endpoint::new(&options.url, options.allow_remote, key.is_some())?;
-        let mut config = Agent::config_builder()
-            .timeout_global(Some(options.timeout))
-            .http_status_as_error(false)
-            .max_redirects(0)
-            .max_redirects_will_error(false)
-            .user_agent(concat!("craft/", env!("CARGO_PKG_VERSION")));
-        if endpoint.loopback {
-            config = config.proxy(None);
-        }
+        let bounds = Bounds { whole: Some(options.timeout), ..Bounds::default() };
         Ok(Self {
-            agent: config.build().new_agent(),
+            net: Net::new(bounds, endpoint.loopback),
             url: format!(
                 "{}{path}",
                 if path.is_empty() { &endpoint.url } else { endpoint.url.trim_end_matches('/') }
@@ -92,26 +82,17 @@ impl Client {
     }
 
     fn post_once(&self, body: &str) -> Result<Value, Failure> {
-        let mut request =
-            self.agent.post(&self.url).header(header::CONTENT_TYPE, "application/json");
+        let mut headers = vec![(header::CONTENT_TYPE, "application/json".to_owned())];
         if let Some(key) = &self.key {
-            request = request.header(header::AUTHORIZATION, format!("Bearer {key}"));
+            headers.push((header::AUTHORIZATION, format!("Bearer {key}")));
         }
-        let mut response = request.send(body).map_err(|error| self.failure(&error))?;
-        let status = response.status();
-        let again = (status.as_u16() == 429 || status.is_server_error())
-            .then(|| wanted_pause(response.headers()));
-        let location = response
-            .headers()
-            .get(header::LOCATION)
-            .map(|to| head(&String::from_utf8_lossy(to.as_bytes())));
-        let bytes = response
-            .body_mut()
-            .with_config()
-            .limit(MAX_BODY)
-            .read_to_vec()
-            .map_err(|error| self.failure(&error))?;
-        let text = String::from_utf8_lossy(&bytes);
+        let answer = self.net.post(&self.url, &headers, body, MAX_BODY);
+        let Answer { status, headers, body } = answer.map_err(|error| self.failure(&error))?;
+        let again =
+            (status.as_u16() == 429 || status.is_server_error()).then(|| wanted_pause(&headers));
+        let location =
+            headers.get(header::LOCATION).map(|to| head(&String::from_utf8_lossy(to.as_bytes())));
+        let text = String::from_utf8_lossy(&body);
         if status.is_redirection() {
             let to = location.unwrap_or_else(|| "nowhere".to_owned());
             let reason = format!(
@@ -131,18 +112,17 @@ impl Client {
         })
     }
 
-    fn failure(&self, error: &ureq::Error) -> Failure {
+    fn failure(&self, error: &NetError) -> Failure {
         let (reason, again) = match error {
-            ureq::Error::Timeout(_) => {
+            NetError::Late { .. } => {
                 (format!("no answer within {} seconds", self.timeout.as_secs_f64()), false)
             }
-            ureq::Error::BodyExceedsLimit(_) => {
-                (format!("its answer is longer than {MAX_BODY} bytes"), false)
-            }
-            ureq::Error::Io(_) | ureq::Error::ConnectionFailed => {
+            NetError::Broke(_) | NetError::Down(_) => {
                 (format!("it cannot be reached, or broke off ({error})"), true)
             }
-            _ => (error.to_string(), false),
+            NetError::TooLong(_) | NetError::Protocol(_) | NetError::Other(_) => {
+                (error.to_string(), false)
+            }
         };
         Failure { reason, again: again.then_some(Duration::ZERO) }
     }

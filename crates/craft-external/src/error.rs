@@ -23,38 +23,10 @@ pub enum ExternalError {
         /// The file.
         path: PathBuf,
     },
-    /// Not an address.
-    #[error(
-        "`{url}` is not an address ({message}): expected one such as http://127.0.0.1:8000/score"
-    )]
-    Url {
-        /// As it was given.
-        url: String,
-        /// What is wrong.
-        message: String,
-    },
-    /// A key in an address.
-    #[error(
-        "the address of {host} holds a name or password: put the key into an environment variable and name it with api_key_env"
-    )]
-    Credentials {
-        /// The server.
-        host: String,
-    },
-    /// Another machine.
-    #[error(
-        "{host} is another machine, to which prompts and pictures would be sent: allow it with allow_remote = true (--allow-remote) if that is meant"
-    )]
-    Remote {
-        /// The server.
-        host: String,
-    },
-    /// A key without encryption.
-    #[error("the key would be sent to {host} without encryption: use https://")]
-    PlainKey {
-        /// The server.
-        host: String,
-    },
+    /// An address that is not used.
+    #[cfg(feature = "http")]
+    #[error(transparent)]
+    Endpoint(#[from] craft_net::EndpointError),
     /// A build without HTTP.
     #[error(
         "{url}: this build asks no servers: build it with `--features http`, or score with a command"

@@ -1,9 +1,10 @@
 //! Rewards and wordings from outside: programs that score pictures, servers that score pictures, and
 //! language models that word prompts.
 //!
-//! Invariants: the only crate that starts programs and opens connections; nothing outside can stop a
-//! run, fill the memory or be waited for without end; a score is finite, or it is missing with a reason;
-//! nothing is sent to another machine unless that was allowed; a key reaches no file and no message.
+//! Invariants: the only crate that starts programs (connections are `craft-net`'s); nothing outside can
+//! stop a run, fill the memory or be waited for without end; a score is finite, or it is missing with a
+//! reason; nothing is sent to another machine unless that was allowed; a key reaches no file and no
+//! message.
 //!
 //! The formats are described in `docs/external-rewards.md`.
 
@@ -12,8 +13,6 @@ mod chat;
 #[cfg_attr(not(feature = "http"), path = "no_client.rs")]
 mod client;
 mod command;
-#[cfg(feature = "http")]
-mod endpoint;
 mod error;
 mod failures;
 mod http;

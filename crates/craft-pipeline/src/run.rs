@@ -297,9 +297,9 @@ fn execute(
         return Ok(nothing());
     }
     let train = prompted.counts.get("train").map_or(1, |n| *n as usize);
-    if Manifest::of(folder.path(), Stage::GENERATE)?.is_none() {
+    if Manifest::of(folder.path(), &Stage::GENERATE)?.is_none() {
         // What an interrupted attempt wrote is not needed once more.
-        let there = craft_store::space::used_bytes(&folder.join(Stage::GENERATE.folder));
+        let there = craft_store::space::used_bytes(&folder.join(Stage::GENERATE.folder()));
         let needed = plan.disk(recipe.candidate_count(train)).saturating_sub(there);
         craft_store::space::require_free(folder.path(), needed)?;
     }

@@ -63,6 +63,21 @@ pub enum StoreError {
         /// Some of what it holds.
         holds: String,
     },
+    /// The run is in another version of the format.
+    #[error(
+        "{}: this run was begun by {} version of craft{by}: its folder is in format {found}, this version writes format {expected}. Nothing was changed. Continue it with the version that began it, or begin anew in another folder",
+        path.display(), if found < expected { "an older" } else { "a newer" }
+    )]
+    OtherVersion {
+        /// The manifest of a stage.
+        path: PathBuf,
+        /// Its version of the format.
+        found: u32,
+        /// This version of the format.
+        expected: u32,
+        /// The program that wrote it, such as ` (craft 0.1.0)`; may be empty.
+        by: String,
+    },
     /// Another process writes to the run.
     #[error("{} is locked by {holder}: wait until it has ended, or choose another folder", path.display())]
     Locked {
@@ -128,9 +143,10 @@ impl StoreError {
     /// or in how the program was called.
     pub fn is_bad_input(&self) -> bool {
         match self {
-            StoreError::BadFile { .. } | StoreError::BadLine { .. } | StoreError::Hub { .. } => {
-                true
-            }
+            StoreError::BadFile { .. }
+            | StoreError::BadLine { .. }
+            | StoreError::OtherVersion { .. }
+            | StoreError::Hub { .. } => true,
             StoreError::Io { action, source, .. } => {
                 let given = [io::ErrorKind::NotFound, io::ErrorKind::PermissionDenied];
                 *action == "read" && given.contains(&source.kind())

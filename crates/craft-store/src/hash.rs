@@ -9,15 +9,16 @@ use crate::atomic::{is_temporary, list};
 use crate::error::{Result, StoreError};
 use crate::input;
 
-fn hex(hash: Sha256) -> String {
-    hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+/// Bytes as lower-case hexadecimal.
+pub(crate) fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// SHA-256 of bytes.
 pub fn sha256_bytes(bytes: impl AsRef<[u8]>) -> String {
     let mut hash = Sha256::new();
     hash.update(bytes.as_ref());
-    hex(hash)
+    hex(&hash.finalize())
 }
 
 /// SHA-256 of a file's content.
@@ -28,7 +29,7 @@ pub fn sha256_file(path: &Path) -> Result<String> {
     loop {
         let n = file.read(&mut buffer).map_err(StoreError::io("read", path))?;
         if n == 0 {
-            return Ok(hex(hash));
+            return Ok(hex(&hash.finalize()));
         }
         hash.update(&buffer[..n]);
     }
@@ -65,7 +66,7 @@ pub fn sha256_samples(path: &Path) -> Result<String> {
     for (from, bytes) in [(0, ENDS), (length - ENDS, ENDS)].into_iter().chain(starts) {
         piece(from, bytes).map_err(StoreError::io("read", path))?;
     }
-    Ok(hex(hash))
+    Ok(hex(&hash.finalize()))
 }
 
 /// SHA-256 of a folder: of the lines `<sha256 of the file>  <path relative to it, with />`, sorted

@@ -211,6 +211,27 @@ pub fn read_parameters(path: &Path) -> Result<Option<String>> {
     Ok(utf8.and_then(|chunk| chunk.get_text().ok()))
 }
 
+/// Whether bytes are a PNG from its signature to its last chunk, every chunk with its checksum. Pixels are
+/// not decoded.
+pub(crate) fn is_whole_png_bytes(bytes: &[u8]) -> bool {
+    let Some(mut rest) = bytes.strip_prefix(b"\x89PNG\r\n\x1a\n") else { return false };
+    // Length, name, content, checksum of name and content (PNG specification, 5.3).
+    while let Some((length, after)) = rest.split_first_chunk::<4>() {
+        let end = 4 + u32::from_be_bytes(*length) as usize;
+        let (Some(chunk), Some(sum)) = (after.get(..end), after.get(end..end + 4)) else {
+            return false;
+        };
+        if crc32fast::hash(chunk).to_be_bytes() != sum {
+            return false;
+        }
+        rest = &after[end + 4..];
+        if chunk.starts_with(b"IEND") {
+            return rest.is_empty();
+        }
+    }
+    false
+}
+
 /// Whether a file begins and ends as a PNG does, without decoding it: a cut or empty one does not.
 pub fn is_whole_png(path: &Path) -> bool {
     /// The last chunk: no content, its name, its checksum (PNG specification, 11.2.5).

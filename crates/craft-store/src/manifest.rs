@@ -1,150 +1,44 @@
-//! Stages and the record that makes them finished.
+//! The record of a finished stage, `stage.json`.
 //!
-//! A stage owns one folder of the run. While it works, the folder holds `.stage-inputs.json`, which
-//! says what the unfinished files there were made from. The stage is finished when `stage.json` is
-//! renamed into place: after every output was flushed to the device and hashed. So at any point
-//! where a process may be killed, the stage is either finished with all its outputs whole, or
-//! unfinished with files that are known to belong to the same inputs and can be continued, or its
-//! folder is emptied and it begins anew.
+//! It names every output with its length and SHA-256. Where a folder of a stage holds more than
+//! [`FEW`] files, they stand in `outputs.jsonl` beside the manifest, one a line, and the manifest
+//! holds the hash of that list: so its length does not grow with the number of candidates.
+//!
+//! Whether the outputs are still those that were recorded is told by length and time of last change
+//! ([`Manifest::damage`]), which `.stage-times` holds; a file whose time is another one is hashed again,
+//! so that a copy of a run costs that once. Times stand in a file of their own since they belong to a
+//! copy of a run, not to its content. [`crate::verify`] hashes everything.
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::atomic;
 use crate::error::{Result, StoreError};
-use crate::hash::{files_below, sha256_bytes, sha256_file};
+use crate::hash::{sha256_bytes, sha256_file};
 use crate::input;
-use crate::own;
-use crate::run::RunFolder;
+use crate::json::MAX_JSON;
+pub use crate::json::{read_json, write_json};
+use crate::jsonl;
+use crate::stage::Stage;
 
-/// Version of the format of manifests and outputs; a stage of another version is done again.
-pub const VERSION: u32 = 1;
+mod outputs;
+mod times;
+mod version;
+
+pub(crate) use outputs::record;
+pub(crate) use times::Times;
+pub(crate) use version::require as require_version;
+
+/// Version of the format of manifests and outputs. A run of another version is refused, and nothing in
+/// it is changed.
+pub const VERSION: u32 = 2;
 /// Name of a manifest in the folder of its stage.
 pub const STAGE_FILE: &str = "stage.json";
-/// Longest JSON file that is read.
-const MAX_JSON: u64 = 1 << 30;
-/// Name of the note about inputs of an unfinished stage.
-const INPUTS_FILE: &str = ".stage-inputs.json";
-
-/// A stage and the folder it owns.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Stage {
-    /// Name in manifests, such as `generate`.
-    pub name: &'static str,
-    /// Folder in the run, such as `candidates`.
-    pub folder: &'static str,
-}
-
-impl Stage {
-    /// Prompts of both splits.
-    pub const PROMPTS: Self = Self::new("prompts", "prompts");
-    /// Wordings.
-    pub const EXPAND: Self = Self::new("expand", "expanded");
-    /// Candidates.
-    pub const GENERATE: Self = Self::new("generate", "candidates");
-    /// Rewards.
-    pub const SCORE: Self = Self::new("score", "rewards");
-    /// Selection and random control.
-    pub const SELECT: Self = Self::new("select", "selection");
-    /// The tuned model.
-    pub const TRAIN: Self = Self::new("train", "aligned");
-    /// The model tuned on random candidates.
-    pub const CONTROL: Self = Self::new("control", "control");
-    /// The comparison of the models.
-    pub const EVALUATE: Self = Self::new("evaluate", "evaluation");
-    /// The page.
-    pub const REPORT: Self = Self::new("report", "report");
-
-    /// A stage that owns a folder of the run.
-    pub const fn new(name: &'static str, folder: &'static str) -> Self {
-        Self { name, folder }
-    }
-
-    /// Opens a stage of a run for work.
-    ///
-    /// `config_hash` stands for everything of the recipe that the stage depends on, `inputs` for
-    /// what it reads, by name (manifest digests of other stages, hashes of weights).
-    ///
-    /// Finished is a stage whose manifest agrees with both and whose outputs still have their
-    /// hashes. Otherwise it is unfinished: files that an interrupted attempt with the same
-    /// configuration and inputs left are kept ([`StageWriter::resumed`]); anything else in its
-    /// folder is deleted ([`StageWriter::why`] says for what reason). A folder that no stage has
-    /// marked as its own is set aside under another name.
-    ///
-    /// # Errors
-    /// When the folder is a link, or the disk refuses.
-    pub fn open(
-        self,
-        run: &RunFolder,
-        config_hash: &str,
-        inputs: &BTreeMap<String, String>,
-    ) -> Result<StageStatus> {
-        let dir = run.join(self.folder);
-        own::no_link_up_to(run.path(), &dir)?;
-        atomic::create_dir(&dir)?;
-        let note = dir.join(INPUTS_FILE);
-        let wanted = Inputs {
-            stage: self.name.to_owned(),
-            version: VERSION,
-            config_hash: config_hash.to_owned(),
-            inputs: inputs.clone(),
-        };
-        let stage_file = dir.join(STAGE_FILE);
-        let mut why = "it was not done yet".to_owned();
-        if stage_file.exists() {
-            match Manifest::read(&stage_file).and_then(|m| m.check(&dir, &wanted).map(|e| (m, e))) {
-                Ok((manifest, None)) => {
-                    // A kill just after the manifest leaves the note.
-                    if note.exists() {
-                        atomic::remove_file(&note)?;
-                    }
-                    return Ok(StageStatus::Finished(manifest));
-                }
-                Ok((_, Some(reason))) => why = reason,
-                Err(error) => why = error.to_string(),
-            }
-            tracing::info!("{}: {why}; it is done again", self.name);
-        }
-        let same = fs::read(&note)
-            .ok()
-            .and_then(|bytes| serde_json::from_slice::<Inputs>(&bytes).ok())
-            .is_some_and(|found| found == wanted);
-        let resumed = same && !stage_file.exists();
-        if resumed {
-            own::remove_leftovers_below(&dir)?;
-            "it was interrupted".clone_into(&mut why);
-        } else {
-            if stage_file.exists() || note.exists() {
-                empty(&dir)?;
-            } else {
-                set_aside(&dir)?;
-            }
-            write_json(&note, &wanted)?;
-        }
-        Ok(StageStatus::Unfinished(StageWriter { dir, wanted, resumed, why }))
-    }
-}
-
-/// Whether a stage needs work.
-#[derive(Debug)]
-pub enum StageStatus {
-    /// It is done and its outputs are whole.
-    Finished(Manifest),
-    /// It must be done, or continued.
-    Unfinished(StageWriter),
-}
-
-/// What the files of a stage are made from.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-struct Inputs {
-    stage: String,
-    version: u32,
-    config_hash: String,
-    inputs: BTreeMap<String, String>,
-}
+/// Name of the list of outputs that are too many for the manifest.
+pub const OUTPUTS_FILE: &str = "outputs.jsonl";
+/// Files of one folder that stand in the manifest itself.
+pub const FEW: usize = 1000;
 
 /// One file that a stage wrote.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -153,6 +47,26 @@ pub struct Output {
     pub bytes: u64,
     /// SHA-256 of its content.
     pub sha256: String,
+}
+
+/// The list of the outputs that are too many for the manifest.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Listed {
+    /// How many files it names.
+    pub files: u64,
+    /// Their bytes together.
+    pub bytes: u64,
+    /// The list itself.
+    pub list: Output,
+}
+
+/// A line of that list.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Line {
+    /// Path relative to the folder of the stage, with `/`.
+    pub(crate) name: String,
+    #[serde(flatten)]
+    pub(crate) output: Output,
 }
 
 /// Something that a stage left out, and why.
@@ -177,8 +91,11 @@ pub struct Manifest {
     pub config_hash: String,
     /// Hashes of what it read.
     pub inputs: BTreeMap<String, String>,
-    /// What it wrote, by path relative to its folder.
+    /// What it wrote, by path relative to its folder, but for what is listed.
     pub outputs: BTreeMap<String, Output>,
+    /// Outputs in folders of more than [`FEW`] files.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub listed: Option<Listed>,
     /// How many of what.
     pub counts: BTreeMap<String, u64>,
     /// What was left out.
@@ -187,10 +104,59 @@ pub struct Manifest {
     pub seconds: f64,
 }
 
+/// What is wrong with a file of a run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Problem {
+    /// The file.
+    pub path: PathBuf,
+    /// What is wrong with it.
+    pub kind: ProblemKind,
+}
+
+/// Kinds of [`Problem`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ProblemKind {
+    /// It is not there.
+    Missing,
+    /// It has another length than was recorded.
+    Length {
+        /// Bytes that it has.
+        found: u64,
+        /// Bytes that were recorded.
+        expected: u64,
+    },
+    /// Its content is another one.
+    Content,
+    /// It cannot be read, for this reason.
+    Unreadable(String),
+}
+
+impl std::fmt::Display for Problem {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let path = self.path.display();
+        match &self.kind {
+            ProblemKind::Missing => write!(f, "{path} is missing"),
+            ProblemKind::Length { found, expected } => write!(
+                f,
+                "{path} was changed or damaged after the stage had finished: it has {found} bytes, expected {expected}"
+            ),
+            ProblemKind::Content => write!(
+                f,
+                "{path} was changed or damaged after the stage had finished: its content has another SHA-256 than was recorded"
+            ),
+            ProblemKind::Unreadable(why) => write!(f, "{path}: {why}"),
+        }
+    }
+}
+
 impl Manifest {
     /// Reads a manifest without checking the outputs.
+    ///
+    /// # Errors
+    /// When it cannot be read, is none, or is one of another version of the format.
     pub fn read(path: &Path) -> Result<Self> {
         let bytes = input::read(path, MAX_JSON)?;
+        version::require_bytes(path, &bytes)?;
         serde_json::from_slice(&bytes).map_err(|e| {
             StoreError::bad(
                 path,
@@ -202,8 +168,8 @@ impl Manifest {
     }
 
     /// Reads the manifest of a run's stage, if the stage is finished.
-    pub fn of(run: &Path, stage: Stage) -> Result<Option<Self>> {
-        let path = run.join(stage.folder).join(STAGE_FILE);
+    pub fn of(run: &Path, stage: &Stage) -> Result<Option<Self>> {
+        let path = run.join(stage.folder()).join(STAGE_FILE);
         if !path.exists() {
             return Ok(None);
         }
@@ -212,177 +178,98 @@ impl Manifest {
 
     /// Hash of the names and contents of all outputs: what the next stage takes as its input.
     pub fn digest(&self) -> String {
-        let text: String = self
-            .outputs
-            .iter()
-            .map(|(name, output)| format!("{}  {name}\n", output.sha256))
-            .collect();
-        sha256_bytes(text)
+        let list = self.listed.iter().map(|listed| (OUTPUTS_FILE, &listed.list));
+        let outputs = self.outputs.iter().map(|(name, output)| (name.as_str(), output));
+        sha256_bytes(
+            list.chain(outputs)
+                .map(|(name, output)| format!("{}  {name}\n", output.sha256))
+                .collect::<String>(),
+        )
     }
 
-    /// Why the manifest does not stand for `wanted`, or for the files in the folder; `None` if it
-    /// does.
-    fn check(&self, dir: &Path, wanted: &Inputs) -> Result<Option<String>> {
-        if (self.stage.as_str(), self.version) != (wanted.stage.as_str(), wanted.version) {
-            return Ok(Some(format!("it was done as {} version {}", self.stage, self.version)));
+    /// Number of its outputs, and their bytes.
+    pub fn size(&self) -> (u64, u64) {
+        let (files, bytes) = self.listed.as_ref().map_or((0, 0), |all| (all.files, all.bytes));
+        let own: u64 = self.outputs.values().map(|output| output.bytes).sum();
+        (files + self.outputs.len() as u64, bytes + own)
+    }
+
+    /// Calls with the name and the record of every output, the list of the others among them, one in
+    /// memory at a time. `dir` is the folder of the stage.
+    ///
+    /// # Errors
+    /// When the list cannot be read, or what `visit` returns.
+    pub fn each_output<E: From<StoreError>>(
+        &self,
+        dir: &Path,
+        mut visit: impl FnMut(&str, &Output) -> std::result::Result<(), E>,
+    ) -> std::result::Result<(), E> {
+        for (name, output) in &self.outputs {
+            visit(name, output)?;
         }
-        if self.config_hash != wanted.config_hash {
-            return Ok(Some("its part of the recipe changed".to_owned()));
+        if let Some(listed) = &self.listed {
+            visit(OUTPUTS_FILE, &listed.list)?;
+            for line in jsonl::rows::<Line>(&dir.join(OUTPUTS_FILE))? {
+                let Line { name, output } = line?;
+                visit(&name, &output)?;
+            }
         }
-        if self.inputs != wanted.inputs {
-            let mut names: Vec<&str> = self
-                .inputs
-                .keys()
-                .chain(wanted.inputs.keys())
-                .filter(|name| self.inputs.get(*name) != wanted.inputs.get(*name))
-                .map(String::as_str)
-                .collect();
-            names.sort_unstable();
-            names.dedup();
-            return Ok(Some(format!("its inputs changed ({})", names.join(", "))));
-        }
-        self.damage(dir)
+        Ok(())
     }
 
     /// The first output that is missing or was changed since the stage finished; `None` if all
     /// are whole. Files that are not outputs are not looked at.
-    pub fn damage(&self, dir: &Path) -> Result<Option<String>> {
-        for (name, output) in &self.outputs {
+    ///
+    /// A file of the recorded length and time of last change is taken as whole. One with another time is
+    /// hashed; if its content is as recorded, its time is written down.
+    ///
+    /// # Errors
+    /// When a file cannot be read, or the times cannot be written down.
+    pub fn damage(&self, dir: &Path) -> Result<Option<Problem>> {
+        let digest = self.digest();
+        let mut known = Times::read(dir, &digest);
+        let mut found = Times::new(&digest);
+        let mut hashed = false;
+        let mut problem = None;
+        let walked = self.each_output(dir, |name, output| {
             let path = dir.join(name);
-            let Ok(meta) = fs::metadata(&path) else {
-                return Ok(Some(format!("{} is missing", path.display())));
-            };
-            if meta.len() != output.bytes || sha256_file(&path)? != output.sha256 {
-                return Ok(Some(format!(
-                    "{} was changed or damaged after the stage had finished",
-                    path.display()
-                )));
+            let recorded = known.take();
+            match times::look(&path, output) {
+                Ok(time) => {
+                    let same = time.is_some() && time == recorded;
+                    if !same {
+                        hashed = true;
+                        if sha256_file(&path).map_err(Stop::Failed)? != output.sha256 {
+                            problem = Some(Problem { path, kind: ProblemKind::Content });
+                            return Err(Stop::Damaged);
+                        }
+                    }
+                    found.push(time);
+                    Ok(())
+                }
+                Err(kind) => {
+                    problem = Some(Problem { path, kind });
+                    Err(Stop::Damaged)
+                }
             }
+        });
+        match walked {
+            Ok(()) if hashed => found.write(dir)?,
+            Ok(()) | Err(Stop::Damaged) => {}
+            Err(Stop::Failed(error)) => return Err(error),
         }
-        Ok(None)
+        Ok(problem)
     }
 }
 
-/// A stage at work.
-#[derive(Debug)]
-pub struct StageWriter {
-    dir: PathBuf,
-    wanted: Inputs,
-    resumed: bool,
-    why: String,
+/// Why a walk over outputs ended early.
+enum Stop {
+    Damaged,
+    Failed(StoreError),
 }
 
-impl StageWriter {
-    /// The folder to write to.
-    pub fn dir(&self) -> &Path {
-        &self.dir
-    }
-
-    /// A path in the folder.
-    pub fn join(&self, relative: impl AsRef<Path>) -> PathBuf {
-        self.dir.join(relative)
-    }
-
-    /// Whether the folder holds files of an interrupted attempt with the same inputs.
-    pub fn resumed(&self) -> bool {
-        self.resumed
-    }
-
-    /// Why the stage must be done.
-    pub fn why(&self) -> &str {
-        &self.why
-    }
-
-    /// Flushes and hashes all files of the folder (hidden ones excepted) and marks the stage
-    /// finished.
-    pub fn finish(
-        self,
-        counts: BTreeMap<String, u64>,
-        dropped: Vec<DroppedItem>,
-        seconds: f64,
-    ) -> Result<Manifest> {
-        let mut outputs = BTreeMap::new();
-        for name in files_below(&self.dir)? {
-            let path = self.dir.join(&name);
-            atomic::sync_file(&path)?;
-            let bytes = fs::metadata(&path).map_err(StoreError::io("read", &path))?.len();
-            let sha256 = sha256_file(&path)?;
-            outputs.insert(name, Output { bytes, sha256 });
-        }
-        sync_folders(&self.dir)?;
-        let manifest = Manifest {
-            stage: self.wanted.stage,
-            version: self.wanted.version,
-            code_version: env!("CARGO_PKG_VERSION").to_owned(),
-            config_hash: self.wanted.config_hash,
-            inputs: self.wanted.inputs,
-            outputs,
-            counts,
-            dropped,
-            seconds,
-        };
-        write_json(&self.dir.join(STAGE_FILE), &manifest)?;
-        let note = self.dir.join(INPUTS_FILE);
-        atomic::remove_file(&note)?;
-        Ok(manifest)
+impl From<StoreError> for Stop {
+    fn from(error: StoreError) -> Self {
+        Self::Failed(error)
     }
 }
-
-/// Writes a value as indented JSON, atomically.
-pub fn write_json<T: Serialize>(path: &Path, value: &T) -> Result<()> {
-    let mut bytes = serde_json::to_vec_pretty(value)
-        .map_err(|e| StoreError::bad(path, format!("it cannot be written as JSON: {e}")))?;
-    bytes.push(b'\n');
-    atomic::write(path, &bytes)
-}
-
-/// Reads a value from a JSON file.
-pub fn read_json<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T> {
-    let bytes = input::read(path, MAX_JSON)?;
-    serde_json::from_slice(&bytes).map_err(|e| StoreError::bad(path, e.to_string()))
-}
-
-/// Deletes everything in a folder but its note, which stands for nothing meanwhile: so a kill in
-/// between leaves an unfinished stage in a folder that is still known as its own.
-fn empty(dir: &Path) -> Result<()> {
-    let note = dir.join(INPUTS_FILE);
-    write_json(&note, &())?;
-    atomic::remove_file(&dir.join(STAGE_FILE))?;
-    atomic::sync_dir(dir)?;
-    for path in atomic::list(dir)?.into_iter().filter(|path| *path != note) {
-        atomic::remove_tree(&path)?;
-    }
-    Ok(())
-}
-
-/// Keeps what somebody put into a stage's folder: the stage begins in an empty one.
-fn set_aside(dir: &Path) -> Result<()> {
-    if atomic::list(dir)?.is_empty() {
-        return Ok(());
-    }
-    let name = dir.file_name().unwrap_or_default().to_string_lossy().into_owned();
-    let free = |n: &u32| !dir.with_file_name(format!("{name}.old-{n}")).exists();
-    let n = (1..).find(free).unwrap_or(1);
-    let aside = dir.with_file_name(format!("{name}.old-{n}"));
-    tracing::warn!(
-        "{}: it holds files that no finished or interrupted stage accounts for; they are kept in {}",
-        dir.display(),
-        aside.display()
-    );
-    atomic::rename(dir, &aside, "set aside")?;
-    atomic::create_dir(dir)
-}
-
-/// Flushes the names of a folder and of those below it.
-fn sync_folders(dir: &Path) -> Result<()> {
-    for path in atomic::list(dir)? {
-        if path.is_dir() {
-            sync_folders(&path)?;
-        }
-    }
-    atomic::sync_dir(dir)
-}
-
-#[cfg(test)]
-#[allow(clippy::unwrap_used)]
-mod tests;

@@ -8,6 +8,8 @@ use std::path::Path;
 
 use crate::atomic;
 use crate::error::{Result, StoreError};
+use crate::manifest::{STAGE_FILE, require_version};
+use crate::stage::INPUTS_FILE;
 
 /// Refuses a path that is a link; passes if there is nothing.
 pub(crate) fn no_link(path: &Path) -> Result<()> {
@@ -45,6 +47,23 @@ pub(crate) fn no_link_up_to(root: &Path, path: &Path) -> Result<()> {
 pub fn no_links_below(dir: &Path) -> Result<()> {
     each_below(dir, &mut |path, kind| {
         if kind.is_symlink() { Err(leads_away(path)) } else { Ok(()) }
+    })
+}
+
+/// The same, and refuses a folder of a run with a stage of another version of the format. Runs within
+/// it are not looked into: they are, when they are opened.
+///
+/// # Errors
+/// Names the first link or manifest.
+pub(crate) fn ours_below(dir: &Path) -> Result<()> {
+    each_below(dir, &mut |path, kind| {
+        if kind.is_symlink() {
+            return Err(leads_away(path));
+        }
+        match path.file_name().and_then(|name| name.to_str()) {
+            Some(STAGE_FILE | INPUTS_FILE) => require_version(path),
+            _ => Ok(()),
+        }
     })
 }
 

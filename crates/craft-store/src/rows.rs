@@ -4,15 +4,22 @@
 //! place, and nothing is put together at the end. A row that was flushed ([`RowWriter::sync`]) outlives
 //! a kill and a power cut; what was never written reads as zeros. The unfinished file of
 //! `latents.safetensors` is `.latents.partial` beside it, and [`RowWriter::finish`] gives it its name.
+//!
+//! Beside it lies `latents.sha256`, a line for each row: SHA-256 of its bytes. So a row that is read
+//! ([`RowReader`]) is known to be the one that was written, without the rest of the file.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File, OpenOptions};
+use std::fs::{File, OpenOptions};
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
-use crate::atomic::{parent_of, sync_dir};
+use sha2::{Digest, Sha256};
+
+use crate::atomic::{self, AtomicFile, parent_of, sync_dir};
 use crate::error::{Result, StoreError};
-use crate::tensors::head;
+use crate::hash::hex;
+use crate::input;
+use crate::tensors::{TensorReader, head};
 
 /// An unfinished file of one tensor.
 #[derive(Debug)]
@@ -26,6 +33,32 @@ pub struct RowWriter {
     /// Values of a row.
     values: usize,
     resumed: bool,
+    /// Digests of the rows that were written or looked at.
+    sums: Vec<Option<[u8; 32]>>,
+}
+
+/// Bytes of a line of the file of digests.
+const LINE: u64 = 65;
+
+/// Where the digests of a file's rows lie.
+fn sums_path(target: &Path) -> PathBuf {
+    target.with_extension("sha256")
+}
+
+fn bytes_of(values: &[f32]) -> Vec<u8> {
+    values.iter().flat_map(|v| v.to_le_bytes()).collect()
+}
+
+/// Whether values are finite and not all zero, which only rows that were never written are.
+fn written(values: impl Iterator<Item = f32>) -> bool {
+    let mut written = false;
+    for value in values {
+        if !value.is_finite() {
+            return false;
+        }
+        written |= value != 0.0;
+    }
+    written
 }
 
 impl RowWriter {
@@ -35,7 +68,7 @@ impl RowWriter {
         let stem = target.file_stem().unwrap_or_default().to_string_lossy();
         let path = &target.with_file_name(format!(".{stem}.partial"));
         if target.exists() && !path.exists() {
-            fs::rename(target, path).map_err(StoreError::io("continue", target))?;
+            atomic::rename(target, path, "continue")?;
         }
         let write = || StoreError::io("write", path);
         let entry = (name, shape, safetensors::Dtype::F32);
@@ -71,6 +104,7 @@ impl RowWriter {
             rows,
             values,
             resumed,
+            sums: vec![None; rows],
         })
     }
 
@@ -97,25 +131,38 @@ impl RowWriter {
     /// Writes a row.
     pub fn put(&mut self, row: usize, values: &[f32]) -> Result<()> {
         self.seek("write", row, values.len())?;
-        let bytes: Vec<u8> = values.iter().flat_map(|v| v.to_le_bytes()).collect();
-        self.file.write_all(&bytes).map_err(StoreError::io("write", &self.path))
+        let bytes = bytes_of(values);
+        self.sums[row] = None;
+        self.file.write_all(&bytes).map_err(StoreError::io("write", &self.path))?;
+        self.sums[row] = Some(Sha256::digest(&bytes).into());
+        Ok(())
     }
 
     /// Whether a row holds finite numbers that are not all zero, which only rows that were never written
     /// are.
     pub fn has(&mut self, row: usize) -> Result<bool> {
+        let bytes = self.bytes(row)?;
+        let values = bytes.as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b));
+        let has = written(values);
+        self.sums[row] = has.then(|| Sha256::digest(&bytes).into());
+        Ok(has)
+    }
+
+    fn bytes(&mut self, row: usize) -> Result<Vec<u8>> {
         self.seek("read", row, self.values)?;
         let mut bytes = vec![0; 4 * self.values];
         self.file.read_exact(&mut bytes).map_err(StoreError::io("read", &self.path))?;
-        let values = bytes.as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b));
-        let mut written = false;
-        for value in values {
-            if !value.is_finite() {
-                return Ok(false);
-            }
-            written |= value != 0.0;
-        }
-        Ok(written)
+        Ok(bytes)
+    }
+
+    /// Number of rows of the tensor.
+    pub fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// Whether every row was written, or found by [`RowWriter::has`], since the file was opened.
+    pub fn complete(&self) -> bool {
+        self.sums.iter().all(Option::is_some)
     }
 
     /// Flushes to the device what was written.
@@ -123,21 +170,118 @@ impl RowWriter {
         self.file.sync_data().map_err(StoreError::io("flush", &self.path))
     }
 
-    /// Flushes the file and gives it its name.
-    pub fn finish(self) -> Result<()> {
+    /// Flushes the file, writes the digests of its rows, and gives it its name.
+    pub fn finish(mut self) -> Result<()> {
+        self.file.sync_all().map_err(StoreError::io("flush", &self.path))?;
+        let mut sums = AtomicFile::create(&sums_path(&self.target))?;
+        for row in 0..self.rows {
+            let sum = match self.sums[row] {
+                Some(sum) => sum,
+                None => Sha256::digest(self.bytes(row)?).into(),
+            };
+            sums.put(format!("{}\n", hex(&sum)).as_bytes())?;
+        }
+        sums.commit()?;
         let Self { target, path, file, .. } = self;
-        file.sync_all().map_err(StoreError::io("flush", &path))?;
         drop(file);
-        fs::rename(&path, &target).map_err(StoreError::io("write", &target))?;
+        atomic::rename(&path, &target, "write")?;
         sync_dir(parent_of(&target))
+    }
+}
+
+/// Reads single rows of a finished file, and compares them with their digests.
+#[derive(Debug)]
+pub struct RowReader {
+    reader: TensorReader,
+    path: PathBuf,
+    name: String,
+    rows: usize,
+    /// The file of digests, where there is one.
+    sums: Option<File>,
+}
+
+impl RowReader {
+    /// Opens the tensor `name` of a file.
+    ///
+    /// # Errors
+    /// When the file or its digests are damaged, or it has no such tensor.
+    pub fn open(path: &Path, name: &str) -> Result<Self> {
+        let reader = TensorReader::open(path)?;
+        let Some(shape) = reader.shape(name) else {
+            return Err(StoreError::bad(
+                path,
+                format!("tensor `{name}`: the file does not have it"),
+            ));
+        };
+        let rows = shape.first().copied().unwrap_or(0);
+        let sums = sums_path(path);
+        let sums = match sums.exists() {
+            false => None,
+            true => {
+                let file = input::open(&sums)?;
+                let length = file.metadata().map_err(StoreError::io("read", &sums))?.len();
+                if length != LINE * rows as u64 {
+                    let message = format!(
+                        "it has {length} bytes, expected a line of {LINE} for each of the {rows} rows of {}: put it back from a copy, or remove the stage's folder and run the same command as before",
+                        path.display()
+                    );
+                    return Err(StoreError::bad(&sums, message));
+                }
+                Some(file)
+            }
+        };
+        Ok(Self { reader, path: path.to_owned(), name: name.to_owned(), rows, sums })
+    }
+
+    /// Number of rows.
+    pub fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// Whether a row is one that was written: finite, not all zero, and as its digest says.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub fn has(&mut self, row: usize) -> Result<bool> {
+        match self.read(row) {
+            Ok(values) => Ok(written(values.into_iter())),
+            Err(StoreError::BadFile { .. }) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Reads a row.
+    ///
+    /// # Errors
+    /// When there is none of that number, or it is not as it was written; names file and row.
+    pub fn read(&mut self, row: usize) -> Result<Vec<f32>> {
+        let values = self.reader.read_row(&self.name, row)?;
+        let Some(sums) = &mut self.sums else { return Ok(values) };
+        let mut line = [0; LINE as usize];
+        sums.seek(SeekFrom::Start(LINE * row as u64))
+            .and_then(|_| sums.read_exact(&mut line))
+            .map_err(StoreError::io("read", &sums_path(&self.path)))?;
+        if line[..LINE as usize - 1] != *hex(&Sha256::digest(bytes_of(&values))).as_bytes() {
+            return Err(StoreError::bad(
+                &self.path,
+                format!(
+                    "tensor `{}`, row {row}: it was changed or damaged after it had been written (its SHA-256 is another one than in {}); put the file back from a copy, or remove it and run the same command as before, which draws it again",
+                    self.name,
+                    sums_path(&self.path).display()
+                ),
+            ));
+        }
+        Ok(values)
     }
 }
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
+    use std::fs;
+
     use super::*;
-    use crate::tensors::{self, Dtype, TensorReader};
+    use crate::tensors::{self, Dtype};
 
     const SHAPE: [usize; 3] = [4, 2, 3];
 
@@ -169,7 +313,12 @@ mod tests {
         let mut rows = RowWriter::open(&whole, "latents", &SHAPE).unwrap();
         assert!(rows.resumed() && rows.has(3).unwrap() && !whole.exists());
         rows.finish().unwrap();
-        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+        let names: Vec<_> = atomic::list(dir.path())
+            .unwrap()
+            .iter()
+            .map(|p| p.file_name().unwrap().to_owned())
+            .collect();
+        assert_eq!(names, ["x.safetensors", "x.sha256"]);
         let all: Vec<f32> = (0..4).flat_map(row).collect();
         let other = dir.path().join("other");
         let tensor = ("latents", SHAPE.as_slice(), all.as_slice());
@@ -197,5 +346,34 @@ mod tests {
         assert!(!rows.resumed() && !rows.has(1).unwrap());
         rows.put(0, &[f32::NAN; 6]).unwrap();
         assert!(!rows.has(0).unwrap());
+    }
+
+    #[test]
+    fn a_damaged_row_is_named_when_it_is_read_and_others_are_read_all_the_same() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("x.safetensors");
+        let mut rows = RowWriter::open(&path, "latents", &SHAPE).unwrap();
+        (0..4).for_each(|i| rows.put(i, &row(i)).unwrap());
+        assert!(rows.complete());
+        rows.finish().unwrap();
+        let mut bytes = fs::read(&path).unwrap();
+        let last = bytes.len() - 1;
+        bytes[last] ^= 1;
+        fs::write(&path, bytes).unwrap();
+        let mut reader = RowReader::open(&path, "latents").unwrap();
+        assert_eq!((reader.rows(), reader.read(2).unwrap()), (4, row(2)));
+        assert_eq!((reader.has(2).unwrap(), reader.has(3).unwrap()), (true, false));
+        let message = reader.read(3).unwrap_err().to_string();
+        for word in ["x.safetensors: tensor `latents`, row 3", "x.sha256", "put the file back"] {
+            assert!(message.contains(word), "{message}");
+        }
+        assert!(reader.read(4).is_err() && RowReader::open(&path, "no").is_err());
+        // Digests that were not looked at are those of the rows all the same.
+        let before = fs::read(sums_path(&path)).unwrap();
+        fs::remove_file(sums_path(&path)).unwrap();
+        RowWriter::open(&path, "latents", &SHAPE).unwrap().finish().unwrap();
+        assert_eq!(fs::read(sums_path(&path)).unwrap()[..195], before[..195]);
+        fs::write(sums_path(&path), "x").unwrap();
+        assert!(RowReader::open(&path, "latents").unwrap_err().to_string().contains("x.sha256"));
     }
 }

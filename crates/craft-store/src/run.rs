@@ -32,8 +32,8 @@ impl RunFolder {
     /// Makes a run folder for a recipe, or opens the one that was made for it.
     ///
     /// # Errors
-    /// The folder holds another run, files but no run, or a link; another process writes to it; it
-    /// cannot be written to. Nothing is changed then.
+    /// The folder holds another run, a run of another version, files but no run, or a link; another
+    /// process writes to it; it cannot be written to. Nothing is changed then.
     pub fn create_or_open(path: &Path, recipe_text: &str) -> Result<Self> {
         let given = sha256_bytes(recipe_text);
         if path.exists() && !path.is_dir() {
@@ -45,7 +45,7 @@ impl RunFolder {
         let recipe_path = path.join(RECIPE_FILE);
         if path.is_dir() {
             check_recipe(path, &recipe_path, recipe_text, &given)?;
-            own::no_links_below(path)?;
+            own::ours_below(path)?;
         } else {
             atomic::create_dir(path)?;
         }
@@ -62,7 +62,7 @@ impl RunFolder {
     /// Opens an existing run to write to it; its recipe is [`RunFolder::recipe_text`].
     pub fn open(path: &Path) -> Result<Self> {
         let text = read_recipe(path)?;
-        own::no_links_below(path)?;
+        own::ours_below(path)?;
         let lock = lock(path)?;
         own::remove_leftovers_below(path)?;
         Ok(Self { path: path.to_owned(), recipe_hash: sha256_bytes(text), _lock: lock })

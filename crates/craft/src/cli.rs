@@ -77,6 +77,9 @@ pub(crate) enum Command {
     Evaluate(StageArgs),
     /// Stage of a run: write the report page
     Report(ReportArgs),
+    /// Hash every file of a run and compare with what was recorded: what a start does not do. Exit code 3
+    /// if one is missing or was changed
+    Verify(StageArgs),
     /// Draw pictures
     Sample(SampleArgs),
     /// Run one component on tensors of a file, to compare with other implementations

@@ -24,7 +24,7 @@ pub(super) fn run(
 ) -> Result<Manifest> {
     let scale = factor * shared.run.recipe.evaluate_guidance_scale();
     let config = json!([identity(shared, plan), scale]);
-    shared.run.stage(entry.stage, &config, judged_inputs(shared, judge), |writer| {
+    shared.run.stage(entry.stage.clone(), &config, judged_inputs(shared, judge), |writer| {
         forget_peak_rss();
         let start = Instant::now();
         let measured = judge.measure(None, &judge.full.guided(factor), &writer.join(IMAGES))?;

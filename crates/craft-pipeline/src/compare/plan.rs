@@ -47,10 +47,8 @@ impl Entry {
     fn new(variant: Variant, recipe: &Recipe) -> Result<Self> {
         let Variant { name, method, mut overrides, part } = variant;
         overrides.extend(method.overrides(recipe)?);
-        // A stage's name lives as long as the program; there are as many as methods.
-        let leak = |text: String| -> &'static str { Box::leak(text.into_boxed_str()) };
         let stage = |kind: &str, folder: &str| {
-            Stage::new(leak(format!("{kind} {name}")), leak(format!("{folder}/{name}")))
+            Stage::named(format!("{kind} {name}"), format!("{folder}/{name}"))
         };
         let (tune, search) = (stage("tune", "methods"), stage("search", "search"));
         let entry = Self { overrides, part, method, stage: tune, search, name };

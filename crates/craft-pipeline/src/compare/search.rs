@@ -96,7 +96,7 @@ pub(super) fn run(
     if let Some(pairs) = shared.pairs.as_ref().filter(|_| entry.method.data.annotated()) {
         inputs.insert(pairs.stage.clone(), pairs.digest());
     }
-    run.stage(entry.search, &config, inputs, |writer| {
+    run.stage(entry.search.clone(), &config, inputs, |writer| {
         let start = std::time::Instant::now();
         let set = training_set(shared, entry, &recipe, judge)?;
         let steps = points.last().copied().unwrap_or(1);
@@ -236,7 +236,7 @@ fn base(shared: &Shared<'_>, plan: &Plan, judge: &Judge<'_>) -> Result<Vec<Pictu
         let _ = std::fs::remove_dir_all(writer.join(LOOKS));
         Ok(Outcome::default().say("base model on the prompts for choosing settings"))
     })?;
-    Ok(jsonl::read(&shared.run.path(&format!("{}/{SCORES}", BASE.folder)))?)
+    Ok(jsonl::read(&shared.run.path(&format!("{}/{SCORES}", BASE.folder())))?)
 }
 
 /// The search of a method, if there was one and all its seeds are done.
@@ -246,7 +246,7 @@ pub(super) fn read(plan: &Plan, folder: &Path, entry: &Entry) -> Result<Option<S
     }
     let mut seeds = Vec::new();
     for seed in plan.searched() {
-        let path = folder.join(format!("seed-{seed}")).join(entry.search.folder).join(FILE);
+        let path = folder.join(format!("seed-{seed}")).join(entry.search.folder()).join(FILE);
         if !path.exists() {
             return Ok(None);
         }

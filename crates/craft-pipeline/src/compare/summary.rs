@@ -46,7 +46,7 @@ pub(super) fn write(plan: &Plan, run: &RunFolder) -> Result<Comparison> {
     let folder = run.path();
     let mut base: BTreeMap<u64, Vec<PictureRow>> = BTreeMap::new();
     for &seed in &plan.seeds {
-        if let Some(rows) = scores(folder, seed, BASE.folder)? {
+        if let Some(rows) = scores(folder, seed, BASE.folder())? {
             base.insert(seed, rows);
         }
     }
@@ -54,8 +54,8 @@ pub(super) fn write(plan: &Plan, run: &RunFolder) -> Result<Comparison> {
     for entry in &plan.entries {
         let mut seeds = Vec::new();
         for &seed in &plan.seeds {
-            let Some(found) = scores(folder, seed, entry.stage.folder)? else { continue };
-            let dir = folder.join(format!("seed-{seed}")).join(entry.stage.folder);
+            let Some(found) = scores(folder, seed, entry.stage.folder())? else { continue };
+            let dir = folder.join(format!("seed-{seed}")).join(entry.stage.folder());
             let result = craft_store::manifest::read_json(&dir.join(RESULT))?;
             seeds.push(Tuned { seed, result, rows: found });
         }

@@ -110,7 +110,7 @@ pub(super) fn base(shared: &Shared<'_>, plan: &Plan, judge: &Judge<'_>) -> Resul
         craft_store::manifest::write_json(&writer.join(RESULT), &numbers)?;
         Ok(Outcome::default().count("images", measured.rows.len()).say("base model measured"))
     })?;
-    Ok(jsonl::read(&shared.run.path(&format!("{}/{SCORES}", BASE.folder)))?)
+    Ok(jsonl::read(&shared.run.path(&format!("{}/{SCORES}", BASE.folder())))?)
 }
 
 /// What every measurement of a seed depends on, beside its inputs.
@@ -184,7 +184,7 @@ pub(super) fn run(
     if let Some(pairs) = shared.pairs.as_ref().filter(|_| entry.method.data.annotated()) {
         inputs.insert(pairs.stage.clone(), pairs.digest());
     }
-    shared.run.stage(entry.stage, &config, inputs, |writer| {
+    shared.run.stage(entry.stage.clone(), &config, inputs, |writer| {
         forget_peak_rss();
         let tuning = Tuning { shared, plan, judge, entry, recipe: &recipe, settings, base, writer };
         tuning.all(points)

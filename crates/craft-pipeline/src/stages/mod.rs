@@ -73,7 +73,7 @@ impl Run<'_> {
         let hash = sha256_bytes(serde_json::to_string(config).unwrap_or_default());
         match stage.open(self.folder, &hash, &inputs)? {
             StageStatus::Finished(manifest) => {
-                self.context.progress.note(&format!("{}: already done", stage.name));
+                self.context.progress.note(&format!("{}: already done", stage.name()));
                 Ok(manifest)
             }
             StageStatus::Unfinished(writer) => {
@@ -87,7 +87,8 @@ impl Run<'_> {
                         let manifest = writer.finish(outcome.counts, outcome.dropped, seconds)?;
                         self.context.progress.finish(&format!(
                             "{}: {} ({seconds:.1} s)",
-                            stage.name, outcome.message
+                            stage.name(),
+                            outcome.message
                         ));
                         Ok(manifest)
                     }

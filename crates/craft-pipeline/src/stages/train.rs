@@ -41,7 +41,7 @@ impl Arm {
         ["craft", "control"][self as usize]
     }
     fn stage(self) -> Stage {
-        [Stage::TRAIN, Stage::CONTROL][self as usize]
+        [Stage::TRAIN, Stage::CONTROL][self as usize].clone()
     }
     fn checkpoints(self) -> &'static str {
         ["checkpoints", "checkpoints/control"][self as usize]

@@ -4,12 +4,12 @@ use std::fs::{File, OpenOptions};
 use std::io::{Read, Write};
 use std::path::Path;
 
+use craft_net::Trouble;
 use sha1::Sha1;
 use sha2::{Digest, Sha256};
 
 use super::http::Client;
 use super::patience::Patience;
-use super::stream::Trouble;
 use super::{BlobHash, Listener, Repo, RepoFile};
 use crate::error::{Result, StoreError};
 

@@ -2,11 +2,10 @@
 
 use std::time::{Duration, Instant, SystemTime};
 
-use ureq::Agent;
-use ureq::http::{Request, StatusCode, Uri};
+use craft_net::http::{Request, StatusCode, Uri};
+use craft_net::{Bounds, Client as Net, Pace, Stream, Trouble, is_loopback};
 
 use super::patience::{Over, Patience, wanted};
-use super::stream::{Stream, Trouble};
 use super::{Limits, Listener, RepoId, Settings};
 use crate::error::{Result, StoreError};
 
@@ -17,28 +16,23 @@ const MAX_ANSWER: usize = 256 << 20;
 
 /// Asks the hub, and hosts that it redirects to.
 pub(super) struct Client<'a> {
-    agent: Agent,
+    net: Net,
     settings: &'a Settings,
     id: &'a RepoId,
 }
 
 impl<'a> Client<'a> {
     pub(super) fn new(settings: &'a Settings, id: &'a RepoId) -> Self {
-        let seconds = |n| Some(Duration::from_secs(n));
-        let mut config = Agent::config_builder()
-            .user_agent(concat!("craft/", env!("CARGO_PKG_VERSION")))
-            .max_redirects(0)
-            .http_status_as_error(false)
-            .timeout_connect(seconds(20))
+        let bounds = Bounds {
+            connect: Some(Duration::from_secs(20)),
             // Bounds for the threads that read; who waits for them has tighter ones.
-            .timeout_recv_response(Some(settings.limits.head))
-            .timeout_per_read(Some(4 * settings.limits.window));
-        // A proxy cannot reach this machine's own servers.
+            head: Some(settings.limits.head),
+            piece: Some(4 * settings.limits.window),
+            whole: None,
+        };
         let host = settings.endpoint.parse::<Uri>().ok().and_then(|u| u.host().map(str::to_owned));
-        if host.is_some_and(|h| h == "localhost" || h == "[::1]" || h.starts_with("127.")) {
-            config = config.proxy(None);
-        }
-        Self { agent: config.build().into(), settings, id }
+        let loopback = host.is_some_and(|host| is_loopback(&host));
+        Self { net: Net::new(bounds, loopback), settings, id }
     }
 
     pub(super) fn error(&self, message: String) -> StoreError {
@@ -168,11 +162,11 @@ impl<'a> Client<'a> {
                 request = request.header("range", format!("bytes={from}-"));
             }
             let request = request.body(()).map_err(|error| self.error(error.to_string()))?;
-            let limits = self.settings.limits;
-            let stream = Stream::open(&self.agent, request, limits, &|| listener.stopped())
-                .map_err(|trouble| {
-                    Fault::Trouble(at.host().unwrap_or("the hub").to_owned(), trouble)
-                })?;
+            let Limits { head, window, least, .. } = self.settings.limits;
+            let pace = Pace { head, window, least };
+            let stream = Stream::open(&self.net, request, pace, &|| listener.stopped()).map_err(
+                |trouble| Fault::Trouble(at.host().unwrap_or("the hub").to_owned(), trouble),
+            )?;
             if !stream.status.is_redirection() {
                 return Ok(stream);
             }

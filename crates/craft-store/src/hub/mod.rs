@@ -17,8 +17,6 @@ mod id;
 #[cfg_attr(not(feature = "hub"), allow(dead_code))]
 mod patience;
 mod settings;
-#[cfg(feature = "hub")]
-mod stream;
 
 use std::path::{Path, PathBuf};
 

@@ -12,6 +12,7 @@ mod sample;
 mod score;
 mod stage;
 mod summary;
+mod verify;
 
 use std::path::{Path, PathBuf};
 
@@ -61,6 +62,7 @@ pub(crate) fn dispatch(cli: &Cli, level: Level) -> anyhow::Result<()> {
         Command::Train(args) => stage::stage(&app, &args.run_dir, "train"),
         Command::Evaluate(args) => stage::stage(&app, &args.run_dir, "evaluate"),
         Command::Report(args) => stage::report(&app, args),
+        Command::Verify(args) => verify::verify(&app, args),
         Command::Sample(args) => sample::sample(&app, args),
         Command::Forward(args) => forward::forward(&app, args),
         Command::Compare(args) => compare::compare(&app, args),

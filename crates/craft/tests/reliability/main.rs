@@ -22,3 +22,4 @@ mod pocket_build;
 mod process;
 mod read_only;
 mod stops;
+mod verify;

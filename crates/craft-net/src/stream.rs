@@ -5,10 +5,9 @@ use std::io::{ErrorKind, Read};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::time::{Duration, Instant};
 
-use ureq::Agent;
 use ureq::http::{HeaderMap, Request, StatusCode};
 
-use super::Limits;
+use crate::client::{Client, NetError};
 
 /// Between two looks at whether to stop.
 const TICK: Duration = Duration::from_millis(100);
@@ -16,9 +15,20 @@ const TICK: Duration = Duration::from_millis(100);
 const PIECE: usize = 1 << 16;
 const WAITING: usize = 8;
 
+/// How fast an answer has to come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pace {
+    /// Until the head of the answer is there.
+    pub head: Duration,
+    /// How often it is looked whether enough came.
+    pub window: Duration,
+    /// Bytes that have to come within a window.
+    pub least: u64,
+}
+
 /// Why nothing more comes.
 #[derive(Debug)]
-pub(super) enum Trouble {
+pub enum Trouble {
     /// There is no connection.
     Down(String),
     /// The connection broke.
@@ -37,41 +47,46 @@ enum Message {
 
 /// An answer whose head is there.
 #[derive(Debug)]
-pub(super) struct Stream {
-    pub(super) status: StatusCode,
-    pub(super) headers: HeaderMap,
+pub struct Stream {
+    /// How it went.
+    pub status: StatusCode,
+    /// Its headers.
+    pub headers: HeaderMap,
     messages: Receiver<Message>,
-    limits: Limits,
+    pace: Pace,
     /// When the present window began, and what came in it.
     window: (Instant, u64),
 }
 
 impl Stream {
-    /// Asks, and waits for the head of the answer.
-    pub(super) fn open(
-        agent: &Agent,
+    /// Asks, and waits for the head of the answer; `stopped` is asked several times a second.
+    ///
+    /// # Errors
+    /// When none comes in time, or the user wants to stop.
+    pub fn open(
+        client: &Client,
         request: Request<()>,
-        limits: Limits,
+        pace: Pace,
         stopped: &dyn Fn() -> bool,
     ) -> Result<Self, Trouble> {
         let (sender, messages) = sync_channel(WAITING);
-        let agent = agent.clone();
-        // It ends by itself when nobody listens any more, or by the agent's own limits.
-        std::thread::spawn(move || answer(&agent, request, &sender));
-        let end = Instant::now() + limits.head;
+        let client = client.clone();
+        // It ends by itself when nobody listens any more, or by the client's own bounds.
+        std::thread::spawn(move || answer(&client, request, &sender));
+        let end = Instant::now() + pace.head;
         loop {
             if stopped() {
                 return Err(Trouble::Stopped);
             }
             let left = end.saturating_duration_since(Instant::now());
             if left.is_zero() {
-                let seconds = limits.head.as_secs_f64();
+                let seconds = pace.head.as_secs_f64();
                 return Err(Trouble::Slow(format!("no answer in {seconds} s")));
             }
             match messages.recv_timeout(left.min(TICK)) {
                 Ok(Message::Head(status, headers)) => {
                     let window = (Instant::now(), 0);
-                    return Ok(Self { status, headers, messages, limits, window });
+                    return Ok(Self { status, headers, messages, pace, window });
                 }
                 Ok(Message::Trouble(trouble)) => return Err(trouble),
                 Ok(Message::Data(_)) | Err(RecvTimeoutError::Timeout) => {}
@@ -81,7 +96,10 @@ impl Stream {
     }
 
     /// The next bytes of the body; none at its end.
-    pub(super) fn next(&mut self, stopped: &dyn Fn() -> bool) -> Result<Option<Vec<u8>>, Trouble> {
+    ///
+    /// # Errors
+    /// When it breaks off or is too slow, or the user wants to stop.
+    pub fn next(&mut self, stopped: &dyn Fn() -> bool) -> Result<Option<Vec<u8>>, Trouble> {
         loop {
             if stopped() {
                 return Err(Trouble::Stopped);
@@ -92,17 +110,17 @@ impl Stream {
                 bytes += data.len() as u64;
             }
             self.window.1 = bytes;
-            if since.elapsed() >= self.limits.window {
+            if since.elapsed() >= self.pace.window {
                 let ends = match &message {
                     Ok(Message::Data(data)) => data.is_empty(),
                     Ok(Message::Trouble(_)) | Err(RecvTimeoutError::Disconnected) => true,
                     _ => false,
                 };
-                if bytes < self.limits.least && !ends {
-                    let seconds = self.limits.window.as_secs_f64();
+                if bytes < self.pace.least && !ends {
+                    let seconds = self.pace.window.as_secs_f64();
                     return Err(Trouble::Slow(format!(
                         "{bytes} bytes in {seconds} s, expected at least {}",
-                        self.limits.least
+                        self.pace.least
                     )));
                 }
                 self.window = (Instant::now(), 0);
@@ -123,11 +141,11 @@ fn ended() -> Trouble {
 }
 
 /// Sends an answer in pieces; an empty one is its end.
-fn answer(agent: &Agent, request: Request<()>, to: &SyncSender<Message>) {
-    let response = match agent.run(request) {
+fn answer(client: &Client, request: Request<()>, to: &SyncSender<Message>) {
+    let response = match client.run(request) {
         Ok(response) => response,
         Err(error) => {
-            drop(to.send(Message::Trouble(trouble(&error))));
+            drop(to.send(Message::Trouble(error.into())));
             return;
         }
     };
@@ -155,22 +173,13 @@ fn answer(agent: &Agent, request: Request<()>, to: &SyncSender<Message>) {
     }
 }
 
-fn trouble(error: &ureq::Error) -> Trouble {
-    let text = error.to_string();
-    match error {
-        ureq::Error::Io(io)
-            if matches!(
-                io.kind(),
-                ErrorKind::ConnectionReset
-                    | ErrorKind::ConnectionAborted
-                    | ErrorKind::BrokenPipe
-                    | ErrorKind::UnexpectedEof
-            ) =>
-        {
-            Trouble::Broke(text)
+impl From<NetError> for Trouble {
+    fn from(error: NetError) -> Self {
+        let text = error.to_string();
+        match error {
+            NetError::Broke(_) | NetError::Protocol(_) => Self::Broke(text),
+            NetError::Late { head: true, .. } => Self::Slow(text),
+            _ => Self::Down(text),
         }
-        ureq::Error::Protocol(_) => Trouble::Broke(text),
-        ureq::Error::Timeout(ureq::Timeout::RecvResponse) => Trouble::Slow(text),
-        _ => Trouble::Down(text),
     }
 }
