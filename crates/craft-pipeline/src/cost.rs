@@ -8,8 +8,8 @@ use craft_nn::lora::Pair;
 use craft_nn::weights;
 
 use crate::error::Result;
+use crate::meter::cpu_seconds;
 use crate::networks::{Shapes, fresh_factors};
-use crate::run::cpu_seconds;
 use crate::stages::{generate, trainer};
 use craft_model::denoiser::Input;
 use craft_model::model::Model;

@@ -12,6 +12,7 @@ pub(crate) mod score;
 pub(crate) mod select;
 mod stopped;
 pub(crate) mod sweep;
+pub(crate) mod table;
 pub(crate) mod train;
 pub(crate) mod trainer;
 pub(crate) mod wording;

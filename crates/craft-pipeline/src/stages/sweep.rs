@@ -17,7 +17,7 @@ use crate::stages::{Outcome, Run, inputs};
 use crate::start::arm_model;
 use craft_model::model::Model;
 
-const STAGE: Stage = Stage::new("sweep", "sweep");
+pub(super) const STAGE: Stage = Stage::new("sweep", "sweep");
 
 /// `base + factor · (tuned − base)` of every parameter; the ends are exact.
 fn between<M: Module>(base: M, tuned: &M, factor: f32) -> craft_model::Result<M> {
