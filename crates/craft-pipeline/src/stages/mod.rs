@@ -1,14 +1,19 @@
 //! The stages: each reads finished folders of the run and writes its own.
 
+pub(crate) mod candidates;
 mod checkpoint;
+pub(crate) mod column;
 pub(crate) mod draws;
 pub(crate) mod evaluate;
 pub(crate) mod expand;
 pub(crate) mod generate;
 pub(crate) mod look;
+pub(crate) mod means;
+pub(crate) mod measuring;
 pub(crate) mod pictures;
 pub(crate) mod prompts;
 pub(crate) mod score;
+pub(crate) mod scoring;
 pub(crate) mod select;
 mod stopped;
 pub(crate) mod sweep;
