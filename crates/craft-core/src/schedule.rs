@@ -1,19 +1,24 @@
 //! Noise schedules as diffusers defines them, in f64.
 //!
 //! Read from `scheduler/scheduler_config.json` of a model folder. What a sampler does with the
-//! schedule is not known here, except at which timesteps it calls the network, and at which σ.
+//! schedule is not known here: its rules say at which timesteps it calls the network, and at which σ.
 //! Sources: diffusers `scheduling_ddim.py`, `scheduling_euler_discrete.py`,
 //! `scheduling_dpmsolver_multistep.py`; zero terminal SNR: arXiv 2305.08891, algorithm 1.
 
 mod classes;
 mod config;
 mod pipeline;
+mod rules;
 mod sigmas;
 
-pub use classes::{FEW_STEPS, LITTLE_GUIDANCE, MadeFor};
+pub use classes::Class;
 pub use config::{FinalSigma, SamplingOptions, SigmaSpacing, SolverType};
 pub use pipeline::Pipeline;
+pub use rules::{Ends, Rules};
 pub use sigmas::Steps;
+
+pub use crate::process::PredictionType;
+use crate::process::{Level, Process};
 
 /// A scheduler configuration that cannot be used.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
@@ -61,15 +66,6 @@ pub enum BetaSchedule {
     SquaredcosCapV2,
 }
 
-/// What the network predicts.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum PredictionType {
-    /// The noise ε.
-    Epsilon,
-    /// v = √ᾱ ε − √(1−ᾱ) x₀.
-    VPrediction,
-}
-
 /// How the timesteps of sampling are placed among those of training.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TimestepSpacing {
@@ -79,29 +75,6 @@ pub enum TimestepSpacing {
     Trailing,
     /// Both ends included.
     Linspace,
-}
-
-/// A family of samplers, as far as timesteps depend on it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum SamplerKind {
-    /// `DDIMScheduler`.
-    Ddim,
-    /// `EulerDiscreteScheduler`.
-    Euler,
-    /// `EulerAncestralDiscreteScheduler`.
-    EulerAncestral,
-    /// `DPMSolverMultistepScheduler` of order 2 with `dpmsolver++`.
-    DpmSolverPp2M,
-}
-
-impl SamplerKind {
-    /// The spacing that diffusers takes where the configuration has none.
-    fn default_spacing(self) -> TimestepSpacing {
-        match self {
-            SamplerKind::Ddim => TimestepSpacing::Leading,
-            _ => TimestepSpacing::Linspace,
-        }
-    }
 }
 
 /// The noise schedule of a model.
@@ -131,8 +104,8 @@ pub struct NoiseSchedule {
     pub class_name: Option<String>,
     /// The class of few steps and little guidance that the model's files name, such as `LCMScheduler`.
     pub distilled: Option<String>,
-    /// The sampler whose missing settings the pipeline corrects: that of the scheduler's own class.
-    pub corrected: Option<SamplerKind>,
+    /// The class whose missing settings the pipeline corrects: the scheduler's own.
+    pub corrected: Option<String>,
     /// What else samplers read from the file.
     pub sampling: SamplingOptions,
 }
@@ -183,6 +156,13 @@ impl NoiseSchedule {
             *last = (2.0f64).powi(-24);
         }
         alphas.iter().map(|a| ((1.0 - a) / a).sqrt()).collect()
+    }
+
+    /// What the network is asked at the timesteps of training, and what its output means.
+    pub fn process(&self) -> Box<dyn Process> {
+        let levels = self.alphas_cumprod.iter().enumerate();
+        let levels = levels.map(|(t, &alpha)| Level::of_alpha(t as f64, alpha)).collect();
+        self.prediction_type.over(levels)
     }
 
     /// Signal-to-noise ratio ᾱ/(1−ᾱ) at a timestep.

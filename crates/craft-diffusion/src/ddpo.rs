@@ -2,11 +2,12 @@
 //! DDIM gives each step a Gaussian, whose log-probability PPO pushes up or down.
 
 use burn::tensor::Tensor;
-use craft_core::schedule::{NoiseSchedule, PredictionType, SamplerKind, ScheduleError};
+use craft_core::process::Level;
+use craft_core::sampler::ddim;
+use craft_core::schedule::{NoiseSchedule, ScheduleError};
 
 use crate::awm::surrogate;
 use crate::objective::beside;
-use crate::sampler::split;
 
 /// One step of stochastic DDIM: `x' ~ N(a x + b output, σ²)` (Song et al. 2021, equations 12 and 16).
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -19,9 +20,8 @@ pub struct StochasticStep {
     pub output: f64,
     /// σ; 0 where the step has no noise.
     pub std: f64,
-    /// ᾱ at the timestep.
-    alpha: f64,
-    prediction: PredictionType,
+    /// The clean latents as factors on latents and output.
+    clean: [f64; 2],
 }
 
 impl StochasticStep {
@@ -33,9 +33,8 @@ impl StochasticStep {
 
     /// The clean latents that an output predicts.
     pub fn clean(&self, latents: &[f32], output: &[f32]) -> Vec<f32> {
-        let clean = |x: &f32, o: &f32| {
-            split(self.prediction, self.alpha, f64::from(*x), f64::from(*o)).0 as f32
-        };
+        let [a, b] = self.clean;
+        let clean = |x: &f32, o: &f32| (a * f64::from(*x) + b * f64::from(*o)) as f32;
         latents.iter().zip(output).map(|(x, o)| clean(x, o)).collect()
     }
 
@@ -62,25 +61,20 @@ pub fn stochastic_steps(
     eta: f64,
 ) -> Result<Vec<StochasticStep>, ScheduleError> {
     let stride = (schedule.num_train_timesteps() / steps) as i64;
-    let timesteps = schedule.steps(SamplerKind::Ddim, steps)?.timesteps;
+    let timesteps = schedule.steps(&ddim::KIND.rules, steps)?.timesteps;
+    let process = schedule.process();
     let step = |timestep: f64| {
         let t = timestep as i64;
         let (now, next) = (schedule.alpha_cumprod(t), schedule.alpha_cumprod(t - stride));
         let std = eta * ((1.0 - next) / (1.0 - now) * (1.0 - now / next)).max(0.0).sqrt();
-        let (a, s) = (now.sqrt(), (1.0 - now).sqrt());
-        let (clean, noise) = (next.sqrt(), (1.0 - next - std * std).max(0.0).sqrt());
-        let (state, output) = match schedule.prediction_type {
-            PredictionType::Epsilon => (clean / a, noise - clean * s / a),
-            PredictionType::VPrediction => (clean * a + noise * s, noise * a - clean * s),
-        };
-        StochasticStep {
-            timestep,
-            state,
-            output,
-            std,
-            alpha: now,
-            prediction: schedule.prediction_type,
-        }
+        let level = Level::of_alpha(timestep, now);
+        let (signal, noise) = (next.sqrt(), (1.0 - next - std * std).max(0.0).sqrt());
+        // signal · x₀ + noise · ε, with x₀ linear in latents and output, and ε what is left of the latents.
+        let clean = process.linear(level);
+        let (of_clean, of_noise) =
+            (signal - noise * level.signal / level.noise, noise / level.noise);
+        let (state, output) = (of_clean * clean[0] + of_noise, of_clean * clean[1]);
+        StochasticStep { timestep, state, output, std, clean }
     };
     Ok(timesteps.into_iter().map(step).collect())
 }

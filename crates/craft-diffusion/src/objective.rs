@@ -1,7 +1,7 @@
 //! The denoising objective: noisy latents, targets, and the weighted squared error.
 
 use burn::tensor::{Tensor, TensorData};
-use craft_core::schedule::PredictionType;
+use craft_core::process::{Level, PredictionType};
 
 /// Forward diffusion `x_t = √ᾱ x₀ + √(1 − ᾱ) ε` (Ho et al. 2020, equation 4) and the target that the
 /// denoiser is to predict: ε, or v = √ᾱ ε − √(1 − ᾱ) x₀ (Salimans & Ho 2022).
@@ -13,25 +13,15 @@ pub fn diffuse(
     noisy: &mut Vec<f32>,
     target: &mut Vec<f32>,
 ) {
-    let (a, s) = (alpha.sqrt() as f32, (1.0 - alpha).sqrt() as f32);
-    noisy.extend(clean.iter().zip(noise).map(|(x, e)| a * x + s * e));
-    match kind {
-        PredictionType::Epsilon => target.extend_from_slice(noise),
-        PredictionType::VPrediction => {
-            target.extend(clean.iter().zip(noise).map(|(x, e)| a * e - s * x));
-        }
-    }
+    let (process, level) = (kind.over(Vec::new()), Level::of_alpha(0.0, alpha));
+    process.noised(level, clean, noise, noisy);
+    process.target(level, clean, noise, target);
 }
 
 /// Factor on the loss at a timestep that makes its weight on x₀ min(SNR, γ) (Hang et al. 2023), with
 /// SNR = ᾱ / (1 − ᾱ): min(SNR, γ) / SNR for ε, min(SNR, γ) / (SNR + 1) for v.
 pub fn min_snr(kind: PredictionType, alpha: f64, gamma: f64) -> f32 {
-    let snr = alpha / (1.0 - alpha);
-    let factor = match kind {
-        PredictionType::Epsilon => (gamma / snr).min(1.0),
-        PredictionType::VPrediction => (1.0 - 1.0 / (snr + 1.0)).min(gamma / (snr + 1.0)),
-    };
-    factor as f32
+    kind.over(Vec::new()).min_snr(Level::of_alpha(0.0, alpha), gamma)
 }
 
 /// `Σ_b w_b · mean_CHW((prediction − target)²) / B` with B = `batch`, which is the whole batch's size

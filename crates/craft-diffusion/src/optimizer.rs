@@ -39,7 +39,7 @@ pub fn norm(grads: &GradMap) -> f64 {
 }
 
 /// Settings of AdamW; the defaults are PyTorch's but for the weight decay.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct AdamWConfig {
     /// Decay of the first moment.
     pub beta1: f64,

@@ -2,9 +2,10 @@
 #![allow(clippy::unwrap_used, missing_docs)]
 
 use burn::tensor::{Device, Tensor, TensorData};
+use craft_core::sampler::ddim::Ddim;
+use craft_core::sampler::{Sampler, advance};
 use craft_core::schedule::NoiseSchedule;
 use craft_diffusion::awm::{AwmConfig, awm};
-use craft_diffusion::ddim::Ddim;
 use craft_diffusion::ddpo::{ddpo, stochastic_steps};
 use craft_diffusion::dpo::dpo;
 use craft_diffusion::kto::kto;
@@ -12,7 +13,6 @@ use craft_diffusion::lair::{centred_weights, lair};
 use craft_diffusion::mapo::{MapoConfig, mapo};
 use craft_diffusion::nft::{nft, optimality};
 use craft_diffusion::objective::{host_errors, squared_errors};
-use craft_diffusion::sampler::Sampler;
 use craft_diffusion::spo::{SpoConfig, clear_pair, spo};
 use craft_nn::weights::to_vec;
 
@@ -198,11 +198,12 @@ fn stochastic_steps_are_ddim_s() {
         );
         let schedule = NoiseSchedule::from_json(&text).unwrap();
         let (x, out) = ([0.4f32, -1.2, 0.8], [0.3f32, -0.9, 1.1]);
+        let process = schedule.process();
         let mut sampler = Ddim::new(&schedule, 8).unwrap();
         let still = stochastic_steps(&schedule, 8, 0.0).unwrap();
         for (i, step) in still.iter().enumerate() {
             let mut next = x;
-            sampler.step(i, &out, &mut next, &[]);
+            advance(&mut sampler, process.as_ref(), i, &out, &mut next, &[]);
             close("mean", &step.mean(&x, &out), &next.map(f64::from));
             close("target", &step.target(&x, &next), &out.map(f64::from));
             // All noise taken away leads to the clean latents.
@@ -215,7 +216,7 @@ fn stochastic_steps_are_ddim_s() {
             };
             let expected: Vec<f64> = x.iter().zip(&out).map(|(x, o)| clean(*x, *o)).collect();
             close("clean", &step.clean(&x, &out), &expected);
-            assert_eq!((step.std, step.timestep), (0.0, sampler.timesteps()[i]));
+            assert_eq!((step.std, step.timestep), (0.0, sampler.input(i).level.time));
         }
         // With noise, the variance of the next latents stays that of the forward process.
         for (step, still) in stochastic_steps(&schedule, 8, 1.0).unwrap().iter().zip(&still) {

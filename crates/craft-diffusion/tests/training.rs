@@ -3,11 +3,11 @@
 
 use burn::module::Module;
 use burn::tensor::{Device, Tensor, TensorData};
+use craft_core::sampler::guide;
 use craft_core::schedule::PredictionType;
 use craft_diffusion::guard::NanGuard;
 use craft_diffusion::objective::{diffuse, weighted_mse};
 use craft_diffusion::optimizer::{AdamW, AdamWConfig, GradMap, collect, norm};
-use craft_diffusion::sampler::guide;
 use craft_diffusion::schedule::{LrShape, learning_rate};
 use craft_nn::init::Init;
 use craft_nn::layers::{Conv2d, Linear};

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
+use craft_store::atomic;
 use serde_json::json;
 
 use crate::answer::{self, Answer};
@@ -135,7 +136,7 @@ impl CommandReward {
         let request = json!({ "id": self.requests, "image": image, "prompt": item.prompt });
         let result = self.ask(&request.to_string());
         if temporary {
-            let _ = std::fs::remove_file(&path);
+            let _ = atomic::remove_file(&path);
         }
         match result {
             Ok(scored) => {
@@ -191,7 +192,8 @@ impl CommandReward {
             None => self.pictures.insert(tempfile::tempdir().map_err(fail)?),
         };
         let path = dir.path().join(format!("{}.png", self.requests));
-        std::fs::write(&path, item.png()?).map_err(fail)?;
+        atomic::write_scratch(&path, &item.png()?)
+            .map_err(|e| format!("no temporary file for the picture ({})", e.reason()))?;
         Ok(path)
     }
 }

@@ -1,6 +1,6 @@
 //! Servers that score, well-behaved and not.
 #![cfg(feature = "http")]
-#![allow(clippy::unwrap_used, clippy::print_stderr)]
+#![allow(clippy::unwrap_used, clippy::print_stderr, clippy::disallowed_methods)]
 
 mod support;
 

@@ -1,5 +1,5 @@
 //! Bit for bit: any batch, any number of threads.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::disallowed_methods)]
 mod common;
 use common::{Rng, conv_shapes, half_residual_block};
 use craft_kernels::*;

@@ -1,5 +1,5 @@
 //! The parts of transformer and residual blocks against the operations that they are made of.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::disallowed_methods)]
 mod common;
 use common::narrow::{in_bf16, in_both_formats, in_f32_at_all_levels, rounded};
 use common::{Rng, close, wide};

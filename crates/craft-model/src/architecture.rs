@@ -1,6 +1,6 @@
 //! Which pipeline a model folder is for, from its `model_index.json`.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use craft_nn::config::shorten;
 use serde_json::{Map, Value};
@@ -137,9 +137,9 @@ fn title(class: &str) -> &'static str {
 
 /// What a folder without `model_index.json` seems to be.
 fn what_else(dir: &Path) -> String {
-    let name = |entry: std::fs::DirEntry| entry.file_name().to_string_lossy().into_owned();
-    let mut names: Vec<String> =
-        std::fs::read_dir(dir).map_or(vec![], |found| found.flatten().map(name).collect());
+    let name = |path: PathBuf| Some(path.file_name()?.to_string_lossy().into_owned());
+    let found = craft_store::atomic::list(dir).unwrap_or_default();
+    let mut names: Vec<String> = found.into_iter().filter_map(name).collect();
     names.sort();
     let has = |wanted: &str| names.iter().any(|n| n == wanted);
     let single = names.iter().find(|n| n.ends_with(".safetensors") || n.ends_with(".ckpt"));
@@ -147,7 +147,7 @@ fn what_else(dir: &Path) -> String {
         return ": the folder holds a LoRA, which goes with --lora beside a model".to_owned();
     }
     if has("config.json") {
-        let class = std::fs::read_to_string(dir.join("config.json")).ok();
+        let class = read_text(&dir.join("config.json")).ok();
         let class: Value = class.and_then(|t| serde_json::from_str(&t).ok()).unwrap_or_default();
         let class = class["_class_name"].as_str().or_else(|| class["architectures"][0].as_str());
         let class = class.unwrap_or("one network").to_owned();

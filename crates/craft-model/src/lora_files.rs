@@ -174,9 +174,8 @@ fn only_one(dir: &Path) -> Result<PathBuf> {
             format!("it is a model's folder, no LoRA; {expected}, or give the folder as the model"),
         ));
     }
-    let entries = std::fs::read_dir(dir)
+    let mut paths = craft_store::atomic::list(dir)
         .map_err(|error| input(dir, format!("it cannot be read ({error}); {expected}")))?;
-    let mut paths: Vec<PathBuf> = entries.filter_map(|entry| Some(entry.ok()?.path())).collect();
     paths.sort();
     let files = paths.iter().filter(|path| path.extension().is_some_and(|e| e == "safetensors"));
     let mut found: Vec<PathBuf> = files.filter(|path| path.is_file()).cloned().collect();

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use burn::tensor::Device;
-use craft_core::recipe::Precision;
+use craft_core::recipe::{GenerateSection, Precision};
 use craft_core::schedule::NoiseSchedule;
 use craft_nn::clip::{ClipTextConfig, ClipTextModel};
 use craft_nn::tokenizer::ClipTokenizer;
@@ -14,6 +14,7 @@ use craft_nn::weights::{HostTensor, TensorMap};
 use craft_store::raw::{self, Entry};
 use craft_store::tensors::{self, Dtype, TensorRef};
 use craft_store::weights as files;
+use craft_store::{StoreError, atomic};
 
 use crate::architecture::{self, Architecture};
 use crate::component::{self, Kind, open_weights, tokenizer};
@@ -167,6 +168,12 @@ impl Model {
         [self.unet_config.in_channels, height / scale, width / scale]
     }
 
+    /// Height and width in pixels of the pictures that a section asks of this model.
+    pub fn pixels(&self, section: &GenerateSection) -> [usize; 2] {
+        let [height, width] = self.default_size();
+        [section.height.unwrap_or(height), section.width.unwrap_or(width)]
+    }
+
     /// Height and width in pixels that the model was trained on.
     pub fn default_size(&self) -> [usize; 2] {
         let latent = size::latent_size(&self.unet_config, self.second.is_some());
@@ -178,13 +185,12 @@ impl Model {
 /// the names of before diffusers 0.18 is written under today's, in its own number formats.
 pub fn copy_model(from: &Path, to: &Path) -> Result<()> {
     craft_store::atomic::create_dir(to)?;
-    let unreadable = |error: std::io::Error| ModelError::Input {
+    let unreadable = |error: StoreError| ModelError::Input {
         path: from.to_owned(),
         message: format!("the model's folder cannot be read ({error}); expected a whole model"),
     };
     let renamed = from.ends_with("vae") && rewrite_vae(from, to)?;
-    for entry in std::fs::read_dir(from).map_err(unreadable)? {
-        let path = entry.map_err(unreadable)?.path();
+    for path in atomic::list(from).map_err(unreadable)? {
         let Some(name) = path.file_name() else { continue };
         if name.to_string_lossy().starts_with('.') || name == "rewards" {
             continue;
@@ -230,10 +236,9 @@ pub fn replace_weights(dir: &Path, stem: files::Stem, tensors: &TensorMap) -> Re
 
 /// Removes a component's weights, in whatever layout they are.
 pub fn clear_weights(dir: &Path, stem: files::Stem) -> Result<()> {
-    for entry in std::fs::read_dir(dir).into_iter().flatten().flatten() {
-        let path = entry.path();
-        if stem.owns(&entry.file_name()) {
-            craft_store::atomic::remove_file(&path)?;
+    for path in atomic::list(dir).unwrap_or_default() {
+        if path.file_name().is_some_and(|name| stem.owns(name)) {
+            atomic::remove_file(&path)?;
         }
     }
     Ok(())

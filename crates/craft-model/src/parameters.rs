@@ -2,8 +2,6 @@
 
 use std::path::{Path, PathBuf};
 
-use craft_diffusion::sampler::Scheduler;
-
 use crate::sample::DrawOptions;
 
 /// The settings that the pictures of a series share.
@@ -29,12 +27,7 @@ impl Parameters<'_> {
         if let Some(negative) = self.negative.filter(|text| !text.is_empty()) {
             text.push_str(&format!("Negative prompt: {negative}\n"));
         }
-        let sampler = match o.scheduler {
-            Scheduler::Ddim => "DDIM",
-            Scheduler::Euler => "Euler",
-            Scheduler::EulerAncestral => "Euler a",
-            Scheduler::DpmPlusPlus2M => "DPM++ 2M",
-        };
+        let sampler = o.scheduler.label;
         let karras = if o.karras { " Karras" } else { "" };
         text.push_str(&format!(
             "Steps: {}, Sampler: {sampler}{karras}, CFG scale: {}, {source}, Size: {}x{}, Model: {}, Version: craft {}",
@@ -82,13 +75,14 @@ fn lora_name(path: &Path) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use craft_core::sampler::dpm;
 
     #[test]
     fn a_picture_says_how_it_was_drawn() {
         let options = DrawOptions {
             steps: 25,
             guidance_scale: 7.5,
-            scheduler: Scheduler::DpmPlusPlus2M,
+            scheduler: dpm::KIND,
             karras: true,
             height: 512,
             width: 768,

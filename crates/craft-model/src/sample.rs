@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use burn::tensor::{Tensor, TensorData};
 use craft_core::Key;
+use craft_core::sampler::{Sampler, SamplerKind, advance, guide};
 use craft_core::schedule::{NoiseSchedule, ScheduleError, SigmaSpacing};
-use craft_diffusion::sampler::{Sampler, Scheduler, guide};
 use craft_nn::weights;
 use craft_store::RgbImage;
 
@@ -23,7 +23,7 @@ pub struct DrawOptions {
     /// Scale of classifier-free guidance; up to 1 is none.
     pub guidance_scale: f64,
     /// Sampler.
-    pub scheduler: Scheduler,
+    pub scheduler: SamplerKind,
     /// Whether its steps are placed as Karras et al. have it, whatever the model's schedule says.
     pub karras: bool,
     /// Height in pixels.
@@ -227,14 +227,16 @@ impl<'a> Painter<'a> {
         }
         // As diffusers has it: a scale of at most 1 means no guidance.
         let guided = o.guidance_scale > 1.0;
-        let stochastic = samplers.first().is_some_and(|s| s.is_stochastic());
+        let stochastic = o.scheduler.stochastic;
+        let process = model.schedule.process();
+        let calls = samplers.first().map_or(0, |sampler| sampler.calls());
         let condition = self.condition(jobs, guided);
-        for i in 0..o.steps {
+        for i in 0..calls {
             if self.stop.load(Ordering::Relaxed) {
                 return Err(ModelError::Interrupted);
             }
-            let t = samplers[0].timesteps()[i] as f32;
-            let scale = samplers[0].input_scale(i) as f32;
+            let asked = samplers[0].input(i);
+            let (t, scale) = (asked.level.time as f32, asked.scale as f32);
             let input: Vec<f32> = latents.iter().flatten().map(|v| v * scale).collect();
             let input = Tensor::<4>::from_data(TensorData::new(input, [n, c, h, w]), &model.device);
             // One sample under both texts.
@@ -244,13 +246,15 @@ impl<'a> Painter<'a> {
             for (j, (sampler, x)) in samplers.iter_mut().zip(&mut latents).enumerate() {
                 let range = j * size..(j + 1) * size;
                 let noise = if stochastic { jobs[j].step_noise.at(i, size) } else { Vec::new() };
-                if guided {
+                let mixed;
+                let output = if guided {
                     let scale = o.guidance_scale as f32;
-                    let guided = guide(&first[range.clone()], &second[range], scale);
-                    sampler.step(i, &guided, x, &noise);
+                    mixed = guide(&first[range.clone()], &second[range], scale);
+                    &mixed
                 } else {
-                    sampler.step(i, &second[range], x, &noise);
-                }
+                    &second[range]
+                };
+                advance(sampler.as_mut(), process.as_ref(), i, output, x, &noise);
             }
         }
         Ok(latents)
@@ -281,13 +285,14 @@ pub fn decode(model: &Model, latents: Vec<Vec<f32>>, o: &DrawOptions) -> Vec<Dra
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+    use craft_core::sampler::SAMPLERS;
 
     #[test]
     fn karras_is_the_spacing_of_the_scheduler_file() {
         let plain = NoiseSchedule::stable_diffusion();
         let mut karras = plain.clone();
         karras.sampling.sigma_spacing = SigmaSpacing::Karras;
-        for scheduler in [Scheduler::Euler, Scheduler::DpmPlusPlus2M] {
+        for &scheduler in SAMPLERS.iter().filter(|kind| kind.karras()) {
             let options = |karras| DrawOptions {
                 steps: 7,
                 guidance_scale: 1.0,
@@ -297,8 +302,10 @@ mod tests {
                 width: 64,
                 batch: 1,
             };
-            let steps =
-                |karras, schedule| options(karras).sampler(schedule).unwrap().timesteps().to_vec();
+            let steps = |karras, schedule| {
+                let sampler = options(karras).sampler(schedule).unwrap();
+                (0..sampler.calls()).map(|i| sampler.input(i)).collect::<Vec<_>>()
+            };
             assert_eq!(steps(true, &plain), steps(false, &karras));
             assert_ne!(steps(true, &plain), steps(false, &plain));
         }

@@ -2,8 +2,8 @@
 
 use std::path::Path;
 
-use craft_core::schedule::{FEW_STEPS, LITTLE_GUIDANCE, MadeFor, NoiseSchedule, Pipeline};
-use craft_diffusion::sampler::Scheduler;
+use craft_core::sampler::{FEW_STEPS, LITTLE_GUIDANCE, MadeFor, SamplerKind, made_for};
+use craft_core::schedule::{NoiseSchedule, Pipeline};
 
 use crate::architecture::{self, Architecture};
 use crate::error::{ModelError, Result};
@@ -25,7 +25,7 @@ pub(crate) fn load(dir: &Path, architecture: Architecture) -> Result<NoiseSchedu
 #[derive(Clone, Copy, Debug)]
 pub struct Intended {
     /// The sampler.
-    pub scheduler: Scheduler,
+    pub scheduler: SamplerKind,
     /// Its steps.
     pub steps: usize,
     /// Scale of classifier-free guidance.
@@ -49,7 +49,7 @@ pub enum Advice {
 pub fn advice(schedule: &NoiseSchedule, now: Intended, flags: [&str; 3]) -> Option<Advice> {
     let class = schedule.distilled.as_ref().or(schedule.class_name.as_ref());
     let class = class.map_or("", String::as_str);
-    let used = now.scheduler.name();
+    let used = now.scheduler.name;
     let [sampler, steps, guidance] = flags;
     let few = format!(
         "few steps (1 to {FEW_STEPS}) with little or no guidance (a scale of at most {LITTLE_GUIDANCE})"
@@ -57,7 +57,7 @@ pub fn advice(schedule: &NoiseSchedule, now: Intended, flags: [&str; 3]) -> Opti
     let fits = now.steps <= FEW_STEPS && now.guidance_scale <= LITTLE_GUIDANCE;
     let doing =
         format!("{used} with {} steps and a guidance scale of {}", now.steps, now.guidance_scale);
-    match schedule.made_for() {
+    match made_for(schedule) {
         MadeFor::Any => None,
         MadeFor::Solver if now.chosen[0] => None,
         MadeFor::Solver => Some(Advice::Note(format!(
@@ -66,16 +66,16 @@ pub fn advice(schedule: &NoiseSchedule, now: Intended, flags: [&str; 3]) -> Opti
         MadeFor::Unknown if now.chosen[0] => None,
         MadeFor::Unknown => Some(Advice::Warning(format!(
             "the model was made for the sampler {class}, which is not known here; {used} is used, and pictures may differ from what the model can do: compare with {sampler} ({})",
-            Scheduler::NAMES.join(", ")
+            SamplerKind::NAMES.join(", ")
         ))),
         MadeFor::FewSteps(None) if now.chosen[0] => None,
         MadeFor::FewSteps(None) => Some(Advice::Warning(format!(
             "the model was made for the sampler {class}: {few}; that sampler is not offered, {doing} is used instead, and pictures will be worse than the model's own: use the model that it was distilled from, or try {steps} 4 to {FEW_STEPS} and {guidance} 1"
         ))),
         MadeFor::FewSteps(Some(_)) if now.chosen == [true; 3] => None,
-        MadeFor::FewSteps(Some(kind)) if fits && now.scheduler.kind() == kind => None,
+        MadeFor::FewSteps(Some(kind)) if fits && now.scheduler == kind => None,
         MadeFor::FewSteps(Some(kind)) => {
-            let own = Scheduler::of_kind(kind).name();
+            let own = kind.name;
             Some(Advice::Warning(format!(
                 "the model was made for the sampler {class} with {few}, as turbo models are; {doing} is used: give {sampler} {own}, {steps} 1 to 4 and {guidance} 1"
             )))
@@ -87,19 +87,20 @@ pub fn advice(schedule: &NoiseSchedule, now: Intended, flags: [&str; 3]) -> Opti
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+    use craft_core::sampler::{ddim, euler_ancestral};
 
     fn advised(scheduler: &str, now: Intended) -> Option<Advice> {
         let schedule = NoiseSchedule::from_json(&format!("{{{scheduler}}}")).unwrap();
         advice(&schedule, now, ["--scheduler", "--steps", "--guidance-scale"])
     }
 
-    fn drawing(scheduler: Scheduler, steps: usize, guidance_scale: f64) -> Intended {
+    fn drawing(scheduler: SamplerKind, steps: usize, guidance_scale: f64) -> Intended {
         Intended { scheduler, steps, guidance_scale, chosen: [false; 3] }
     }
 
     #[test]
     fn distilled_models_say_what_they_were_made_for() {
-        let usual = drawing(Scheduler::Ddim, 25, 7.5);
+        let usual = drawing(ddim::KIND, 25, 7.5);
         for class in ["LCMScheduler", "TCDScheduler", "MyScheduler"] {
             let file = format!(r#""_class_name":"{class}""#);
             let Some(Advice::Warning(text)) = advised(&file, usual) else { panic!("{class}") };
@@ -115,8 +116,8 @@ mod tests {
             r#""_class_name":"EulerAncestralDiscreteScheduler","timestep_spacing":"trailing""#;
         let Some(Advice::Warning(text)) = advised(turbo, usual) else { panic!("{turbo}") };
         assert!(text.contains("--scheduler euler-a") && text.contains("turbo"), "{text}");
-        assert_eq!(advised(turbo, drawing(Scheduler::EulerAncestral, 4, 1.0)), None);
-        assert!(advised(turbo, drawing(Scheduler::EulerAncestral, 25, 7.5)).is_some());
+        assert_eq!(advised(turbo, drawing(euler_ancestral::KIND, 4, 1.0)), None);
+        assert!(advised(turbo, drawing(euler_ancestral::KIND, 25, 7.5)).is_some());
         let v =
             format!(r#"{turbo},"prediction_type":"v_prediction","rescale_betas_zero_snr":true"#);
         assert_eq!(advised(&v, usual), None);
@@ -124,7 +125,7 @@ mod tests {
 
     #[test]
     fn solvers_of_the_same_equation_are_replaced_without_a_warning() {
-        let usual = drawing(Scheduler::Ddim, 25, 7.5);
+        let usual = drawing(ddim::KIND, 25, 7.5);
         let pndm = advised(r#""_class_name":"PNDMScheduler""#, usual);
         assert!(matches!(pndm, Some(Advice::Note(text)) if text.contains("PNDMScheduler")));
         for class in ["DDIMScheduler", "EulerDiscreteScheduler", "DPMSolverMultistepScheduler"] {

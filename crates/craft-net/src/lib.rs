@@ -5,7 +5,7 @@
 //! proxy; every wait and every body has a bound that the caller names.
 
 // The crate that owns connections.
-#![allow(clippy::disallowed_methods, clippy::disallowed_types)]
+#![allow(clippy::disallowed_methods)]
 
 mod client;
 mod endpoint;

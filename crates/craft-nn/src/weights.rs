@@ -185,6 +185,23 @@ pub fn export<M: Module>(module: &M) -> TensorMap {
     visitor.0
 }
 
+struct ExportSome<F>(F, TensorMap);
+
+impl<F: Fn(&str) -> bool> ParamVisitor for ExportSome<F> {
+    fn visit<const D: usize>(&mut self, name: &str, param: &Param<Tensor<D>>) {
+        let shape = param.lazy_shape().to_vec();
+        let data = if (self.0)(name) { to_vec(param.val()) } else { Vec::new() };
+        self.1.insert(name.to_owned(), HostTensor { shape, data });
+    }
+}
+
+/// The shapes of all parameters, and the values of those that `wanted` names; the others have none.
+pub fn export_some<M: Module>(module: &M, wanted: impl Fn(&str) -> bool) -> TensorMap {
+    let mut visitor = ExportSome(wanted, TensorMap::new());
+    visit(module, &mut visitor);
+    visitor.1
+}
+
 struct Load<R, E> {
     read: R,
     narrow: bool,

@@ -1,5 +1,5 @@
 //! CLIP networks against transformers and open_clip (fixtures/clip).
-#![allow(clippy::unwrap_used, missing_docs)]
+#![allow(clippy::unwrap_used, missing_docs, clippy::disallowed_methods)]
 
 mod common;
 

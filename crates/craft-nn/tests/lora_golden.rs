@@ -1,5 +1,5 @@
 //! LoRA files of both dialects against diffusers' and PEFT's merge (fixtures/lora).
-#![allow(clippy::unwrap_used, missing_docs)]
+#![allow(clippy::unwrap_used, missing_docs, clippy::disallowed_methods)]
 
 mod common;
 

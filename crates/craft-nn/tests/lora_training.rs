@@ -1,6 +1,6 @@
 //! Training with attached factors, block-wise backward passes and bf16 weights, against PEFT and against
 //! the plain passes (fixtures/unet, fixtures/lora).
-#![allow(clippy::unwrap_used, missing_docs)]
+#![allow(clippy::unwrap_used, missing_docs, clippy::disallowed_methods)]
 
 mod common;
 

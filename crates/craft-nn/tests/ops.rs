@@ -1,6 +1,6 @@
 //! Every operation with its kernels against the same one composed from Burn's own, on odd shapes:
 //! values, and the gradient of every input, alone and together.
-#![allow(clippy::unwrap_used, missing_docs)]
+#![allow(clippy::unwrap_used, missing_docs, clippy::disallowed_methods)]
 
 mod common;
 

@@ -1,5 +1,5 @@
 //! Operations and whole parts of blocks, with products in f32 and in bf16, against the same composed from Burn's own. One test: the precision is global to the process.
-#![allow(clippy::unwrap_used, clippy::print_stderr, missing_docs)]
+#![allow(clippy::unwrap_used, clippy::print_stderr, missing_docs, clippy::disallowed_methods)]
 
 mod common;
 

@@ -1,5 +1,5 @@
 //! UNet and VAE against diffusers (fixtures/unet, fixtures/vae).
-#![allow(clippy::unwrap_used, missing_docs)]
+#![allow(clippy::unwrap_used, missing_docs, clippy::disallowed_methods)]
 
 mod common;
 

@@ -3,16 +3,19 @@
 use std::time::Instant;
 
 use burn::tensor::{Tensor, TensorData};
-use craft_core::recipe::{Method, Precision, Recipe, TrainMode};
+use craft_core::recipe::{Precision, Recipe, TrainMode};
 use craft_nn::lora::Pair;
 use craft_nn::weights;
 
 use crate::error::Result;
 use crate::meter::cpu_seconds;
-use crate::networks::{Shapes, fresh_factors};
-use crate::stages::{generate, trainer};
+use crate::stages::generate;
 use craft_model::denoiser::Input;
 use craft_model::model::Model;
+use craft_train::methods;
+use craft_train::networks::{Shapes, fresh_factors};
+use craft_train::objective::Reference;
+use craft_train::probe::Probe;
 
 const FLOAT: u64 = 4;
 
@@ -119,7 +122,8 @@ impl Cost {
         let factors = if full { 0 } else { trainable * FLOAT };
         let text_weights = if trains_text { parameters[1] * FLOAT } else { 0 };
         // Factors lie beside the frozen reference, all parameters do not.
-        let compares = full && section.method == Method::Kto;
+        let objective = methods::of_recipe(recipe)?.objective(section);
+        let compares = full && objective.reference() != Reference::None;
         let reference = if compares { parameters[0] * FLOAT } else { 0 };
         // Two moments; the average and the master copies where there are some.
         let copies = 2 + u64::from(section.ema_decay.is_some()) + u64::from(full && narrow);
@@ -198,10 +202,10 @@ impl Cost {
     /// Measures one prediction and one training pass and says what they come to.
     ///
     /// # Errors
-    /// See [`trainer::measure`].
+    /// See [`Probe::new`].
     pub(crate) fn time(&self, recipe: &Recipe, model: Model, work: &Work) -> Result<String> {
         let prediction = prediction_seconds(recipe, &model)?.clock;
-        let pass = trainer::measure(recipe, model)?.clock;
+        let pass = training_pass(recipe, model)?.clock;
         let rows = |scale: f64| if scale > 1.0 { 2.0 } else { 1.0 };
         let drawing = |pictures: usize, steps: usize, scale: f64| {
             (pictures * steps) as f64 * rows(scale) * prediction
@@ -226,6 +230,12 @@ fn context_width(model: &Model) -> usize {
     (0..model.unet_config.block_out_channels.len())
         .find_map(|level| model.unet_config.context(level))
         .unwrap_or(0)
+}
+
+/// What a forward and backward pass takes for one picture.
+pub(crate) fn training_pass(recipe: &Recipe, model: Model) -> Result<Spent> {
+    let probe = Probe::new(recipe, model)?;
+    Ok(Spent::on(|| Ok(probe.pass()?))?.each(probe.samples()))
 }
 
 /// What one prediction takes for one picture.

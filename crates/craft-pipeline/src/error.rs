@@ -11,6 +11,7 @@ use craft_model::ModelError;
 use craft_report::ReportError;
 use craft_rewards::RewardError;
 use craft_store::StoreError;
+use craft_train::TrainError;
 use thiserror::Error;
 
 /// Everything that can stop a run.
@@ -131,12 +132,34 @@ impl From<ModelError> for PipelineError {
     }
 }
 
+impl From<TrainError> for PipelineError {
+    fn from(error: TrainError) -> Self {
+        match error {
+            TrainError::Usage(message) => Self::Usage(message),
+            TrainError::Model(error) => error.into(),
+            TrainError::Nan(stop) => Self::Nan(stop),
+            TrainError::Select(error) => Self::Select(error),
+            TrainError::Control(error) => Self::Control(error),
+            TrainError::Interrupted => Self::Interrupted,
+            // An error of ours, on its way through the training engine.
+            TrainError::Other(error) => match error.downcast::<Self>() {
+                Ok(own) => *own,
+                Err(other) => Self::Usage(other.to_string()),
+            },
+        }
+    }
+}
+
 impl PipelineError {
     /// The process's exit code: 1 failed, 2 wrong recipe, 3 bad input, 4 NaN guard, 130 interrupted.
     pub fn exit_code(&self) -> i32 {
         match self {
             Self::Recipe(_) | Self::Usage(_) => 2,
-            Self::Store(error) if error.is_bad_input() => 3,
+            Self::Store(error) | Self::Report(ReportError::Store(error))
+                if error.is_bad_input() =>
+            {
+                3
+            }
             Self::Store(_) | Self::Select(_) | Self::Control(_) | Self::Report(_) => 1,
             Self::Expand(_) => 1,
             Self::Unscored { .. } | Self::NoScores { .. } | Self::WordingModel { .. } => 1,

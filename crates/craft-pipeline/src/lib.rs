@@ -12,7 +12,6 @@ pub mod error;
 pub mod export;
 pub mod external;
 mod meter;
-mod networks;
 mod origin;
 mod prompt_files;
 mod prompt_table;

@@ -97,19 +97,15 @@ fn files(path: &Path, key: &str) -> Result<Vec<PathBuf>> {
 
 fn listed(folder: &Path, key: &str, takes: impl Fn(&str) -> bool) -> Result<Vec<PathBuf>> {
     let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
-    let entries = std::fs::read_dir(folder)
-        .map_err(|error| wrong(folder, format!("{key}: the folder cannot be read ({error})")))?;
-    let mut found: Vec<PathBuf> = entries
-        .filter_map(std::result::Result::ok)
-        .map(|entry| entry.path())
-        .filter(|path| path.is_file())
-        .filter(|path| {
-            let name = path.file_name().and_then(|n| n.to_str()).unwrap_or_default();
-            !name.starts_with('.') && takes(name)
-        })
-        .collect();
-    found.sort();
-    Ok(found)
+    let unreadable = |error: craft_store::StoreError| {
+        wrong(folder, format!("{key}: the folder cannot be read ({})", error.reason()))
+    };
+    let found = craft_store::atomic::list(folder).map_err(unreadable)?;
+    let found = found.into_iter().filter(|path| path.is_file()).filter(|path| {
+        let name = path.file_name().and_then(|n| n.to_str()).unwrap_or_default();
+        !name.starts_with('.') && takes(name)
+    });
+    Ok(found.collect())
 }
 
 /// Whether a name fits a pattern in which `*` stands for any text.

@@ -7,7 +7,7 @@ pub const DEMO_RECIPE: &str = include_str!("../../../recipes/pocket.toml");
 pub const QUICK_DEMO_RECIPE: &str = include_str!("../../../recipes/pocket-quick.toml");
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
+#[allow(clippy::unwrap_used, clippy::disallowed_methods)]
 mod tests {
     use craft_core::recipe::{Recipe, TrainMode};
 

@@ -120,7 +120,7 @@ impl RewardWeights {
     /// Size and path of each weight file, to see whether rewards have one in common.
     pub(crate) fn weight_files(&self, published: Option<&str>) -> Result<Vec<(u64, PathBuf)>> {
         let files = self.files(published)?.into_iter().filter(|file| is_weights(file));
-        Ok(files.map(|file| (std::fs::metadata(&file).map_or(0, |m| m.len()), file)).collect())
+        Ok(files.map(|file| (craft_store::input::size(&file), file)).collect())
     }
 
     /// Reads them.
@@ -233,13 +233,10 @@ fn texts(dir: &Path, names: &[&str]) -> Vec<PathBuf> {
 }
 
 fn list(dir: &Path) -> Result<Vec<PathBuf>> {
-    let entries = std::fs::read_dir(dir).map_err(|error| PipelineError::Input {
+    craft_store::atomic::list(dir).map_err(|error| PipelineError::Input {
         path: dir.to_owned(),
-        message: format!("the folder of a reward model cannot be read ({error})"),
-    })?;
-    let mut paths: Vec<PathBuf> = entries.filter_map(|e| Some(e.ok()?.path())).collect();
-    paths.sort();
-    Ok(paths)
+        message: format!("the folder of a reward model cannot be read ({})", error.reason()),
+    })
 }
 
 /// A weight file, or the index of one in shards.

@@ -11,7 +11,6 @@ use crate::cost::{Cost, Work};
 use crate::driver::Advance;
 use crate::error::{PipelineError, Result};
 pub(crate) use crate::meter::{cpu_seconds, forget_peak_rss, peak_rss_bytes};
-use crate::networks::say_unplaced;
 use crate::origin::{self, Origin};
 use crate::rounds;
 pub(crate) use crate::sources::Sources as Plan;
@@ -21,6 +20,7 @@ pub use crate::stages::table::StageId;
 use crate::start::Start;
 use crate::summary;
 pub use crate::summary::Summary;
+use craft_train::networks::say_unplaced;
 
 /// Runs a recipe from start to report, or continues a run that was stopped.
 ///

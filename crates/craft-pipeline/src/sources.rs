@@ -86,6 +86,7 @@ impl Sources {
         folder: Option<&Path>,
         context: &Context<'_>,
     ) -> Result<(usize, usize)> {
+        craft_train::methods::of_recipe(recipe)?.check_run(recipe)?;
         // A run that asked before can be done again without the server.
         let asked = folder.is_some_and(|folder| folder.join(WORDINGS).exists());
         if recipe.expand.kind == ExpandKind::Openai && !asked {
@@ -99,7 +100,7 @@ impl Sources {
         let model = crate::start::training_model(recipe, base, &self.model.dir)?;
         if recipe.train.mode == TrainMode::Lora {
             let parts = craft_model::lora::parts(&model);
-            crate::networks::fresh_factors(&recipe.train.lora, recipe.seed, &parts)?;
+            craft_train::networks::fresh_factors(&recipe.train.lora, recipe.seed, &parts)?;
         }
         generate::options(&recipe.generate, &model)?;
         for reward in &self.rewards {

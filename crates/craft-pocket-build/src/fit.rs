@@ -1,15 +1,17 @@
-//! One training loop for every pocket network: resumable, averaged, guarded.
+//! Training of every pocket network: resumable, averaged, guarded.
 
-use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use burn::module::{Module, Param};
+use burn::module::Module;
 use burn::tensor::Tensor;
-use craft_diffusion::guard::NanGuard;
-use craft_diffusion::optimizer::{self, AdamW, AdamWConfig, GradMap};
-use craft_diffusion::schedule::{LrShape, learning_rate};
-use craft_nn::weights::{self, HostTensor, ParamMapper, TensorMap};
+use craft_core::recipe::LrSchedule;
+use craft_diffusion::optimizer::{self, AdamWConfig};
+use craft_nn::weights::{self, HostTensor, TensorMap};
+use craft_train::fit::{self, Pass, State, Step, Task};
+use craft_train::networks::averaged;
+use craft_train::settings::Settings;
+use craft_train::{Result as TrainResult, TrainError};
 
 use crate::io::{read_tensors, write_tensors};
 use crate::{BuildError, Options};
@@ -31,16 +33,72 @@ pub(crate) struct Fit {
     pub(crate) save_every: usize,
 }
 
-const MAX_GRAD_NORM: f64 = 1.0;
-
-struct Put<'a>(&'a BTreeMap<String, Vec<f32>>);
-
-impl ParamMapper for Put<'_> {
-    fn map<const D: usize>(&mut self, name: &str, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
-        match self.0.get(name) {
-            Some(values) => weights::replace(param, values.clone()),
-            None => param,
+impl Fit {
+    fn settings(&self) -> Settings {
+        Settings {
+            steps: self.steps,
+            learning_rate: self.lr,
+            shape: LrSchedule::Cosine,
+            warmup: (self.steps / 20).clamp(1, 300),
+            max_grad_norm: 1.0,
+            optimizer: AdamWConfig { weight_decay: self.weight_decay, ..AdamWConfig::default() },
+            ema_decay: Some(self.ema),
+            max_nonfinite_steps: 10,
         }
+    }
+}
+
+/// A loss that draws its batch from the step alone.
+struct OfLoss<'a, F> {
+    options: &'a Options,
+    loss: F,
+}
+
+impl<M: Module, F: FnMut(&M, usize) -> Tensor<1>> Task<M> for OfLoss<'_, F> {
+    fn pass(&mut self, step: usize, module: &M) -> TrainResult<Pass> {
+        self.options.check().map_err(|_| TrainError::Interrupted)?;
+        let value = (self.loss)(module, step);
+        let mut pass = Pass::default();
+        optimizer::collect(module, value.backward(), &mut pass.grads);
+        pass.loss = f64::from(weights::to_vec(value)[0]);
+        Ok(pass)
+    }
+}
+
+/// Writes a log line now and then, and the state.
+struct Log<'a> {
+    fit: &'a Fit,
+    path: PathBuf,
+    first: usize,
+    start: Instant,
+    mean: f64,
+}
+
+impl<M: Module> fit::Watch<M> for Log<'_> {
+    fn stepped(&mut self, state: &State<M>, step: &Step) -> TrainResult<()> {
+        let (done, first) = (state.done, self.first);
+        self.mean =
+            if step.step == first { step.loss } else { 0.98 * self.mean + 0.02 * step.loss };
+        if done % 100 == 0 || done == self.fit.steps {
+            let seconds = self.start.elapsed().as_secs_f64();
+            let left = seconds / (done - first) as f64 * (self.fit.steps - done) as f64;
+            tracing::info!(
+                "{}: step {done}/{} loss {:.5} grad {:.3} {seconds:.0} s, {left:.0} s left",
+                self.fit.name,
+                self.fit.steps,
+                self.mean,
+                step.grad_norm,
+            );
+        }
+        Ok(())
+    }
+
+    fn due(&self, done: usize) -> bool {
+        done.is_multiple_of(self.fit.save_every)
+    }
+
+    fn save(&mut self, state: &State<M>) -> TrainResult<()> {
+        save(&self.path, state).map_err(|error| TrainError::Other(Box::new(error)))
     }
 }
 
@@ -50,13 +108,11 @@ pub(crate) fn fit<M: Module>(
     o: &Options,
     c: &Fit,
     mut module: M,
-    mut loss: impl FnMut(&M, usize) -> Tensor<1>,
+    loss: impl FnMut(&M, usize) -> Tensor<1>,
 ) -> Result<M, BuildError> {
     let path = o.work().join(format!("{}.state.safetensors", c.name));
-    let mut optimizer = AdamW::new(
-        AdamWConfig { weight_decay: c.weight_decay, ..AdamWConfig::default() },
-        Some(c.ema),
-    );
+    let settings = c.settings();
+    let mut optimizer = settings.new_optimizer();
     let mut first = 0;
     if path.exists() {
         let mut state = read_tensors(&path)?;
@@ -68,56 +124,20 @@ pub(crate) fn fit<M: Module>(
         optimizer.restore(first, moments);
         tracing::info!("{}: continuing from step {first}", c.name);
     }
-    let warmup = (c.steps / 20).clamp(1, 300);
-    let mut guard = NanGuard::new(10);
-    let start = Instant::now();
-    let mut mean = 0.0;
-    for step in first..c.steps {
-        if let Err(stop) = o.check() {
-            if step > first {
-                save(&path, &module, &optimizer, step)?;
-            }
-            return Err(stop);
-        }
-        let lr = learning_rate(c.lr, LrShape::Cosine, warmup, step, c.steps);
-        let value = loss(&module, step);
-        let mut grads = GradMap::new();
-        optimizer::collect(&module, value.backward(), &mut grads);
-        let value = f64::from(weights::to_vec(value)[0]);
-        let norm = optimizer::norm(&grads);
-        if guard.admit(step, value, norm, &[])? {
-            let scale = (MAX_GRAD_NORM / (norm + 1e-6)).min(1.0);
-            module = optimizer.step(module, &grads, lr, scale);
-        }
-        mean = if step == first { value } else { 0.98 * mean + 0.02 * value };
-        let done = step + 1;
-        if done % 100 == 0 || done == c.steps {
-            let seconds = start.elapsed().as_secs_f64();
-            let left = seconds / (done - first) as f64 * (c.steps - done) as f64;
-            tracing::info!(
-                "{}: step {done}/{} loss {mean:.5} grad {norm:.3} {seconds:.0} s, {left:.0} s left",
-                c.name,
-                c.steps
-            );
-        }
-        if done % c.save_every == 0 || done == c.steps {
-            save(&path, &module, &optimizer, done)?;
-        }
-    }
-    let averaged = optimizer.ema().cloned().unwrap_or_default();
-    Ok(weights::map(module, &mut Put(&averaged)))
+    let mut state = State::resumed(module, optimizer, &settings, first);
+    let mut task = OfLoss { options: o, loss };
+    let mut log = Log { fit: c, path, first, start: Instant::now(), mean: 0.0 };
+    fit::fit(&mut state, &settings, &mut task, &mut log)?;
+    let (module, optimizer) = state.into_parts();
+    Ok(averaged(module, &optimizer))
 }
 
-fn save<M: Module>(
-    path: &Path,
-    module: &M,
-    optimizer: &AdamW,
-    step: usize,
-) -> Result<(), BuildError> {
-    let mut state = optimizer.state();
-    for (name, tensor) in weights::export(module) {
-        state.insert(format!("p.{name}"), tensor);
+fn save<M: Module>(path: &Path, state: &State<M>) -> Result<(), BuildError> {
+    let mut tensors = state.optimizer.state();
+    for (name, tensor) in weights::export(state.module()) {
+        tensors.insert(format!("p.{name}"), tensor);
     }
-    state.insert("step".to_owned(), HostTensor { shape: vec![1], data: vec![step as f32] });
-    write_tensors(path, state, false)
+    let step = HostTensor { shape: vec![1], data: vec![state.done as f32] };
+    tensors.insert("step".to_owned(), step);
+    write_tensors(path, tensors, false)
 }

@@ -27,6 +27,15 @@ pub(crate) fn write_tensors(path: &Path, map: TensorMap, half: bool) -> Result<(
     Ok(tensors::write(path, &refs, dtype, &BTreeMap::new())?)
 }
 
+/// Reads a text file that an earlier part wrote.
+pub(crate) fn read_text(path: &Path) -> Result<String, BuildError> {
+    use craft_store::{StoreError, input};
+    input::read_text(path, input::MAX_TEXT).map_err(|error| match error {
+        StoreError::Io { path, source, .. } => BuildError::Missing(path, source),
+        other => BuildError::Store(other),
+    })
+}
+
 /// Writes a text file, making its folder.
 pub(crate) fn write_text(path: &Path, text: &str) -> Result<(), BuildError> {
     if let Some(parent) = path.parent() {

@@ -15,6 +15,7 @@ use craft_nn::weights::WeightError;
 use craft_pocket::world::vocabulary;
 use craft_store::lock::FolderLock;
 use craft_store::{StoreError, own};
+use craft_train::TrainError;
 use thiserror::Error;
 
 mod base;
@@ -51,6 +52,9 @@ pub enum BuildError {
     /// Training diverged.
     #[error(transparent)]
     Nan(#[from] NanStop),
+    /// Training failed otherwise.
+    #[error("{0}")]
+    Training(String),
     /// Stopped by the user; what was trained is saved.
     #[error("interrupted; run the same command again to continue")]
     Interrupted,
@@ -67,6 +71,20 @@ pub struct Options {
     pub scale: f64,
     /// Set to stop after the step that is being done.
     pub stop: &'static AtomicBool,
+}
+
+impl From<TrainError> for BuildError {
+    fn from(error: TrainError) -> Self {
+        match error {
+            TrainError::Nan(stop) => Self::Nan(stop),
+            TrainError::Interrupted => Self::Interrupted,
+            TrainError::Other(error) => match error.downcast::<Self>() {
+                Ok(own) => *own,
+                Err(other) => Self::Training(other.to_string()),
+            },
+            other => Self::Training(other.to_string()),
+        }
+    }
 }
 
 impl Options {
@@ -131,9 +149,7 @@ fn write_tokenizer(dir: &Path) -> Result<(), BuildError> {
 }
 
 fn read_tokenizer(dir: &Path) -> Result<ClipTokenizer, BuildError> {
-    let read = |name: &str| {
-        std::fs::read_to_string(dir.join(name)).map_err(|e| BuildError::Missing(dir.join(name), e))
-    };
+    let read = |name: &str| io::read_text(&dir.join(name));
     Ok(ClipTokenizer::from_files(
         &read("vocab.json")?,
         &read("merges.txt")?,

@@ -48,8 +48,7 @@ pub(crate) struct Vae {
 impl Vae {
     /// Reads what [`build`] wrote.
     pub(crate) fn load(out: &Path, device: &Device) -> Result<Self, BuildError> {
-        let text = std::fs::read_to_string(out.join("vae/config.json"))
-            .map_err(|e| BuildError::Missing(out.join("vae/config.json"), e))?;
+        let text = crate::io::read_text(&out.join("vae/config.json"))?;
         Self::with_config(out, &text, device)
     }
 

@@ -18,11 +18,10 @@ const COLOURS: [&str; 8] =
 /// path of the page, which needs no network.
 ///
 /// # Errors
-/// [`ReportError::BadFile`] when `compare.json` does not parse, [`ReportError::Io`] when reading or writing fails.
+/// [`ReportError::BadFile`] when `compare.json` does not parse, [`ReportError::Store`] when reading or writing fails.
 pub fn write_comparison(dir: &Path) -> Result<PathBuf, ReportError> {
     let path = dir.join("compare.json");
-    let text =
-        std::fs::read_to_string(&path).map_err(|source| ReportError::io(&path, "read", source))?;
+    let text = craft_store::input::read_text(&path, craft_store::input::MAX_TEXT)?;
     let json: Value = serde_json::from_str(&text)
         .map_err(|e| ReportError::BadFile { path: path.clone(), message: e.to_string() })?;
     let report = dir.join("report");
@@ -366,7 +365,7 @@ fn search(methods: &Methods<'_>) -> String {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
+#[allow(clippy::unwrap_used, clippy::disallowed_methods)]
 mod tests {
     use super::*;
     use serde_json::json;

@@ -1,6 +1,6 @@
 //! What can stop a report.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 /// Why a report, or a picture grid, could not be written.
 #[derive(Debug, thiserror::Error)]
@@ -60,15 +60,8 @@ pub enum ReportError {
         path: PathBuf,
     },
     /// Reading or writing failed.
-    #[error("cannot {action} `{}`: {source}", path.display())]
-    Io {
-        /// The file or folder.
-        path: PathBuf,
-        /// `read`, `write` or `create`.
-        action: &'static str,
-        /// What the operating system said.
-        source: std::io::Error,
-    },
+    #[error(transparent)]
+    Store(#[from] craft_store::StoreError),
     /// A picture handed to the grid does not have width × height × 3 bytes.
     #[error("picture {index} has {actual} bytes; expected {expected} (width × height × 3, RGB)")]
     PictureSize {
@@ -89,10 +82,4 @@ pub enum ReportError {
         /// What the encoder said.
         message: String,
     },
-}
-
-impl ReportError {
-    pub(crate) fn io(path: &Path, action: &'static str, source: std::io::Error) -> Self {
-        Self::Io { path: path.to_path_buf(), action, source }
-    }
 }

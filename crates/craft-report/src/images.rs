@@ -3,6 +3,7 @@
 use std::path::{Component, Path, PathBuf};
 
 use base64::Engine as _;
+use craft_store::input;
 
 use crate::{ReportError, write};
 
@@ -33,12 +34,7 @@ impl Pictures {
         write::folder(report_dir)?;
         let old = report_dir.join("images");
         write::no_link(&old)?;
-        match std::fs::remove_dir_all(&old) {
-            Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
-                return Err(ReportError::io(&old, "write", e));
-            }
-            _ => {}
-        }
+        craft_store::atomic::remove_tree(&old)?;
         Ok(Self {
             run_dir: run_dir.to_path_buf(),
             report_dir: report_dir.to_path_buf(),
@@ -51,8 +47,7 @@ impl Pictures {
     pub(crate) fn set<'a>(&self, stage: &str, names: impl Iterator<Item = &'a str>) -> PictureSet {
         let (mut total, mut largest) = (0u64, 0u64);
         for name in names.filter(|n| is_inside(n)) {
-            let size =
-                std::fs::metadata(self.run_dir.join(stage).join(name)).map_or(0, |m| m.len());
+            let size = input::size(&self.run_dir.join(stage).join(name));
             total += size;
             largest = largest.max(size);
         }
@@ -73,10 +68,10 @@ impl Pictures {
             return Ok(None);
         }
         let path = self.run_dir.join(&set.stage).join(name);
-        let bytes = match std::fs::read(&path) {
+        let bytes = match input::read(&path, craft_store::image::MAX_BYTES) {
             Ok(bytes) => bytes,
             Err(e) => {
-                self.note(format!("{}/{name}: {e}", set.stage));
+                self.note(format!("{}/{name}: {}", set.stage, e.reason()));
                 return Ok(None);
             }
         };
@@ -95,7 +90,7 @@ impl Pictures {
             format!("images/{}/{}", set.stage, name.strip_prefix("images/").unwrap_or(name));
         let target = self.report_dir.join(&relative);
         if let Some(parent) = target.parent() {
-            std::fs::create_dir_all(parent).map_err(|e| ReportError::io(parent, "create", e))?;
+            craft_store::atomic::create_dir(parent)?;
         }
         write::file(&target, &bytes)?;
         Ok(Some(url(&relative)))

@@ -52,7 +52,7 @@ pub fn verdict(run_dir: &Path) -> Result<serde_json::Value, ReportError> {
 /// # Errors
 /// [`ReportError::NotARunFolder`] when `run_dir` is not a folder, [`ReportError::NothingToReport`] when no stage has
 /// written anything yet, [`ReportError::BadLine`] or [`ReportError::BadFile`] when a file that the numbers come from
-/// does not parse (with file and line), [`ReportError::Io`] when reading or writing fails.
+/// does not parse (with file and line), [`ReportError::Store`] when reading or writing fails.
 pub fn write_report(run_dir: &Path) -> Result<PathBuf, ReportError> {
     page_in(run_dir, &run_dir.join("report"))
 }
@@ -62,7 +62,7 @@ pub fn write_report(run_dir: &Path) -> Result<PathBuf, ReportError> {
 /// # Errors
 /// Those of [`write_report`], and [`ReportError::NotEmpty`].
 pub fn write_report_to(run_dir: &Path, folder: &Path) -> Result<PathBuf, ReportError> {
-    let used = std::fs::read_dir(folder).is_ok_and(|mut entries| entries.next().is_some());
+    let used = craft_store::atomic::list(folder).is_ok_and(|entries| !entries.is_empty());
     if used || folder.is_file() {
         return Err(ReportError::NotEmpty { path: folder.to_owned() });
     }

@@ -6,14 +6,10 @@ use serde::de::DeserializeOwned;
 
 use crate::ReportError;
 
-/// The file's text, or `None` when there is no such file. Bytes that are not UTF-8 are an I/O error of kind
-/// `InvalidData`.
+/// The file's text, or `None` when there is no such file. Bytes that are not UTF-8 are an error.
 pub(crate) fn text(path: &Path) -> Result<Option<String>, ReportError> {
-    match std::fs::read_to_string(path) {
-        Ok(text) => Ok(Some(text)),
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
-        Err(e) => Err(ReportError::io(path, "read", e)),
-    }
+    // What a run wrote is read whatever its length.
+    Ok(craft_store::input::read_text_if_there(path, u64::MAX - 1)?)
 }
 
 /// One JSON value, or `None` when there is no such file.

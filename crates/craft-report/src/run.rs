@@ -401,16 +401,9 @@ fn stages(dir: &Path, notes: &mut Vec<String>) -> Vec<Stage> {
 }
 
 fn subfolders(dir: &Path) -> Vec<String> {
-    let Ok(entries) = std::fs::read_dir(dir) else {
-        return Vec::new();
-    };
-    let mut names: Vec<String> = entries
-        .filter_map(Result::ok)
-        .filter(|e| e.file_type().is_ok_and(|t| t.is_dir()))
-        .map(|e| e.file_name().to_string_lossy().into_owned())
-        .collect();
-    names.sort();
-    names
+    let entries = craft_store::atomic::list(dir).unwrap_or_default();
+    let folders = entries.iter().filter(|path| path.is_dir() && !path.is_symlink());
+    folders.filter_map(|path| Some(path.file_name()?.to_string_lossy().into_owned())).collect()
 }
 
 #[cfg(test)]

@@ -1,5 +1,5 @@
 //! Reports of synthetic run folders, read back and checked part by part.
-#![allow(clippy::unwrap_used, missing_docs)]
+#![allow(clippy::unwrap_used, missing_docs, clippy::disallowed_methods)]
 
 mod folder;
 

@@ -19,7 +19,6 @@ pub mod registry;
 mod reward;
 mod simple;
 mod tower;
-pub mod train_dual;
 
 pub use aesthetic::{Aesthetic, AestheticHead, AffineHead};
 pub use clipscore::ClipScore;

@@ -1,5 +1,5 @@
 //! Resizing and normalisation against Pillow and torchvision (fixtures/clip).
-#![allow(clippy::unwrap_used, missing_docs)]
+#![allow(clippy::unwrap_used, missing_docs, clippy::disallowed_methods)]
 
 mod common;
 

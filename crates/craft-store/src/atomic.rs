@@ -77,7 +77,7 @@ pub fn create_dir(dir: &Path) -> Result<()> {
 }
 
 /// Gives a file or folder another name; errors name the latter.
-pub(crate) fn rename(from: &Path, to: &Path, action: &'static str) -> Result<()> {
+pub fn rename(from: &Path, to: &Path, action: &'static str) -> Result<()> {
     faults::before(Change::Rename, to)
         .and_then(|()| fs::rename(from, to))
         .map_err(StoreError::io(action, to))
@@ -92,7 +92,7 @@ pub fn remove_file(path: &Path) -> Result<()> {
 }
 
 /// Removes a file, a link (not what it leads to), or a folder with all that is in it.
-pub(crate) fn remove_tree(path: &Path) -> Result<()> {
+pub fn remove_tree(path: &Path) -> Result<()> {
     if !fs::symlink_metadata(path).is_ok_and(|meta| meta.is_dir()) {
         return remove_file(path);
     }
@@ -124,6 +124,18 @@ pub fn copy(from: &Path, to: &Path) -> Result<()> {
             n => file.put(&buffer[..n])?,
         }
     }
+}
+
+/// Puts a file under a second name: as a hard link, or as a copy where there can be none. Nothing must be
+/// there.
+pub fn link_or_copy(from: &Path, to: &Path) -> Result<()> {
+    let linked = faults::before(Change::Create, to).and_then(|()| fs::hard_link(from, to));
+    if linked.is_ok() { Ok(()) } else { copy(from, to) }
+}
+
+/// Writes a file that is needed for a moment only: neither flushed nor atomic.
+pub fn write_scratch(path: &Path, bytes: &[u8]) -> Result<()> {
+    fs::write(path, bytes).map_err(StoreError::io("write", path))
 }
 
 /// A file that is being written. Nothing is visible under its name before [`AtomicFile::commit`];
@@ -287,8 +299,25 @@ pub(crate) fn sync_file(path: &Path) -> Result<()> {
     Ok(())
 }
 
+/// Flushes all that was written to the disk of a folder: one call in the place of one a file. Returns
+/// `false`, having done nothing, where the system has no such call.
+pub(crate) fn sync_disk(dir: &Path) -> Result<bool> {
+    #[cfg(target_os = "linux")]
+    {
+        faults::before(Change::Flush, dir)
+            .and_then(|()| Ok(rustix::fs::syncfs(File::open(dir)?)?))
+            .map_err(StoreError::io("flush", dir))?;
+        Ok(true)
+    }
+    #[cfg(not(target_os = "linux"))]
+    {
+        let _ = dir;
+        Ok(false)
+    }
+}
+
 /// The entries of a folder in the order of their names.
-pub(crate) fn list(dir: &Path) -> Result<Vec<PathBuf>> {
+pub fn list(dir: &Path) -> Result<Vec<PathBuf>> {
     let mut paths = fs::read_dir(dir)
         .and_then(|entries| entries.map(|e| e.map(|e| e.path())).collect::<io::Result<Vec<_>>>())
         .map_err(StoreError::io("read", dir))?;

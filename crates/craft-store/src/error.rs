@@ -139,6 +139,14 @@ impl StoreError {
         }
     }
 
+    /// What the system said, where it refused something; otherwise what is wrong.
+    pub fn reason(&self) -> String {
+        match self {
+            StoreError::Io { source, .. } => source.to_string(),
+            other => other.without_path(),
+        }
+    }
+
     /// Whether the fault lies in the content of a file that was given, rather than in the system
     /// or in how the program was called.
     pub fn is_bad_input(&self) -> bool {

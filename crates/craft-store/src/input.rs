@@ -81,6 +81,25 @@ pub fn read_text(path: &Path, most: u64) -> Result<String> {
     })
 }
 
+/// The same; `None` if there is no such file.
+///
+/// # Errors
+/// Those of [`read_text`] but for that.
+pub fn read_text_if_there(path: &Path, most: u64) -> Result<Option<String>> {
+    match read_text(path, most) {
+        Ok(text) => Ok(Some(text)),
+        Err(StoreError::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {
+            Ok(None)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// Length of a file in bytes; 0 if there is none.
+pub fn size(path: &Path) -> u64 {
+    std::fs::metadata(path).map_or(0, |meta| meta.len())
+}
+
 fn special(path: &Path, kind: &str) -> StoreError {
     StoreError::bad(
         path,

@@ -1,8 +1,12 @@
-//! Everything that touches the disk or the network: run folders, stage manifests, atomic writes, JSON lines,
-//! images, tensor files and the hub's cache.
+//! Everything that touches the disk: run folders, stage manifests, shards, atomic writes, JSON lines,
+//! images, tensor files and the hub's cache. Connections are `craft-net`'s.
 //!
-//! Invariants: no other crate of the workspace opens a file; a reader never sees half of a file
-//! that was written here; every error names the path and says how to mend it.
+//! Invariants: no other crate of the workspace opens, writes or removes a file (`clippy.toml` refuses it;
+//! tests excepted); a reader never sees half of a file that was written here; every error names the
+//! path and says how to mend it.
+
+// The crate that owns files.
+#![allow(clippy::disallowed_methods)]
 
 pub mod atomic;
 pub mod cache;
@@ -17,6 +21,7 @@ mod json;
 pub mod jsonl;
 pub mod lock;
 pub mod manifest;
+pub mod meter;
 pub mod own;
 pub mod raw;
 pub mod rows;

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use crate::error::{Result, StoreError};
+pub use crate::meter::available_memory;
 
 /// Bytes that an ordinary user can still write on the disk of a path (of its nearest folder that
 /// exists); `None` where the system does not say.
@@ -47,13 +48,6 @@ pub fn require_free(path: &Path, needed: u64) -> Result<()> {
         }
         _ => Ok(()),
     }
-}
-
-/// Memory that can be taken without swapping, in bytes; `None` where the system does not say.
-pub fn available_memory() -> Option<u64> {
-    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
-    let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
-    line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok().map(|kib| kib * 1024)
 }
 
 #[cfg(test)]

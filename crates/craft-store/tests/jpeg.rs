@@ -1,5 +1,5 @@
 //! JPEGs against Pillow (fixtures/jpeg), and damaged ones.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::disallowed_methods)]
 
 use std::fs;
 use std::path::PathBuf;

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use craft_core::recipe::RecipeError;
+use craft_model::ModelError;
 use craft_nn::config::ConfigError;
 use craft_nn::tokenizer::TokenizerError;
 use craft_nn::weights::WeightError;
@@ -67,6 +68,9 @@ fn of_one(error: &(dyn std::error::Error + 'static)) -> Option<u8> {
     if let Some(error) = error.downcast_ref::<PipelineError>() {
         return Some(u8::try_from(error.exit_code()).unwrap_or(FAILED));
     }
+    if let Some(error) = error.downcast_ref::<ModelError>() {
+        return Some(u8::try_from(error.exit_code()).unwrap_or(FAILED));
+    }
     if let Some(error) = error.downcast_ref::<BuildError>() {
         return Some(match error {
             BuildError::Nan(_) => NAN,
@@ -81,9 +85,8 @@ fn of_one(error: &(dyn std::error::Error + 'static)) -> Option<u8> {
     if let Some(error) = error.downcast_ref::<ReportError>() {
         return Some(match error {
             ReportError::NotEmpty { .. } => USAGE,
-            ReportError::Io { .. } | ReportError::PictureSize { .. } | ReportError::Png { .. } => {
-                FAILED
-            }
+            ReportError::Store(error) => store(error),
+            ReportError::PictureSize { .. } | ReportError::Png { .. } => FAILED,
             _ => BAD_INPUT,
         });
     }

@@ -32,7 +32,7 @@ pub(crate) fn assets_dir() -> Result<PathBuf> {
     let dir = craft_store::cache::dir().join(format!("pocket-{}", &sha256_bytes(names)[..16]));
     for (name, bytes) in FILES {
         let path = dir.join(name);
-        if std::fs::read(&path).is_ok_and(|found| found == *bytes) {
+        if craft_store::input::read(&path, bytes.len() as u64).is_ok_and(|found| found == *bytes) {
             continue;
         }
         if let Some(parent) = path.parent() {

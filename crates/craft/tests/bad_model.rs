@@ -1,5 +1,5 @@
 //! Broken model folders and tensor files: the message and the exit code.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::disallowed_methods)]
 
 mod support;
 

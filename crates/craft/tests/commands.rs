@@ -1,5 +1,5 @@
 //! What `sample`, `score`, `forward`, `bench` and `doctor` give and refuse.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::disallowed_methods)]
 
 mod support;
 

@@ -1,11 +1,12 @@
 //! `craft compare` on the tiny model: the tables, resuming, and what is refused beforehand.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::disallowed_methods)]
 
 mod support;
 
 use std::fs;
 use std::path::Path;
 
+use craft_pipeline::compare::{self, Ablation, Method};
 use serde_json::Value;
 use support::Tiny;
 
@@ -132,8 +133,9 @@ fn cut_off(extra: &[&str]) -> Tiny {
         "stage": record["stage"], "version": record["version"],
         "config_hash": record["config_hash"], "inputs": record["inputs"],
     });
-    let state = json(&stage.join(".state/state.json"));
-    assert!(state["step"].as_u64().unwrap() > 0);
+    let steps = fs::read_dir(stage.join(".state")).unwrap();
+    let states = steps.map(|step| json(&step.unwrap().path().join("state.json")));
+    assert!(states.into_iter().any(|state| state["step"].as_u64().unwrap() > 0));
     for file in ["stage.json", "scores.jsonl", "result.json"] {
         fs::remove_file(stage.join(file)).unwrap();
     }
@@ -169,8 +171,8 @@ fn what_cannot_be_compared_is_refused_before_anything_is_done() {
         &["raft", "only 1", "at least 2"],
     );
     refused(&["--methods", "craft", "--seeds", "1,2,1"], &["1 is repeated"]);
-    refused(&["--methods", "craft", "--seeds", "0"], &["--seeds 0"]);
-    refused(&["--methods", "craft", "--seeds", "many"], &["--seeds many"]);
+    refused(&["--methods", "craft", "--seeds", "0"], &["'0' for '--seeds", "1 to 1000"]);
+    refused(&["--methods", "craft", "--seeds", "many"], &["'many' for '--seeds", "1,2,3"]);
     refused(&["--methods", "craft", "--fact-loss=-0.1"], &["--fact-loss -0.1: expected a share"]);
     refused(&["--methods", "craft", "--learning-rates", "1e-4,-1"], &["-1 is not a learning rate"]);
     refused(&["--methods", "craft", "--search-seeds", "2"], &["--search-seeds", "from files"]);
@@ -181,6 +183,7 @@ fn what_cannot_be_compared_is_refused_before_anything_is_done() {
         &["guidance-2", "evaluate.guidance_scale = 1", "above 1"],
     );
     refused(&["--ablation", "hat"], &["no ablation `hat`", "pressure"]);
+    refused(&["--ablation", "presure"], &["'presure' for '--ablation", "did you mean `pressure`?"]);
     refused(&["--ablation", "filter"], &["craft-h", "tiny"]);
     refused(&["--methods", "craft", "--pairs", "0"], &["--pairs is 0"]);
     refused(&["--methods", "craft", "--rounds", "1"], &["--rounds 1", "2 to 20"]);
@@ -189,12 +192,22 @@ fn what_cannot_be_compared_is_refused_before_anything_is_done() {
     refused(&["--methods", "craft", "--set", "train.method=kto"], &["train.method", "--methods"]);
     refused(&["--methods", "craft", "--set", "train.stepz=1"], &["train.steps"]);
     let lora = ["--methods", "craft", "--set", "train.mode=lora"];
-    refused(
-        &[&lora[..], &["--set", "train.lora.text_encoders=true"]].concat(),
-        &["train.lora.text_encoders", "trains the denoiser"],
-    );
-    refused(&[&lora[..], &["--rounds", "2"]].concat(), &["rounds.count = 2", "full training only"]);
     refused(&[&lora[..], &["--set", "train.lora.rank=999"]].concat(), &["train.lora", "rank"]);
+}
+
+/// Names and defaults in the help are those of the tables.
+#[test]
+fn the_help_lists_what_can_be_compared() {
+    let help = Tiny::new().expect(&["compare", "--help"], 0, &[]);
+    let help = help.split_whitespace().collect::<Vec<_>>().join(" ");
+    let names = |methods: Vec<&'static Method>, by: &str| {
+        methods.iter().map(|method| method.name).collect::<Vec<_>>().join(by)
+    };
+    assert!(help.contains(&names(compare::methods().collect(), ", ")), "{help}");
+    assert!(help.contains(&names(compare::default_methods(false), ",")), "{help}");
+    assert!(help.contains(&names(compare::default_methods(true), ", ")), "{help}");
+    let ablations: Vec<&str> = Ablation::all().iter().map(Ablation::name).collect();
+    assert!(help.contains(&ablations.join(", ")), "{help}");
 }
 
 #[test]
@@ -243,6 +256,108 @@ fn several_rounds_are_compared_within_the_budget_of_one() {
     assert_eq!(rounds["rewards"]["other"]["change"]["n"], 2);
     assert_ne!(rounds["rewards"]["other"]["change"], craft["rewards"]["other"]["change"]);
     tiny.expect(&args, 0, &["tune craft-2-rounds: already done"]);
+}
+
+/// What a method trained on seed 1.
+fn trained(tiny: &Tiny, method: &str) -> Vec<u8> {
+    fs::read(tiny.path(&format!("out/seed-1/methods/{method}/lora.safetensors"))).unwrap()
+}
+
+#[test]
+fn factors_in_bf16_with_recomputation_and_text_encoders_are_compared() {
+    let methods = ["--methods", "craft,dpo-rewards,nft,ddpo,spo", "--seeds", "1", "--out", "out"];
+    let args = [&["compare", "recipe.toml"][..], &methods[..]].concat();
+    let lora = ["--set", "train.mode=lora", "--set", "train.lora.init=gaussian"];
+    let small = [
+        "--set",
+        "train.precision=bf16",
+        "--set",
+        "train.gradient_checkpointing=true",
+        "--set",
+        "train.lora.text_encoders=true",
+    ];
+    let plain = Tiny::new();
+    plain.expect(&[&args[..], &lora[..]].concat(), 0, &[]);
+    let tiny = Tiny::new();
+    let args = [&args[..], &lora[..], &small[..]].concat();
+    tiny.expect(&args, 0, &[]);
+    let found = json(&tiny.path("out/compare.json"));
+    for method in ["craft", "dpo-rewards", "nft", "ddpo", "spo"] {
+        let file = trained(&tiny, method);
+        let text = String::from_utf8_lossy(&file);
+        assert!(text.contains("lora_te_"), "{method}: text encoders are trained");
+        assert!(!String::from_utf8_lossy(&trained(&plain, method)).contains("lora_te_"));
+        let result = &found["methods"][method]["seeds"]["1"];
+        assert!(result["diverged"].is_null() && result["steps"].as_u64().unwrap() > 0, "{result}");
+    }
+    tiny.expect(&args, 0, &["tune spo: already done"]);
+}
+
+#[test]
+fn every_method_over_candidates_trains_a_run() {
+    let tiny = Tiny::new();
+    let run = |method: &str, extra: &[&str], code: i32, words: &[&str]| {
+        let (out, method) = (format!("run-{method}"), format!("train.method={method}"));
+        let args = ["run", "recipe.toml", "--out", &out, "--set", &method];
+        let quick = ["--set", "train.steps=2"];
+        tiny.expect(&[&args[..], &quick[..], extra].concat(), code, words);
+        tiny.path(&out)
+    };
+    let mut weights = std::collections::BTreeMap::new();
+    let known = craft_train::methods::all().filter(|m| m.is_offline()).map(|m| m.name);
+    let methods: Vec<&str> = known.chain(["kto"]).collect();
+    assert_eq!(methods.len(), 15);
+    for &method in &methods {
+        let out = run(method, &[], 0, &[]);
+        let counts = json(&out.join("aligned/stage.json"))["counts"].clone();
+        assert!(counts["samples"].as_u64().unwrap() > 0, "{method}: {counts}");
+        let file = out.join("aligned/unet/diffusion_pytorch_model.safetensors");
+        weights.insert(method, fs::read(file).unwrap());
+    }
+    assert_eq!(weights["kto"], weights["kto-selected"]);
+    for method in methods.iter().filter(|m| !["kto", "kto-selected"].contains(*m)) {
+        let same = weights.values().filter(|other| **other == weights[method]).count();
+        assert_eq!(same, 1, "{method} trains as another one");
+    }
+    // A pull changes what is learned; a loss of its own takes none.
+    let pull = ["--set", "train.form.pull=0.5"];
+    fs::remove_dir_all(tiny.path("run-craft")).unwrap();
+    let pulled = run("craft", &pull, 0, &[]);
+    let pulled = fs::read(pulled.join("aligned/unet/diffusion_pytorch_model.safetensors"));
+    assert_ne!(pulled.unwrap(), weights["craft"]);
+    run("nft2", &[], 2, &["train.method", "did you mean `nft`"]);
+    run("craft-h", &[], 2, &["train.method", "filter"]);
+    run("ddpo", &[], 2, &["train.method", "craft compare"]);
+    let refused = ["--set", "train.form.pull=0.5"];
+    fs::remove_dir_all(tiny.path("run-nft")).unwrap();
+    run("nft", &refused, 2, &["train.form", "nft"]);
+    assert!(!tiny.path("run-nft").exists());
+}
+
+#[test]
+fn rounds_of_factors_go_on_from_those_of_the_round_before() {
+    let tiny = Tiny::new();
+    let args = [
+        "compare",
+        "recipe.toml",
+        "--methods",
+        "craft",
+        "--rounds",
+        "2",
+        "--seeds",
+        "1",
+        "--set",
+        "train.mode=lora",
+        "--out",
+        "out",
+    ];
+    tiny.expect(&args, 0, &["round 2 of 2"]);
+    let rounds = fs::read_dir(tiny.path("out/seed-1/rounds")).unwrap().next().unwrap().unwrap();
+    let first = fs::read(rounds.path().join("rounds/1/aligned/lora.safetensors")).unwrap();
+    let last = trained(&tiny, "craft-2-rounds");
+    assert_eq!(first.len(), last.len());
+    assert_ne!(first, last);
+    assert_ne!(last, trained(&tiny, "craft"));
 }
 
 #[test]

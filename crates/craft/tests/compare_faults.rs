@@ -1,5 +1,5 @@
 //! `craft compare` when something goes wrong: trainings that diverge, and a process that is killed.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::disallowed_methods)]
 
 mod support;
 
@@ -120,7 +120,7 @@ fn a_killed_comparison_ends_as_one_that_was_not() {
     // Within a search, within a training, and between seeds.
     for file in [
         "out/seed-1/search/craft/.trial-1.json",
-        "out/seed-1/search/dpo-rewards/.state-0/state.json",
+        "out/seed-1/search/dpo-rewards/.state-0",
         "out/seed-1/methods/dpo-rewards/.curve.jsonl",
         "out/seed-2/methods/base/stage.json",
     ] {

@@ -1,7 +1,7 @@
 //! Rewards by a command, from the recipe to the report: what fails is dropped and counted, or stops the run;
 //! what was scored is not scored again; what cannot work is refused before anything starts.
 #![cfg(unix)]
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::disallowed_methods)]
 
 mod support;
 

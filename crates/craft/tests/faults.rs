@@ -1,5 +1,5 @@
 //! What goes wrong while a run works: a reward that gives NaN, a disk that fills up.
-#![allow(clippy::unwrap_used, clippy::print_stderr)]
+#![allow(clippy::unwrap_used, clippy::print_stderr, clippy::disallowed_methods)]
 
 mod support;
 

@@ -1,5 +1,5 @@
 //! Models by their names on the hub, against servers on this machine.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::disallowed_methods)]
 
 #[path = "hub/patience.rs"]
 mod patience;

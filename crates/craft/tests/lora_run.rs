@@ -1,5 +1,5 @@
 //! Runs that train low-rank factors: what they write, resuming, and what they refuse.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::disallowed_methods)]
 
 mod support;
 

@@ -1,5 +1,5 @@
 //! `--matmul-precision`: products in bf16 where the processor has them, a usage error elsewhere.
-#![allow(clippy::unwrap_used, clippy::print_stderr)]
+#![allow(clippy::unwrap_used, clippy::print_stderr, clippy::disallowed_methods)]
 
 mod support;
 

@@ -1,6 +1,6 @@
 //! Loading a model takes little more memory than the model.
 #![cfg(target_os = "linux")]
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::disallowed_methods)]
 
 mod support;
 

@@ -1,7 +1,7 @@
 //! The whole loop on the embedded model, cut down to seconds: same bytes whatever the batch size and the
 //! number of threads, resuming after a stop, and what happens when nothing passes the filter.
 
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::disallowed_methods)]
 
 use std::fs;
 use std::path::Path;

@@ -1,5 +1,5 @@
 //! Reward weights by their names on the hub, against servers on this machine.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::disallowed_methods)]
 
 #[path = "support/hub.rs"]
 mod server;

@@ -1,5 +1,5 @@
 //! Several rounds, strengths between base and tuned weights, and training that ends early.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::disallowed_methods)]
 
 mod support;
 

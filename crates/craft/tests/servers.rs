@@ -1,6 +1,6 @@
 //! Rewards and wordings by servers, from the recipe to the report.
 #![cfg(feature = "http")]
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::disallowed_methods)]
 
 #[path = "../../craft-external/tests/support/mod.rs"]
 mod server;

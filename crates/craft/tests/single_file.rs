@@ -1,5 +1,5 @@
 //! Single-file checkpoints in every command, and what is refused.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::disallowed_methods)]
 
 mod support;
 

@@ -1,5 +1,5 @@
 //! Rules of the source tree that the compiler does not hold.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::disallowed_methods)]
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -112,7 +112,9 @@ fn pure_crates_stay_pure() {
         ("craft-diffusion", &["craft-store", "craft-rewards", "image"]),
         ("craft-rewards", &["craft-store", "craft-diffusion", "craft-pocket"]),
         ("craft-pocket", &["burn", "craft-"]),
-        ("craft-report", &["burn", "craft-"]),
+        ("craft-report", &["burn", "craft-nn", "craft-pipeline", "craft-rewards"]),
+        ("craft-store", &["burn", "craft-core", "craft-pipeline"]),
+        ("craft-net", &["burn", "craft-"]),
     ] {
         let text = manifest(name);
         for line in text.lines().skip_while(|line| *line != "[dependencies]") {
@@ -120,8 +122,24 @@ fn pure_crates_stay_pure() {
             assert!(bad.is_none(), "{name} depends on {line}");
         }
     }
+    for entry in fs::read_dir(root().join("crates")).unwrap() {
+        let name = entry.unwrap().file_name().into_string().unwrap();
+        let connects = manifest(&name).lines().any(|line| line.starts_with("ureq"));
+        assert_eq!(connects, name == "craft-net", "{name} and the HTTP client");
+    }
     no_line("src", "anyhow outside the binary", |name, line| {
         !name.starts_with("crates/craft/") && line.contains("anyhow::")
+    });
+}
+
+/// `clippy.toml` refuses files and connections elsewhere; who may allow them is said here.
+#[test]
+fn one_crate_owns_files_and_one_connections() {
+    no_line("src", "files or connections outside the crates that own them", |name, line| {
+        let owner =
+            ["crates/craft-store/src/lib.rs", "crates/craft-net/src/lib.rs"].contains(&name);
+        // Modules of tests allow it together with `unwrap`.
+        line.contains("disallowed_methods") && !owner && !line.contains("unwrap_used")
     });
 }
 

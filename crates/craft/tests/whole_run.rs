@@ -1,5 +1,5 @@
 //! A whole run with a tiny model: resumes, stops on request, and gives the same bytes however it is run.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::disallowed_methods)]
 
 mod support;
 

@@ -1,8 +1,7 @@
 //! From sections of a recipe to the options of the functions they steer.
 
-use super::{Recipe, RewardRole, SchedulerName};
+use super::{Recipe, RewardRole};
 use crate::reward::RewardName;
-use crate::schedule::SamplerKind;
 use crate::select::{RewardUse, SelectOptions};
 
 impl Recipe {
@@ -64,15 +63,4 @@ impl Recipe {
 /// faster (`dev/LOG.md`, 2026-11-28).
 fn default_micro_batch(batch: usize, positions: usize) -> usize {
     batch.min((1 << 14) / positions.max(1)).max(1)
-}
-
-impl From<SchedulerName> for SamplerKind {
-    fn from(name: SchedulerName) -> Self {
-        match name {
-            SchedulerName::Ddim => SamplerKind::Ddim,
-            SchedulerName::Euler => SamplerKind::Euler,
-            SchedulerName::EulerA => SamplerKind::EulerAncestral,
-            SchedulerName::DpmPp2M => SamplerKind::DpmSolverPp2M,
-        }
-    }
 }

@@ -19,6 +19,8 @@ mod validate;
 
 use serde::{Deserialize, Serialize};
 
+use crate::sampler::SamplerKind;
+
 pub use document::apply_override;
 pub use expand::{ExpandKind, ExpandSection};
 pub use external::{OnFailure, RewardAnswer, RewardApi, RewardSource};
@@ -27,7 +29,9 @@ pub use lora::{LoraInit, LoraSection};
 pub use rewards::{RewardRole, RewardSection};
 pub use rounds::{RoundsSection, StopSection, SweepSection};
 pub use select::SelectSection;
-pub use train::{Conditioning, LrSchedule, Method, Precision, TrainMode, TrainSection};
+pub use train::{
+    Compared, Conditioning, FormSection, LrSchedule, Precision, PullTo, TrainMode, TrainSection,
+};
 
 /// A recipe that cannot be used. Messages name the key, its value and what is allowed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -172,36 +176,6 @@ impl PromptsSection {
     pub const POCKET_EVAL_COUNT: usize = 96;
 }
 
-/// The samplers by the names of the command line.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-pub enum SchedulerName {
-    /// DDIM, deterministic.
-    #[default]
-    #[serde(rename = "ddim")]
-    Ddim,
-    /// Euler.
-    #[serde(rename = "euler")]
-    Euler,
-    /// Ancestral Euler; draws noise at every step.
-    #[serde(rename = "euler-a")]
-    EulerA,
-    /// DPM-Solver++ of order 2, multistep.
-    #[serde(rename = "dpm++2m")]
-    DpmPp2M,
-}
-
-impl SchedulerName {
-    /// The name on the command line and in recipes.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            SchedulerName::Ddim => "ddim",
-            SchedulerName::Euler => "euler",
-            SchedulerName::EulerA => "euler-a",
-            SchedulerName::DpmPp2M => "dpm++2m",
-        }
-    }
-}
-
 /// `[generate]`
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -211,8 +185,8 @@ pub struct GenerateSection {
     /// Classifier-free guidance scale; 1: no guidance.
     pub guidance_scale: f64,
     /// The sampler.
-    pub scheduler: SchedulerName,
-    /// Whether Euler and DPM++ 2M place their steps as Karras et al. 2022, equation 5, whatever the
+    pub scheduler: SamplerKind,
+    /// Whether a sampler that can do so places its steps as Karras et al. 2022, equation 5, whatever the
     /// model's scheduler says (`use_karras_sigmas`).
     #[serde(skip_serializing_if = "is_default")]
     pub karras: bool,
@@ -244,7 +218,7 @@ impl Default for GenerateSection {
         Self {
             steps: 25,
             guidance_scale: 7.5,
-            scheduler: SchedulerName::default(),
+            scheduler: SamplerKind::default(),
             karras: false,
             height: None,
             width: None,

@@ -28,11 +28,19 @@ fn a_pass_takes_as_many_pictures_as_their_latents_allow() {
 }
 
 #[test]
-fn kto_has_no_weights_to_scale() {
-    let recipe = set(&["train.method=kto"]).unwrap();
+fn the_form_of_the_loss_round_trips_and_is_checked() {
+    let recipe =
+        set(&["train.method=ram", "train.form.pull=0.5", "train.form.compare=old"]).unwrap();
     assert_eq!(Recipe::parse(&recipe.to_toml(), &NONE).unwrap(), recipe);
-    let refused = set(&["train.method=kto", "train.min_snr_gamma=5"]).unwrap_err().to_string();
-    assert!(refused.contains("train.min_snr_gamma") && refused.contains("kto"), "{refused}");
+    for (keys, said) in [
+        (vec!["train.method="], "train.method"),
+        (vec!["train.form.pull=-1"], "train.form.pull"),
+        (vec!["train.form.pull_to=average"], "train.ema_decay"),
+        (vec!["train.form.compare=new"], "train.form.compare"),
+    ] {
+        let refused = set(&keys).unwrap_err().to_string();
+        assert!(refused.contains(said), "{refused}");
+    }
 }
 
 #[test]
@@ -89,7 +97,7 @@ fn every_option_round_trips() {
     ])
     .unwrap();
     assert_eq!(recipe.rewards[0].weight, 2.5);
-    assert_eq!(recipe.generate.scheduler, SchedulerName::DpmPp2M);
+    assert_eq!(recipe.generate.scheduler, crate::sampler::dpm::KIND);
     assert_eq!(recipe.generate.negative_prompt, "a = \"b\"");
     assert_eq!(recipe.evaluate_guidance_scale(), 4.0);
     assert_eq!(Recipe::parse(&recipe.to_toml(), &NONE).unwrap(), recipe);

@@ -28,16 +28,48 @@ pub enum Conditioning {
     Mixed,
 }
 
-/// A method of preference tuning.
+/// Whose prediction [`FormSection`] compares with the target.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Method {
-    /// Composite reward assisted fine-tuning: the weighted denoising loss of what is selected.
+pub enum Compared {
+    /// The trained network's.
     #[default]
-    Craft,
-    /// Diffusion-KTO on what is selected, liked, and as many candidates of the lowest advantages, disliked
-    /// ([`worst`](crate::select::worst)).
-    Kto,
+    Current,
+    /// That of the model which drew the samples.
+    Old,
+}
+
+/// What [`FormSection`] pulls the prediction to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum PullTo {
+    /// The prediction of the model that drew the samples.
+    #[default]
+    Base,
+    /// The prediction of the average of the trained weights.
+    Average,
+}
+
+/// `[train.form]`: the common form of losses that weigh samples. The gradient with respect to the prediction p is
+/// `a (p• − target) + κ (p − anchor)`, with a sample's weight or advantage times `strength` for `a`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct FormSection {
+    /// Which prediction p• is compared with the target.
+    pub compare: Compared,
+    /// Factor on the samples' weights.
+    pub strength: f64,
+    /// κ, the weight of the pull; `None`: the method's own, 0 for most.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pull: Option<f64>,
+    /// What it pulls to.
+    pub pull_to: PullTo,
+}
+
+impl Default for FormSection {
+    fn default() -> Self {
+        Self { compare: Compared::default(), strength: 1.0, pull: None, pull_to: PullTo::default() }
+    }
 }
 
 /// What training changes.
@@ -67,8 +99,8 @@ pub enum Precision {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct TrainSection {
-    /// The method.
-    pub method: Method,
+    /// The method, by the name that a comparison has for it; the training engine knows them.
+    pub method: String,
     /// Every parameter, or low-rank factors.
     pub mode: TrainMode,
     /// Number format of the denoiser's weights.
@@ -122,12 +154,15 @@ pub struct TrainSection {
     pub max_nonfinite_steps: usize,
     /// Of `mode = "lora"`.
     pub lora: LoraSection,
+    /// The common form of losses over weighted samples.
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub form: FormSection,
 }
 
 impl Default for TrainSection {
     fn default() -> Self {
         Self {
-            method: Method::default(),
+            method: "craft".to_owned(),
             mode: TrainMode::default(),
             precision: Precision::default(),
             gradient_checkpointing: false,
@@ -151,6 +186,7 @@ impl Default for TrainSection {
             checkpoint_every: 20,
             max_nonfinite_steps: 3,
             lora: LoraSection::default(),
+            form: FormSection::default(),
         }
     }
 }

@@ -2,9 +2,8 @@
 
 use std::fmt::Display;
 
-use super::{
-    LoraSection, Method, PromptSource, Recipe, RecipeError, RewardRole, SchedulerName, TrainMode,
-};
+use super::{LoraSection, PromptSource, PullTo, Recipe, RecipeError, RewardRole, TrainMode};
+use crate::sampler::SamplerKind;
 
 pub(super) fn range(
     key: impl Into<String>,
@@ -111,8 +110,13 @@ impl Recipe {
         number("generate.guidance_scale", g.guidance_scale, 0.0, 100.0)?;
         whole("generate.batch", g.batch, 1, 4096)?;
         whole("generate.samples", g.samples, 1, 1000)?;
-        if g.karras && !matches!(g.scheduler, SchedulerName::Euler | SchedulerName::DpmPp2M) {
-            let allowed = "false, or generate.scheduler = \"euler\" or \"dpm++2m\", which can place their steps so";
+        if g.karras && !g.scheduler.karras() {
+            let names: Vec<String> =
+                SamplerKind::with_karras().iter().map(|name| format!("{name:?}")).collect();
+            let allowed = format!(
+                "false, or generate.scheduler = {}, which can place their steps so",
+                names.join(" or ")
+            );
             return Err(range("generate.karras", "true", allowed));
         }
         for (key, size) in [("generate.height", g.height), ("generate.width", g.width)] {
@@ -216,9 +220,16 @@ impl Recipe {
         {
             return Err(range("train.min_snr_gamma", gamma, "a number above 0, at most 10000"));
         }
-        if let Some(gamma) = t.min_snr_gamma.filter(|_| t.method == Method::Kto) {
-            let allowed = "left out with train.method = \"kto\", whose loss has no weights";
-            return Err(range("train.min_snr_gamma", gamma, allowed));
+        if t.method.trim().is_empty() {
+            return Err(range("train.method", "empty", "the name of a method, such as \"craft\""));
+        }
+        number("train.form.strength", t.form.strength, 0.0, 1e4)?;
+        if let Some(pull) = t.form.pull {
+            number("train.form.pull", pull, 0.0, 1e4)?;
+        }
+        if t.form.pull_to == PullTo::Average && t.ema_decay.is_none() {
+            let allowed = "\"base\", or train.ema_decay set: without it there is no average";
+            return Err(range("train.form.pull_to", "\"average\"", allowed));
         }
         number("train.unconditional_dropout", t.unconditional_dropout, 0.0, 1.0)?;
         if let Some(max) = t.timestep_max

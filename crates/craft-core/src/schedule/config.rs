@@ -5,8 +5,8 @@ use serde_json::Value;
 
 use super::pipeline::{Pipeline, Settings};
 use super::{
-    BetaSchedule, NoiseSchedule, PredictionType, SamplerKind, ScheduleError, TimestepSpacing,
-    betas_of, cumprod, rescale_zero_terminal_snr,
+    BetaSchedule, NoiseSchedule, PredictionType, Rules, ScheduleError, TimestepSpacing, betas_of,
+    cumprod, rescale_zero_terminal_snr,
 };
 
 /// How σ falls between the first and the last step.
@@ -47,7 +47,6 @@ struct Refused {
     key: &'static str,
     value: String,
     expected: &'static str,
-    samplers: &'static [SamplerKind],
 }
 
 /// What samplers read beside the schedule itself. A key is read by the samplers whose diffusers class
@@ -100,8 +99,8 @@ impl SamplingOptions {
     ///
     /// # Errors
     /// Names the first setting that it cannot follow.
-    pub fn check(&self, sampler: SamplerKind) -> Result<(), ScheduleError> {
-        match self.refused.iter().find(|r| r.samplers.contains(&sampler)) {
+    pub fn check(&self, rules: &Rules) -> Result<(), ScheduleError> {
+        match self.refused.iter().find(|r| rules.refuses.contains(&r.key)) {
             Some(r) => value_error(r.key, &r.value, r.expected),
             None => Ok(()),
         }
@@ -161,28 +160,26 @@ fn default_beta_end() -> f64 {
     0.02
 }
 
-const SIGMA_SAMPLERS: &[SamplerKind] = &[SamplerKind::Euler, SamplerKind::DpmSolverPp2M];
-const DPM: &[SamplerKind] = &[SamplerKind::DpmSolverPp2M];
-
-/// Keys with a value that changes the picture and that is not offered: the key, the values that change
-/// nothing, and the samplers whose diffusers class reads it.
-const REFUSED: &[(&str, &[&str], &str, &[SamplerKind])] = &[
-    ("thresholding", &["false"], "false", &[SamplerKind::Ddim, SamplerKind::DpmSolverPp2M]),
-    ("use_beta_sigmas", &["false"], "false", SIGMA_SAMPLERS),
-    // diffusers cuts its fractional timesteps to whole ones, where rounding errors decide.
-    ("use_exponential_sigmas", &["false"], "false", DPM),
-    ("use_lu_lambdas", &["false"], "false", DPM),
-    ("use_flow_sigmas", &["false"], "false", DPM),
-    ("use_dynamic_shifting", &["false"], "false", DPM),
-    ("interpolation_type", &["\"linear\""], "`linear`", &[SamplerKind::Euler]),
-    (
-        "algorithm_type",
-        &["\"dpmsolver++\"", "\"deis\""],
-        "`dpmsolver++` (choose another sampler)",
-        DPM,
-    ),
-    ("variance_type", &[], "none: a network that predicts variances is not supported", DPM),
-];
+impl Rules {
+    /// Keys with a value that changes the picture and that is not offered: the key, the values that change nothing,
+    /// and what is expected. They concern the samplers that have the key in [`Self::refuses`].
+    pub const REFUSED: &'static [(&'static str, &'static [&'static str], &'static str)] = &[
+        ("thresholding", &["false"], "false"),
+        ("use_beta_sigmas", &["false"], "false"),
+        ("use_exponential_sigmas", &["false"], "false"),
+        ("use_lu_lambdas", &["false"], "false"),
+        ("use_flow_sigmas", &["false"], "false"),
+        ("use_dynamic_shifting", &["false"], "false"),
+        ("interpolation_type", &["\"linear\""], "`linear`"),
+        (
+            "algorithm_type",
+            &["\"dpmsolver++\"", "\"deis\""],
+            "`dpmsolver++` (choose another sampler)",
+        ),
+        ("variance_type", &[], "none: a network that predicts variances is not supported"),
+        ("solver_order", &["1", "2"], "1 or 2"),
+    ];
+}
 
 impl NoiseSchedule {
     /// [`Self::of_pipeline`] without corrections.
@@ -317,16 +314,13 @@ impl Raw {
             &[("discrete", false), ("continuous", true)],
         )?;
         let mut refused = Vec::new();
-        for &(key, harmless, expected, samplers) in REFUSED {
-            let value = self.rest.get(key).filter(|value| !value.is_null());
-            if let Some(value) = value.map(Value::to_string).filter(|v| !harmless.contains(&&**v)) {
-                refused.push(Refused { key, value, expected, samplers });
+        let order = self.solver_order.map(Value::from);
+        for &(key, harmless, expected) in Rules::REFUSED {
+            let value = self.rest.get(key).or(order.as_ref().filter(|_| key == "solver_order"));
+            let value = value.filter(|value| !value.is_null()).map(Value::to_string);
+            if let Some(value) = value.filter(|v| !harmless.contains(&&**v)) {
+                refused.push(Refused { key, value, expected });
             }
-        }
-        let solver_order = self.solver_order.unwrap_or(2);
-        if !(1..=2).contains(&solver_order) {
-            let value = solver_order.to_string();
-            refused.push(Refused { key: "solver_order", value, expected: "1 or 2", samplers: DPM });
         }
         Ok(SamplingOptions {
             sigma_spacing,
@@ -339,7 +333,7 @@ impl Raw {
             sigma_min: self.sigma_min,
             sigma_max: self.sigma_max,
             continuous_timesteps: continuous && prediction == PredictionType::VPrediction,
-            solver_order,
+            solver_order: self.solver_order.unwrap_or(2),
             solver_type: one_of(
                 "solver_type",
                 self.solver_type.as_ref(),

@@ -8,8 +8,7 @@
 
 use serde_json::{Map, Value};
 
-use super::classes::{self, Class};
-use super::{NoiseSchedule, SamplerKind, ScheduleError};
+use super::{Class, NoiseSchedule, Rules, ScheduleError};
 
 /// The pipeline that a scheduler belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,8 +27,8 @@ pub(super) struct Settings {
     pub(super) class: Option<String>,
     /// The class of few steps that the file or the index names.
     pub(super) distilled: Option<String>,
-    /// The sampler of that class, if the pipeline corrects what its file lacks.
-    pub(super) corrected: Option<SamplerKind>,
+    /// That class, if the pipeline corrects what its file lacks.
+    pub(super) corrected: Option<String>,
 }
 
 impl Settings {
@@ -52,10 +51,10 @@ impl Settings {
         let named = keys.get("_class_name").and_then(Value::as_str).map(str::to_owned);
         let mut distilled = None;
         for name in class.into_iter().chain(named.as_deref()) {
-            if classes::of(name) == Class::FewSteps {
+            if Class::of(name) == Class::FewSteps {
                 distilled = distilled.or(Some(name.to_owned()));
             }
-            if classes::of(name) == Class::Foreign {
+            if Class::of(name) == Class::Foreign {
                 return Err(ScheduleError::Value {
                     key: "_class_name",
                     value: format!("`{name}`"),
@@ -72,9 +71,7 @@ impl Settings {
             if let Some(clip) = keys.get_mut("clip_sample").filter(|v| **v == Value::Bool(true)) {
                 *clip = Value::Bool(false);
             }
-            if let Some(Class::Offered(kind)) = class.as_deref().map(classes::of) {
-                corrected = Some(kind);
-            }
+            corrected.clone_from(&class);
         }
         let starts = |start: &str| class.as_deref().is_some_and(|class| class.starts_with(start));
         if starts("UniPC") || starts("DEIS") {
@@ -90,14 +87,18 @@ impl Settings {
 
 impl NoiseSchedule {
     /// Added by a sampler to timesteps of leading spacing.
-    pub(super) fn offset(&self, sampler: SamplerKind) -> usize {
-        self.steps_offset.unwrap_or(usize::from(self.corrected == Some(sampler)))
+    pub(super) fn offset(&self, rules: &Rules) -> usize {
+        self.steps_offset.unwrap_or(usize::from(self.corrects(rules)))
     }
 
-    /// To which range DDIM clips the predicted x₀, if it does.
-    pub fn clip(&self) -> Option<f64> {
-        let default = self.corrected != Some(SamplerKind::Ddim);
-        self.clip_sample.unwrap_or(default).then_some(self.clip_sample_range)
+    /// To which range a sampler that reads `clip_sample` (DDIM) clips the predicted x₀, if it does.
+    pub fn clip(&self, rules: &Rules) -> Option<f64> {
+        self.clip_sample.unwrap_or(!self.corrects(rules)).then_some(self.clip_sample_range)
+    }
+
+    /// Whether the pipeline corrects what the file lacks for a sampler.
+    fn corrects(&self, rules: &Rules) -> bool {
+        self.corrected.as_deref().is_some_and(|class| rules.are_of(class))
     }
 }
 
@@ -123,6 +124,7 @@ fn without_infinities(text: &str) -> String {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+    use crate::sampler::{ddim, euler};
 
     fn read(text: &str, pipeline: Pipeline, class: Option<&str>) -> NoiseSchedule {
         NoiseSchedule::of_pipeline(&format!("{{{text}}}"), pipeline, class).unwrap()
@@ -133,33 +135,34 @@ mod tests {
     #[test]
     fn stable_diffusion_corrects_keys_of_the_file_and_its_own_class() {
         use Pipeline::{StableDiffusion as Sd, StableDiffusionXl as Xl};
-        use SamplerKind::{Ddim, Euler};
+        let (ddim, euler) = (&ddim::KIND.rules, &euler::KIND.rules);
         for offset in ["0", "2", "null"] {
             let text = format!(r#""steps_offset":{offset},"clip_sample":true"#);
             let s = read(&text, Sd, None);
-            assert_eq!((s.offset(Ddim), s.offset(Euler), s.clip()), (1, 1, None));
+            assert_eq!((s.offset(ddim), s.offset(euler), s.clip(ddim)), (1, 1, None));
         }
         // What the file lacks keeps each class's default, but for the pipeline's own scheduler.
         let s = read(DDIM, Sd, None);
-        assert_eq!((s.offset(Ddim), s.offset(Euler), s.clip()), (1, 0, None));
+        assert_eq!((s.offset(ddim), s.offset(euler), s.clip(ddim)), (1, 0, None));
         let s = read(DDIM, Sd, Some("EulerDiscreteScheduler"));
-        assert_eq!((s.offset(Ddim), s.offset(Euler), s.clip()), (0, 1, Some(1.0)));
+        assert_eq!((s.offset(ddim), s.offset(euler), s.clip(ddim)), (0, 1, Some(1.0)));
         let s = read("", Sd, Some("PNDMScheduler"));
-        assert_eq!((s.offset(Ddim), s.offset(Euler), s.clip()), (0, 0, Some(1.0)));
+        assert_eq!((s.offset(ddim), s.offset(euler), s.clip(ddim)), (0, 0, Some(1.0)));
         // SDXL's pipeline follows the file.
         let s = read(&format!(r#"{DDIM},"steps_offset":0,"clip_sample":true"#), Xl, None);
-        assert_eq!((s.offset(Ddim), s.clip()), (0, Some(1.0)));
-        assert_eq!(read(DDIM, Xl, None).clip(), Some(1.0));
+        assert_eq!((s.offset(ddim), s.clip(ddim)), (0, Some(1.0)));
+        assert_eq!(read(DDIM, Xl, None).clip(ddim), Some(1.0));
     }
 
     #[test]
     fn null_switches_are_off_and_written_defaults_are_left_out() {
         let xl = Pipeline::StableDiffusionXl;
+        let ddim = &ddim::KIND.rules;
         let s = read(r#""clip_sample":null,"set_alpha_to_one":null"#, xl, None);
-        assert_eq!((s.clip(), s.set_alpha_to_one), (None, false));
+        assert_eq!((s.clip(ddim), s.set_alpha_to_one), (None, false));
         let text = r#""steps_offset":1,"clip_sample":false,"_use_default_values":["clip_sample"]"#;
         let s = read(text, xl, None);
-        assert_eq!((s.offset(SamplerKind::Ddim), s.clip()), (1, Some(1.0)));
+        assert_eq!((s.offset(ddim), s.clip(ddim)), (1, Some(1.0)));
     }
 
     #[test]

@@ -1,8 +1,8 @@
 //! At which timesteps and σ a sampler asks the network.
 
 use super::{
-    BetaSchedule, FinalSigma, NoiseSchedule, PredictionType, SamplerKind, ScheduleError,
-    SigmaSpacing, TimestepSpacing,
+    BetaSchedule, Ends, FinalSigma, NoiseSchedule, Rules, ScheduleError, SigmaSpacing,
+    TimestepSpacing,
 };
 
 /// The way from noise to image.
@@ -17,8 +17,8 @@ pub struct Steps {
 
 impl NoiseSchedule {
     /// The spacing that a sampler uses with this schedule.
-    pub fn spacing(&self, sampler: SamplerKind) -> TimestepSpacing {
-        self.timestep_spacing.unwrap_or(sampler.default_spacing())
+    pub fn spacing(&self, rules: &Rules) -> TimestepSpacing {
+        self.timestep_spacing.unwrap_or(rules.default_spacing)
     }
 
     /// σ at a fractional timestep by linear interpolation, the ends held.
@@ -31,55 +31,47 @@ impl NoiseSchedule {
     /// # Errors
     /// When the schedule has no such number of steps, or the configuration asks this sampler for
     /// something that it cannot do.
-    pub fn steps(&self, sampler: SamplerKind, steps: usize) -> Result<Steps, ScheduleError> {
-        self.sampling.check(sampler)?;
-        let zero_snr = self.alphas_cumprod.last() == Some(&0.0);
-        if zero_snr
-            && sampler == SamplerKind::Ddim
-            && self.prediction_type == PredictionType::Epsilon
-        {
-            return Err(ScheduleError::ZeroSnrEpsilon);
+    pub fn steps(&self, rules: &Rules, steps: usize) -> Result<Steps, ScheduleError> {
+        self.sampling.check(rules)?;
+        if rules.exact_last {
+            let process = self.process();
+            if !process.tells_clean(process.level(self.num_train_timesteps())) {
+                return Err(ScheduleError::ZeroSnrEpsilon);
+            }
         }
-        let mut timesteps = self.timesteps(sampler, steps)?;
+        let mut timesteps = self.timesteps(rules, steps)?;
         let table = self.sigmas();
         let mut sigmas: Vec<f64> = timesteps.iter().map(|&t| interpolate(&table, t)).collect();
-        let dpm = sampler == SamplerKind::DpmSolverPp2M;
-        let spaced = if dpm || sampler == SamplerKind::Euler {
-            self.sampling.sigma_spacing
-        } else {
-            SigmaSpacing::Timesteps
-        };
-        if spaced != SigmaSpacing::Timesteps {
-            // DPM++ goes between the ends of the schedule, Euler between those of its timesteps.
-            let ends = if dpm {
-                (table[table.len() - 1], table[0])
-            } else {
-                (sigmas[0], sigmas[steps - 1])
+        let spacing = self.sampling.sigma_spacing;
+        if let (Some(ends), true) = (rules.sigma_spacing, spacing != SigmaSpacing::Timesteps) {
+            let ends = match ends {
+                Ends::Schedule => (table[table.len() - 1], table[0]),
+                Ends::Timesteps => (sigmas[0], sigmas[steps - 1]),
             };
             let from = self.sampling.sigma_max.unwrap_or(ends.0);
             let to = self.sampling.sigma_min.unwrap_or(ends.1);
-            sigmas = respace(spaced, from, to, steps);
+            sigmas = respace(spacing, from, to, steps);
             let logs: Vec<f64> = table.iter().map(|s| s.ln()).collect();
             timesteps = sigmas.iter().map(|s| timestep_of(s.ln(), &logs)).collect();
-            if dpm {
+            if !rules.fractional {
                 timesteps.iter_mut().for_each(|t| *t = self.whole(*t));
             }
         }
-        if sampler == SamplerKind::Euler && self.sampling.continuous_timesteps {
+        if rules.continuous && self.sampling.continuous_timesteps {
             timesteps = sigmas.iter().map(|s| 0.25 * s.ln()).collect();
         }
-        if matches!(sampler, SamplerKind::Euler | SamplerKind::EulerAncestral) {
+        if rules.fractional {
             timesteps.iter_mut().for_each(|t| *t = f64::from(*t as f32));
         }
         let last = match self.sampling.final_sigma {
-            FinalSigma::SigmaMin if sampler != SamplerKind::EulerAncestral => table[0],
+            FinalSigma::SigmaMin if rules.final_sigma => table[0],
             _ => 0.0,
         };
         sigmas.push(last);
         Ok(Steps { timesteps, sigmas })
     }
 
-    /// DPM++ tells the network whole timesteps: rounded, or cut where diffusers only casts.
+    /// Whole timesteps of other spacings: rounded, or cut where diffusers only casts.
     fn whole(&self, timestep: f64) -> f64 {
         match self.beta_schedule {
             BetaSchedule::SquaredcosCapV2 => timestep.trunc(),
@@ -89,12 +81,12 @@ impl NoiseSchedule {
 
     /// Timesteps by the spacing alone, from noise to image. Always `steps` of them; repeated ones are
     /// possible where `steps` is near T.
-    fn timesteps(&self, sampler: SamplerKind, steps: usize) -> Result<Vec<f64>, ScheduleError> {
+    fn timesteps(&self, rules: &Rules, steps: usize) -> Result<Vec<f64>, ScheduleError> {
         let total = self.num_train_timesteps();
-        let spacing = self.spacing(sampler);
-        let dpm = sampler == SamplerKind::DpmSolverPp2M;
-        let end = if dpm { self.unclipped() } else { total };
-        let most = match (dpm, spacing) {
+        let spacing = self.spacing(rules);
+        let one_more = rules.one_more;
+        let end = if one_more { self.unclipped() } else { total };
+        let most = match (one_more, spacing) {
             (true, TimestepSpacing::Leading) => end.saturating_sub(1).max(1),
             _ => end,
         };
@@ -105,19 +97,20 @@ impl NoiseSchedule {
         Ok(match spacing {
             // DPM-Solver++ places one more point and leaves out the one at the image.
             TimestepSpacing::Linspace => {
-                let points = if dpm { steps + 1 } else { steps };
+                let points = if one_more { steps + 1 } else { steps };
                 let stride = if points > 1 { last / (points - 1) as f64 } else { 0.0 };
                 let place = |i: usize| {
                     if i + 1 == points && points > 1 { last } else { i as f64 * stride }
                 };
                 let placed = (points - steps..points).rev().map(place);
-                match sampler {
-                    SamplerKind::Euler | SamplerKind::EulerAncestral => placed.collect(),
-                    _ => placed.map(f64::round_ties_even).collect(),
+                if rules.fractional {
+                    placed.collect()
+                } else {
+                    placed.map(f64::round_ties_even).collect()
                 }
             }
             TimestepSpacing::Leading => {
-                let (first, offset) = (usize::from(dpm), self.offset(sampler));
+                let (first, offset) = (usize::from(one_more), self.offset(rules));
                 let stride = (end / (steps + first)).max(1);
                 (first..steps + first)
                     .rev()

@@ -1,4 +1,5 @@
 use super::*;
+use crate::sampler::{SAMPLERS, ddim, dpm, euler};
 
 const SD15: &str = r#"{"_class_name":"PNDMScheduler","_diffusers_version":"0.6.0","beta_end":0.012,
   "beta_schedule":"scaled_linear","beta_start":0.00085,"num_train_timesteps":1000,
@@ -29,44 +30,44 @@ fn stable_diffusion_constants() {
 #[test]
 fn ddim_timesteps() {
     let s = sd15();
-    let t = s.steps(SamplerKind::Ddim, 50).unwrap().timesteps;
+    let t = s.steps(&ddim::KIND.rules, 50).unwrap().timesteps;
     assert_eq!((t.len(), t[0], t[1], t[49]), (50, 981.0, 961.0, 1.0));
-    let t = s.steps(SamplerKind::Ddim, 8).unwrap().timesteps;
+    let t = s.steps(&ddim::KIND.rules, 8).unwrap().timesteps;
     assert_eq!(t, [876.0, 751.0, 626.0, 501.0, 376.0, 251.0, 126.0, 1.0]);
     let trailing = with(r#""timestep_spacing":"trailing""#).unwrap();
     assert_eq!(
-        trailing.steps(SamplerKind::Ddim, 4).unwrap().timesteps,
+        trailing.steps(&ddim::KIND.rules, 4).unwrap().timesteps,
         [999.0, 749.0, 499.0, 249.0]
     );
-    assert_eq!(trailing.steps(SamplerKind::Ddim, 3).unwrap().timesteps, [999.0, 666.0, 332.0]);
+    assert_eq!(trailing.steps(&ddim::KIND.rules, 3).unwrap().timesteps, [999.0, 666.0, 332.0]);
     let linspace = with(r#""timestep_spacing":"linspace""#).unwrap();
     // np.linspace(0, 999, 5): 0, 249.75, 499.5, 749.25, 999; 499.5 rounds to even.
     assert_eq!(
-        linspace.steps(SamplerKind::Ddim, 5).unwrap().timesteps,
+        linspace.steps(&ddim::KIND.rules, 5).unwrap().timesteps,
         [999.0, 749.0, 500.0, 250.0, 0.0]
     );
-    assert_eq!(linspace.steps(SamplerKind::Ddim, 1).unwrap().timesteps, [0.0]);
+    assert_eq!(linspace.steps(&ddim::KIND.rules, 1).unwrap().timesteps, [0.0]);
 }
 
 #[test]
 fn euler_and_dpm_timesteps() {
     let s = sd15();
-    let t = s.steps(SamplerKind::Euler, 5).unwrap().timesteps;
+    let t = s.steps(&euler::KIND.rules, 5).unwrap().timesteps;
     assert_eq!(t, [999.0, 749.25, 499.5, 249.75, 0.0]);
     assert!((s.sigma_at(749.25) - (0.75 * s.sigmas()[749] + 0.25 * s.sigmas()[750])).abs() < 1e-12);
     // DPM++ 2M, linspace: round(linspace(0, 999, 6))[1..] from the end.
-    let t = s.steps(SamplerKind::DpmSolverPp2M, 5).unwrap().timesteps;
+    let t = s.steps(&dpm::KIND.rules, 5).unwrap().timesteps;
     assert_eq!(t, [999.0, 799.0, 599.0, 400.0, 200.0]);
     // The values that diffusers gives for 20 steps of SD 1.5 with linspace spacing.
-    let t = s.steps(SamplerKind::DpmSolverPp2M, 20).unwrap().timesteps;
+    let t = s.steps(&dpm::KIND.rules, 20).unwrap().timesteps;
     assert_eq!(&t[..4], [999.0, 949.0, 899.0, 849.0]);
     assert_eq!(&t[17..], [150.0, 100.0, 50.0]);
     let mut leading = s.clone();
     leading.timestep_spacing = Some(TimestepSpacing::Leading);
     // 1000 / 21 = 47: 20·47 + 1 … 1·47 + 1.
-    let t = leading.steps(SamplerKind::DpmSolverPp2M, 20).unwrap().timesteps;
+    let t = leading.steps(&dpm::KIND.rules, 20).unwrap().timesteps;
     assert_eq!((t[0], t[19]), (941.0, 48.0));
-    let t = leading.steps(SamplerKind::Euler, 25).unwrap().timesteps;
+    let t = leading.steps(&euler::KIND.rules, 25).unwrap().timesteps;
     assert_eq!((t[0], t[24]), (961.0, 1.0));
 }
 
@@ -75,14 +76,9 @@ fn timesteps_stay_in_range_and_fall() {
     for spacing in ["leading", "trailing", "linspace"] {
         let text = format!(r#""timestep_spacing":"{spacing}","steps_offset":1"#);
         let s = with(&text).unwrap();
-        for sampler in [
-            SamplerKind::Ddim,
-            SamplerKind::Euler,
-            SamplerKind::EulerAncestral,
-            SamplerKind::DpmSolverPp2M,
-        ] {
+        for sampler in SAMPLERS {
             for steps in [1, 2, 3, 7, 20, 50, 333, 998, 999] {
-                let t = s.steps(sampler, steps).unwrap().timesteps;
+                let t = s.steps(&sampler.rules, steps).unwrap().timesteps;
                 assert_eq!(t.len(), steps);
                 assert!(
                     t.iter().all(|t| (0.0..=999.0).contains(t)),
@@ -90,8 +86,8 @@ fn timesteps_stay_in_range_and_fall() {
                 );
                 assert!(t.windows(2).all(|w| w[0] >= w[1]), "{spacing} {sampler:?} {steps}");
             }
-            assert!(matches!(s.steps(sampler, 0), Err(ScheduleError::Steps { .. })));
-            assert!(matches!(s.steps(sampler, 1001), Err(ScheduleError::Steps { .. })));
+            assert!(matches!(s.steps(&sampler.rules, 0), Err(ScheduleError::Steps { .. })));
+            assert!(matches!(s.steps(&sampler.rules, 1001), Err(ScheduleError::Steps { .. })));
         }
     }
 }
@@ -139,22 +135,21 @@ fn unknown_values_are_named() {
 /// What a sampler cannot do is refused by that sampler and no other.
 #[test]
 fn settings_concern_the_samplers_that_read_them() {
-    use SamplerKind::{Ddim, DpmSolverPp2M, Euler, EulerAncestral};
-    let all = [Ddim, Euler, EulerAncestral, DpmSolverPp2M];
+    let (ddim, euler, dpm) = (ddim::KIND, euler::KIND, dpm::KIND);
     for (text, key, refused_by) in [
-        (r#""thresholding":true"#, "thresholding", &[Ddim, DpmSolverPp2M][..]),
-        (r#""use_beta_sigmas":true"#, "use_beta_sigmas", &[Euler, DpmSolverPp2M]),
-        (r#""interpolation_type":"log_linear""#, "interpolation_type", &[Euler]),
-        (r#""algorithm_type":"sde-dpmsolver++""#, "algorithm_type", &[DpmSolverPp2M]),
-        (r#""use_exponential_sigmas":true"#, "use_exponential_sigmas", &[DpmSolverPp2M]),
-        (r#""solver_order":3"#, "solver_order", &[DpmSolverPp2M]),
-        (r#""variance_type":"learned_range""#, "variance_type", &[DpmSolverPp2M]),
-        (r#""rescale_betas_zero_snr":true"#, "rescale_betas_zero_snr", &[Ddim]),
+        (r#""thresholding":true"#, "thresholding", &[ddim, dpm][..]),
+        (r#""use_beta_sigmas":true"#, "use_beta_sigmas", &[euler, dpm]),
+        (r#""interpolation_type":"log_linear""#, "interpolation_type", &[euler]),
+        (r#""algorithm_type":"sde-dpmsolver++""#, "algorithm_type", &[dpm]),
+        (r#""use_exponential_sigmas":true"#, "use_exponential_sigmas", &[dpm]),
+        (r#""solver_order":3"#, "solver_order", &[dpm]),
+        (r#""variance_type":"learned_range""#, "variance_type", &[dpm]),
+        (r#""rescale_betas_zero_snr":true"#, "rescale_betas_zero_snr", &[ddim]),
         (r#""variance_type":null,"thresholding":false"#, "", &[]),
     ] {
         let schedule = with(text).unwrap();
-        for sampler in all {
-            match schedule.steps(sampler, 5) {
+        for &sampler in SAMPLERS {
+            match schedule.steps(&sampler.rules, 5) {
                 Ok(_) => assert!(!refused_by.contains(&sampler), "{text} {sampler:?}"),
                 Err(error) => {
                     assert!(refused_by.contains(&sampler), "{text} {sampler:?}");

@@ -9,7 +9,7 @@ use craft_nn::vae_names;
 use craft_store::hash::{sha256_bytes, sha256_dir, sha256_samples};
 use craft_store::lock::FolderLock;
 use craft_store::raw::{self, Entry, RawReader};
-use craft_store::{atomic, cache, space};
+use craft_store::{StoreError, atomic, cache, input, space};
 use serde_json::{Value, json};
 
 use super::{bytes_in_diffusers, check, shape_in_diffusers};
@@ -237,16 +237,15 @@ fn tokenizers(found: &Checkpoint, config: Option<&Path>) -> Result<Tokenizers> {
 fn read_files(dir: &Path) -> Result<Vec<(String, Vec<u8>)>> {
     let unreadable = |path: &Path| {
         let path = path.to_owned();
-        move |error: std::io::Error| ModelError::Input {
+        move |error: StoreError| ModelError::Input {
             path,
             message: format!("it cannot be read ({error}); expected a tokenizer's folder"),
         }
     };
     let mut files = Vec::new();
-    for entry in std::fs::read_dir(dir).map_err(unreadable(dir))? {
-        let path = entry.map_err(unreadable(dir))?.path();
+    for path in craft_store::atomic::list(dir).map_err(unreadable(dir))? {
         if let Some(name) = path.file_name().filter(|_| path.is_file()) {
-            let bytes = std::fs::read(&path).map_err(unreadable(&path))?;
+            let bytes = input::read(&path, input::MAX_TEXT).map_err(unreadable(&path))?;
             files.push((name.to_string_lossy().into_owned(), bytes));
         }
     }

@@ -1,5 +1,5 @@
 //! Reading fixtures and comparing with them.
-#![allow(dead_code, clippy::unwrap_used, missing_docs, unreachable_pub)]
+#![allow(dead_code, clippy::unwrap_used, missing_docs, unreachable_pub, clippy::disallowed_methods)]
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;

@@ -42,7 +42,7 @@ impl Curve {
         self.gains.iter().copied().fold(f64::NEG_INFINITY, f64::max)
     }
 
-    /// Where the gain first reaches `target`, as [passes, seconds, seconds of processors], between two looks on a line.
+    /// Place at which the gain first reaches `target`, as [passes, seconds, seconds of processors], between two evaluations on a line.
     fn reaches(&self, target: f64) -> Option<[f64; 3]> {
         let i = self.gains.iter().position(|gain| *gain >= target)?;
         let Some(before) = i.checked_sub(1) else { return Some([0.0; 3]) };

@@ -1,18 +1,19 @@
 //! What a comparison will cost, from one measured pass of each kind of work.
 
-use burn::tensor::{Tensor, TensorData};
+use burn::tensor::{Device, Tensor, TensorData};
+use craft_model::model::Model;
+use craft_model::sample::{DrawOptions, Drawn, Job, StepNoise, draw};
 use craft_nn::weights;
 use craft_rewards::RgbImageRef;
+use craft_train::methods::Drawing;
+use craft_train::online::continuations_scored;
 
-use super::methods::{Data, Loss};
+use super::entry::{Entry, SettingsFrom};
+use super::pipeline::{
+    Result, Spent, candidate_options, duration, load_rewards, prediction_cost, training_cost,
+};
 use super::plan::Plan;
-use super::step_aware;
-use crate::cost::{Spent, duration, prediction_seconds};
-use crate::error::Result;
-use crate::rewards::{RewardSource, load_all};
-use crate::stages::{generate, trainer};
-use craft_model::model::Model;
-use craft_model::sample::{DrawOptions, Job, StepNoise, draw};
+use super::tune::has_reference;
 
 /// How much of each kind of work.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -51,7 +52,7 @@ impl Rates {
 /// The parts of a plan, each with its work. Lengths are the longest that a search may choose.
 fn parts(plan: &Plan) -> Vec<(&'static str, Counts)> {
     let recipe = &plan.recipe;
-    let (seeds, batch) = (plan.seeds.len(), recipe.train.batch);
+    let seeds = plan.seeds.len();
     let annotated = plan.entries.iter().any(|e| e.method.data.annotated());
     let candidates = Counts {
         pictures: seeds * recipe.candidate_count(plan.train_prompts),
@@ -59,91 +60,70 @@ fn parts(plan: &Plan) -> Vec<(&'static str, Counts)> {
     };
     let pairs =
         Counts { encoded: if annotated { 2 * seeds * plan.pairs } else { 0 }, ..Counts::default() };
-    let (mut search, mut training) = (Counts::default(), Counts::default());
     let full = plan.eval_prompts * recipe.evaluate.samples_per_prompt;
-    let mut looks = Counts { pictures: seeds * full, ..Counts::default() };
-    let searched = plan.search_seeds;
-    search.pictures += searched * plan.search_prompts;
+    let (mut search, mut training) = (Counts::default(), Counts::default());
+    search.pictures += plan.search_seeds * plan.search_prompts;
+    // The base model's pictures are the first.
+    let mut evaluation = Counts { pictures: seeds * full, ..Counts::default() };
     for entry in &plan.entries {
-        let points = plan.points(entry);
-        let steps = points.last().copied().unwrap_or(0);
-        let online = entry.method.data == Data::Prompts;
-        let guided = online && recipe.generate.guidance_scale > 1.0;
-        let spo = entry.method.loss == Loss::Spo;
-        let rows = if spo { step_aware::pairs_a_step(batch) } else { batch };
-        let passes = steps * rows * if guided { 2 } else { 1 };
-        // Those that draw as they go do so once an iteration of the sampler's length. What SPO draws is
-        // counted as whole pictures, though each continuation costs one prediction.
-        let length = recipe.generate.steps.max(1);
-        let iteration = if spo { step_aware::images(batch, length) } else { batch };
-        let drawn = if online { steps.div_ceil(length) * iteration } else { 0 };
-        let references = if entry.method.loss.has_reference() { passes } else { 0 };
-        if entry.takes_from_craft() {
+        let points = plan.points(entry).len();
+        let one = longest(plan, entry);
+        if entry.settings == SettingsFrom::Craft {
             // No search, and candidates of its own, as many as one round has.
             training.pictures += seeds * recipe.candidate_count(plan.train_prompts);
         } else {
-            let trials = searched * plan.learning_rates.len();
-            search.passes += trials * passes;
-            search.pictures += trials * (drawn + points.len() * plan.search_prompts);
+            let trials = plan.search_seeds * plan.learning_rates.len();
+            search.passes += trials * one.passes;
+            search.pictures += trials * (one.pictures + points * plan.search_prompts);
             // Shared by the learning rates.
-            search.references += searched * references;
+            search.references += plan.search_seeds * one.references;
         }
-        training.passes += seeds * passes;
-        training.references += seeds * references;
-        training.pictures += seeds * drawn;
-        looks.pictures += seeds * (points.len().saturating_sub(1) * plan.curve_prompts + full);
+        training.passes += seeds * one.passes;
+        training.references += seeds * one.references;
+        training.pictures += seeds * one.pictures;
+        evaluation.pictures += seeds * (points.saturating_sub(1) * plan.curve_prompts + full);
     }
     vec![
         ("candidates", candidates),
         ("annotated pairs", pairs),
         ("search", search),
         ("training", training),
-        ("looks and evaluation", looks),
+        ("evaluation", evaluation),
     ]
+}
+
+/// One training of a method at its full length.
+fn longest(plan: &Plan, entry: &Entry) -> Counts {
+    let (recipe, batch) = (&plan.recipe, plan.recipe.train.batch);
+    let steps = plan.points(entry).last().copied().unwrap_or(0);
+    let drawing = entry.method.data.drawing();
+    let online = drawing.is_some();
+    let guided = online && recipe.generate.guidance_scale > 1.0;
+    let spo = drawing == Some(Drawing::Continuations);
+    let rows = if spo { (batch / 2).max(1) } else { batch };
+    let passes = steps * rows * if guided { 2 } else { 1 };
+    // Those that draw as they train do so once an iteration of the sampler's length. What SPO draws is
+    // counted as whole pictures, though each continuation costs one prediction.
+    let length = recipe.generate.steps.max(1);
+    let iteration = if spo { continuations_scored(batch, length) } else { batch };
+    let pictures = if online { steps.div_ceil(length) * iteration } else { 0 };
+    let references = if has_reference(entry.method, recipe) { passes } else { 0 };
+    Counts { pictures, passes, references, encoded: 0 }
 }
 
 /// Measures one pass of each kind.
 fn measure(plan: &Plan) -> Result<Rates> {
     let recipe = &plan.recipe;
-    let device = burn::tensor::Device::flex();
+    let device = Device::flex();
     let model = Model::load(&plan.model_dir, &device)?;
-    let options = generate::options(&recipe.generate, &model)?;
     let options = DrawOptions {
         steps: recipe.evaluate_steps(),
         guidance_scale: recipe.evaluate_guidance_scale(),
-        ..options
+        ..candidate_options(recipe, &model)?
     };
-    let [c, h, w] = model.latent_shape(options.height, options.width);
+    let [_, h, w] = model.latent_shape(options.height, options.width);
     let n = options.batch.min((4096 / (h * w).max(1)).max(1));
-    // Programs and servers are not started for a plan.
-    let own: Vec<_> = plan
-        .rewards
-        .iter()
-        .filter(|r| matches!(r.source, RewardSource::Weights(_)))
-        .map(|r| (r.name.as_str(), &r.source))
-        .collect();
-    let rewards = load_all(&own, &device)?;
-    let key = craft_core::Key::new(recipe.seed).stage("measure");
-    let picture = Spent::on(|| {
-        let job = |i: usize| {
-            let key = key.clone().sample(i as u64);
-            let noise = key.standard_normals(c * h * w);
-            Job { prompt: "", negative: None, noise, step_noise: StepNoise::Key(key) }
-        };
-        let drawn = draw(&model, &(0..n).map(job).collect::<Vec<_>>(), &options, &mut |_| ())?;
-        let view = |d: &craft_model::sample::Drawn| (d.image.width, d.image.height);
-        let views: Vec<RgbImageRef<'_>> = drawn
-            .iter()
-            .map(|d| {
-                let (width, height) = view(d);
-                RgbImageRef { pixels: &d.image.data, width, height }
-            })
-            .collect();
-        for reward in &rewards {
-            let _ = reward.score(&views, &vec![""; n]);
-        }
-        Ok(())
-    })?;
+    let picture = measure_pictures(plan, &model, &options, n)?;
     let (height, width) = (options.height, options.width);
     let planes = TensorData::new(vec![0f32; n * 3 * height * width], [n, 3, height, width]);
     let planes = Tensor::<4>::from_data(planes, &device);
@@ -151,9 +131,34 @@ fn measure(plan: &Plan) -> Result<Rates> {
         weights::to_vec(model.vae.encode(planes.clone()).0);
         Ok(())
     })?;
-    let reference = prediction_seconds(recipe, &model)?;
-    let pass = trainer::measure(recipe, model)?;
+    let reference = prediction_cost(recipe, &model)?;
+    let pass = training_cost(recipe, model)?;
     Ok(Rates { picture: picture.each(n), pass, reference, encoded: encoded.each(n) })
+}
+
+fn view(drawn: &Drawn) -> RgbImageRef<'_> {
+    let (width, height) = (drawn.image.width, drawn.image.height);
+    RgbImageRef { pixels: &drawn.image.data, width, height }
+}
+
+/// Measures `n` pictures, drawn and scored together.
+fn measure_pictures(plan: &Plan, model: &Model, options: &DrawOptions, n: usize) -> Result<Spent> {
+    let latents: usize = model.latent_shape(options.height, options.width).iter().product();
+    let rewards = load_rewards(&plan.rewards)?;
+    let key = craft_core::Key::new(plan.recipe.seed).stage("measure");
+    Spent::on(|| {
+        let job = |i: usize| {
+            let key = key.clone().sample(i as u64);
+            let noise = key.standard_normals(latents);
+            Job { prompt: "", negative: None, noise, step_noise: StepNoise::Key(key) }
+        };
+        let drawn = draw(model, &(0..n).map(job).collect::<Vec<_>>(), options, &mut |_| ())?;
+        let views: Vec<RgbImageRef<'_>> = drawn.iter().map(view).collect();
+        for reward in &rewards {
+            let _ = reward.score(&views, &vec![""; n]);
+        }
+        Ok(())
+    })
 }
 
 /// What a plan does and costs, in lines.
@@ -165,20 +170,6 @@ pub(super) fn lines(plan: &Plan) -> Result<Vec<String>> {
     let rates = measure(plan)?;
     let names: Vec<&str> = plan.entries.iter().map(|e| e.name.as_str()).collect();
     let seeds: Vec<String> = plan.seeds.iter().map(u64::to_string).collect();
-    let search = if plan.search_seeds > 0 {
-        let all: Vec<String> = plan.learning_rates.iter().map(|r| format!("{r:.1e}")).collect();
-        format!(
-            "every method tries learning rates {} and its lengths on {} prompts of their own, with the candidates of {}",
-            all.join(", "),
-            plan.search_prompts,
-            match plan.search_seeds {
-                1 => format!("seed {}", seeds[0]),
-                n => format!("seeds {}", seeds[..n].join(", ")),
-            }
-        )
-    } else {
-        "none: every method takes the recipe's learning rate and its full length".to_owned()
-    };
     let total: Counts = parts.iter().fold(Counts::default(), |a, (_, b)| Counts {
         pictures: a.pictures + b.pictures,
         passes: a.passes + b.passes,
@@ -192,7 +183,7 @@ pub(super) fn lines(plan: &Plan) -> Result<Vec<String>> {
         spent.iter().map(|(name, s)| format!("{name} {}", duration(s.clock))).collect();
     Ok(vec![
         format!("methods: {}; seeds: {}", names.join(", "), seeds.join(", ")),
-        format!("search: {search}"),
+        format!("search: {}", search_line(plan, &seeds)),
         format!(
             "work at most: {} pictures drawn and scored, {} training passes, {} passes of the reference, {} annotated pictures encoded",
             total.pictures, total.passes, total.references, total.encoded
@@ -212,4 +203,22 @@ pub(super) fn lines(plan: &Plan) -> Result<Vec<String>> {
             rates.encoded.processors
         ),
     ])
+}
+
+/// What is searched, with the candidates of which seeds.
+fn search_line(plan: &Plan, seeds: &[String]) -> String {
+    if plan.search_seeds == 0 {
+        return "none: every method takes the recipe's learning rate and its full length"
+            .to_owned();
+    }
+    let rates: Vec<String> = plan.learning_rates.iter().map(|r| format!("{r:.1e}")).collect();
+    let own = match plan.search_seeds {
+        1 => format!("seed {}", seeds[0]),
+        n => format!("seeds {}", seeds[..n].join(", ")),
+    };
+    format!(
+        "every method tries learning rates {} and its lengths on {} prompts of their own, with the candidates of {own}",
+        rates.join(", "),
+        plan.search_prompts,
+    )
 }

@@ -6,28 +6,30 @@ use craft_store::{Manifest, jsonl};
 use serde_json::json;
 
 use super::Shared;
-use super::judge::{Judge, PictureRow, gains};
-use super::plan::{Entry, Plan};
-use super::tune::{IMAGES, RESULT, SCORES, Seconds, TuneResult, identity, judged_inputs};
-use crate::error::Result;
-use crate::run::{forget_peak_rss, peak_rss_bytes};
-use crate::stages::Outcome;
+use super::entry::Entry;
+use super::evaluator::Evaluator;
+use super::pipeline::{Outcome, Result, forget_peak_rss, peak_rss_bytes};
+use super::plan::Plan;
+use super::result::{IMAGES, RESULT, SCORES, Seconds, TuneResult};
+use super::scores::{PictureRow, gains};
+use super::tune::{evaluation_inputs, identity};
 
 /// Measures the base model with `factor` times the evaluation's guidance scale.
 pub(super) fn run(
     shared: &Shared<'_>,
     plan: &Plan,
-    judge: &Judge<'_>,
+    evaluator: &Evaluator<'_>,
     entry: &Entry,
     factor: f64,
     base: &[PictureRow],
 ) -> Result<Manifest> {
     let scale = factor * shared.run.recipe.evaluate_guidance_scale();
     let config = json!([identity(shared, plan), scale]);
-    shared.run.stage(entry.stage.clone(), &config, judged_inputs(shared, judge), |writer| {
+    shared.run.stage(entry.stage.clone(), &config, evaluation_inputs(shared, evaluator), |writer| {
         forget_peak_rss();
         let start = Instant::now();
-        let measured = judge.measure(None, &judge.full.guided(factor), &writer.join(IMAGES))?;
+        let measured =
+            evaluator.measure(None, &evaluator.full.guided(factor), &writer.join(IMAGES))?;
         jsonl::write(&writer.join(SCORES), &measured.rows)?;
         let evaluation = start.elapsed().as_secs_f64();
         let result = TuneResult {

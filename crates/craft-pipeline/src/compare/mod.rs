@@ -2,68 +2,56 @@
 //! candidates and evaluation, over several seeds.
 //!
 //! A comparison is a folder. `seed-N/` is a run folder with what all methods of a seed share (prompts,
-//! wordings, candidates, scores, annotated pairs); below it `methods/NAME/` is a stage per method, with the
+//! expansions, candidates, scores, annotated pairs); below it `methods/NAME/` is a stage per method, with the
 //! scores of its pictures, its curve along training and its weights, and `search/NAME/` the search of its
 //! learning rate and length. Whatever is finished is not done again, so a killed comparison continues, and
 //! further methods and seeds join an old one.
 
 mod ablations;
+mod change;
 mod conclusion;
 mod convergence;
 mod cost;
 mod data;
+mod entry;
+mod evaluator;
 mod fit;
 mod guided;
-mod judge;
+mod limits;
 mod methods;
-mod network;
-mod online;
+mod options;
 mod pairs;
+mod pipeline;
 mod plan;
+mod result;
 mod rounds;
+mod scores;
 mod search;
-mod shelf;
-mod state;
-mod step_aware;
+mod settings;
+mod spread;
 mod summary;
 mod table;
 mod tune;
+
+/// The name by which the trainer knows the evaluator.
+mod judge {
+    pub(super) use super::evaluator::Evaluator as Judge;
+}
 
 use std::path::{Path, PathBuf};
 
 use craft_store::{Manifest, RunFolder};
 use serde_json::Value;
 
-use crate::context::Context;
-use crate::error::Result;
-use crate::origin::{self, Origin};
-use crate::stages::{Run, expand, generate, prompts, score};
-use crate::start::Start;
-use judge::Judge;
+use entry::SettingsFrom;
+use evaluator::Evaluator;
+use pipeline::{Candidates, Context, Result, Run, Start, candidates};
 use plan::Plan;
 
-/// What to compare.
-#[derive(Clone, Debug, Default)]
-pub struct Options {
-    /// Names of methods; empty: a default set.
-    pub methods: Vec<String>,
-    /// Name of an ablation of CRAFT, in the place of methods.
-    pub ablation: Option<String>,
-    /// A number of seeds, or the seeds themselves, separated by commas.
-    pub seeds: Option<String>,
-    /// Learning rates that every method tries; empty: a third of the recipe's, the recipe's, three times it.
-    pub learning_rates: Vec<f64>,
-    /// How many of the first seeds choose the settings; `None`: two, or as many as there are.
-    pub search_seeds: Option<usize>,
-    /// The share of facts that settings may lose to be chosen; `None`: 0.01.
-    pub fact_loss: Option<f64>,
-    /// Annotated pairs for each seed.
-    pub pairs: Option<usize>,
-    /// Fewer seeds and methods, and no search.
-    pub quick: bool,
-    /// CRAFT in so many rounds, within the budget of one, as a method more.
-    pub rounds: Option<usize>,
-}
+pub use ablations::Ablation;
+pub use craft_train::methods::{Method, all as methods};
+pub use methods::{default_methods, method};
+pub use options::{FACT_LOSS, Options, PAIRS, QUICK_SEEDS, SEARCH_SEEDS, SEEDS, Seeds};
 
 /// A finished comparison.
 #[derive(Clone, Debug)]
@@ -90,19 +78,17 @@ pub fn compare(
 ) -> Result<Comparison> {
     let base = std::path::absolute(base).unwrap_or_else(|_| base.to_owned());
     let plan = Plan::new(recipe_text, overrides, &base, options, context)?;
-    origin::check_precision(out)?;
-    let folder = RunFolder::create_or_open(out, &plan.recipe.to_toml())?;
-    Origin::now(&base, None).write(folder.path())?;
+    let folder = pipeline::folder(out, &plan.recipe, &base)?;
     for &seed in plan.searched() {
-        with_seed(&plan, seed, &folder, &base, context, &mut |shared, judge| {
+        with_seed(&plan, seed, &folder, &base, context, &mut |shared, evaluator| {
             let mut own = plan.entries.iter().filter(|entry| entry.searches());
-            own.try_for_each(|entry| search::run(shared, &plan, judge, entry))
+            own.try_for_each(|entry| search::run(shared, &plan, evaluator, entry))
         })?;
     }
     let mut result = None;
     for &seed in &plan.seeds {
-        with_seed(&plan, seed, &folder, &base, context, &mut |shared, judge| {
-            train_all(&plan, &folder, shared, judge)
+        with_seed(&plan, seed, &folder, &base, context, &mut |shared, evaluator| {
+            train_all(&plan, &folder, shared, evaluator)
         })?;
         // Written after each seed, so that a comparison can be looked at while it goes on.
         result = Some(summary::write(&plan, &folder)?);
@@ -134,7 +120,7 @@ struct Shared<'a> {
     model_hash: String,
     generated: Manifest,
     scored: Manifest,
-    /// Annotated pairs, where a method needs them.
+    /// Annotated pairs, if a method needs them.
     pairs: Option<Manifest>,
 }
 
@@ -145,7 +131,7 @@ fn with_seed(
     folder: &RunFolder,
     base: &Path,
     context: &Context<'_>,
-    work: &mut dyn FnMut(&Shared<'_>, &Judge<'_>) -> Result<()>,
+    work: &mut dyn FnMut(&Shared<'_>, &Evaluator<'_>) -> Result<()>,
 ) -> Result<()> {
     context.progress.note(&format!("seed {seed}"));
     let recipe = plan.recipe_of(seed);
@@ -154,18 +140,16 @@ fn with_seed(
     let run = Run { folder: &seed_folder, recipe: &recipe, base, context: *context };
     let start = Start::first(&recipe, base, &plan.model_dir)?;
     let hashes = plan.reward_hashes()?;
-    let prompted = prompts::run(&run)?;
-    let expanded = expand::run(&run, &prompted)?;
-    let generated = generate::run(&run, &start, &expanded)?;
-    let scored = score::run(&run, &plan.rewards, &hashes, &generated)?;
+    let Candidates { prompted, generated, scored } =
+        candidates(&run, &start, &plan.rewards, &hashes)?;
     let pairs = if plan.entries.iter().any(|e| e.method.data.annotated()) {
         Some(pairs::run(&run, plan, &start.hash, &prompted)?)
     } else {
         None
     };
-    let judge = Judge::new(&run, plan, &hashes)?;
+    let evaluator = Evaluator::new(&run, plan, &hashes)?;
     let shared = Shared { run, model_hash: start.hash, generated, scored, pairs };
-    work(&shared, &judge)
+    work(&shared, &evaluator)
 }
 
 /// Trains and measures every method on one seed.
@@ -173,20 +157,20 @@ fn train_all(
     plan: &Plan,
     folder: &RunFolder,
     shared: &Shared<'_>,
-    judge: &Judge<'_>,
+    evaluator: &Evaluator<'_>,
 ) -> Result<()> {
-    let base_scores = tune::base(shared, plan, judge)?;
+    let base_scores = tune::base(shared, plan, evaluator)?;
     for entry in &plan.entries {
         if let Some(factor) = entry.method.data.guidance() {
-            guided::run(shared, plan, judge, entry, factor, &base_scores)?;
+            guided::run(shared, plan, evaluator, entry, factor, &base_scores)?;
             continue;
         }
-        let of = match entry.takes_from_craft() {
-            true => plan.entries.iter().find(|e| e.name == "craft").unwrap_or(entry),
-            false => entry,
+        let chooser = match entry.settings {
+            SettingsFrom::Craft => plan.craft().unwrap_or(entry),
+            _ => entry,
         };
-        let settings = search::settings(plan, folder.path(), of)?;
-        tune::run(shared, plan, judge, entry, &settings, &base_scores)?;
+        let settings = search::settings(plan, folder.path(), chooser)?;
+        tune::run(shared, plan, evaluator, entry, &settings, &base_scores)?;
     }
     Ok(())
 }

@@ -5,18 +5,17 @@ use std::path::Path;
 
 use burn::tensor::{Device, Tensor, TensorData};
 use craft_core::Recipe;
+use craft_model::model::{Model, read_tensors, write_tensors};
 use craft_nn::weights::{self, HostTensor};
 use craft_store::{Manifest, RgbImage, Stage, jsonl};
+use craft_train::set::{Sample, Set, Unit};
 use serde::{Deserialize, Serialize};
 
-use super::data::{Sample, TrainingSet, Unit};
-use super::judge::Judge;
-use super::methods::Data;
+use super::evaluator::Evaluator;
+use super::pipeline::{
+    Context, Outcome, PipelineError, Result, Run, candidate_options, inputs, training_model,
+};
 use super::plan::Plan;
-use crate::context::Context;
-use crate::error::{PipelineError, Result};
-use crate::stages::{Outcome, Run, generate, inputs};
-use craft_model::model::{Model, read_tensors, write_tensors};
 
 const STAGE: Stage = Stage::new("pairs", "pairs");
 /// Pictures that are encoded at a time.
@@ -37,8 +36,8 @@ pub(super) fn check(
     model_dir: &Path,
     context: &Context<'_>,
 ) -> Result<()> {
-    let model = crate::start::training_model(recipe, base, model_dir)?;
-    let options = generate::options(&recipe.generate, &model)?;
+    let model = training_model(recipe, base, model_dir)?;
+    let options = candidate_options(recipe, &model)?;
     let world = context.world("prompts.source")?;
     let pairs = world.preference_pairs(recipe.seed, 1);
     match pairs.first().is_some_and(|p| p.preferred.len() != 3 * options.width * options.height) {
@@ -49,7 +48,7 @@ pub(super) fn check(
 
 fn other_size(width: usize, height: usize) -> PipelineError {
     PipelineError::Usage(format!(
-        "the annotators' pictures do not have the size that is drawn, {width}×{height}; expected theirs, 64×64, where generate.height and generate.width are left out and the model is the embedded one: leave methods of annotated pairs out, or set the size"
+        "the annotators' pictures are 64×64, but {width}×{height} is drawn; leave methods of annotated pairs out, or take the embedded model without generate.height and generate.width"
     ))
 }
 
@@ -73,7 +72,7 @@ pub(super) fn run(
             )));
         }
         let model = Model::load(&plan.model_dir, &Device::flex())?;
-        let options = generate::options(&run.recipe.generate, &model)?;
+        let options = candidate_options(run.recipe, &model)?;
         let (height, width) = (options.height, options.width);
         let [c, h, w] = model.latent_shape(height, width);
         run.context.progress.start("pairs", 2 * pairs.len() as u64, "images");
@@ -105,7 +104,7 @@ pub(super) fn run(
 }
 
 /// The training set of a method over annotated pairs.
-pub(super) fn training_set(run: &Run<'_>, data: Data, judge: &Judge<'_>) -> Result<TrainingSet> {
+pub(super) fn training_set(run: &Run<'_>, labels: bool, evaluator: &Evaluator<'_>) -> Result<Set> {
     let rows: Vec<PairRow> = jsonl::read(&run.path("pairs/pairs.jsonl"))?;
     let latents = read_tensors(&run.path("pairs/latents.safetensors"))?;
     let all = latents.get("latents").map(|t| t.data.as_slice()).unwrap_or_default();
@@ -121,13 +120,13 @@ pub(super) fn training_set(run: &Run<'_>, data: Data, judge: &Judge<'_>) -> Resu
                 original: row.prompt.clone(),
                 expanded: row.prompt.clone(),
             });
-            if data == Data::AnnotatedLabels {
+            if labels {
                 units.push(Unit { samples: vec![place], values: vec![[1.0, 0.0][j]] });
             }
         }
-        if data == Data::AnnotatedPairs {
+        if !labels {
             units.push(Unit { samples: vec![2 * i, 2 * i + 1], values: vec![1.0, 0.0] });
         }
     }
-    Ok(TrainingSet::new(samples, units, judge))
+    Ok(Set::new(samples, units, &evaluator.model, &evaluator.texts))
 }

@@ -1,23 +1,29 @@
 //! CRAFT in several rounds: a method that draws again from what it tuned, within the budget of one round.
 
+use std::path::PathBuf;
+
 use craft_core::Recipe;
+use craft_core::recipe::TrainMode;
+use craft_model::model::{Model, read_tensors};
+use craft_nn::weights::TensorMap;
 use craft_store::hash::sha256_bytes;
 use craft_store::{Manifest, RunFolder};
+use craft_train::set::Set;
 
 use super::Shared;
-use super::data::{self, TrainingSet};
-use super::judge::Judge;
-use super::plan::{Entry, Plan};
-use super::search::Settings;
-use crate::error::Result;
-use crate::rounds::{earlier, share};
-use crate::stages::{Run, expand, generate, prompts, score};
-use craft_model::model::Model;
+use super::data;
+use super::entry::Entry;
+use super::evaluator::Evaluator;
+use super::pipeline::{Result, Run, before_last_round, candidates};
+use super::plan::Plan;
+use super::settings::Settings;
 
 /// A last round, ready to be trained.
 pub(super) struct Last {
     /// What it is trained on.
-    pub(super) set: TrainingSet,
+    pub(super) set: Set,
+    /// The factors that it goes on from, if factors are trained.
+    pub(super) factors: Option<(PathBuf, TensorMap)>,
     /// The model that it begins with.
     pub(super) model: Model,
     /// Its recipe: its part of the budget.
@@ -37,7 +43,7 @@ pub(super) struct Last {
 pub(super) fn last(
     shared: &Shared<'_>,
     plan: &Plan,
-    judge: &Judge<'_>,
+    evaluator: &Evaluator<'_>,
     entry: &Entry,
     recipe: &Recipe,
     settings: &Settings,
@@ -53,25 +59,29 @@ pub(super) fn last(
     // Other settings are other rounds.
     let name = format!("rounds/{}-{}", entry.name, &sha256_bytes(&text)[..8]);
     let folder = RunFolder::create_or_open(&shared.run.path(&name), &text)?;
-    let (base, context) = (shared.run.base, shared.run.context);
+    let Run { base, context, .. } = shared.run;
     let from = (plan.model_dir.as_path(), plan.rewards.as_slice());
-    let Some(before) = earlier(&folder, &recipe, base, &context, from)? else { return Ok(None) };
-    let own = share(&recipe);
+    let Some(begin) = before_last_round(&folder, &recipe, base, &context, from)? else {
+        return Ok(None);
+    };
+    let own = begin.recipe;
     let run = Run { folder: &folder, recipe: &own, base, context };
-    let prompted = prompts::run(&run)?;
-    let expanded = expand::run(&run, &prompted)?;
-    let generated = generate::run(&run, &before.start, &expanded)?;
-    let scored = score::run(&run, &plan.rewards, judge.hashes, &generated)?;
-    let what = (entry.method.data, entry.method.loss);
-    let set = data::of_candidates(&run, &own, entry.part, what, judge)?;
+    let found = candidates(&run, &begin.start, &plan.rewards, evaluator.hashes)?;
+    let set = data::training_set(&run, &own, entry.part, entry.method, evaluator)?;
+    let factors = begin.start.factors().filter(|_| own.train.mode == TrainMode::Lora);
+    let factors = match factors {
+        Some(path) => Some((path.clone(), read_tensors(&path)?)),
+        None => None,
+    };
     let count = |m: &Manifest| m.counts.get("candidates").map_or(0, |n| *n as usize);
     let rounds = recipe.rounds.count;
     Ok(Some(Last {
         set,
-        model: before.start.model(&own, base)?,
-        images: rounds * count(&generated),
+        model: begin.start.training_model(&own, base)?,
+        factors,
+        images: rounds * count(&found.generated),
         passes: (rounds - 1) * own.train.steps * own.train.batch,
-        seconds: [before.seconds, generated.seconds, scored.seconds],
+        seconds: [begin.seconds, found.generated.seconds, found.scored.seconds],
         recipe: own,
     }))
 }

@@ -8,13 +8,14 @@ use craft_core::stats::{MeanInterval, mean, mean_interval, win_rate_interval};
 use craft_store::{RunFolder, jsonl};
 use serde_json::{Map, Value, json};
 
-use super::judge::{PictureRow, by_prompt, paired, wins};
-use super::plan::{Entry, Plan};
-use super::tune::{BASE, RESULT, SCORES, TuneResult};
+use super::entry::Entry;
+use super::methods::CRAFT;
+use super::pipeline::{CHECKER, Result, matmul_precision};
+use super::plan::Plan;
+use super::result::{RESULT, SCORES, TuneResult};
+use super::scores::{PictureRow, by_prompt, paired, wins};
+use super::tune::BASE;
 use super::{Comparison, conclusion, convergence, search, table};
-use crate::error::Result;
-use crate::origin;
-use crate::stages::evaluate::CHECKER;
 
 /// Resamples of the intervals of win rates.
 const RESAMPLES: usize = 2000;
@@ -32,7 +33,7 @@ pub(super) struct Row<'a> {
     pub(super) seeds: Vec<Tuned>,
 }
 
-/// Scores of a seed by model, where they exist.
+/// Scores of a stage's pictures, if it is finished.
 fn scores(folder: &Path, seed: u64, stage: &str) -> Result<Option<Vec<PictureRow>>> {
     let dir = folder.join(format!("seed-{seed}")).join(stage);
     if !dir.join(craft_store::manifest::STAGE_FILE).exists() {
@@ -77,7 +78,7 @@ pub(super) fn write(plan: &Plan, run: &RunFolder) -> Result<Comparison> {
         "code_version": env!("CARGO_PKG_VERSION"),
         "seeds": done,
         "seeds_planned": plan.seeds,
-        "matmul_precision": origin::matmul_precision(),
+        "matmul_precision": matmul_precision(),
         "decisive": plan.decisive,
         "rewards": rewards.iter().map(named).collect::<Vec<_>>(),
         "evaluation_prompts": base.values().next().map(|rows| prompts(rows)),
@@ -138,6 +139,7 @@ impl Against {
     }
 }
 
+/// One method in `compare.json`.
 fn of_method(
     plan: &Plan,
     folder: &Path,
@@ -146,7 +148,7 @@ fn of_method(
     base: &BTreeMap<u64, Vec<PictureRow>>,
     rewards: &[(String, bool)],
 ) -> Result<Value> {
-    let craft = rows.iter().find(|r| r.entry.name == "craft" && row.entry.name != "craft");
+    let craft = rows.iter().find(|r| r.entry.name == CRAFT && row.entry.name != CRAFT);
     let of_craft = |seed: u64| Some(&craft?.seeds.iter().find(|t| t.seed == seed)?.rows);
     let mut over_seeds = Map::new();
     for (reward, _) in rewards {
@@ -168,10 +170,6 @@ fn of_method(
         });
         over_seeds.insert(reward.clone(), entry);
     }
-    let average = |number: fn(&TuneResult) -> f64| {
-        mean_interval(&row.seeds.iter().map(|t| number(&t.result)).collect::<Vec<_>>())
-            .map(|m| m.mean)
-    };
     let by_seed: Map<String, Value> =
         row.seeds.iter().map(|t| (t.seed.to_string(), json!(t.result))).collect();
     let method = row.entry.method;
@@ -179,30 +177,38 @@ fn of_method(
         row.seeds.iter().filter(|t| t.result.diverged.is_some()).map(|t| t.seed).collect();
     Ok(json!({
         "about": method.about,
-        "data": method.data,
-        "loss": method.loss,
-        "settings": row.entry.overrides,
+        "method": method.name,
+        "settings": row.entry.changes,
         "part": row.entry.part,
         "diverged": diverged,
         "search": search::read(plan, folder, row.entry)?,
         "rewards": over_seeds,
-        "mean": {
-            "samples": average(|r| r.samples as f64),
-            "pairs": average(|r| r.pairs as f64),
-            "images_generated": average(|r| r.images_generated as f64),
-            "images_annotated": average(|r| r.images_annotated as f64),
-            "steps": average(|r| r.steps as f64),
-            "learning_rate": average(|r| r.learning_rate),
-            "sample_passes": average(|r| r.sample_passes as f64),
-            "seconds": {
-                "generation": average(|r| r.seconds.generation),
-                "scoring": average(|r| r.seconds.scoring),
-                "data": average(|r| r.seconds.data),
-                "training": average(|r| r.seconds.training),
-                "evaluation": average(|r| r.seconds.evaluation),
-            },
-            "peak_rss_bytes": average(|r| r.peak_rss_bytes as f64),
-        },
+        "mean": means(row),
         "seeds": by_seed,
     }))
+}
+
+/// What a method was and cost, as means over its seeds.
+fn means(row: &Row<'_>) -> Value {
+    let average = |number: fn(&TuneResult) -> f64| {
+        mean_interval(&row.seeds.iter().map(|t| number(&t.result)).collect::<Vec<_>>())
+            .map(|m| m.mean)
+    };
+    json!({
+        "samples": average(|r| r.samples as f64),
+        "pairs": average(|r| r.pairs as f64),
+        "images_generated": average(|r| r.images_generated as f64),
+        "images_annotated": average(|r| r.images_annotated as f64),
+        "steps": average(|r| r.steps as f64),
+        "learning_rate": average(|r| r.learning_rate),
+        "sample_passes": average(|r| r.sample_passes as f64),
+        "seconds": {
+            "generation": average(|r| r.seconds.generation),
+            "scoring": average(|r| r.seconds.scoring),
+            "data": average(|r| r.seconds.data),
+            "training": average(|r| r.seconds.training),
+            "evaluation": average(|r| r.seconds.evaluation),
+        },
+        "peak_rss_bytes": average(|r| r.peak_rss_bytes as f64),
+    })
 }

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 /// `+0.182 (+0.165 to +0.200)` of a mean with its interval.
 fn interval(value: &Value, percent: bool) -> String {
@@ -36,14 +36,23 @@ fn head(out: &mut String, cells: &[String]) {
 /// All tables.
 pub(super) fn markdown(json: &Value) -> String {
     let mut out = String::new();
-    let none = serde_json::Map::new();
+    let none = Map::new();
     let methods = json["methods"].as_object().unwrap_or(&none);
-    let rewards: Vec<&Value> = json["rewards"].as_array().into_iter().flatten().collect();
-    let seeds = json["seeds"].as_array().map_or(0, Vec::len);
-    let decisive = json["decisive"].as_str().unwrap_or_default();
     for sentence in json["conclusion"]["sentences"].as_array().into_iter().flatten() {
         let _ = writeln!(out, "{}\n", sentence.as_str().unwrap_or_default());
     }
+    changes(&mut out, json, methods);
+    diverged(&mut out, methods);
+    costs(&mut out, methods);
+    convergence(&mut out, &json["convergence"]);
+    out
+}
+
+/// How each method changes the rewards.
+fn changes(out: &mut String, json: &Value, methods: &Map<String, Value>) {
+    let rewards: Vec<&Value> = json["rewards"].as_array().into_iter().flatten().collect();
+    let seeds = json["seeds"].as_array().map_or(0, Vec::len);
+    let decisive = json["decisive"].as_str().unwrap_or_default();
     let _ = writeln!(
         out,
         "Change against the base model over {seeds} seeds, {} prompts; 95 % intervals: Student's t over seeds for changes, percentile bootstrap over seeds and prompts for win rates.{}\n",
@@ -59,7 +68,7 @@ pub(super) fn markdown(json: &Value) -> String {
         format!("{}{held_out}", r["name"].as_str().unwrap_or_default())
     }));
     cells.extend([format!("wins over base on {decisive}"), "wins over CRAFT".to_owned()]);
-    head(&mut out, &cells);
+    head(out, &cells);
     for (name, method) in methods {
         let lost = method["diverged"].as_array().map_or(0, Vec::len);
         let note =
@@ -72,9 +81,12 @@ pub(super) fn markdown(json: &Value) -> String {
         let own = &method["rewards"][decisive];
         cells.push(interval(&own["win_rate"], true));
         cells.push(interval(&own["win_rate_against_craft"], true));
-        row(&mut out, cells);
+        row(out, cells);
     }
-    diverged(&mut out, methods);
+}
+
+/// What each method cost.
+fn costs(out: &mut String, methods: &Map<String, Value>) {
     let _ = writeln!(out, "\nWhat it cost, mean of a seed.\n");
     let names = [
         "method",
@@ -90,38 +102,32 @@ pub(super) fn markdown(json: &Value) -> String {
         "evaluation s",
         "peak MiB",
     ];
-    head(&mut out, &names.map(str::to_owned));
+    head(out, &names.map(str::to_owned));
     for (name, method) in methods {
         let mean = &method["mean"];
         let seconds = |part: &str| number(&mean["seconds"][part], 1);
         let rate = mean["learning_rate"].as_f64().filter(|v| *v > 0.0);
-        let rate = rate.map_or("-".to_owned(), |v| format!("{v:.1e}"));
-        row(
-            &mut out,
-            [
-                name.clone(),
-                number(&mean["images_generated"], 0),
-                number(&mean["images_annotated"], 0),
-                rate,
-                number(&mean["steps"], 0),
-                number(&mean["sample_passes"], 0),
-                seconds("generation"),
-                seconds("scoring"),
-                seconds("data"),
-                seconds("training"),
-                seconds("evaluation"),
-                mean["peak_rss_bytes"]
-                    .as_f64()
-                    .map_or("-".to_owned(), |v| format!("{:.0}", v / f64::from(1 << 20))),
-            ],
-        );
+        let peak = mean["peak_rss_bytes"].as_f64();
+        let cells = [
+            name.clone(),
+            number(&mean["images_generated"], 0),
+            number(&mean["images_annotated"], 0),
+            rate.map_or("-".to_owned(), |v| format!("{v:.1e}")),
+            number(&mean["steps"], 0),
+            number(&mean["sample_passes"], 0),
+            seconds("generation"),
+            seconds("scoring"),
+            seconds("data"),
+            seconds("training"),
+            seconds("evaluation"),
+            peak.map_or("-".to_owned(), |v| format!("{:.0}", v / f64::from(1 << 20))),
+        ];
+        row(out, cells);
     }
-    convergence(&mut out, &json["convergence"]);
-    out
 }
 
 /// One line for each method and learning rate that diverged.
-fn diverged(out: &mut String, methods: &serde_json::Map<String, Value>) {
+fn diverged(out: &mut String, methods: &Map<String, Value>) {
     let mut lines = Vec::new();
     for (name, method) in methods {
         let mut line = |place: String, result: &Value, why: &str| {

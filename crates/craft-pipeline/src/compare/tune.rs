@@ -1,113 +1,56 @@
-//! One method on one seed: training set, training with looks along the way, evaluation.
+//! One method on one seed: training set, training with evaluations along the way, evaluation at its end.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::time::Instant;
 
 use craft_core::Recipe;
-use craft_core::recipe::TrainSection;
+use craft_core::recipe::{GenerateSection, TrainMode, TrainSection};
+use craft_model::lora::LORA_FILE;
+use craft_model::model::{DIFFUSION_WEIGHTS, write_tensors};
+use craft_store::manifest::write_json;
 use craft_store::{Manifest, Stage, StageWriter, jsonl};
-use serde::{Deserialize, Serialize};
+use craft_train::methods::{Drawing, Method};
+use craft_train::objective::Reference;
+use craft_train::online::Scorer;
+use craft_train::set::Set;
 use serde_json::{Value, json};
 
-use super::data::{self, TrainingSet};
-use super::fit::{Cost, Fit};
-use super::judge::{Judge, Measured, PictureRow, gains};
-use super::methods::Data;
-use super::online::Online;
-use super::plan::{Entry, Plan};
-use super::search::Settings;
-use super::{Shared, network, pairs, rounds};
-use crate::error::{PipelineError, Result};
-use crate::run::{forget_peak_rss, peak_rss_bytes};
-use crate::stages::{Outcome, inputs};
-use crate::statistics::ImageStatistics;
-use craft_model::model::write_tensors;
+use super::Shared;
+use super::data::{Totals, training_set};
+use super::entry::Entry;
+use super::evaluator::{Evaluator, Measured};
+use super::fit::{Cost, Fit, Look};
+use super::pipeline::{Outcome, PipelineError, Result, forget_peak_rss, inputs, peak_rss_bytes};
+use super::plan::Plan;
+use super::result::{IMAGES, Point, RESULT, SCORES, Seconds, TuneResult};
+use super::rounds::{self, Last};
+use super::scores::{PictureRow, gains};
+use super::settings::Settings;
 
 /// Stage of the base model's own pictures.
 pub(super) const BASE: Stage = Stage::new("base", "methods/base");
-/// Scores of the evaluation's pictures, in a method's folder.
-pub(super) const SCORES: &str = "scores.jsonl";
-/// The evaluation's pictures, in a method's folder.
-pub(super) const IMAGES: &str = "images";
-/// Pictures of looks along the way, in a method's folder until they are measured.
+/// Pictures of evaluations along the way, in a method's folder until they are measured.
 const LOOKS: &str = ".looks";
-/// What a method's training was and cost, in its folder.
-pub(super) const RESULT: &str = "result.json";
-
-/// Seconds of the parts of a method.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub(super) struct Seconds {
-    /// Drawing the candidates, where the method uses them; drawn once for all methods of a seed.
-    pub(super) generation: f64,
-    /// Scoring them, where the method looks at scores.
-    pub(super) scoring: f64,
-    /// Making the training set, encoding annotated pictures included.
-    pub(super) data: f64,
-    pub(super) training: f64,
-    /// Pictures along training and at its end.
-    pub(super) evaluation: f64,
-}
-
-/// A look at a model during training.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub(super) struct Point {
-    pub(super) step: usize,
-    pub(super) sample_passes: usize,
-    /// Seconds of training until here.
-    pub(super) seconds: f64,
-    /// Seconds that processors worked on it, all together.
-    #[serde(default)]
-    pub(super) cpu_seconds: f64,
-    /// Mean change against base on the curve's prompts, by reward.
-    pub(super) gains: BTreeMap<String, f64>,
-    pub(super) statistics: ImageStatistics,
-    /// Seconds of this look and those before it.
-    #[serde(default)]
-    pub(super) evaluation_seconds: f64,
-}
-
-/// What a method's training was and cost.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub(super) struct TuneResult {
-    /// Different pictures trained on.
-    pub(super) samples: usize,
-    /// Pairs among them, for methods over pairs.
-    pub(super) pairs: usize,
-    /// Pictures that the model drew to be trained on or chosen from.
-    pub(super) images_generated: usize,
-    /// Pictures that annotators judged.
-    pub(super) images_annotated: usize,
-    pub(super) learning_rate: f64,
-    pub(super) steps: usize,
-    /// Where it diverged; there are no scores then.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(super) diverged: Option<String>,
-    /// Samples that went through the network, forwards and backwards.
-    pub(super) sample_passes: usize,
-    /// Samples that went through the frozen reference, forwards.
-    pub(super) reference_passes: usize,
-    pub(super) skipped_steps: usize,
-    pub(super) seconds: Seconds,
-    pub(super) peak_rss_bytes: u64,
-    pub(super) curve: Vec<Point>,
-    pub(super) statistics: ImageStatistics,
-    pub(super) diversity: Option<f64>,
-}
 
 /// Draws the evaluation's pictures with the base model.
-pub(super) fn base(shared: &Shared<'_>, plan: &Plan, judge: &Judge<'_>) -> Result<Vec<PictureRow>> {
+pub(super) fn base(
+    shared: &Shared<'_>,
+    plan: &Plan,
+    evaluator: &Evaluator<'_>,
+) -> Result<Vec<PictureRow>> {
     let config = identity(shared, plan);
-    let inputs = judged_inputs(shared, judge);
+    let inputs = evaluation_inputs(shared, evaluator);
     shared.run.stage(BASE, &config, inputs, |writer| {
         let start = Instant::now();
-        let measured = judge.measure(None, &judge.full, &writer.join(IMAGES))?;
+        let measured = evaluator.measure(None, &evaluator.full, &writer.join(IMAGES))?;
         jsonl::write(&writer.join(SCORES), &measured.rows)?;
         let numbers = json!({
             "statistics": measured.statistics,
             "diversity": measured.diversity,
             "seconds": start.elapsed().as_secs_f64(),
         });
-        craft_store::manifest::write_json(&writer.join(RESULT), &numbers)?;
+        write_json(&writer.join(RESULT), &numbers)?;
         Ok(Outcome::default().count("images", measured.rows.len()).say("base model measured"))
     })?;
     Ok(jsonl::read(&shared.run.path(&format!("{}/{SCORES}", BASE.folder())))?)
@@ -116,156 +59,129 @@ pub(super) fn base(shared: &Shared<'_>, plan: &Plan, judge: &Judge<'_>) -> Resul
 /// What every measurement of a seed depends on, beside its inputs.
 pub(super) fn identity(shared: &Shared<'_>, plan: &Plan) -> Value {
     let recipe = shared.run.recipe;
-    let drawing = craft_core::recipe::GenerateSection { batch: 1, ..recipe.generate.clone() };
+    let drawing = GenerateSection { batch: 1, ..recipe.generate.clone() };
     json!([recipe.evaluate, drawing, recipe.seed, plan.curve_prompts])
 }
 
-pub(super) fn judged_inputs(shared: &Shared<'_>, judge: &Judge<'_>) -> BTreeMap<String, String> {
+/// What a measurement of a seed depends on, by name.
+pub(super) fn evaluation_inputs(
+    shared: &Shared<'_>,
+    evaluator: &Evaluator<'_>,
+) -> BTreeMap<String, String> {
     let mut inputs = inputs(&[&shared.generated, &shared.scored]);
     inputs.insert("model".to_owned(), shared.model_hash.clone());
-    inputs.extend(judge.hashes.clone());
+    inputs.extend(evaluator.hashes.clone());
+    inputs
+}
+
+/// What a method's training on a seed depends on, by name.
+pub(super) fn training_inputs(shared: &Shared<'_>, entry: &Entry) -> BTreeMap<String, String> {
+    let mut inputs = inputs(&[&shared.generated, &shared.scored]);
+    inputs.insert("model".to_owned(), shared.model_hash.clone());
+    if let Some(pairs) = shared.pairs.as_ref().filter(|_| entry.method.data.annotated()) {
+        inputs.insert(pairs.stage.clone(), pairs.digest());
+    }
     inputs
 }
 
 /// The part of a recipe that a training depends on.
 pub(super) fn training_identity(entry: &Entry, recipe: &Recipe) -> Value {
     let train = TrainSection { checkpoint_every: 1, ..recipe.train.clone() };
-    let method = (entry.method.data, entry.method.loss, entry.part);
-    let own = json!([entry.name, method, train, recipe.select, recipe.rewards]);
+    let own =
+        json!([entry.name, entry.method.name, entry.part, train, recipe.select, recipe.rewards]);
     if recipe.rounds.count < 2 { own } else { json!([own, recipe.rounds]) }
 }
 
-/// The training set of a method.
-pub(super) fn training_set(
+/// What scores a method's own pictures, if it draws any.
+pub(super) fn scorer<'a>(
     shared: &Shared<'_>,
     entry: &Entry,
     recipe: &Recipe,
-    judge: &Judge<'_>,
-) -> Result<TrainingSet> {
-    let (data, loss) = (entry.method.data, entry.method.loss);
-    if data == Data::Prompts {
-        data::of_prompts(&shared.run, judge)
-    } else if data.annotated() {
-        pairs::training_set(&shared.run, data, judge)
-    } else {
-        data::of_candidates(&shared.run, recipe, entry.part, (data, loss), judge)
+    evaluator: &'a Evaluator<'a>,
+) -> Result<Option<Totals<'a>>> {
+    match entry.method.data.drawing() {
+        Some(_) => Totals::new(&shared.run, recipe, evaluator).map(Some),
+        None => Ok(None),
     }
 }
 
-/// Who scores a method's own pictures, where it draws any.
-pub(super) fn online<'a>(
-    shared: &Shared<'_>,
-    entry: &Entry,
-    recipe: &Recipe,
-    judge: &'a Judge<'a>,
-) -> Result<Option<Online<'a>>> {
-    if entry.method.data != Data::Prompts {
-        return Ok(None);
+/// Whether the frozen base model predicts beside the tuned one.
+pub(super) fn has_reference(method: &Method, recipe: &Recipe) -> bool {
+    match method.data.drawing() {
+        Some(drawing) => drawing == Drawing::Continuations,
+        None => method.objective(&recipe.train).reference() != Reference::None,
     }
-    let terms = data::terms(&shared.run, recipe)?;
-    Ok(Some(Online::new(judge, terms, recipe.generate.negative())))
 }
 
 /// Tunes and evaluates one method.
+///
+/// # Errors
+/// Those of training and measuring; what was done is kept. A training that diverges is a result.
 pub(super) fn run(
     shared: &Shared<'_>,
     plan: &Plan,
-    judge: &Judge<'_>,
+    evaluator: &Evaluator<'_>,
     entry: &Entry,
     settings: &Settings,
     base: &[PictureRow],
 ) -> Result<Manifest> {
-    let recipe = entry.recipe(shared.run.recipe)?;
+    let recipe = entry.recipe(shared.run.recipe);
     let points: Vec<usize> =
         plan.points(entry).into_iter().filter(|p| *p < settings.steps).collect();
     let config =
         json!([training_identity(entry, &recipe), identity(shared, plan), settings, points]);
-    let mut inputs = judged_inputs(shared, judge);
-    if let Some(pairs) = shared.pairs.as_ref().filter(|_| entry.method.data.annotated()) {
-        inputs.insert(pairs.stage.clone(), pairs.digest());
-    }
+    let mut inputs = evaluation_inputs(shared, evaluator);
+    inputs.extend(training_inputs(shared, entry));
     shared.run.stage(entry.stage.clone(), &config, inputs, |writer| {
         forget_peak_rss();
-        let tuning = Tuning { shared, plan, judge, entry, recipe: &recipe, settings, base, writer };
-        tuning.all(points)
+        let recipe = &recipe;
+        Tuning { shared, plan, evaluator, entry, recipe, settings, base, writer }.run(&points)
     })
 }
 
+/// The tuning of one method on one seed.
 struct Tuning<'a> {
     shared: &'a Shared<'a>,
     plan: &'a Plan,
-    judge: &'a Judge<'a>,
+    evaluator: &'a Evaluator<'a>,
     entry: &'a Entry,
     recipe: &'a Recipe,
     settings: &'a Settings,
+    /// Scores of the base model.
     base: &'a [PictureRow],
     writer: &'a StageWriter,
 }
 
+/// What was measured while a method trained.
+struct Measurements {
+    curve: Vec<Point>,
+    /// Seconds of measuring.
+    seconds: f64,
+    /// The whole evaluation, once training is over.
+    whole: Option<Measured>,
+}
+
 impl Tuning<'_> {
-    fn all(&self, points: Vec<usize>) -> Result<Outcome> {
+    fn run(&self, points: &[usize]) -> Result<Outcome> {
         let start = Instant::now();
-        let (shared, plan, judge) = (self.shared, self.plan, self.judge);
-        let last = match rounds::last(shared, plan, judge, self.entry, self.recipe, self.settings) {
+        let (shared, plan, evaluator) = (self.shared, self.plan, self.evaluator);
+        let last = rounds::last(shared, plan, evaluator, self.entry, self.recipe, self.settings);
+        let last = match last {
             Err(PipelineError::Nan(stop)) => return self.diverged_before(stop.step),
             other => other?,
         };
         let own;
-        let (set, recipe, begin, steps) = match &last {
-            Some(last) => (&last.set, &last.recipe, &last.model, last.recipe.train.steps),
+        let (set, steps) = match &last {
+            Some(last) => (&last.set, last.recipe.train.steps),
             None => {
-                own = training_set(shared, self.entry, self.recipe, judge)?;
-                (&own, self.recipe, &judge.model, self.settings.steps)
+                let (part, method) = (self.entry.part, self.entry.method);
+                own = training_set(&shared.run, self.recipe, part, method, evaluator)?;
+                (&own, self.settings.steps)
             }
         };
         let made = if last.is_some() { 0.0 } else { start.elapsed().as_secs_f64() };
-        let loss = self.entry.method.loss;
-        let fit = Fit {
-            run: &self.shared.run,
-            name: &self.entry.name,
-            recipe,
-            model: &judge.model,
-            start: begin,
-            set,
-            loss,
-            learning_rate: self.settings.learning_rate,
-            steps,
-            online: online(self.shared, self.entry, self.recipe, self.judge)?,
-            state: &self.writer.join(".state"),
-            reference: None,
-        };
-        let curve_path = self.writer.join(".curve.jsonl");
-        let mut curve: Vec<Point> = jsonl::read_resumable(&curve_path)?.rows;
-        let mut measuring = curve.last().map_or(0.0, |p| p.evaluation_seconds);
-        let mut whole = None;
-        let points = points.iter().copied().filter(|p| *p < steps);
-        let ends = points.chain([steps]).collect::<Vec<_>>();
-        let before = last.as_ref().map_or(0, |last| last.passes);
-        let cost = fit.fit(&ends, &mut |step, unet, cost| {
-            let start = Instant::now();
-            let done = step == steps;
-            if !done && curve.iter().any(|point| point.step == step) {
-                return Ok(());
-            }
-            let (exam, images) = match done {
-                true => (&self.judge.full, self.writer.join(IMAGES)),
-                false => (&self.judge.curve, self.writer.join(format!("{LOOKS}/step-{step}"))),
-            };
-            let measured = self.judge.measure(Some(unet), exam, &images)?;
-            measuring += start.elapsed().as_secs_f64();
-            curve.retain(|p| p.step < step);
-            let mut point = self.point(step, cost, &measured, measuring);
-            point.sample_passes += before;
-            curve.push(point);
-            jsonl::write(&curve_path, &curve)?;
-            if done {
-                let path = self.writer.join(network::file(recipe));
-                write_tensors(&path, &network::tensors(recipe, unet))?;
-                whole = Some(measured);
-            }
-            Ok(())
-        })?;
-        let measured = match (whole, &cost.diverged) {
+        let (cost, mut found) = self.train(set, last.as_ref(), points, steps)?;
+        let measured = match (found.whole.take(), &cost.diverged) {
             (Some(measured), _) => measured,
             (None, Some(_)) => Measured::default(),
             (None, None) => {
@@ -275,31 +191,90 @@ impl Tuning<'_> {
                 )));
             }
         };
-        let _ = std::fs::remove_dir_all(self.writer.join(LOOKS));
+        let _ = craft_store::atomic::remove_tree(&self.writer.join(LOOKS));
         jsonl::write(&self.writer.join(SCORES), &measured.rows)?;
-        let mut result = self.result(set, &cost, curve, &measured, made, measuring);
+        let mut result = self.result(set, &cost, found, &measured, made);
         if let Some(last) = &last {
-            let [earlier, generation, scoring] = last.seconds;
-            result.steps = steps * self.recipe.rounds.count;
-            result.sample_passes += last.passes;
-            result.images_generated = last.images;
-            // Rounds are drawn, scored and trained one after the other, so all of it stands before the last.
-            result.seconds.data = earlier;
-            (result.seconds.generation, result.seconds.scoring) = (generation, scoring);
+            self.add_earlier_rounds(&mut result, last, steps);
         }
-        craft_store::manifest::write_json(&self.writer.join(RESULT), &result)?;
-        let gain = gains(self.base, &measured.rows).get(&self.plan.decisive).copied();
-        let found = match (&cost.diverged, gain) {
-            (Some(why), _) => {
-                format!("{why} with learning rate {:.1e}", self.settings.learning_rate)
-            }
-            (None, gain) => format!("{} {:+.3}", self.plan.decisive, gain.unwrap_or(f64::NAN)),
+        write_json(&self.writer.join(RESULT), &result)?;
+        Ok(self.outcome(&result, &cost, &measured, steps))
+    }
+
+    /// Trains for `steps` steps, from the model of the last round's beginning if there are several, and
+    /// measures at `points` and at the end.
+    fn train(
+        &self,
+        set: &Set,
+        last: Option<&Last>,
+        points: &[usize],
+        steps: usize,
+    ) -> Result<(Cost, Measurements)> {
+        let model = &self.evaluator.model;
+        let scorer = scorer(self.shared, self.entry, self.recipe, self.evaluator)?;
+        let fit = Fit {
+            run: &self.shared.run,
+            name: &self.entry.name,
+            recipe: last.map_or(self.recipe, |last| &last.recipe),
+            model,
+            start: last.map_or(model, |last| &last.model),
+            factors: last.and_then(|last| last.factors.clone()),
+            set,
+            method: self.entry.method,
+            learning_rate: self.settings.learning_rate,
+            steps,
+            scorer: scorer.as_ref().map(|s| s as &dyn Scorer),
+            state: &self.writer.join(".state"),
+            known: None,
         };
-        Ok(Outcome::default()
-            .count("samples", result.samples)
-            .count("pairs", result.pairs)
-            .count("steps", steps)
-            .say(format!("{steps} steps on {} samples; {found}", result.samples)))
+        let path = self.writer.join(".curve.jsonl");
+        let curve: Vec<Point> = jsonl::read_resumable(&path)?.rows;
+        let seconds = curve.last().map_or(0.0, |point| point.evaluation_seconds);
+        let mut found = Measurements { curve, seconds, whole: None };
+        let before = last.map_or(0, |last| last.passes);
+        let ends: Vec<usize> =
+            points.iter().copied().filter(|p| *p < steps).chain([steps]).collect();
+        let cost = fit.fit(&ends, &mut |look: &Look<'_>| {
+            let done = look.step == steps;
+            if !done && found.curve.iter().any(|point| point.step == look.step) {
+                return Ok(());
+            }
+            let measured = self.measure(look, done, before, &mut found)?;
+            jsonl::write(&path, &found.curve)?;
+            if done {
+                let file = match fit.recipe.train.mode {
+                    TrainMode::Full => DIFFUSION_WEIGHTS,
+                    TrainMode::Lora => LORA_FILE,
+                };
+                write_tensors(&self.writer.join(file), &look.tensors())?;
+                found.whole = Some(measured);
+            }
+            Ok(())
+        })?;
+        Ok((cost, found))
+    }
+
+    /// Measures the model as it stands, on all of the evaluation if it is `done`, and adds a point to the
+    /// curve. `before` samples went through the network in earlier rounds.
+    fn measure(
+        &self,
+        look: &Look<'_>,
+        done: bool,
+        before: usize,
+        found: &mut Measurements,
+    ) -> Result<Measured> {
+        let (start, step) = (Instant::now(), look.step);
+        let (set, images): (_, PathBuf) = match done {
+            true => (&self.evaluator.full, self.writer.join(IMAGES)),
+            false => (&self.evaluator.curve, self.writer.join(format!("{LOOKS}/step-{step}"))),
+        };
+        let measured = self.evaluator.measure(Some(look.model), set, &images)?;
+        found.seconds += start.elapsed().as_secs_f64();
+        found.curve.retain(|point| point.step < step);
+        let mut point = self.point(step, look.cost, &measured, found.seconds);
+        point.sample_passes += before;
+        found.curve.push(point);
+        Ok(measured)
     }
 
     /// The result of a method that diverged in a round before the last.
@@ -311,37 +286,34 @@ impl Tuning<'_> {
             diverged: Some(why.clone()),
             ..TuneResult::default()
         };
-        craft_store::manifest::write_json(&self.writer.join(RESULT), &result)?;
+        write_json(&self.writer.join(RESULT), &result)?;
         Ok(Outcome::default().say(why))
     }
 
-    /// A look, on the curve's prompts even where more were drawn.
-    fn point(&self, step: usize, cost: &Cost, measured: &Measured, measuring: f64) -> Point {
-        let exam = &self.judge.curve;
-        let rows: Vec<PictureRow> =
-            measured.rows.iter().filter(|row| exam.has(row)).cloned().collect();
+    /// A point of the curve, on the curve's prompts even if more were drawn.
+    fn point(&self, step: usize, cost: &Cost, measured: &Measured, seconds: f64) -> Point {
+        let few = |rows: &[PictureRow]| -> Vec<PictureRow> {
+            rows.iter().filter(|row| self.evaluator.curve.has(row)).cloned().collect()
+        };
         Point {
             step,
             sample_passes: cost.sample_passes,
             seconds: cost.seconds,
             cpu_seconds: cost.cpu_seconds,
-            gains: gains(
-                &self.base.iter().filter(|r| exam.has(r)).cloned().collect::<Vec<_>>(),
-                &rows,
-            ),
+            gains: gains(&few(self.base), &few(&measured.rows)),
             statistics: measured.statistics,
-            evaluation_seconds: measuring,
+            evaluation_seconds: seconds,
         }
     }
 
+    /// What the training was and cost; its set took `made` seconds to make.
     fn result(
         &self,
-        set: &TrainingSet,
+        set: &Set,
         cost: &Cost,
-        curve: Vec<Point>,
+        found: Measurements,
         measured: &Measured,
         made: f64,
-        measuring: f64,
     ) -> TuneResult {
         let shared = self.shared;
         let data = self.entry.method.data;
@@ -350,22 +322,19 @@ impl Tuning<'_> {
         let mut seconds = Seconds {
             data: made + annotated.map_or(0.0, |m| m.seconds),
             training: cost.seconds,
-            evaluation: measuring,
+            evaluation: found.seconds,
             ..Seconds::default()
         };
         if data.drawn() {
             seconds.generation = shared.generated.seconds;
             seconds.scoring = if data.scored() { shared.scored.seconds } else { 0.0 };
         }
-        let reference = self.entry.method.loss.has_reference();
+        let reference = has_reference(self.entry.method, self.recipe);
+        let drawn = of(&shared.generated, "candidates");
         TuneResult {
             samples: set.used(),
             pairs: if set.unit_length() == 2 { set.units.len() } else { 0 },
-            images_generated: if data.drawn() {
-                of(&shared.generated, "candidates")
-            } else {
-                cost.images
-            },
+            images_generated: if data.drawn() { drawn } else { cost.images },
             images_annotated: annotated.map_or(0, |m| 2 * of(m, "pairs")),
             learning_rate: self.settings.learning_rate,
             steps: self.settings.steps,
@@ -375,9 +344,45 @@ impl Tuning<'_> {
             skipped_steps: cost.skipped,
             seconds,
             peak_rss_bytes: peak_rss_bytes(),
-            curve,
+            curve: found.curve,
             statistics: measured.statistics,
             diversity: measured.diversity,
         }
+    }
+
+    /// Adds to a last round of `steps` steps what the rounds before it cost.
+    fn add_earlier_rounds(&self, result: &mut TuneResult, last: &Last, steps: usize) {
+        let [earlier, generation, scoring] = last.seconds;
+        result.steps = steps * self.recipe.rounds.count;
+        result.sample_passes += last.passes;
+        result.images_generated = last.images;
+        // Rounds are drawn, scored and trained one after the other, so all of it stands before the last.
+        result.seconds.data = earlier;
+        (result.seconds.generation, result.seconds.scoring) = (generation, scoring);
+    }
+
+    /// What the stage says of itself.
+    fn outcome(
+        &self,
+        result: &TuneResult,
+        cost: &Cost,
+        measured: &Measured,
+        steps: usize,
+    ) -> Outcome {
+        let decisive = &self.plan.decisive;
+        let found = match &cost.diverged {
+            Some(why) => {
+                format!("{why} with learning rate {:.1e}", self.settings.learning_rate)
+            }
+            None => {
+                let gain = gains(self.base, &measured.rows).get(decisive).copied();
+                format!("{decisive} {:+.3}", gain.unwrap_or(f64::NAN))
+            }
+        };
+        Outcome::default()
+            .count("samples", result.samples)
+            .count("pairs", result.pairs)
+            .count("steps", steps)
+            .say(format!("{steps} steps on {} samples; {found}", result.samples))
     }
 }

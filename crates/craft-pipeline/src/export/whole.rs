@@ -1,7 +1,7 @@
 //! The whole tuned model: a folder in the diffusers layout, or one checkpoint file.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use burn::module::Param;
 use burn::tensor::{Device, Tensor};
@@ -9,7 +9,7 @@ use craft_nn::weights::{ParamVisitor, TensorMap, to_vec, visit};
 use craft_store::raw::{self, Entry, Format as Number, RawReader};
 use craft_store::staging::Staging;
 use craft_store::weights::{self, DIFFUSERS, Stem, TRANSFORMERS};
-use craft_store::{atomic, hash};
+use craft_store::{StoreError, atomic, hash};
 
 use super::{Exported, Format, Target};
 use crate::context::Context;
@@ -43,7 +43,7 @@ pub(super) fn write(
     let made = staging.path();
     let back = if target.format == Format::Diffusers {
         if target.has_factors {
-            std::fs::rename(&from, &made).map_err(|error| unwritable(&made, &error))?;
+            atomic::rename(&from, &made, "write")?;
         } else {
             link_model(&from, &made, &formats)?;
         }
@@ -77,15 +77,6 @@ fn differs(out: &Path, what: &str) -> PipelineError {
         path: out.to_owned(),
         message: format!(
             "read back, it is another model than the tuned one ({what}); expected the same: is the disk sound?"
-        ),
-    }
-}
-
-fn unwritable(path: &Path, error: &std::io::Error) -> PipelineError {
-    PipelineError::Input {
-        path: path.to_owned(),
-        message: format!(
-            "it cannot be written ({error}); expected a folder to write to with room for the model"
         ),
     }
 }
@@ -215,20 +206,22 @@ fn link_model(from: &Path, to: &Path, formats: &Formats) -> Result<()> {
 fn link(from: &Path, to: &Path) -> Result<()> {
     let unreadable = |path: &Path| {
         let path = path.to_owned();
-        move |error: std::io::Error| PipelineError::Input {
+        move |error: StoreError| PipelineError::Input {
             path,
-            message: format!("it cannot be copied ({error}); expected a readable model folder"),
+            message: format!(
+                "it cannot be copied ({}); expected a readable model folder",
+                error.reason()
+            ),
         }
     };
     atomic::create_dir(to)?;
-    for entry in std::fs::read_dir(from).map_err(unreadable(from))? {
-        let path: PathBuf = entry.map_err(unreadable(from))?.path();
+    for path in atomic::list(from).map_err(unreadable(from))? {
         let Some(name) = path.file_name() else { continue };
         let target = to.join(name);
         if path.is_dir() {
             link(&path, &target)?;
-        } else if name != "stage.json" && std::fs::hard_link(&path, &target).is_err() {
-            std::fs::copy(&path, &target).map_err(|error| unwritable(&target, &error))?;
+        } else if name != "stage.json" {
+            atomic::link_or_copy(&path, &target)?;
         }
     }
     Ok(())

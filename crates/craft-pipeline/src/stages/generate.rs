@@ -2,7 +2,6 @@
 
 use craft_core::recipe::GenerateSection;
 use craft_core::{Candidate, CandidateId, Key};
-use craft_diffusion::sampler::Scheduler;
 use craft_store::{Manifest, Stage};
 
 use crate::error::{PipelineError, Result};
@@ -20,7 +19,7 @@ pub(crate) fn options(section: &GenerateSection, model: &Model) -> Result<DrawOp
     let options = DrawOptions {
         steps: section.steps,
         guidance_scale: section.guidance_scale,
-        scheduler: Scheduler::from(section.scheduler),
+        scheduler: section.scheduler,
         karras: section.karras,
         height: section.height.unwrap_or(height),
         width: section.width.unwrap_or(width),
@@ -37,7 +36,7 @@ pub(crate) fn options(section: &GenerateSection, model: &Model) -> Result<DrawOp
 /// tell what was chosen from what is the default.
 pub(crate) fn advise(section: &GenerateSection, model: &Model) -> Option<String> {
     let intended = Intended {
-        scheduler: Scheduler::from(section.scheduler),
+        scheduler: section.scheduler,
         steps: section.steps,
         guidance_scale: section.guidance_scale,
         chosen: [false; 3],

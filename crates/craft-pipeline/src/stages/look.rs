@@ -15,7 +15,6 @@ use serde::{Deserialize, Serialize};
 
 use crate::cache::ScoreCache;
 use crate::error::Result;
-use crate::networks::{Trained, fresh_factors};
 use crate::rewards::{RunReward, load_source};
 use crate::stages::evaluate::drawing_options;
 use crate::stages::pictures::{Item, Series};
@@ -26,6 +25,7 @@ use craft_core::Silent;
 use craft_model::lora;
 use craft_model::model::{Model, read_tensors, write_tensors};
 use craft_model::sample::{DrawOptions, Painter};
+use craft_train::networks::{Trained, fresh_factors};
 
 /// A look.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -1,9 +1,7 @@
 //! The stages: each reads finished folders of the run and writes its own.
 
 pub(crate) mod candidates;
-mod checkpoint;
 pub(crate) mod column;
-pub(crate) mod draws;
 pub(crate) mod evaluate;
 pub(crate) mod expand;
 pub(crate) mod generate;
@@ -15,11 +13,10 @@ pub(crate) mod prompts;
 pub(crate) mod score;
 pub(crate) mod scoring;
 pub(crate) mod select;
-mod stopped;
 pub(crate) mod sweep;
 pub(crate) mod table;
 pub(crate) mod train;
-pub(crate) mod trainer;
+pub(crate) mod training_set;
 pub(crate) mod wording;
 
 use std::collections::BTreeMap;
@@ -117,7 +114,7 @@ impl Run<'_> {
 const SECONDS_FILE: &str = ".seconds";
 
 fn previous_seconds(writer: &StageWriter) -> f64 {
-    std::fs::read_to_string(writer.join(SECONDS_FILE))
+    craft_store::input::read_text(&writer.join(SECONDS_FILE), 1 << 10)
         .ok()
         .and_then(|text| text.trim().parse().ok())
         .unwrap_or(0.0)

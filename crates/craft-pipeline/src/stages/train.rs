@@ -1,31 +1,40 @@
-//! Stage 5: weighted supervised fine-tuning of the denoiser on the selected candidates.
+//! Stage 5: fine-tuning on the selected candidates, or by another method on all of them.
 
 use std::collections::BTreeMap;
 use std::time::Instant;
 
-use craft_core::recipe::{LrSchedule, Method, StopSection, TrainMode, TrainSection};
-use craft_core::select::{ControlRow, SelectionRow, worst};
-use craft_core::{Candidate, Prompt};
-use craft_diffusion::guard::NanGuard;
-use craft_diffusion::optimizer::{self, AdamW, AdamWConfig, GradMap};
-use craft_diffusion::schedule::{LrShape, learning_rate};
+use craft_core::Recipe;
+use craft_core::recipe::{StopSection, TrainMode, TrainSection};
+use craft_core::select::ControlRow;
+use craft_diffusion::guard::NanStop;
+use craft_model::Model;
+use craft_model::lora::LORA_FILE;
+use craft_model::model::{
+    DIFFUSION_WEIGHTS, copy_model, read_tensors, replace_weights, write_tensors,
+};
 use craft_nn::lora::KohyaNames;
 use craft_nn::weights::{self, TensorMap};
 use craft_store::weights::TRANSFORMERS;
-use craft_store::{Manifest, Stage, TensorReader, jsonl};
+use craft_store::{Manifest, Stage, jsonl};
+use craft_train::checkpoint::{Checkpoints, Saved};
+use craft_train::fit::{self, State, Step, fit};
+use craft_train::lesson::Lesson;
+use craft_train::methods::{self, Data};
+use craft_train::networks::{Networks, Trained, say_unplaced};
+use craft_train::objective::{Common, Objective};
+use craft_train::pass::Frame;
+use craft_train::pool::Pool;
+use craft_train::set::{Set, Texts};
+use craft_train::settings::Settings;
+use craft_train::{Result as TrainResult, stopped};
 use serde_json::json;
 
 use crate::error::{PipelineError, Result};
-use crate::networks::{Networks, Trained, say_unplaced};
 use crate::rewards::RunReward;
 use crate::stages::look::{Look, Stop, Watch};
-use crate::stages::trainer::{Sample, Text, Trainer};
-use crate::stages::{Outcome, Run, checkpoint, inputs, stopped};
+use crate::stages::training_set::{self, OfRun, through};
+use crate::stages::{Outcome, Run, inputs};
 use crate::start::Start;
-use craft_model::lora::LORA_FILE;
-use craft_model::model::{
-    DIFFUSION_WEIGHTS, Model, copy_model, read_tensors, replace_weights, write_tensors,
-};
 
 /// Which of the two trainings of a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,7 +83,7 @@ pub(crate) fn run(
         craft_store::hash::sha256_bytes(json!([arm.name(), &identity, &inputs]).to_string());
     run.stage(arm.stage(), &identity, inputs, |writer| {
         let model = start.training_model(run.recipe, run.base)?;
-        let samples = samples(run, arm, &model)?;
+        let (set, objective) = lesson(run, arm, &model)?;
         let texts = merged_texts(run, &model);
         let names = KohyaNames::of(&weights::shapes(&model.denoiser));
         if section.mode == TrainMode::Lora {
@@ -82,8 +91,9 @@ pub(crate) fn run(
         }
         let dir = run.path(&format!("{}/looks-{}", arm.checkpoints(), &fingerprint[..12]));
         let watch = Watch::new(run, start, dir, watchers)?;
+        let training = Training { run, arm, set: &set, objective: objective.as_ref() };
         let Fitted { trained, stopped, looks, skipped } =
-            fit(run, arm, (start, model), &samples, &fingerprint, watch)?;
+            training.fit((start, model), &fingerprint, watch)?;
         let out = writer.join(arm.model_folder());
         match trained {
             Trained::Full(tensors) => {
@@ -109,11 +119,11 @@ pub(crate) fn run(
             )
         });
         Ok(Outcome::default()
-            .count("samples", samples.len())
+            .count("samples", set.used())
             .count("steps", steps)
             .count("draws", steps * section.batch)
             .count("skipped", skipped)
-            .say(format!("{steps} steps on {} samples{}{ended}", samples.len(), left_out(skipped))))
+            .say(format!("{steps} steps on {} samples{}{ended}", set.used(), left_out(skipped))))
     })
 }
 
@@ -136,43 +146,36 @@ fn merged_texts(run: &Run<'_>, model: &Model) -> Vec<(&'static str, TensorMap)> 
     out
 }
 
-fn samples(run: &Run<'_>, arm: Arm, model: &Model) -> Result<Vec<Sample>> {
-    let chosen: Vec<(String, f64)> = match arm {
-        Arm::Craft => {
-            let rows: Vec<SelectionRow> = jsonl::read(&run.path("selection/selection.jsonl"))?;
-            let selected = rows.iter().filter(|row| row.selected);
-            match run.recipe.train.method {
-                Method::Craft => selected.map(|row| (row.id.to_string(), row.weight)).collect(),
-                Method::Kto => {
-                    let liked = selected.map(|row| (row.id.to_string(), 1.0));
-                    let disliked = worst(&rows).into_iter().map(|row| (row.id.to_string(), 0.0));
-                    liked.chain(disliked).collect()
-                }
-            }
-        }
+/// What an arm learns from, and what it minimises.
+fn lesson(run: &Run<'_>, arm: Arm, model: &Model) -> Result<(Set, Box<dyn Objective>)> {
+    let recipe = run.recipe;
+    let method = methods::of_recipe(recipe)?;
+    let source = OfRun { run, selection: Some("selection/selection.jsonl") };
+    let pool = Pool::new(recipe, &source);
+    let texts = Texts::default();
+    let Data::Candidates { units, .. } = method.data else {
+        return Err(PipelineError::Usage(format!("{}: it has no candidates", method.name)));
+    };
+    let units = match arm {
+        Arm::Craft => units(&pool)?,
         Arm::Control => jsonl::read::<ControlRow>(&run.path("selection/control.jsonl"))?
             .into_iter()
-            .map(|row| (row.id.to_string(), row.weight))
+            .map(|row| vec![(row.id, row.weight)])
             .collect(),
     };
-    let candidates: Vec<Candidate> = jsonl::read(&run.path("candidates/candidates.jsonl"))?;
-    let prompts: Vec<Prompt> = jsonl::read(&run.path("prompts/prompts.jsonl"))?;
-    let prompts: BTreeMap<_, _> = prompts.iter().map(|p| (&p.id, p.text.as_str())).collect();
-    let places: BTreeMap<String, usize> =
-        candidates.iter().enumerate().map(|(i, c)| (c.id.to_string(), i)).collect();
-    let mut latents = TensorReader::open(&run.path("candidates/latents.safetensors"))?;
-    let mut out = Vec::with_capacity(chosen.len());
-    for (id, weight) in chosen {
-        let Some(&place) = places.get(&id) else { continue };
-        run.context.check()?;
-        let candidate = &candidates[place];
-        let original = prompts.get(&candidate.prompt_id).copied().unwrap_or("");
-        let mut texts = Text::of(model, &[original, &candidate.text]);
-        let (Some(expanded), Some(original)) = (texts.pop(), texts.pop()) else { continue };
-        let latents = latents.read_row("latents", place)?;
-        out.push(Sample { id, latents, original, expanded, weight: weight as f32 });
+    if units.is_empty() {
+        return Err(PipelineError::Usage(format!(
+            "train.method = \"{}\": no prompt has candidates that it can learn from; draw more (generate.samples, expand.variants), or choose another method",
+            recipe.train.method
+        )));
     }
-    Ok(out)
+    let set = training_set::of_units(run, units, model, &texts)?;
+    // Random candidates come one by one, which losses over pairs and groups cannot take.
+    let mut objective = method.objective(&recipe.train);
+    if arm == Arm::Control && objective.compares() {
+        objective = Box::new(Common::WEIGHTED);
+    }
+    Ok((set, objective))
 }
 
 /// A finished training.
@@ -185,165 +188,174 @@ struct Fitted {
     skipped: usize,
 }
 
-fn fit(
-    run: &Run<'_>,
+/// The training of an arm.
+struct Training<'a> {
+    run: &'a Run<'a>,
     arm: Arm,
-    (start, model): (&Start, Model),
-    samples: &[Sample],
-    fingerprint: &str,
-    mut watch: Option<Watch<'_>>,
-) -> Result<Fitted> {
-    let section = &run.recipe.train;
-    let config = AdamWConfig {
-        beta1: section.beta1,
-        beta2: section.beta2,
-        eps: section.eps,
-        weight_decay: section.weight_decay,
-    };
-    let mut adam = AdamW::new(config, section.ema_decay);
-    let mut guard = NanGuard::new(section.max_nonfinite_steps);
-    let trainer = Trainer::new(run.recipe, &model, samples)?;
-    let base = Networks::of(model);
-    let root = run.path(arm.checkpoints());
-    let saved = checkpoint::latest(run, arm.name(), &root, fingerprint);
-    let first = saved.as_ref().map_or(0, |(step, _)| *step);
-    let mut networks = match &saved {
-        Some((step, dir)) => {
-            guard.skipped = checkpoint::skipped(dir)?;
-            checkpoint::restore(&mut adam, dir, *step)?;
-            let path = dir.join(format!("{}.safetensors", checkpoint::part(run)));
-            let tensors = read_tensors(&path)?;
-            Networks::start(run.recipe, base, Some((&path, tensors)), &mut adam)?
-        }
-        None => {
-            let path = start.factors();
-            let before = match path.as_deref() {
-                Some(path) => Some((path, read_tensors(path)?)),
-                None => None,
-            };
-            Networks::start(run.recipe, base, before, &mut adam)?
-        }
-    };
-    stopped::refuse(&root, fingerprint, run.context.progress)?;
-    let before = metrics_from(run, arm, first)?;
-    let mut metrics = jsonl::Appender::open(&run.path("metrics.jsonl"))?;
-    run.context.progress.start(arm.name(), section.steps as u64, "steps");
-    run.context.progress.advance(first as u64);
-    let clock = Instant::now();
-    // Steps that were done, and those of the newest state on disk.
-    let (mut done, mut on_disk) = (first, first);
-    let mut look = |done: usize, networks: &Networks, adam: &AdamW| match watch
-        .as_mut()
-        .filter(|watch| done > 0 && watch.due(done))
-    {
-        Some(watch) => watch.look(done, networks.trained(run.recipe, adam, true)),
-        None => Ok(None),
-    };
-    let ended = loop {
-        // After the state is on disk; where training was stopped in a look, it comes first.
-        match look(done, &networks, &adam) {
-            Ok(None) if done < section.steps => (),
-            ended => break ended,
-        }
-        let step = done;
-        let Pass { grads, loss, norm, ids } = match gradients(run, &trainer, step, &networks) {
-            Ok(pass) => pass,
-            Err(stop) => break Err(stop),
+    set: &'a Set,
+    objective: &'a dyn Objective,
+}
+
+impl Training<'_> {
+    fn fit(
+        &self,
+        (start, model): (&Start, Model),
+        fingerprint: &str,
+        watch: Option<Watch<'_>>,
+    ) -> Result<Fitted> {
+        let (run, arm) = (self.run, self.arm);
+        let recipe = run.recipe;
+        let settings = Settings::of(&recipe.train);
+        let frame = Frame::of(recipe, &model);
+        let reference = model.denoiser.clone();
+        let root = run.path(arm.checkpoints());
+        let checkpoints = Checkpoints {
+            root: &root,
+            fingerprint,
+            name: arm.name(),
+            recipe,
+            steps: settings.steps,
         };
-        let lr = rate(section, step);
-        match guard.admit(step, loss, norm, &ids) {
-            Ok(true) => {
-                let scale = (section.max_grad_norm / (norm + 1e-6)).min(1.0);
-                networks = adam.step(networks, &grads, lr, scale);
-            }
-            Ok(false) => run.context.progress.note(&format!(
-                "{}: step {step} skipped, its loss or gradient is not finite",
-                arm.name()
-            )),
-            Err(stop) => {
-                // The state whose very first update failed is none to go on from.
-                if on_disk == step + 1 - stop.consecutive {
-                    checkpoint::remove(&root, on_disk)?;
-                }
-                stopped::keep(&root, fingerprint, &stop)?;
-                return Err(stop.into());
-            }
+        let begun = has_begun(run, arm);
+        let saved = checkpoints.latest(begun, &|_| true, run.context.progress)?;
+        let mut state = begin(recipe, start, Networks::of(model), &checkpoints, saved.as_ref())?;
+        stopped::refuse(&root, fingerprint, run.context.progress)?;
+        let first = state.done;
+        let before = metrics_from(run, arm, first)?;
+        let metrics = jsonl::Appender::open(&run.path("metrics.jsonl"))?;
+        run.context.progress.start(arm.name(), settings.steps as u64, "steps");
+        run.context.progress.advance(first as u64);
+        let mut lesson = Lesson {
+            section: &recipe.train,
+            seed: recipe.seed,
+            frame: &frame,
+            set: self.set,
+            objective: self.objective,
+            reference: &reference,
+            known: None,
+            stop: run.context.stop,
+            average: None,
+        };
+        let mut follow = Follow {
+            run,
+            arm,
+            checkpoints,
+            metrics,
+            before,
+            clock: Instant::now(),
+            watch,
+            stopped: None,
+        };
+        let ended = fit(&mut state, &settings, &mut lesson, &mut follow);
+        follow.metrics.sync()?;
+        ended?;
+        let skipped = state.guard.skipped;
+        let trained = match (&follow.stopped, &follow.watch) {
+            (Some((_, stop)), Some(watch)) => watch.trained(stop.best)?,
+            _ => state.module().trained(recipe, &state.optimizer, true),
+        };
+        let looks = follow.watch.map_or(Vec::new(), |watch| watch.looks().to_vec());
+        Ok(Fitted { trained, stopped: follow.stopped, looks, skipped })
+    }
+}
+
+/// The state that a training goes on from: a checkpoint, what the round before left, or the base model.
+fn begin(
+    recipe: &Recipe,
+    start: &Start,
+    base: Networks,
+    checkpoints: &Checkpoints<'_>,
+    saved: Option<&Saved>,
+) -> Result<State<Networks>> {
+    let settings = Settings::of(&recipe.train);
+    let mut adam = settings.new_optimizer();
+    let Some(saved) = saved else {
+        let path = start.factors();
+        let before = match path.as_deref() {
+            Some(path) => Some((path, read_tensors(path)?)),
+            None => None,
+        };
+        let networks = Networks::start(recipe, base, before, &mut adam)?;
+        return Ok(State::resumed(networks, adam, &settings, 0));
+    };
+    saved.restore(&mut adam)?;
+    let (path, tensors) = checkpoints.tensors(saved)?;
+    let networks = Networks::start(recipe, base, Some((&path, tensors)), &mut adam)?;
+    let mut state = State::resumed(networks, adam, &settings, saved.step);
+    state.guard.skipped = saved.skipped;
+    Ok(state)
+}
+
+/// Whether an earlier attempt did a step of a training.
+fn has_begun(run: &Run<'_>, arm: Arm) -> bool {
+    let rows = jsonl::read_resumable::<serde_json::Value>(&run.path("metrics.jsonl"));
+    rows.is_ok_and(|found| found.rows.iter().any(|row| row["run"] == arm.name()))
+}
+
+/// What follows the training of an arm: metrics, checkpoints, evaluations along the way.
+struct Follow<'a> {
+    run: &'a Run<'a>,
+    arm: Arm,
+    checkpoints: Checkpoints<'a>,
+    metrics: jsonl::Appender,
+    /// Seconds of earlier attempts.
+    before: f64,
+    clock: Instant,
+    watch: Option<Watch<'a>>,
+    stopped: Option<(usize, Stop)>,
+}
+
+impl fit::Watch<Networks> for Follow<'_> {
+    fn look(&mut self, state: &State<Networks>) -> TrainResult<bool> {
+        let done = state.done;
+        let Some(watch) = self.watch.as_mut().filter(|watch| done > 0 && watch.due(done)) else {
+            return Ok(false);
+        };
+        let trained = state.module().trained(self.run.recipe, &state.optimizer, true);
+        let Some(stop) = watch.look(done, trained).map_err(through)? else { return Ok(false) };
+        let name = self.arm.name();
+        self.run
+            .context
+            .progress
+            .note(&format!("{name}: {}; training ends at step {done}", stop.reason));
+        self.stopped = Some((done, stop));
+        Ok(true)
+    }
+
+    fn stepped(&mut self, state: &State<Networks>, step: &Step) -> TrainResult<()> {
+        let (name, progress) = (self.arm.name(), self.run.context.progress);
+        if !step.updated {
+            progress.note(&format!(
+                "{name}: step {} skipped, its loss or gradient is not finite",
+                step.step
+            ));
         }
-        drop(grads);
-        done = step + 1;
-        metrics.append(&json!({
-            "run": arm.name(), "step": step, "loss": loss, "grad_norm": norm, "lr": lr,
-            "nimg": done * section.batch, "skipped": guard.skipped,
-            "seconds": before + clock.elapsed().as_secs_f64(),
+        self.metrics.append(&json!({
+            "run": name, "step": step.step, "loss": step.loss, "grad_norm": step.grad_norm,
+            "lr": step.rate, "nimg": state.done * self.run.recipe.train.batch,
+            "skipped": state.guard.skipped,
+            "seconds": self.before + self.clock.elapsed().as_secs_f64(),
         }))?;
-        run.context.progress.advance(1);
-        let due = section.checkpoint_every > 0 && done.is_multiple_of(section.checkpoint_every);
-        // While updates are skipped there is nothing new to save.
-        if (due || done == section.steps) && guard.consecutive == 0 {
-            metrics.sync()?;
-            checkpoint::save(run, &root, fingerprint, done, &networks, &adam, &guard)?;
-            on_disk = done;
-        }
-    };
-    metrics.sync()?;
-    if let Err(PipelineError::Interrupted) = &ended
-        && on_disk < done
-        && guard.consecutive == 0
-    {
-        checkpoint::save(run, &root, fingerprint, done, &networks, &adam, &guard)?;
+        progress.advance(1);
+        Ok(())
     }
-    let skipped = guard.skipped;
-    let (trained, stopped) = match (ended?, &watch) {
-        (Some(stop), Some(watch)) => {
-            let note = format!("{}: {}; training ends at step {done}", arm.name(), stop.reason);
-            run.context.progress.note(&note);
-            (watch.trained(stop.best)?, Some((done, stop)))
-        }
-        _ => (networks.trained(run.recipe, &adam, true), None),
-    };
-    let looks = watch.map_or(Vec::new(), |watch| watch.looks().to_vec());
-    Ok(Fitted { trained, stopped, looks, skipped })
-}
 
-/// The gradients of one step.
-struct Pass {
-    grads: GradMap,
-    loss: f64,
-    norm: f64,
-    /// The samples of its batch.
-    ids: Vec<String>,
-}
-
-/// Goes through a step's batch; stopped between two micro-batches, it leaves nothing.
-fn gradients(
-    run: &Run<'_>,
-    trainer: &Trainer<'_>,
-    step: usize,
-    networks: &Networks,
-) -> Result<Pass> {
-    let section = &run.recipe.train;
-    let picks = trainer.draws.picks(step, section.batch, trainer.samples.len());
-    let [_, h, w] = trainer.shape;
-    let micro = run.recipe.micro_batch(h * w);
-    let mut grads = GradMap::new();
-    let mut loss = 0.0;
-    for from in (0..section.batch).step_by(micro) {
-        run.context.check()?;
-        let batch = trainer.batch(step, &picks, from..(from + micro).min(section.batch));
-        loss += trainer.accumulate(networks, batch, &mut grads);
+    fn due(&self, done: usize) -> bool {
+        self.checkpoints.due(done)
     }
-    let norm = optimizer::norm(&grads);
-    let ids = picks.iter().map(|&i| trainer.samples[i].id.clone()).collect();
-    Ok(Pass { grads, loss, norm, ids })
-}
 
-/// The learning rate of a step.
-fn rate(section: &TrainSection, step: usize) -> f64 {
-    let shape = match section.lr_schedule {
-        LrSchedule::Constant => LrShape::Constant,
-        LrSchedule::Cosine => LrShape::Cosine,
-    };
-    learning_rate(section.learning_rate, shape, section.warmup_steps, step, section.steps)
+    fn save(&mut self, state: &State<Networks>) -> TrainResult<()> {
+        self.metrics.sync()?;
+        self.checkpoints.save(state, &serde_json::Value::Null)
+    }
+
+    fn diverged(&mut self, stop: &NanStop, saved: usize) -> TrainResult<()> {
+        // The state whose very first update failed is none to go on from.
+        if saved == stop.step + 1 - stop.consecutive {
+            self.checkpoints.remove(saved)?;
+        }
+        stopped::keep(self.checkpoints.root, self.checkpoints.fingerprint, stop)
+    }
 }
 
 /// Drops the lines of this arm from a step on, which are about to be written again. Returns the seconds that

@@ -86,8 +86,7 @@ pub(crate) fn build(o: &Options, tokenizer: &ClipTokenizer) -> Result<(), BuildE
 
 fn copy_tokenizer(from: &Path, to: &Path) -> Result<(), BuildError> {
     for name in ["vocab.json", "merges.txt", "tokenizer_config.json", "special_tokens_map.json"] {
-        let text = std::fs::read_to_string(from.join(name))
-            .map_err(|e| BuildError::Missing(from.join(name), e))?;
+        let text = crate::io::read_text(&from.join(name))?;
         write_text(&to.join(name), &text)?;
     }
     Ok(())

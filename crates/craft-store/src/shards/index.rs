@@ -124,17 +124,17 @@ impl Index {
         same.any(|entry| self.key(*entry).is_ok_and(|found| found == key))
     }
 
-    /// Calls with shard, key and bytes of every picture, in the order of shards and members.
+    /// Calls with key and bytes of every picture, in the order of shards and members.
     pub(super) fn each<E: From<StoreError>>(
         &self,
-        visit: &mut dyn FnMut(&Path, &str, Vec<u8>) -> std::result::Result<(), E>,
+        mut visit: impl FnMut(&str, Vec<u8>) -> std::result::Result<(), E>,
     ) -> std::result::Result<(), E> {
         let mut order = self.entries.clone();
         order.sort_unstable_by_key(|entry| (entry.shard, entry.block));
         for entry in order {
             let (file, key, size) = self.open(entry)?;
             let path = &self.shards[entry.shard as usize];
-            visit(path, &key, take(path, &key, file, size)?)?;
+            visit(&key, take(path, &key, file, size)?)?;
         }
         Ok(())
     }

@@ -79,7 +79,7 @@ impl PictureStore {
         mut visit: impl FnMut(&str, Vec<u8>) -> std::result::Result<(), E>,
     ) -> std::result::Result<(), E> {
         if let Some(index) = &self.index {
-            return index.each(&mut |_, id, bytes| visit(id, bytes));
+            return index.each(visit);
         }
         for path in atomic::list(&self.folder)? {
             let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();

@@ -10,12 +10,13 @@ use burn::tensor::{Tensor, TensorData};
 use craft_core::Progress;
 use craft_core::recipe::Precision as WeightFormat;
 use craft_core::rng::Key;
-use craft_diffusion::sampler::{Sampler, Scheduler, guide};
+use craft_core::sampler::{Sampler, advance, ddim, guide};
 use craft_model::Model;
 use craft_model::condition::TextEmbedding;
 use craft_model::denoiser::Input;
 use craft_nn::ops::{self, Precision, SimdLevel, profile};
 use craft_nn::weights;
+use craft_store::meter;
 use serde_json::json;
 
 use self::phases::Phases;
@@ -127,9 +128,10 @@ fn sample(
     let size = c * h * w;
     let steps = WARM_UP + args.steps as usize;
     let mut samplers: Vec<Box<dyn Sampler>> = (0..b)
-        .map(|_| Scheduler::Ddim.sampler(&model.schedule, steps))
+        .map(|_| ddim::KIND.sampler(&model.schedule, steps))
         .collect::<Result<_, _>>()
         .map_err(|error| usage(error.to_string()))?;
+    let process = model.schedule.process();
     let text = model.encode_texts(&["", "a picture"]);
     let rows: Vec<&TextEmbedding> = (0..2 * b).map(|i| &text[i / b]).collect();
     let condition = model.condition(&rows, [height, width], &model.device);
@@ -140,11 +142,11 @@ fn sample(
     let mut cpu = None;
     for step in 0..steps {
         if step == WARM_UP {
-            cpu = system::cpu_seconds();
+            cpu = meter::cpu_seconds();
             profile::start();
         }
         let start = Instant::now();
-        let t = samplers[0].timesteps()[step] as f32;
+        let t = samplers[0].input(step).level.time as f32;
         let once: Vec<f32> = latents.iter().flatten().copied().collect();
         let input = Tensor::<4>::from_data(TensorData::new(once, [b, c, h, w]), &model.device);
         let input = Input { latents: input, times: &vec![t; b], condition: &condition };
@@ -152,7 +154,8 @@ fn sample(
         let (without, with) = output.split_at(b * size);
         for (i, (sampler, x)) in samplers.iter_mut().zip(&mut latents).enumerate() {
             let range = i * size..(i + 1) * size;
-            sampler.step(step, &guide(&without[range.clone()], &with[range], 4.0), x, &[]);
+            let output = guide(&without[range.clone()], &with[range], 4.0);
+            advance(sampler.as_mut(), process.as_ref(), step, &output, x, &[]);
         }
         if step >= WARM_UP {
             seconds.push(start.elapsed().as_secs_f64());
@@ -173,7 +176,7 @@ fn sample(
 
 /// Processor seconds since a reading.
 fn since(before: Option<f64>) -> Option<f64> {
-    Some(system::cpu_seconds()? - before?)
+    Some(meter::cpu_seconds()? - before?)
 }
 
 fn print(
@@ -200,7 +203,7 @@ fn print(
         Precision::F32 => "f32",
         Precision::Bf16 => "bf16",
     };
-    let rss = system::peak_rss_bytes();
+    let rss = meter::peak_rss_bytes();
     if app.json {
         let line = json!({
             "bench": kind, "model": args.model, "batch": args.batch, "height": height,

@@ -21,7 +21,7 @@ pub(super) fn compare(app: &App, args: &CompareArgs) -> anyhow::Result<()> {
     });
     let options = Options {
         methods: args.methods.clone(),
-        ablation: args.ablation.clone(),
+        ablation: args.ablation,
         seeds: args.seeds.clone(),
         learning_rates: args.learning_rates.clone(),
         search_seeds: args.search_seeds,

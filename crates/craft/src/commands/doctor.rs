@@ -6,15 +6,15 @@ use std::time::Instant;
 
 use burn::tensor::{Device, Tensor, TensorData};
 use craft_core::rng::Key;
+use craft_core::sampler::SamplerKind;
 use craft_diffusion::objective::weighted_mse;
 use craft_diffusion::optimizer::{self, GradMap};
-use craft_diffusion::sampler::Scheduler;
 use craft_model::sample::{DrawOptions, Job, StepNoise, draw};
 use craft_model::{Model, sd};
 use craft_nn::init::Init;
 use craft_nn::ops;
 use craft_nn::weights;
-use craft_store::{hash, space};
+use craft_store::{hash, meter, space};
 use serde_json::{Value, json};
 
 use super::{App, pocket};
@@ -105,7 +105,7 @@ fn machine() -> Vec<Finding> {
         features => features.join(", "),
     };
     let cores = std::thread::available_parallelism().map_or_else(|_| unknown(), |n| n.to_string());
-    let memory = match (system::memory_total_bytes(), system::memory_available_bytes()) {
+    let memory = match (meter::total_memory(), meter::available_memory()) {
         (Some(total), Some(free)) => {
             let low = if free < MEMORY_BYTES { "; the demo takes up to 2 GiB" } else { "" };
             format!("{}, {} free{low}", system::gibibytes(total), system::gibibytes(free))
@@ -118,7 +118,7 @@ fn machine() -> Vec<Finding> {
     });
     vec![
         Finding::info("version", env!("CARGO_PKG_VERSION").to_owned()),
-        Finding::info("processor", system::cpu_name().unwrap_or_else(unknown)),
+        Finding::info("processor", meter::cpu_name().unwrap_or_else(unknown)),
         Finding::info("instruction sets", features),
         Finding::info("multiply-adds", speeds()),
         Finding::info("threads", format!("{} of {cores} cores", rayon::current_num_threads())),
@@ -197,7 +197,7 @@ fn picture(device: &Device) -> anyhow::Result<String> {
     let mut options = DrawOptions {
         steps: 8,
         guidance_scale: 4.0,
-        scheduler: Scheduler::Ddim,
+        scheduler: SamplerKind::default(),
         karras: false,
         height,
         width,

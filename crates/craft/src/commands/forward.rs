@@ -130,8 +130,7 @@ fn context_width(config: &UNetConfig) -> Option<usize> {
 fn text(app: &App, dir: &Path, file: &mut Input<'_>, out: &mut Output) -> anyhow::Result<()> {
     let encoder = load_text_encoder(dir, &app.device)?;
     let path = dir.join("config.json");
-    let json = std::fs::read_to_string(&path)
-        .map_err(|error| input(format!("{}: it cannot be read ({error})", path.display())))?;
+    let json = craft_store::input::read_text(&path, craft_store::input::MAX_TEXT)?;
     let config = ClipTextConfig::from_json(&json)?;
     let (shape, ids) = file.reader.read_i64("input_ids")?;
     let longest = config.max_position_embeddings;

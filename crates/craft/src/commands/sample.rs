@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use craft_core::Progress;
 use craft_core::TorchRng;
 use craft_core::rng::Key;
-use craft_diffusion::sampler::Scheduler;
+use craft_core::sampler::SamplerKind;
 use craft_model::Model;
 use craft_model::parameters::Parameters;
 use craft_model::sample::{DrawOptions, Job, NEVER, Painter, StepNoise};
@@ -64,7 +64,7 @@ pub(super) fn sample(app: &App, args: &SampleArgs) -> anyhow::Result<()> {
     };
     options
         .sampler(&model.schedule)
-        .map_err(|error| usage(format!("--scheduler {}: {error}", plan.scheduler.name())))?;
+        .map_err(|error| usage(format!("--scheduler {}: {error}", plan.scheduler.name)))?;
     warn_of_cut_prompts(args, &model);
     advise(args, &plan, &model);
 
@@ -122,7 +122,7 @@ pub(super) fn sample(app: &App, args: &SampleArgs) -> anyhow::Result<()> {
 struct Plan {
     steps: usize,
     guidance_scale: f64,
-    scheduler: Scheduler,
+    scheduler: SamplerKind,
 }
 
 impl Plan {
@@ -136,11 +136,12 @@ impl Plan {
         if !(guidance_scale.is_finite() && (0.0..=100.0).contains(&guidance_scale)) {
             return Err(usage(format!("--guidance-scale is {guidance_scale}; expected 0 to 100")));
         }
-        let scheduler = args.scheduler.as_deref().map_or(Ok(Scheduler::Ddim), scheduler)?;
-        if args.karras && !matches!(scheduler, Scheduler::Euler | Scheduler::DpmPlusPlus2M) {
+        let scheduler = args.scheduler.unwrap_or_default();
+        if args.karras && !scheduler.karras() {
             return Err(usage(format!(
-                "--karras with --scheduler {}: expected euler or dpm++2m, which can place their steps so",
-                scheduler.name()
+                "--karras with --scheduler {}: expected {}, which can place their steps so",
+                scheduler.name,
+                SamplerKind::with_karras().join(" or ")
             )));
         }
         Ok(Self { steps, guidance_scale, scheduler })
@@ -151,13 +152,6 @@ impl Plan {
 fn lora(text: &str) -> anyhow::Result<(PathBuf, f32)> {
     craft_model::lora::parse(text, Path::new(""))
         .map_err(|error| usage(format!("--lora {text}: {error}")))
-}
-
-fn scheduler(name: &str) -> anyhow::Result<Scheduler> {
-    Scheduler::parse(name).ok_or_else(|| {
-        let known = Scheduler::NAMES.join(", ");
-        usage(format!("--scheduler {name}: there is no such scheduler; expected one of {known}"))
-    })
 }
 
 /// Noise that is drawn.
@@ -172,7 +166,7 @@ enum Source {
 impl Source {
     fn new(
         args: &SampleArgs,
-        scheduler: Scheduler,
+        scheduler: SamplerKind,
         steps: usize,
         [count, size]: [usize; 2],
         initial: bool,
@@ -181,7 +175,7 @@ impl Source {
             Rng::Craft => Self::Keys { key: Key::new(args.seed).stage("sample"), size },
             Rng::Torch => {
                 let mut rng = TorchRng::new(args.seed);
-                let stochastic = scheduler == Scheduler::EulerAncestral;
+                let stochastic = scheduler.stochastic;
                 let n = usize::from(initial) + if stochastic { steps } else { 0 };
                 let tensors = (0..n).map(|_| rng.randn(count * size)).collect();
                 Self::Torch { tensors, size, initial }

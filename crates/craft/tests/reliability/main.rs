@@ -1,6 +1,6 @@
 //! What a run survives: kills at any moment, full and failing disks, damage, links and special files.
 //! docs/reliability.md tells which test stands for which promise.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::disallowed_methods)]
 #![cfg(unix)]
 
 #[path = "../support/mod.rs"]

@@ -1,5 +1,5 @@
 //! A tiny model with random weights, rewards and prompts in a folder of their own, and the command.
-#![allow(clippy::unwrap_used, dead_code, unreachable_pub)]
+#![allow(clippy::unwrap_used, dead_code, unreachable_pub, clippy::disallowed_methods)]
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -5,16 +5,18 @@ use std::time::Instant;
 use burn::module::Module;
 use burn::tensor::{Tensor, TensorData};
 use craft_core::Progress;
-use craft_core::recipe::LoraSection;
+use craft_core::recipe::{LoraSection, TrainSection};
 use craft_core::rng::Key;
 use craft_diffusion::objective::weighted_mse;
-use craft_diffusion::optimizer::{self, AdamW, AdamWConfig, GradMap};
+use craft_diffusion::optimizer::{self, AdamW, GradMap};
 use craft_model::Denoiser;
 use craft_model::Model;
 use craft_model::denoiser::Input;
 use craft_nn::lora::{self, Targets};
 use craft_nn::ops::profile;
 use craft_nn::weights;
+use craft_train::fit::{Pass, State, update};
+use craft_train::settings::Settings;
 
 use super::phases::Phases;
 use super::{Measured, WARM_UP, flops, since};
@@ -22,7 +24,7 @@ use crate::cli::BenchArgs;
 use crate::commands::App;
 use crate::exit::usage;
 use crate::progress::Reporter;
-use crate::system;
+use craft_store::meter;
 
 /// Forward, backward and update. The model is let go but for its denoiser, as in a run.
 pub(super) fn step(
@@ -43,15 +45,18 @@ pub(super) fn step(
     let again = if args.gradient_checkpointing { 1.0 } else { 0.0 };
     let flops = (1.0 + backward + again) * b as f64 * flops::forward(&model, h, w);
     let last = model.schedule.num_train_timesteps().max(1);
-    let mut optimizer = AdamW::new(AdamWConfig::default(), None);
-    let mut unet = network(args, narrow, model, &mut optimizer)?;
+    let section = TrainSection { learning_rate: 1e-6, ..TrainSection::default() };
+    let settings = Settings::of(&section);
+    let mut optimizer = settings.new_optimizer();
+    let unet = network(args, narrow, model, &mut optimizer)?;
+    let mut state = State::resumed(unet, optimizer, &settings, 0);
     let key = Key::new(0).stage("bench");
     let mut seconds = Vec::with_capacity(args.steps as usize);
     let mut cpu = None;
     let mut optimizing = 0.0;
     for step in 0..WARM_UP + args.steps as usize {
         if step == WARM_UP {
-            cpu = system::cpu_seconds();
+            cpu = meter::cpu_seconds();
             profile::start();
         }
         let mut stream = key.clone().step(step as u64).stream();
@@ -64,18 +69,19 @@ pub(super) fn step(
         let ones = vec![1.0; b];
         let loss = |prediction| weighted_mse(prediction, target, &ones, b);
         let mut grads = GradMap::new();
-        let mut take = |gradients| optimizer::collect(&unet, gradients, &mut grads);
+        let unet = state.module();
+        let mut take = |gradients| optimizer::collect(unet, gradients, &mut grads);
         let input = Input { latents: noisy, times: &times, condition: &condition };
         if args.gradient_checkpointing {
             unet.backward_by_block(input, false, loss, &mut take);
         } else {
             take(loss(unet.predict(input)).backward());
         }
-        let update = Instant::now();
-        let norm = optimizer::norm(&grads);
-        unet = optimizer.step(unet, &grads, 1e-6, (1.0 / (norm + 1e-6)).min(1.0));
+        let pass = Pass { grads, loss: 0.0, samples: Vec::new() };
+        let start_of_update = Instant::now();
+        update(&mut state, &pass, &settings)?;
         if step >= WARM_UP {
-            optimizing += update.elapsed().as_secs_f64();
+            optimizing += start_of_update.elapsed().as_secs_f64();
             seconds.push(start.elapsed().as_secs_f64());
             progress.advance(1);
         }
