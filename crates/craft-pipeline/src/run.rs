@@ -7,11 +7,11 @@ use craft_core::recipe::TrainMode;
 use craft_store::RunFolder;
 
 use crate::context::Context;
-use crate::cost::{Cost, Work};
 use crate::driver::Advance;
 use crate::error::{PipelineError, Result};
 pub(crate) use crate::meter::{cpu_seconds, forget_peak_rss, peak_rss_bytes};
 use crate::origin::{self, Origin};
+use crate::plan;
 use crate::rounds;
 pub(crate) use crate::sources::Sources as Plan;
 use crate::sources::{self, Sources};
@@ -37,10 +37,14 @@ pub fn run(
     let base = std::path::absolute(base).unwrap_or_else(|_| base.to_owned());
     origin::check_precision(out)?;
     let sources = Sources::again(&recipe, &base, out, context)?;
-    sources.check(&recipe, &base, Some(out), context)?;
+    // A run is planned once: what it takes is compared with that.
+    let first = !out.join(plan::FILE).exists();
+    let found = sources.survey(&recipe, &base, Some(out), first, context)?;
+    found.plan.check(out, StageId::Report, context)?;
     let folder = RunFolder::create_or_open(out, &recipe.to_toml())?;
     let origin = Origin::now(&base, sources.model.commit.as_deref());
     Origin { rewards: sources.pins(), ..origin }.write(folder.path())?;
+    found.plan.keep(&folder)?;
     let whole = Whole { folder: &folder, recipe: &recipe, base: &base, context, sources: &sources };
     whole.perform(StageId::Report).and_then(|summary| {
         summary.ok_or_else(|| PipelineError::Usage("a run ended without its report".to_owned()))
@@ -60,7 +64,8 @@ pub fn run_stage(run_dir: &Path, stage: &str, context: &Context<'_>) -> Result<(
     origin::check_precision(run_dir)?;
     let (recipe, base) = recipe_of(run_dir)?;
     let sources = Sources::again(&recipe, &base, run_dir, context)?;
-    sources.check(&recipe, &base, Some(run_dir), context)?;
+    let found = sources.survey(&recipe, &base, Some(run_dir), false, context)?;
+    found.plan.check(run_dir, last, context)?;
     let whole = Whole { folder: &folder, recipe: &recipe, base: &base, context, sources: &sources };
     whole.perform(last).map(|_| ())
 }
@@ -84,8 +89,8 @@ pub(crate) fn model_of(
     Ok((recipe, base, found.dir))
 }
 
-/// What a run would do, without doing it: the resolved recipe, and as comments what it would cost. One
-/// prediction and one training pass are measured for it.
+/// What a run would do, without doing it: the resolved recipe, and as comments what it would take. One pass of
+/// each kind of work is measured for it.
 ///
 /// # Errors
 /// The same as a run's before its first expensive step.
@@ -97,25 +102,19 @@ pub fn dry_run(
 ) -> Result<String> {
     let recipe = Recipe::parse(recipe_text, overrides)?;
     let sources = Sources::new(&recipe, base, None, context)?;
-    let (train, eval) = sources.check(&recipe, base, None, context)?;
+    let found = sources.survey(&recipe, base, None, true, context)?;
     let model = crate::start::training_model(&recipe, base, &sources.model.dir)?;
     if let Some(text) = crate::stages::generate::advise(&recipe.generate, &model) {
         context.progress.note(&text);
     }
-    let work = Work::of(&recipe, train, eval);
-    let cost = Cost::of(&recipe, &model, &work)?;
     if recipe.train.mode == TrainMode::Lora {
         say_unplaced(&recipe.train.lora, &craft_model::lora::parts(&model), context.progress)?;
     }
-    let warning = cost.warning();
-    if let Some(warning) = &warning {
+    let mut lines = vec![found.work.line(&recipe), found.cost.lines(), found.plan.lines()];
+    if let Some(warning) = found.cost.warning() {
         context.progress.note(&format!("warning: {warning}"));
+        lines.push("time: not measured, since a training pass does not fit".to_owned());
     }
-    let time = match warning {
-        Some(_) => "not measured, since a training pass does not fit".to_owned(),
-        None => cost.time(&recipe, model, &work)?,
-    };
-    let lines = [work.line(&recipe), cost.lines(0), time];
     let comments: String = lines.join("\n").lines().map(|line| format!("# {line}\n")).collect();
     Ok(format!("{}\n{comments}", recipe.to_toml()))
 }

@@ -6,8 +6,11 @@ use craft_core::recipe::{ExpandKind, Recipe, TrainMode};
 
 use crate::cache::WORDINGS;
 use crate::context::Context;
+use crate::cost::{Cost, Work};
 use crate::error::Result;
 use crate::origin::Origin;
+use crate::plan::{Plan, Sizes};
+use crate::rates::Rates;
 use crate::rewards::{self, Pins, RewardSource, RunReward};
 use crate::stages::{generate, prompts, wording};
 use craft_model::source::{self, Found};
@@ -86,6 +89,20 @@ impl Sources {
         folder: Option<&Path>,
         context: &Context<'_>,
     ) -> Result<(usize, usize)> {
+        let found = self.survey(recipe, base, folder, false, context)?;
+        Ok((found.train, found.eval))
+    }
+
+    /// [`Self::check`], with the plan that follows from what is loaded for it. Times are measured if asked for
+    /// and if a training pass fits the memory.
+    pub(crate) fn survey(
+        &self,
+        recipe: &Recipe,
+        base: &Path,
+        folder: Option<&Path>,
+        measured: bool,
+        context: &Context<'_>,
+    ) -> Result<Survey> {
         craft_train::methods::of_recipe(recipe)?.check_run(recipe)?;
         // A run that asked before can be done again without the server.
         let asked = folder.is_some_and(|folder| folder.join(WORDINGS).exists());
@@ -95,30 +112,60 @@ impl Sources {
         if let (ExpandKind::File, Some(file)) = (recipe.expand.kind, &recipe.expand.file) {
             craft_store::input::open(&base.join(file))?;
         }
-        let dir = prompts_of(base, recipe, context)?;
-        let device = burn::tensor::Device::flex();
+        let prompts = prompts_of(base, recipe, context)?;
         let model = crate::start::training_model(recipe, base, &self.model.dir)?;
         if recipe.train.mode == TrainMode::Lora {
             let parts = craft_model::lora::parts(&model);
             craft_train::networks::fresh_factors(&recipe.train.lora, recipe.seed, &parts)?;
         }
-        generate::options(&recipe.generate, &model)?;
+        let options = generate::options(&recipe.generate, &model)?;
+        let train = prompts.iter().filter(|p| p.split == craft_core::Split::Train).count();
+        let eval = prompts.len() - train;
+        let work = Work::of(recipe, train, eval);
+        let cost = Cost::of(recipe, &model, &work)?;
+        let mut rates = (measured && cost.warning().is_none()).then(Rates::default);
+        let device = burn::tensor::Device::flex();
         for reward in &self.rewards {
-            rewards::load_source(&reward.name, &reward.source, &device)?;
+            let loaded = rewards::load_source(&reward.name, &reward.source, &device)?;
+            let size = [options.height, options.width];
+            match (&mut rates, &reward.source) {
+                // Programs and servers that score are not started for a plan.
+                (Some(rates), RewardSource::Weights(_)) => {
+                    rates.add_reward(loaded.as_ref(), reward.trained_on, size)?;
+                }
+                _ => {}
+            }
         }
-        let mut cut = 0;
-        for prompt in &dir {
-            cut += usize::from(model.tokens_cut(&prompt.text) > 0);
-        }
+        let cut = prompts.iter().filter(|prompt| model.tokens_cut(&prompt.text) > 0).count();
         if cut > 0 {
             context.progress.note(&format!(
                 "{cut} prompts are longer than {} tokens; their ends are cut off",
                 model.tokenizer.length()
             ));
         }
-        let train = dir.iter().filter(|p| p.split == craft_core::Split::Train).count();
-        Ok((train, dir.len() - train))
+        let sizes = Sizes {
+            latents: model.latent_shape(options.height, options.width),
+            pixels: (options.height * options.width) as u64,
+            rewards: rewards::memory(&self.rewards)?,
+            reward_count: self.rewards.len() as u64,
+        };
+        if let Some(rates) = &mut rates {
+            rates.add_model(recipe, model)?;
+        }
+        let plan = Plan::new(recipe, &work, sizes, &cost, rates.as_ref());
+        Ok(Survey { train, eval, work, cost, plan })
     }
+}
+
+/// What a recipe comes to.
+pub(crate) struct Survey {
+    /// Training prompts.
+    pub(crate) train: usize,
+    /// Evaluation prompts.
+    pub(crate) eval: usize,
+    pub(crate) work: Work,
+    pub(crate) cost: Cost,
+    pub(crate) plan: Plan,
 }
 
 /// The prompts of a recipe, read without a run folder.

@@ -31,6 +31,7 @@ use serde::Serialize;
 
 use crate::context::Context;
 use crate::error::Result;
+use crate::meter::{forget_peak_rss, peak_rss_bytes};
 
 /// What every stage is given.
 #[derive(Clone, Copy)]
@@ -81,12 +82,14 @@ impl Run<'_> {
             }
             StageStatus::Unfinished(writer) => {
                 let start = Instant::now();
+                forget_peak_rss();
                 let before = previous_seconds(&writer);
                 let result = work(&writer);
                 let seconds = before + start.elapsed().as_secs_f64();
                 match result {
                     Ok(outcome) => {
                         atomic::remove_file(&writer.join(SECONDS_FILE))?;
+                        writer.note_peak_rss(peak_rss_bytes());
                         let manifest = writer.finish(outcome.counts, outcome.dropped, seconds)?;
                         self.context.progress.finish(&format!(
                             "{}: {} ({seconds:.1} s)",
