@@ -129,22 +129,29 @@ struct ScoreLine {
     score: String,
 }
 
+/// SHA-256 of a picture's size and pixels.
+pub(crate) type Digest = [u8; 32];
+
 /// Scores by picture, prompt, reward and version.
 #[derive(Debug)]
 pub(crate) struct ScoreCache {
-    /// By a hash of the four, which keeps a large run's cache small.
-    scores: BTreeMap<String, f64>,
+    /// By a hash of the four, which keeps a large run's cache small: 24 bytes a score.
+    scores: BTreeMap<u128, f64>,
     log: Log,
 }
 
 /// A hash of what a score depends on.
-fn key_of(parts: [&str; 4]) -> String {
+fn key_of(parts: [&str; 4]) -> u128 {
     let mut bytes = Vec::new();
     for part in parts {
         bytes.extend((part.len() as u64).to_le_bytes());
         bytes.extend(part.as_bytes());
     }
-    sha256_bytes(bytes)[..32].to_owned()
+    u128::from_str_radix(&sha256_bytes(bytes)[..32], 16).unwrap_or_default()
+}
+
+fn hex(digest: &Digest) -> String {
+    digest.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 impl ScoreCache {
@@ -160,32 +167,37 @@ impl ScoreCache {
     }
 
     /// What a picture is known by.
-    pub(crate) fn image(picture: &RgbImage) -> String {
+    pub(crate) fn image(picture: &RgbImage) -> Digest {
         let mut bytes = format!("{}x{}\n", picture.width, picture.height).into_bytes();
         bytes.extend_from_slice(&picture.data);
-        sha256_bytes(bytes)
+        let text = sha256_bytes(bytes);
+        std::array::from_fn(|i| {
+            let byte = text.get(2 * i..2 * i + 2).unwrap_or_default();
+            u8::from_str_radix(byte, 16).unwrap_or_default()
+        })
     }
 
     pub(crate) fn get(
         &self,
-        image: &str,
+        image: &Digest,
         prompt: &str,
         reward: &str,
         version: &str,
     ) -> Option<f64> {
-        self.scores.get(&key_of([image, prompt, reward, version])).copied()
+        self.scores.get(&key_of([&hex(image), prompt, reward, version])).copied()
     }
 
     pub(crate) fn put(
         &mut self,
-        image: &str,
+        image: &Digest,
         prompt: &str,
         reward: &str,
         version: &str,
         score: f64,
     ) -> Result<()> {
-        let key = key_of([image, prompt, reward, version]);
-        let [image, prompt, reward, version] = [image, prompt, reward, version].map(str::to_owned);
+        let image = hex(image);
+        let key = key_of([&image, prompt, reward, version]);
+        let [prompt, reward, version] = [prompt, reward, version].map(str::to_owned);
         self.log.append(ScoreLine { image, prompt, reward, version, score: score.to_string() })?;
         self.scores.insert(key, score);
         Ok(())

@@ -8,7 +8,7 @@ use craft_nn::lora::Pair;
 use craft_nn::weights;
 
 use crate::error::Result;
-use crate::run::cpu_seconds;
+use crate::meter::cpu_seconds;
 use crate::stages::generate;
 use craft_model::denoiser::Input;
 use craft_model::model::Model;
@@ -25,10 +25,12 @@ pub(crate) struct Work {
     eval_prompts: usize,
     /// Pictures drawn to choose from.
     pub(crate) candidates: usize,
-    /// Pictures drawn to compare models.
-    evaluated: usize,
+    /// Pictures drawn to compare models, those of a sweep among them.
+    pub(crate) evaluated: usize,
+    /// Of them those of a sweep.
+    swept: usize,
     /// Trainings: the recipe's in each round, and the random control.
-    arms: usize,
+    pub(crate) arms: usize,
 }
 
 impl Work {
@@ -40,7 +42,17 @@ impl Work {
         let rounds = if recipe.rounds.same_budget { 1 } else { recipe.rounds.count };
         let candidates = rounds * recipe.candidate_count(train_prompts);
         let arms = rounds + models - 2;
-        Self { train_prompts, eval_prompts, candidates, evaluated, arms }
+        Self { train_prompts, eval_prompts, candidates, evaluated, swept, arms }
+    }
+
+    /// Pictures of a sweep, or of the comparison of the models.
+    pub(crate) fn pictures_of(&self, sweep: bool) -> usize {
+        if sweep { self.swept } else { self.evaluated - self.swept }
+    }
+
+    /// Trainings beside that of the random control.
+    pub(crate) fn rounds(&self, recipe: &Recipe) -> usize {
+        self.arms - usize::from(recipe.control.enabled)
     }
 
     pub(crate) fn line(&self, recipe: &Recipe) -> String {
@@ -80,7 +92,7 @@ fn count(shapes: &Shapes) -> u64 {
     shapes.values().map(|shape| shape.iter().product::<usize>() as u64).sum()
 }
 
-fn gib(bytes: u64) -> String {
+pub(crate) fn gib(bytes: u64) -> String {
     let gib = bytes as f64 / f64::from(1 << 30);
     if gib >= 1.0 { format!("{gib:.1} GiB") } else { format!("{:.0} MiB", gib * 1024.0) }
 }
@@ -151,8 +163,52 @@ impl Cost {
         })
     }
 
+    /// Of a model of so many parameters that are all trained, without its activations.
+    #[cfg(test)]
+    pub(crate) fn of_parameters(parameters: u64, arms: u64) -> Self {
+        let bytes = parameters * FLOAT;
+        Self {
+            parameters: [parameters, 0, 0],
+            trainable: parameters,
+            weights: bytes,
+            gradients: bytes,
+            optimizer: 2 * bytes,
+            activations: 0,
+            micro_batch: 1,
+            data: 0,
+            drawing: [bytes, 0],
+            drawn: 1,
+            checkpoints: arms * 4 * bytes,
+            available: None,
+        }
+    }
+
     fn total(&self) -> u64 {
-        self.weights + self.gradients + self.optimizer + self.activations + self.data
+        self.certain_bytes() + self.activations + self.data
+    }
+
+    /// Memory of training that no estimate is in: weights, gradients and optimizer state.
+    pub(crate) fn certain_bytes(&self) -> u64 {
+        self.weights + self.gradients + self.optimizer
+    }
+
+    /// Memory of training.
+    pub(crate) fn training_bytes(&self) -> u64 {
+        self.total()
+    }
+
+    /// Memory of drawing, and the weights in it.
+    pub(crate) fn drawing_bytes(&self) -> u64 {
+        self.drawing.iter().sum()
+    }
+
+    pub(crate) fn weights_of_drawing(&self) -> u64 {
+        self.drawing[0]
+    }
+
+    /// What all trainings leave on the disk.
+    pub(crate) fn checkpoint_bytes(&self) -> u64 {
+        self.checkpoints
     }
 
     /// What is wrong with the plan on this machine.
@@ -174,14 +230,13 @@ impl Cost {
         ))
     }
 
-    pub(crate) fn lines(&self, disk: u64) -> String {
+    pub(crate) fn lines(&self) -> String {
         let [unet, text, vae] = self.parameters.map(million);
         let available = self.available.map(gib).unwrap_or_else(|| "an unknown amount".to_owned());
         format!(
             "parameters: {unet} in the denoiser, {text} in text encoders, {vae} in the autoencoder; {} are trained\n\
              memory of training: {} = weights {}, gradients {}, optimizer {}, activations {} ({} pictures at a time), latents and texts {}; {available} available\n\
-             memory of drawing: up to {} = weights {} (32 bits, whatever training takes), feature maps up to {} ({} pictures at a time); decoding on top\n\
-             disk: {} of pictures and tables, {} of checkpoints and results",
+             memory of drawing: up to {} = weights {} (32 bits, whatever training takes), feature maps up to {} ({} pictures at a time); decoding on top",
             million(self.trainable),
             gib(self.total()),
             gib(self.weights),
@@ -194,34 +249,7 @@ impl Cost {
             gib(self.drawing[0]),
             gib(self.drawing[1]),
             self.drawn,
-            gib(disk),
-            gib(self.checkpoints),
         )
-    }
-
-    /// Measures one prediction and one training pass and says what they come to.
-    ///
-    /// # Errors
-    /// See [`Probe::new`].
-    pub(crate) fn time(&self, recipe: &Recipe, model: Model, work: &Work) -> Result<String> {
-        let prediction = prediction_seconds(recipe, &model)?.clock;
-        let pass = training_pass(recipe, model)?.clock;
-        let rows = |scale: f64| if scale > 1.0 { 2.0 } else { 1.0 };
-        let drawing = |pictures: usize, steps: usize, scale: f64| {
-            (pictures * steps) as f64 * rows(scale) * prediction
-        };
-        let g = &recipe.generate;
-        let candidates = drawing(work.candidates, g.steps, g.guidance_scale);
-        let evaluation =
-            drawing(work.evaluated, recipe.evaluate_steps(), recipe.evaluate_guidance_scale());
-        let training = (work.arms * recipe.train.steps * recipe.train.batch) as f64 * pass;
-        Ok(format!(
-            "time: about {} = candidates {}, training {}, evaluation {}, from one prediction of {prediction:.3} s and one training pass of {pass:.3} s a picture; decoding and scoring come on top",
-            duration(candidates + training + evaluation),
-            duration(candidates),
-            duration(training),
-            duration(evaluation)
-        ))
     }
 }
 

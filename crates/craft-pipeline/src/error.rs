@@ -45,6 +45,9 @@ pub enum PipelineError {
         /// What is wrong.
         source: RewardError,
     },
+    /// A run that is certainly too large for the disk or the memory of this machine.
+    #[error("{0}")]
+    DoesNotFit(String),
     /// A score is missing where the recipe says to stop.
     #[error(
         "rewards.{reward}: no score of {image} ({reason}); on_failure = \"stop\" ends the run here: mend the cause and run the same command again, which keeps the scores so far"

@@ -7,6 +7,7 @@ use craft_core::recipe::{OnFailure, RewardRole, RewardSection};
 use craft_rewards::{Reward, RewardKind, Towers, license_of, registry};
 use craft_store::StoreError;
 use craft_store::hash::sha256_file;
+use craft_store::tensors::TensorReader;
 
 use crate::context::Context;
 use crate::error::{PipelineError, Result};
@@ -169,6 +170,35 @@ pub fn load_all(
         .iter()
         .map(|(name, source)| load_source_with(name, source, device, &mut towers))
         .collect()
+}
+
+/// Bytes of the weights of those rewards that are in memory together, as 32-bit numbers: at most.
+///
+/// # Errors
+/// When a file cannot be read.
+pub(crate) fn memory(rewards: &[RunReward]) -> Result<u64> {
+    let mut most = 0;
+    for reward in rewards {
+        let RewardSource::Weights(weights) = &reward.source else { continue };
+        let kind = kind_of(&reward.name);
+        if kind.is_some_and(|kind| !kind.has_weights()) {
+            continue;
+        }
+        let mut bytes = 0;
+        for (size, file) in weights.weight_files(kind.and_then(RewardKind::file_name))? {
+            bytes += match TensorReader::open(&file) {
+                Ok(tensors) => {
+                    let names = tensors.names();
+                    let shapes = names.iter().filter_map(|name| tensors.shape(name));
+                    4 * shapes.map(|shape| shape.iter().product::<usize>() as u64).sum::<u64>()
+                }
+                // Another format: its numbers have 32 bits as a rule.
+                Err(_) => size,
+            };
+        }
+        most = most.max(bytes);
+    }
+    Ok(most)
 }
 
 /// Rewards with a weight file in common, together; in the order of their first ones.

@@ -7,10 +7,11 @@ use craft_core::recipe::{PromptSource, PromptsSection, RoundsSection};
 use craft_store::RunFolder;
 
 use crate::context::Context;
+use crate::driver::Advance;
 use crate::error::Result;
 use crate::rewards::RunReward;
-use crate::stages::train::{self, Arm};
-use crate::stages::{Run, expand, generate, prompts, score, select};
+use crate::stages::Run;
+use crate::stages::table::StageId;
 use crate::start::Start;
 
 /// Between the seeds of rounds, so that each draws other noise, wordings and, from the embedded world, prompts.
@@ -62,9 +63,8 @@ pub(crate) fn earlier(
     context: &Context<'_>,
     (model, rewards): (&Path, &[RunReward]),
 ) -> Result<Option<Earlier>> {
-    let mut hashes = std::collections::BTreeMap::new();
-    for reward in rewards {
-        hashes.insert(reward.name.clone(), reward.hash()?);
+    if recipe.rounds.count < 2 {
+        return Ok(None);
     }
     let mut start = Start::first(recipe, base, model)?;
     let mut seconds = 0.0;
@@ -74,20 +74,10 @@ pub(crate) fn earlier(
         let path = folder.join(format!("rounds/{round}"));
         let inner = RunFolder::create_or_open(&path, &own.to_toml())?;
         let run = Run { folder: &inner, recipe: &own, base, context: *context };
-        let prompted = prompts::run(&run)?;
-        let expanded = expand::run(&run, &prompted)?;
-        let generated = generate::run(&run, &start, &expanded)?;
-        let scored = score::run(&run, rewards, &hashes, &generated)?;
-        let selected = select::run(&run, &scored)?;
-        let watchers = (rewards, &hashes);
-        let inputs = [&generated, &selected];
-        let trained = train::run(&run, Arm::Craft, &start, inputs, watchers)?;
-        let all = [prompted, expanded, generated, scored, selected, trained];
-        seconds += all.iter().map(|m| m.seconds).sum::<f64>();
-        start = start.after(path.join("aligned"))?;
-    }
-    if recipe.rounds.count < 2 {
-        return Ok(None);
+        let mut at = Advance::new(run, start, (model, rewards))?;
+        at.until(StageId::Train)?;
+        seconds += at.seconds();
+        start = at.start.after(path.join("aligned"))?;
     }
     context.progress.note(&format!("round {0} of {0}", recipe.rounds.count));
     Ok(Some(Earlier { start, seconds }))

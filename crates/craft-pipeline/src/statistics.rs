@@ -79,17 +79,26 @@ impl ImageStatistics {
             high_frequency: detail / detail_count.max(1) as f64,
         }
     }
+}
 
-    /// Mean over pictures.
-    pub fn mean(all: &[Self]) -> Self {
-        let n = all.len().max(1) as f64;
-        let mean = |f: fn(&Self) -> f64| all.iter().map(f).sum::<f64>() / n;
+impl ImageStatistics {
+    fn add(&mut self, other: &Self) {
+        self.saturation += other.saturation;
+        self.brightness += other.brightness;
+        self.contrast += other.contrast;
+        self.sharpness += other.sharpness;
+        self.high_frequency += other.high_frequency;
+    }
+
+    /// Sums over `n` pictures as means.
+    fn over(&self, n: usize) -> Self {
+        let n = n.max(1) as f64;
         Self {
-            saturation: mean(|s| s.saturation),
-            brightness: mean(|s| s.brightness),
-            contrast: mean(|s| s.contrast),
-            sharpness: mean(|s| s.sharpness),
-            high_frequency: mean(|s| s.high_frequency),
+            saturation: self.saturation / n,
+            brightness: self.brightness / n,
+            contrast: self.contrast / n,
+            sharpness: self.sharpness / n,
+            high_frequency: self.high_frequency / n,
         }
     }
 }
@@ -122,8 +131,68 @@ struct Group<T> {
     distances: Vec<f64>,
 }
 
-/// Measures pictures of prompts that have `samples` each, and asks `each` about every one of them by its
-/// place. A prompt's pictures are in memory at a time, for each thread.
+/// Prompts whose pictures are measured at a time, by all threads together.
+const PART: usize = 64;
+
+/// Numbers of pictures that are measured part by part.
+#[derive(Clone, Debug, Default)]
+pub struct Measuring {
+    pictures: usize,
+    sums: ImageStatistics,
+    /// Of each pair of pictures of a prompt.
+    distances: Vec<f64>,
+}
+
+impl Measuring {
+    /// Measures pictures of prompts that have `samples` each, and asks `each` about every one of them by
+    /// its place in `files`. A prompt's pictures are in memory at a time, for each thread. The order of
+    /// pictures, not how they are cut into parts, decides the numbers.
+    ///
+    /// # Errors
+    /// When a picture cannot be read.
+    pub fn add<T: Send>(
+        &mut self,
+        files: &[PathBuf],
+        samples: usize,
+        each: impl Fn(usize, &RgbImage) -> T + Sync,
+    ) -> Result<Vec<T>> {
+        let samples = samples.max(1);
+        let mut answers = Vec::with_capacity(files.len());
+        for (part, files) in files.chunks(PART * samples).enumerate() {
+            let first = part * PART * samples;
+            let groups: Vec<Group<T>> = files
+                .par_chunks(samples)
+                .enumerate()
+                .map(|(g, group)| {
+                    let read = group.iter().map(|path| image::read(path));
+                    let pictures = read.collect::<std::result::Result<Vec<_>, _>>()?;
+                    let place = first + g * samples;
+                    let of = |(i, p)| (ImageStatistics::of(p), each(place + i, p));
+                    let seen = pictures.iter().enumerate().map(of).collect();
+                    Ok(Group { seen, distances: distances(&pictures) })
+                })
+                .collect::<Result<_>>()?;
+            for group in groups {
+                self.distances.extend(group.distances);
+                for (statistics, answer) in group.seen {
+                    self.sums.add(&statistics);
+                    self.pictures += 1;
+                    answers.push(answer);
+                }
+            }
+        }
+        Ok(answers)
+    }
+
+    /// The numbers of all of them.
+    pub fn numbers(&self) -> Numbers {
+        let apart = &self.distances;
+        let diversity = (!apart.is_empty()).then(|| craft_core::stats::mean(apart));
+        Numbers { statistics: self.sums.over(self.pictures), diversity }
+    }
+}
+
+/// Measures few enough pictures at once; see [`Measuring::add`].
 ///
 /// # Errors
 /// When a picture cannot be read.
@@ -132,26 +201,7 @@ pub fn measure<T: Send>(
     samples: usize,
     each: impl Fn(usize, &RgbImage) -> T + Sync,
 ) -> Result<(Numbers, Vec<T>)> {
-    let samples = samples.max(1);
-    let groups: Vec<Group<T>> = files
-        .par_chunks(samples)
-        .enumerate()
-        .map(|(g, group)| {
-            let read = group.iter().map(|path| image::read(path));
-            let pictures = read.collect::<std::result::Result<Vec<_>, _>>()?;
-            let of = |(i, p)| (ImageStatistics::of(p), each(g * samples + i, p));
-            let seen = pictures.iter().enumerate().map(of).collect();
-            Ok(Group { seen, distances: distances(&pictures) })
-        })
-        .collect::<Result<_>>()?;
-    let (mut all, mut answers, mut apart) = (Vec::new(), Vec::new(), Vec::new());
-    for group in groups {
-        apart.extend(group.distances);
-        for (statistics, answer) in group.seen {
-            all.push(statistics);
-            answers.push(answer);
-        }
-    }
-    let diversity = (!apart.is_empty()).then(|| craft_core::stats::mean(&apart));
-    Ok((Numbers { statistics: ImageStatistics::mean(&all), diversity }, answers))
+    let mut measuring = Measuring::default();
+    let answers = measuring.add(files, samples, each)?;
+    Ok((measuring.numbers(), answers))
 }

@@ -102,6 +102,9 @@ pub struct Manifest {
     pub dropped: Vec<DroppedItem>,
     /// Time it took, over all attempts where the stage adds them up.
     pub seconds: f64,
+    /// Peak of the process's resident memory in the attempt that finished it; 0 where it is not known.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub peak_rss_bytes: u64,
 }
 
 /// What is wrong with a file of a run.
@@ -147,6 +150,10 @@ impl std::fmt::Display for Problem {
             ProblemKind::Unreadable(why) => write!(f, "{path}: {why}"),
         }
     }
+}
+
+fn is_zero(n: &u64) -> bool {
+    *n == 0
 }
 
 impl Manifest {

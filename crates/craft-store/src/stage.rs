@@ -11,6 +11,7 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use serde::{Deserialize, Serialize};
@@ -143,6 +144,7 @@ impl Stage {
             resumed,
             why,
             known: Mutex::default(),
+            peak_rss_bytes: AtomicU64::new(0),
             few: FEW,
         }))
     }
@@ -203,6 +205,8 @@ pub struct StageWriter {
     known: Mutex<BTreeMap<String, Output>>,
     /// Files of one folder that stand in the manifest itself.
     few: usize,
+    /// Peak memory of the work, if it was told.
+    peak_rss_bytes: AtomicU64,
 }
 
 impl StageWriter {
@@ -236,6 +240,11 @@ impl StageWriter {
         Ok(())
     }
 
+    /// Tells the manifest how much memory the work took at its peak.
+    pub fn note_peak_rss(&self, bytes: u64) {
+        self.peak_rss_bytes.store(bytes, Ordering::Relaxed);
+    }
+
     /// Flushes and hashes all files of the folder (hidden ones excepted), each once, and marks the
     /// stage finished.
     pub fn finish(
@@ -258,6 +267,7 @@ impl StageWriter {
             counts,
             dropped,
             seconds,
+            peak_rss_bytes: self.peak_rss_bytes.into_inner(),
         };
         let mut times = Times::new(&manifest.digest());
         found.times.into_iter().for_each(|time| times.push(time));

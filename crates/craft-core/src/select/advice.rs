@@ -2,10 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{
-    Funnel, Indicator, NotSelected, RewardUse, SelectOptions, Selection, SelectionRow, Sign, select,
-};
-use crate::reward::ScoreRow;
+use super::outcome::Chosen;
+use super::{Funnel, Indicator, NotSelected, SelectOptions, Sign, choose};
 
 /// A change of the recipe and what it would select.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -38,12 +36,8 @@ pub struct Shortfall {
 }
 
 /// What to say of a selection that is smaller than asked for; `None` if it is not.
-pub fn shortfall(
-    rows: &[ScoreRow],
-    options: &SelectOptions,
-    selection: &Selection,
-) -> Option<Shortfall> {
-    let funnel = &selection.funnel;
+pub fn shortfall(chosen: &Chosen<'_>) -> Option<Shortfall> {
+    let (funnel, options) = (&chosen.funnel, chosen.options);
     let asked = options.max_samples;
     if funnel.selected >= asked {
         return None;
@@ -56,10 +50,10 @@ pub fn shortfall(
         // Of equals the first by name.
         .rev()
         .max_by_key(|(_, failed)| *failed);
-    let mut changes: Vec<Change> = variants(options, funnel, &selection.rows)
+    let mut changes: Vec<Change> = variants(chosen)
         .into_iter()
         .filter_map(|(change, options)| {
-            let selected = select(rows, &options).ok()?.funnel.selected;
+            let selected = choose(chosen.table, &options).ok()?.funnel.selected;
             (selected > funnel.selected).then_some(Change { change, selected })
         })
         .collect();
@@ -82,11 +76,8 @@ pub fn shortfall(
 }
 
 /// Looser options, each with the change in words.
-fn variants(
-    options: &SelectOptions,
-    funnel: &Funnel,
-    rows: &[SelectionRow],
-) -> Vec<(String, SelectOptions)> {
+fn variants(chosen: &Chosen<'_>) -> Vec<(String, SelectOptions)> {
+    let (funnel, options) = (&chosen.funnel, chosen.options);
     let mut out = Vec::new();
     let filters = options.rewards.iter().filter(|r| r.filter).count();
     let needed = options.min_passes.unwrap_or(filters);
@@ -104,7 +95,7 @@ fn variants(
         out.push(("select.indicator = \"candidate\"".to_owned(), loose));
     }
     if filters > 1 {
-        out.extend(without_one(options, rows));
+        out.extend(without_one(chosen));
     }
     if funnel.not_selected.contains_key(&NotSelected::PromptLimit) {
         let loose = SelectOptions { max_per_prompt: None, ..options.clone() };
@@ -118,17 +109,20 @@ fn variants(
 }
 
 /// Without the filter of the reward that alone stopped most candidates.
-fn without_one(options: &SelectOptions, rows: &[SelectionRow]) -> Option<(String, SelectOptions)> {
-    let alone = |reward: &RewardUse| {
-        let failed = |row: &&SelectionRow| {
-            let only = |(name, rose): (&String, &bool)| *rose == (name != reward.name.as_str());
-            !row.passed_by.is_empty() && row.passed_by.iter().all(only)
+fn without_one(chosen: &Chosen<'_>) -> Option<(String, SelectOptions)> {
+    let options = chosen.options;
+    let filters: Vec<usize> = chosen.filters().collect();
+    let alone = |reward: usize| {
+        let failed = |place: &usize| {
+            let rose = chosen.rose(*place);
+            let only = |(filter, rose): (&usize, &bool)| *rose == (*filter != reward);
+            !rose.is_empty() && filters.iter().zip(rose).all(only)
         };
-        rows.iter().filter(failed).count()
+        chosen.candidates().filter(failed).count()
     };
     let (place, _) = (options.rewards.iter().enumerate())
         .filter(|(_, reward)| reward.filter)
-        .map(|(place, reward)| (place, alone(reward)))
+        .map(|(place, _)| (place, alone(place)))
         .filter(|(_, stopped)| *stopped > 0)
         .rev()
         .max_by_key(|(_, stopped)| *stopped)?;

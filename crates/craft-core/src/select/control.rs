@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::table::ScoreTable;
 use crate::prompt::{CandidateId, PromptId};
 use crate::rng::Key;
 
@@ -38,19 +39,36 @@ pub fn random_control(
     let mut pool: Vec<&CandidateId> = candidates.iter().filter(|id| id.variant >= 1).collect();
     pool.sort();
     pool.dedup();
-    if n > pool.len() {
-        return Err(ControlError { wanted: n, available: pool.len() });
+    draw(n, key, pool.len(), |place| pool[place].clone())
+}
+
+/// The same from the candidates of a table.
+///
+/// # Errors
+/// When there are fewer than `n`.
+pub fn random_control_of(
+    n: usize,
+    key: &Key,
+    table: &ScoreTable,
+) -> Result<Vec<ControlRow>, ControlError> {
+    let mut pool = table.in_order();
+    pool.retain(|row| table.variant(*row) >= 1);
+    draw(n, key, pool.len(), |place| table.id(pool[place]))
+}
+
+fn draw(
+    n: usize,
+    key: &Key,
+    available: usize,
+    id: impl Fn(usize) -> CandidateId,
+) -> Result<Vec<ControlRow>, ControlError> {
+    if n > available {
+        return Err(ControlError { wanted: n, available });
     }
-    let mut drawn = key.stream().sample_without_replacement(pool.len(), n);
+    let mut drawn = key.stream().sample_without_replacement(available, n);
     drawn.sort_unstable();
-    Ok(drawn
-        .into_iter()
-        .map(|place| ControlRow {
-            id: pool[place].clone(),
-            prompt_id: pool[place].prompt.clone(),
-            weight: 1.0,
-        })
-        .collect())
+    let row = |id: CandidateId| ControlRow { prompt_id: id.prompt.clone(), id, weight: 1.0 };
+    Ok(drawn.into_iter().map(|place| row(id(place))).collect())
 }
 
 #[cfg(test)]

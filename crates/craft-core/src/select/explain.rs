@@ -1,25 +1,42 @@
-//! What became of the candidates, in rows and in words.
+//! What became of the candidates, in words.
 
-use super::run::Fate;
-use super::{Funnel, Indicator, NotSelected, SelectOptions, SelectionRow, Statistics};
+use std::collections::BTreeMap;
+
+use super::outcome::{Chosen, Dropped};
+use super::{Funnel, Indicator, NotSelected, SelectOptions, Statistics};
 use crate::prompt::CandidateId;
 
-/// The line of one candidate.
-pub(super) fn selection_row(
-    id: CandidateId,
-    fate: Fate,
-    needed_passes: usize,
-    options: &SelectOptions,
-) -> SelectionRow {
-    let reason = match (&fate.dropped, fate.passes, fate.not_selected) {
-        (Some((_, text)), _, _) => Some(text.clone()),
+/// What a reason speaks of.
+pub(super) struct Reason<'a> {
+    pub(super) id: &'a CandidateId,
+    pub(super) passed_by: &'a BTreeMap<String, bool>,
+}
+
+/// Why a candidate is not trained on; none if it is.
+pub(super) fn reason(chosen: &Chosen<'_>, place: usize, of: &Reason<'_>) -> Option<String> {
+    let (outcome, options) = (&chosen.outcomes[place], chosen.options);
+    match (outcome.dropped, outcome.passes, outcome.not_selected) {
+        (Some(why), _, _) => Some(match why {
+            Dropped::Lacks(reward) => {
+                let (name, column) =
+                    (&options.rewards[reward as usize].name, chosen.columns[reward as usize]);
+                format!("no {name}: {}", chosen.table.reason(chosen.rows[place], column).0)
+            }
+            Dropped::Total => "r_total is not finite".to_owned(),
+            Dropped::Original => {
+                format!("the original wording {} has no usable scores", of.id.original())
+            }
+            Dropped::Small(n) => format!("{n} rows to take statistics of: 2 are needed"),
+            Dropped::Equal(n) => format!("all {n} totals of the group are equal"),
+        }),
         (None, false, _) => {
-            let rose = fate.passed_by.values().filter(|p| **p).count();
-            let of = fate.passed_by.len();
-            Some(if rose >= needed_passes {
+            let rose = of.passed_by.values().filter(|p| **p).count();
+            let all = of.passed_by.len();
+            let needed = chosen.needed_passes;
+            Some(if rose >= needed {
                 "another candidate of the prompt failed, and all must pass".to_owned()
             } else {
-                format!("rose on {rose} of {of} rewards: {needed_passes} needed")
+                format!("rose on {rose} of {all} rewards: {needed} needed")
             })
         }
         (None, true, Some(NotSelected::NoWeight)) => {
@@ -34,19 +51,6 @@ pub(super) fn selection_row(
             options.max_samples
         )),
         (None, true, None) => None,
-    };
-    SelectionRow {
-        prompt_id: id.prompt.clone(),
-        variant: id.variant,
-        sample: id.sample,
-        passed_by: fate.passed_by,
-        passed: fate.passes && fate.dropped.is_none(),
-        selected: reason.is_none(),
-        weight: if reason.is_none() { fate.weight } else { 0.0 },
-        reason,
-        total: fate.total,
-        advantage: fate.advantage,
-        id,
     }
 }
 

@@ -19,12 +19,16 @@ mod advantage;
 mod advice;
 mod control;
 mod explain;
+mod outcome;
 mod run;
+mod table;
 
 pub use advantage::{GroupFault, group_advantages};
 pub use advice::{Change, Shortfall, shortfall};
-pub use control::{ControlError, ControlRow, random_control};
-pub use run::select;
+pub use control::{ControlError, ControlRow, random_control, random_control_of};
+pub use outcome::Chosen;
+pub use run::{choose, select};
+pub use table::ScoreTable;
 
 use std::collections::BTreeMap;
 use std::fmt;

@@ -1,125 +1,72 @@
 //! The selection itself, step by step.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 
 use super::advantage::{GroupFault, advantage, group_statistics};
-use super::explain::{hint, selection_row};
+use super::explain::hint;
+use super::outcome::{Chosen, Dropped, Outcome};
+use super::table::ScoreTable;
 use super::{
     AdvantageScale, DropReason, Funnel, Indicator, NotSelected, SelectError, SelectOptions,
-    Selection, SelectionRow, Sign, Statistics, Total,
+    Selection, Sign, Statistics, Total,
 };
-use crate::prompt::{CandidateId, PromptId};
-use crate::reward::{NON_FINITE, ScoreRow};
+use crate::reward::ScoreRow;
 use crate::stats::mean_std;
 
-/// A row with every reward that is needed.
-struct Row<'a> {
-    id: &'a CandidateId,
-    /// In the order of `options.rewards`.
-    scores: Vec<f64>,
-    total: f64,
-}
-
-/// What becomes of one candidate.
-pub(super) struct Fate {
-    pub(super) passed_by: BTreeMap<String, bool>,
-    pub(super) passes: bool,
-    pub(super) dropped: Option<(DropReason, String)>,
-    pub(super) total: Option<f64>,
-    pub(super) advantage: Option<f64>,
-    pub(super) not_selected: Option<NotSelected>,
-    pub(super) weight: f64,
-}
-
-impl Fate {
-    fn dropped(why: DropReason, text: String) -> Self {
-        Self {
-            passed_by: BTreeMap::new(),
-            passes: false,
-            dropped: Some((why, text)),
-            total: None,
-            advantage: None,
-            not_selected: None,
-            weight: 0.0,
-        }
-    }
-}
-
-/// Filters, weighs and budgets candidates; see the module. The order of `rows` does not matter.
+/// [`choose`] from rows that are all in memory.
+///
+/// # Errors
+/// See [`choose`].
 pub fn select(rows: &[ScoreRow], options: &SelectOptions) -> Result<Selection, SelectError> {
+    let mut table = ScoreTable::new(options.rewards.iter().map(|reward| reward.name.clone()));
+    rows.iter().for_each(|row| table.push(row));
+    choose(&table, options).map(Selection::from)
+}
+
+/// Filters, weighs and budgets candidates; see the module. The order of rows does not matter.
+///
+/// # Errors
+/// When an option is out of its range, and when nothing can be or was selected.
+pub fn choose<'a>(
+    table: &'a ScoreTable,
+    options: &'a SelectOptions,
+) -> Result<Chosen<'a>, SelectError> {
     let needed_passes = check(options)?;
-    let mut funnel = Funnel::default();
-    let mut fates: BTreeMap<CandidateId, Fate> = BTreeMap::new();
+    let rows = table.in_order();
+    let filters = options.rewards.iter().filter(|reward| reward.filter).count();
+    let chosen = Chosen {
+        table,
+        options,
+        needed_passes,
+        columns: options.rewards.iter().map(|reward| table.column(&reward.name)).collect(),
+        outcomes: vec![Outcome::OPEN; rows.len()],
+        rose: vec![false; rows.len() * filters],
+        rows,
+        funnel: Funnel::default(),
+    };
+    let mut choosing =
+        Choosing { chosen, usable: Vec::new(), totals: Vec::new(), spread: Vec::new() };
 
     // 1. Usable rows.
-    let mut usable = usable_rows(rows, options, &mut funnel, &mut fates);
-    if funnel.candidates == 0 {
-        return Err(SelectError::NoCandidates { originals: funnel.originals });
+    choosing.find_usable();
+    if choosing.chosen.funnel.candidates == 0 {
+        return Err(SelectError::NoCandidates { originals: choosing.chosen.funnel.originals });
     }
-    let spread = spread_of_rewards(&usable, options);
-    usable.retain_mut(|row| {
-        let zscores = || row.scores.iter().zip(&spread);
-        let weights = options.rewards.iter().map(|r| r.weight);
-        row.total = match options.total {
-            Total::Zscore => {
-                zscores().map(|(r, (m, s))| zscore(*r, *m, *s)).zip(weights).map(weigh).sum()
-            }
-            Total::Raw => row.scores.iter().copied().zip(weights).map(weigh).sum(),
-            Total::Gdpo => 0.0,
-        };
-        if !row.total.is_finite() {
-            drop_row(
-                row.id,
-                DropReason::NonFinite,
-                "r_total is not finite".into(),
-                &mut funnel,
-                &mut fates,
-            );
-        }
-        row.total.is_finite()
-    });
-
+    choosing.sum();
     // 2. Groups.
-    let mut groups: BTreeMap<&PromptId, Vec<Row>> = BTreeMap::new();
-    for row in usable {
-        groups.entry(&row.id.prompt).or_default().push(row);
+    for group in choosing.groups() {
+        choosing.judge(group);
     }
-    for group in groups.values_mut() {
-        if options.total == Total::Gdpo {
-            gdpo_totals(group, options);
-        }
-        judge_group(group, &spread, needed_passes, options, &mut funnel, &mut fates);
-    }
-
     // 3. Budget and weights.
-    spend_budget(&mut fates, options);
-    for fate in fates.values() {
-        if let Some((why, _)) = &fate.dropped {
-            *funnel.dropped.entry(*why).or_default() += 1;
-        } else if !fate.passes {
-            funnel.rejected += 1;
-        } else {
-            funnel.passed += 1;
-            match fate.not_selected {
-                Some(why) => *funnel.not_selected.entry(why).or_default() += 1,
-                None => funnel.selected += 1,
-            }
-        }
+    let mut chosen = choosing.chosen;
+    spend_budget(&mut chosen);
+    count(&mut chosen);
+    if chosen.funnel.selected == 0 {
+        let hint = hint(&chosen.funnel, needed_passes, options);
+        return Err(SelectError::NothingSelected { funnel: Box::new(chosen.funnel), hint });
     }
-    // A duplicate has no fate of its own, so it is counted where it was found.
-    if funnel.selected == 0 {
-        let hint = hint(&funnel, needed_passes, options);
-        return Err(SelectError::NothingSelected { funnel: Box::new(funnel), hint });
-    }
-    let rows: Vec<SelectionRow> = fates
-        .into_iter()
-        .map(|(id, fate)| selection_row(id, fate, needed_passes, options))
-        .collect();
-    let mut prompts: Vec<&PromptId> =
-        rows.iter().filter(|r| r.selected).map(|r| &r.prompt_id).collect();
-    prompts.dedup();
-    funnel.selected_prompts = prompts.len();
-    Ok(Selection { rows, funnel })
+    Ok(chosen)
 }
 
 /// Checks the options; how many filter rewards must rise.
@@ -158,78 +105,209 @@ fn check(options: &SelectOptions) -> Result<usize, SelectError> {
     Ok(needed)
 }
 
-/// Counts all rows and keeps those that have every reward, in the order of the ids.
-fn usable_rows<'a>(
-    rows: &'a [ScoreRow],
-    options: &SelectOptions,
-    funnel: &mut Funnel,
-    fates: &mut BTreeMap<CandidateId, Fate>,
-) -> Vec<Row<'a>> {
-    let mut first: BTreeMap<&CandidateId, &ScoreRow> = BTreeMap::new();
-    for row in rows {
-        let original = row.id().variant == 0;
-        *(if original { &mut funnel.originals } else { &mut funnel.candidates }) += 1;
-        if first.contains_key(row.id()) {
-            let dropped =
-                if original { &mut funnel.dropped_originals } else { &mut funnel.dropped };
-            *dropped.entry(DropReason::DuplicateId).or_default() += 1;
-        } else {
-            first.insert(row.id(), row);
+/// A selection on its way.
+struct Choosing<'a> {
+    chosen: Chosen<'a>,
+    /// Places of the rows that have every reward, in the order of the ids.
+    usable: Vec<usize>,
+    /// Beside `usable`.
+    totals: Vec<f64>,
+    /// Mean and deviation of each reward over all usable rows.
+    spread: Vec<(f64, f64)>,
+}
+
+impl Choosing<'_> {
+    fn score(&self, place: usize, reward: usize) -> f64 {
+        let column = self.chosen.columns[reward];
+        column.map_or(f64::NAN, |column| self.chosen.table.score(self.chosen.rows[place], column))
+    }
+
+    fn is_original(&self, place: usize) -> bool {
+        self.chosen.table.variant(self.chosen.rows[place]) == 0
+    }
+
+    /// Counts all rows and keeps those that have every reward.
+    fn find_usable(&mut self) {
+        let table = self.chosen.table;
+        let originals = (0..table.len() as u32).filter(|row| table.variant(*row) == 0).count();
+        let once = (0..self.chosen.rows.len()).filter(|place| self.is_original(*place)).count();
+        let funnel = &mut self.chosen.funnel;
+        (funnel.originals, funnel.candidates) = (originals, table.len() - originals);
+        // A duplicate has no outcome of its own, so it is counted here.
+        let twice = [
+            (&mut funnel.dropped_originals, originals - once),
+            (&mut funnel.dropped, funnel.candidates + once - self.chosen.rows.len()),
+        ];
+        for (dropped, n) in twice.into_iter().filter(|(_, n)| *n > 0) {
+            dropped.insert(DropReason::DuplicateId, n);
+        }
+        let prompts: BTreeSet<_> = self.chosen.rows.iter().map(|row| table.prompt(*row)).collect();
+        funnel.prompts = prompts.len();
+        for place in 0..self.chosen.rows.len() {
+            let rewards = 0..self.chosen.options.rewards.len();
+            match rewards.clone().find(|reward| self.score(place, *reward).is_nan()) {
+                Some(reward) => self.drop(place, Dropped::Lacks(reward as u32)),
+                None => self.usable.push(place),
+            }
         }
     }
-    let mut prompts: Vec<&PromptId> = first.keys().map(|id| &id.prompt).collect();
-    prompts.dedup();
-    funnel.prompts = prompts.len();
 
-    let mut usable = Vec::with_capacity(first.len());
-    for (id, row) in first {
-        let mut scores = Vec::with_capacity(options.rewards.len());
-        let mut fault = None;
-        for reward in &options.rewards {
-            match row.score(&reward.name) {
-                Some(score) => scores.push(score),
-                None => {
-                    let why = row.missing().get(reward.name.as_str());
-                    let non_finite = why.is_some_and(|w| w.starts_with(NON_FINITE));
-                    let kind =
-                        if non_finite { DropReason::NonFinite } else { DropReason::MissingReward };
-                    let why = why.map_or("it was never scored", String::as_str);
-                    fault = Some((kind, format!("no {}: {why}", reward.name)));
-                    break;
+    /// Notes that a row takes no part.
+    fn drop(&mut self, place: usize, why: Dropped) {
+        self.chosen.outcomes[place].dropped = Some(why);
+        if self.is_original(place)
+            && let Some(why) = self.chosen.drop_reason(place)
+        {
+            *self.chosen.funnel.dropped_originals.entry(why).or_default() += 1;
+        }
+    }
+
+    /// r_total of each usable row; one that is not finite makes it unusable.
+    fn sum(&mut self) {
+        let options = self.chosen.options;
+        self.spread = (0..options.rewards.len())
+            .map(|reward| {
+                let values: Vec<f64> = self.usable.iter().map(|p| self.score(*p, reward)).collect();
+                mean_std(&values)
+            })
+            .collect();
+        for place in std::mem::take(&mut self.usable) {
+            let weights = options.rewards.iter().map(|r| r.weight);
+            let scores = (0..options.rewards.len()).map(|reward| self.score(place, reward));
+            let total: f64 = match options.total {
+                Total::Zscore => scores
+                    .zip(&self.spread)
+                    .map(|(r, (m, s))| zscore(r, *m, *s))
+                    .zip(weights)
+                    .map(weigh)
+                    .sum(),
+                Total::Raw => scores.zip(weights).map(weigh).sum(),
+                Total::Gdpo => 0.0,
+            };
+            if total.is_finite() {
+                self.usable.push(place);
+                self.totals.push(total);
+            } else {
+                self.drop(place, Dropped::Total);
+            }
+        }
+    }
+
+    /// The usable rows of each prompt.
+    fn groups(&self) -> Vec<Range<usize>> {
+        let prompt = |i: usize| self.chosen.table.prompt(self.chosen.rows[self.usable[i]]);
+        let mut groups: Vec<Range<usize>> = Vec::new();
+        for i in 0..self.usable.len() {
+            match groups.last_mut() {
+                Some(group) if prompt(group.start) == prompt(i) => group.end = i + 1,
+                _ => groups.push(i..i + 1),
+            }
+        }
+        groups
+    }
+
+    /// Totals as sums of z-scores within the group.
+    fn gdpo_totals(&mut self, group: Range<usize>) {
+        for (place, reward) in self.chosen.options.rewards.iter().enumerate() {
+            let values: Vec<f64> =
+                group.clone().map(|i| self.score(self.usable[i], place)).collect();
+            if let Ok((mean, std)) = group_statistics(&values) {
+                for (i, value) in group.clone().zip(values) {
+                    self.totals[i] += weigh((zscore(value, mean, std), reward.weight));
                 }
             }
         }
-        match fault {
-            None => usable.push(Row { id, scores, total: 0.0 }),
-            Some((kind, text)) => drop_row(id, kind, text, funnel, fates),
+    }
+
+    /// Compares the candidates of a prompt with their originals. Returns those that could be.
+    fn filter(&mut self, group: Range<usize>) -> Vec<usize> {
+        let options = self.chosen.options;
+        let sample = |chosen: &Chosen<'_>, place: usize| chosen.table.sample(chosen.rows[place]);
+        let originals: BTreeMap<u32, usize> = group
+            .clone()
+            .map(|i| self.usable[i])
+            .filter(|place| self.is_original(*place))
+            .map(|place| (sample(&self.chosen, place), place))
+            .collect();
+        let filters: Vec<usize> = self.chosen.filters().collect();
+        let mut compared = Vec::new();
+        for i in group {
+            let place = self.usable[i];
+            if self.is_original(place) {
+                continue;
+            }
+            let Some(&original) = originals.get(&sample(&self.chosen, place)) else {
+                self.drop(place, Dropped::Original);
+                continue;
+            };
+            let mut passes = 0;
+            for (at, &reward) in filters.iter().enumerate() {
+                let rise = self.score(place, reward) - self.score(original, reward);
+                let rose = rise > options.margin * self.spread[reward].1;
+                self.chosen.rose[place * filters.len() + at] = rose;
+                passes += usize::from(rose);
+                let name = options.rewards[reward].name.as_str();
+                *entry(&mut self.chosen.funnel.passed_by, name) += usize::from(rose);
+            }
+            let outcome = &mut self.chosen.outcomes[place];
+            outcome.compared = true;
+            outcome.passes = passes >= self.chosen.needed_passes;
+            outcome.total = Some(self.totals[i]);
+            self.chosen.funnel.compared += 1;
+            *self.chosen.funnel.passed_count.entry(passes).or_default() += 1;
+            compared.push(i);
+        }
+        let passes = |chosen: &Chosen<'_>, i: &usize| chosen.outcomes[self.usable[*i]].passes;
+        if options.indicator == Indicator::Prompt
+            && !compared.iter().all(|i| passes(&self.chosen, i))
+        {
+            for i in &compared {
+                self.chosen.outcomes[self.usable[*i]].passes = false;
+            }
+        }
+        compared
+    }
+
+    /// Filter and advantages of one prompt.
+    fn judge(&mut self, group: Range<usize>) {
+        let options = self.chosen.options;
+        if options.total == Total::Gdpo {
+            self.gdpo_totals(group.clone());
+        }
+        let compared = self.filter(group.clone());
+        let passes = |chosen: &Chosen<'_>, i: usize| chosen.outcomes[self.usable[i]].passes;
+        let survivors = compared.iter().copied().filter(|i| passes(&self.chosen, *i));
+        let totals: Vec<f64> = match options.statistics {
+            Statistics::Group => self.totals[group].to_vec(),
+            Statistics::Survivors => survivors.map(|i| self.totals[i]).collect(),
+        };
+        let statistics = group_statistics(&totals);
+        let n = totals.len() as u32;
+        for i in compared {
+            let outcome = &mut self.chosen.outcomes[self.usable[i]];
+            // Without a survivor there are no statistics of survivors, and nothing is lost by it.
+            let judged = options.statistics == Statistics::Group || outcome.passes;
+            match statistics {
+                Ok((mean, std)) => {
+                    outcome.advantage = Some(match options.scale {
+                        AdvantageScale::Group => advantage(self.totals[i], mean, std),
+                        AdvantageScale::None => self.totals[i] - mean,
+                    });
+                }
+                Err(_) if !judged => {}
+                Err(GroupFault::TooSmall) => outcome.dropped = Some(Dropped::Small(n)),
+                Err(GroupFault::ZeroVariance) => outcome.dropped = Some(Dropped::Equal(n)),
+            }
         }
     }
-    usable
 }
 
-/// Notes that a row takes no part.
-fn drop_row(
-    id: &CandidateId,
-    why: DropReason,
-    text: String,
-    funnel: &mut Funnel,
-    fates: &mut BTreeMap<CandidateId, Fate>,
-) {
-    if id.variant == 0 {
-        *funnel.dropped_originals.entry(why).or_default() += 1;
-    } else {
-        fates.insert(id.clone(), Fate::dropped(why, text));
+/// The count of a name, whose text is copied once.
+fn entry<'m>(counts: &'m mut BTreeMap<String, usize>, name: &str) -> &'m mut usize {
+    if !counts.contains_key(name) {
+        counts.insert(name.to_owned(), 0);
     }
-}
-
-/// Mean and deviation of each reward over all usable rows.
-fn spread_of_rewards(usable: &[Row], options: &SelectOptions) -> Vec<(f64, f64)> {
-    (0..options.rewards.len())
-        .map(|place| {
-            let values: Vec<f64> = usable.iter().map(|row| row.scores[place]).collect();
-            mean_std(&values)
-        })
-        .collect()
+    counts.entry(name.to_owned()).or_default()
 }
 
 /// 0 where there is no deviation.
@@ -242,118 +320,29 @@ fn weigh((value, weight): (f64, f64)) -> f64 {
     if weight == 0.0 { 0.0 } else { value * weight }
 }
 
-/// Totals as sums of z-scores within the group.
-fn gdpo_totals(group: &mut [Row], options: &SelectOptions) {
-    for (place, reward) in options.rewards.iter().enumerate() {
-        let values: Vec<f64> = group.iter().map(|row| row.scores[place]).collect();
-        if let Ok((mean, std)) = group_statistics(&values) {
-            for row in group.iter_mut() {
-                row.total += weigh((zscore(row.scores[place], mean, std), reward.weight));
-            }
-        }
-    }
-}
-
-/// Filter and advantages of one prompt.
-fn judge_group(
-    group: &[Row],
-    spread: &[(f64, f64)],
-    needed_passes: usize,
-    options: &SelectOptions,
-    funnel: &mut Funnel,
-    fates: &mut BTreeMap<CandidateId, Fate>,
-) {
-    let originals: BTreeMap<u32, &Row> =
-        group.iter().filter(|r| r.id.variant == 0).map(|r| (r.id.sample, r)).collect();
-    let mut judged: Vec<(&Row, BTreeMap<String, bool>, bool)> = Vec::new();
-    for row in group.iter().filter(|r| r.id.variant >= 1) {
-        let Some(original) = originals.get(&row.id.sample) else {
-            let text = format!("the original wording {} has no usable scores", row.id.original());
-            drop_row(row.id, DropReason::OriginalMissing, text, funnel, fates);
-            continue;
-        };
-        let mut passed_by = BTreeMap::new();
-        for (place, reward) in options.rewards.iter().enumerate().filter(|(_, r)| r.filter) {
-            let rise = row.scores[place] - original.scores[place];
-            let passed = rise > options.margin * spread[place].1;
-            passed_by.insert(reward.name.to_string(), passed);
-            *funnel.passed_by.entry(reward.name.to_string()).or_default() += usize::from(passed);
-        }
-        let passes = passed_by.values().filter(|p| **p).count();
-        funnel.compared += 1;
-        *funnel.passed_count.entry(passes).or_default() += 1;
-        judged.push((row, passed_by, passes >= needed_passes));
-    }
-    if options.indicator == Indicator::Prompt && !judged.iter().all(|(_, _, passes)| *passes) {
-        judged.iter_mut().for_each(|(_, _, passes)| *passes = false);
-    }
-    let totals: Vec<f64> = match options.statistics {
-        Statistics::Group => group.iter().map(|row| row.total).collect(),
-        Statistics::Survivors => judged.iter().filter(|j| j.2).map(|j| j.0.total).collect(),
-    };
-    let statistics = group_statistics(&totals);
-    for (row, passed_by, passes) in judged {
-        // Without a survivor there are no statistics of survivors, and nothing is lost by it.
-        let judged_by_statistics = options.statistics == Statistics::Group || passes;
-        let (advantage, dropped) = match statistics {
-            Ok((mean, std)) => {
-                let advantage = match options.scale {
-                    AdvantageScale::Group => advantage(row.total, mean, std),
-                    AdvantageScale::None => row.total - mean,
-                };
-                (Some(advantage), None)
-            }
-            Err(_) if !judged_by_statistics => (None, None),
-            Err(GroupFault::TooSmall) => (
-                None,
-                Some((
-                    DropReason::GroupTooSmall,
-                    format!("{} rows to take statistics of: 2 are needed", totals.len()),
-                )),
-            ),
-            Err(GroupFault::ZeroVariance) => (
-                None,
-                Some((
-                    DropReason::ZeroVarianceGroup,
-                    format!("all {} totals of the group are equal", totals.len()),
-                )),
-            ),
-        };
-        fates.insert(
-            row.id.clone(),
-            Fate {
-                passed_by,
-                passes,
-                dropped,
-                total: Some(row.total),
-                advantage,
-                not_selected: None,
-                weight: 0.0,
-            },
-        );
-    }
-}
-
 /// Takes the best survivors and gives them weights of mean 1 (of mean size 1, if signed).
-fn spend_budget(fates: &mut BTreeMap<CandidateId, Fate>, options: &SelectOptions) {
-    let mut survivors: Vec<(&CandidateId, &mut Fate, f64)> = fates
-        .iter_mut()
-        .filter(|(_, fate)| fate.passes && fate.dropped.is_none())
-        .filter_map(|(id, fate)| fate.advantage.map(|a| (id, fate, a)))
+fn spend_budget(chosen: &mut Chosen<'_>) {
+    let options = chosen.options;
+    let mut survivors: Vec<(usize, f64)> = chosen
+        .candidates()
+        .filter(|place| chosen.outcomes[*place].passes && chosen.outcomes[*place].dropped.is_none())
+        .filter_map(|place| chosen.outcomes[place].advantage.map(|a| (place, a)))
         .collect();
-    survivors.sort_by(|a, b| b.2.total_cmp(&a.2).then_with(|| a.0.cmp(b.0)));
-    let mut of_prompt: BTreeMap<&PromptId, usize> = BTreeMap::new();
+    // Places are in the order of the ids.
+    survivors.sort_by(|a, b| b.1.total_cmp(&a.1).then_with(|| a.0.cmp(&b.0)));
+    let mut of_prompt: BTreeMap<_, usize> = BTreeMap::new();
     let mut taken = 0;
     let mut sum = 0.0;
-    for (id, fate, advantage) in &mut survivors {
+    for (place, advantage) in &survivors {
         let weight = match options.sign {
             Sign::Clip => advantage.max(0.0),
             Sign::Signed => *advantage,
             Sign::Shifted => (*advantage + options.shift).max(0.0),
             Sign::Ones => 1.0,
         };
-        let count = of_prompt.entry(&id.prompt).or_default();
-        fate.not_selected = if weight == 0.0 {
+        let count = of_prompt.entry(chosen.table.prompt(chosen.rows[*place])).or_default();
+        let outcome = &mut chosen.outcomes[*place];
+        outcome.not_selected = if weight == 0.0 {
             Some(NotSelected::NoWeight)
         } else if taken >= options.max_samples {
             Some(NotSelected::OverBudget)
@@ -363,14 +352,39 @@ fn spend_budget(fates: &mut BTreeMap<CandidateId, Fate>, options: &SelectOptions
             taken += 1;
             *count += 1;
             sum += weight.abs();
-            fate.weight = weight;
+            outcome.weight = weight;
             None
         };
     }
     let mean = sum / taken.max(1) as f64;
-    for (_, fate, _) in survivors {
-        if fate.not_selected.is_none() {
-            fate.weight /= mean;
+    for (place, _) in survivors {
+        if chosen.outcomes[place].not_selected.is_none() {
+            chosen.outcomes[place].weight /= mean;
         }
     }
+}
+
+/// How many came how far.
+fn count(chosen: &mut Chosen<'_>) {
+    let mut funnel = std::mem::take(&mut chosen.funnel);
+    let mut prompts = BTreeSet::new();
+    for place in chosen.candidates() {
+        let outcome = &chosen.outcomes[place];
+        if let Some(why) = chosen.drop_reason(place) {
+            *funnel.dropped.entry(why).or_default() += 1;
+        } else if !outcome.passes {
+            funnel.rejected += 1;
+        } else {
+            funnel.passed += 1;
+            match outcome.not_selected {
+                Some(why) => *funnel.not_selected.entry(why).or_default() += 1,
+                None => {
+                    funnel.selected += 1;
+                    prompts.insert(chosen.table.prompt(chosen.rows[place]));
+                }
+            }
+        }
+    }
+    funnel.selected_prompts = prompts.len();
+    chosen.funnel = funnel;
 }

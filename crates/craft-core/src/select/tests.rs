@@ -10,6 +10,18 @@ fn rewards(names: &[&str]) -> Vec<RewardUse> {
     names.iter().map(|n| RewardUse::new(name(n))).collect()
 }
 
+/// All rows in a table of the rewards of these options.
+fn table(rows: &[ScoreRow], options: &SelectOptions) -> ScoreTable {
+    let mut table = ScoreTable::new(options.rewards.iter().map(|reward| reward.name.clone()));
+    rows.iter().for_each(|row| table.push(row));
+    table
+}
+
+/// What to say of a selection from these rows.
+fn advice(rows: &[ScoreRow], options: &SelectOptions) -> Option<Shortfall> {
+    shortfall(&choose(&table(rows, options), options).unwrap())
+}
+
 /// One row: prompt, variant, sample and the scores of `a`, `b`, ….
 fn row(prompt: usize, variant: u32, sample: u32, scores: &[f64]) -> ScoreRow {
     let mut row = ScoreRow::new(CandidateId::new(PromptId::from_index(prompt), variant, sample));
@@ -451,8 +463,7 @@ fn too_few_samples_come_with_what_to_loosen() {
         row(1, 2, 0, &[0.5, 0.5]),
     ];
     let options = SelectOptions { max_samples: 3, ..raw(&["a", "b"]) };
-    let selection = select(&rows, &options).unwrap();
-    let found = shortfall(&rows, &options, &selection).unwrap();
+    let found = advice(&rows, &options).unwrap();
     assert_eq!((found.asked, found.selected, found.compared), (3, 1, 4));
     assert_eq!(found.strictest, Some(("b".to_owned(), 3)));
     assert_eq!(found.changes.len(), 2);
@@ -480,12 +491,11 @@ fn too_few_samples_come_with_what_to_loosen() {
         row(1, 0, 0, &[1.0]),
         row(1, 1, 0, &[1.2]),
     ];
-    let selection = select(&strict_rows, &strict).unwrap();
-    let found = shortfall(&strict_rows, &strict, &selection).unwrap();
+    let found = advice(&strict_rows, &strict).unwrap();
     assert_eq!(
         found.changes,
         [Change { change: "select.margin = 0 (now 0.5)".into(), selected: 2 }]
     );
     let enough = SelectOptions { max_samples: 1, ..strict };
-    assert_eq!(shortfall(&strict_rows, &enough, &select(&strict_rows, &enough).unwrap()), None);
+    assert_eq!(advice(&strict_rows, &enough), None);
 }

@@ -1,11 +1,11 @@
 //! Stage 2: one candidate picture per wording and noise, from the base model.
 
 use craft_core::recipe::GenerateSection;
-use craft_core::{Candidate, CandidateId, Key, PromptId};
-use craft_store::rows::RowWriter;
-use craft_store::{Manifest, Stage, StageWriter, jsonl};
+use craft_core::{Candidate, CandidateId, Key};
+use craft_store::{Manifest, Stage};
 
 use crate::error::{PipelineError, Result};
+use crate::stages::candidates::CandidateWriter;
 use crate::stages::pictures::{Item, Series};
 use crate::stages::{Outcome, Run, expand, inputs};
 use crate::start::Start;
@@ -54,19 +54,16 @@ fn noise(seed: u64, id: &CandidateId, shared: bool) -> Key {
     if shared { key } else { key.variant(u64::from(id.variant)) }
 }
 
-/// All candidates of a run in their order.
-fn candidates(run: &Run<'_>) -> Result<Vec<Candidate>> {
-    let mut candidates = Vec::new();
-    for (prompt, texts) in expand::read(run)? {
-        let prompt = PromptId::new(prompt).map_err(|e| PipelineError::Usage(e.to_string()))?;
-        for (variant, text) in texts.iter().enumerate() {
-            for sample in 0..run.recipe.generate.samples {
-                let id = CandidateId::new(prompt.clone(), variant as u32, sample as u32);
-                candidates.push(Candidate::new(id, text.clone()));
-            }
+/// Calls with each candidate of a run in their order, which is that of the wordings.
+fn each(run: &Run<'_>, take: &mut dyn FnMut(Candidate) -> Result<()>) -> Result<()> {
+    expand::each(run, |wording| {
+        for sample in 0..run.recipe.generate.samples {
+            let prompt = wording.prompt_id.clone();
+            let id = CandidateId::new(prompt, wording.variant, sample as u32);
+            take(Candidate::new(id, wording.text.clone()))?;
         }
-    }
-    Ok(candidates)
+        Ok(())
+    })
 }
 
 /// Draws all candidates. Each lies on disk as soon as its batch is drawn, its latents in one file for all
@@ -83,25 +80,39 @@ pub(crate) fn run(run: &Run<'_>, start: &Start, expanded: &Manifest) -> Result<M
             run.context.progress.note(&text);
         }
         let mut painter = Painter::new(&model, options(section, &model)?, run.context.stop)?;
-        let [c, h, w] = model.latent_shape(painter.options().height, painter.options().width);
-        let candidates = candidates(run)?;
-        let n = candidates.len();
+        let batch = painter.options().batch.max(1);
+        let shape = model.latent_shape(painter.options().height, painter.options().width);
+        let mut n = 0;
+        expand::each(run, |_| {
+            n += section.samples;
+            Ok(())
+        })?;
         run.context.progress.start("generate", n as u64, "images");
-        craft_store::atomic::create_dir(&writer.join("images"))?;
-        let latents = writer.join("latents.safetensors");
-        let mut rows = RowWriter::open(&latents, "latents", &[n, c, h, w])?;
-        let items: Vec<Item<'_>> = candidates.iter().map(|c| item(run, writer, c)).collect();
-        let series = Series { recipe: run.recipe, items: &items, model: "" };
-        series.draw(&mut painter, Some(&mut rows), run.context.progress)?;
-        rows.finish()?;
-        jsonl::write(&writer.join("candidates.jsonl"), &candidates)?;
+        let mut files = CandidateWriter::open(writer, n, shape)?;
+        let mut first = 0;
+        let mut part = Vec::with_capacity(batch);
+        let mut draw = |part: &mut Vec<Candidate>| -> Result<()> {
+            let items: Vec<Item<'_>> = part.iter().map(|c| item(run, &files, c)).collect();
+            let series = Series { recipe: run.recipe, items: &items, model: "" };
+            let rows = Some((first, &mut files.latents));
+            series.draw_part(&mut painter, rows, run.context.progress)?;
+            first += part.len();
+            part.clear();
+            Ok(())
+        };
+        each(run, &mut |candidate| {
+            part.push(candidate);
+            if part.len() == batch { draw(&mut part) } else { Ok(()) }
+        })?;
+        draw(&mut part)?;
+        files.finish(|put| each(run, &mut |candidate| put(&candidate)))?;
         Ok(Outcome::default().count("candidates", n).say(format!("{n} candidates")))
     })
 }
 
-fn item<'a>(run: &Run<'_>, writer: &StageWriter, candidate: &'a Candidate) -> Item<'a> {
+fn item<'a>(run: &Run<'_>, files: &CandidateWriter<'_>, candidate: &'a Candidate) -> Item<'a> {
     Item {
-        file: writer.join(&candidate.image),
+        file: files.picture(candidate),
         prompt: &candidate.text,
         key: noise(run.recipe.seed, &candidate.id, run.recipe.generate.shared_noise),
         place: format!("Candidate: {}", candidate.id),

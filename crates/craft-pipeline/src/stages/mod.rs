@@ -1,14 +1,20 @@
 //! The stages: each reads finished folders of the run and writes its own.
 
+pub(crate) mod candidates;
+pub(crate) mod column;
 pub(crate) mod evaluate;
 pub(crate) mod expand;
 pub(crate) mod generate;
 pub(crate) mod look;
+pub(crate) mod means;
+pub(crate) mod measuring;
 pub(crate) mod pictures;
 pub(crate) mod prompts;
 pub(crate) mod score;
+pub(crate) mod scoring;
 pub(crate) mod select;
 pub(crate) mod sweep;
+pub(crate) mod table;
 pub(crate) mod train;
 pub(crate) mod training_set;
 pub(crate) mod wording;
@@ -25,6 +31,7 @@ use serde::Serialize;
 
 use crate::context::Context;
 use crate::error::Result;
+use crate::meter::{forget_peak_rss, peak_rss_bytes};
 
 /// What every stage is given.
 #[derive(Clone, Copy)]
@@ -83,12 +90,14 @@ impl Run<'_> {
             }
             StageStatus::Unfinished(writer) => {
                 let start = Instant::now();
+                forget_peak_rss();
                 let before = previous_seconds(&writer);
                 let result = work(&writer);
                 let seconds = before + start.elapsed().as_secs_f64();
                 match result {
                     Ok(outcome) => {
                         atomic::remove_file(&writer.join(SECONDS_FILE))?;
+                        writer.note_peak_rss(peak_rss_bytes());
                         let manifest = writer.finish(outcome.counts, outcome.dropped, seconds)?;
                         self.context.progress.finish(&format!(
                             "{}: {} ({seconds:.1} s)",

@@ -44,7 +44,7 @@ impl Series<'_> {
     /// Draws the pictures that are not there; where their latents are kept as well, those whose row is not.
     ///
     /// Batches lie on a grid, so that a series that is continued draws what one without a stop does. A
-    /// picture that is there stays as it is. Latents are flushed before the picture gets its name.
+    /// picture that is there stays as it is.
     ///
     /// # Errors
     /// Those of drawing and writing, and when it was stopped; what was drawn before is kept.
@@ -54,35 +54,52 @@ impl Series<'_> {
         mut latents: Option<&mut RowWriter>,
         progress: &dyn Progress,
     ) -> Result<()> {
-        let batch = painter.options().batch.max(1);
-        for (number, part) in self.items.chunks(batch).enumerate() {
-            let first = number * batch;
-            let mut open = Vec::new();
-            for (i, item) in part.iter().enumerate() {
-                let kept = match &mut latents {
-                    Some(rows) if item.exists() => rows.has(first + i)?,
-                    Some(_) => false,
-                    None => item.exists(),
-                };
-                if !kept {
-                    open.push(i);
-                }
-            }
-            if !open.is_empty() {
-                let drawn = self.batch(painter, part)?;
-                if let Some(rows) = &mut latents {
-                    for &i in &open {
-                        if drawn[i].latents.iter().any(|v| !v.is_finite()) {
-                            return Err(not_finite(&part[i].file));
-                        }
-                        rows.put(first + i, &drawn[i].latents)?;
-                    }
-                    rows.sync()?;
-                }
-                self.write(painter, part, &drawn, &open)?;
-            }
-            progress.advance(part.len() as u64);
+        let mut first = 0;
+        for items in self.items.chunks(painter.options().batch.max(1)) {
+            let rows = latents.as_deref_mut().map(|rows| (first, rows));
+            Series { items, ..*self }.draw_part(painter, rows, progress)?;
+            first += items.len();
         }
+        Ok(())
+    }
+
+    /// Draws one batch of a longer series, whose items are not all in memory: those pictures that are not
+    /// there and, where their latents are kept as well, those whose row is not. `latents` has the row of the
+    /// first item. Latents are flushed before the picture gets its name.
+    ///
+    /// # Errors
+    /// As [`Self::draw`].
+    pub(crate) fn draw_part(
+        &self,
+        painter: &mut Painter<'_>,
+        mut latents: Option<(usize, &mut RowWriter)>,
+        progress: &dyn Progress,
+    ) -> Result<()> {
+        let part = self.items;
+        let mut open = Vec::new();
+        for (i, item) in part.iter().enumerate() {
+            let kept = match &mut latents {
+                Some((first, rows)) => item.exists() && rows.has(*first + i)?,
+                None => item.exists(),
+            };
+            if !kept {
+                open.push(i);
+            }
+        }
+        if !open.is_empty() {
+            let drawn = self.batch(painter, part)?;
+            if let Some((first, rows)) = &mut latents {
+                for &i in &open {
+                    if drawn[i].latents.iter().any(|v| !v.is_finite()) {
+                        return Err(not_finite(&part[i].file));
+                    }
+                    rows.put(*first + i, &drawn[i].latents)?;
+                }
+                rows.sync()?;
+            }
+            self.write(painter, part, &drawn, &open)?;
+        }
+        progress.advance(part.len() as u64);
         Ok(())
     }
 

@@ -1,7 +1,9 @@
 //! Stage 4: composite reward filtering, group advantages, budget; and the random control.
 
-use craft_core::select::{SelectError, random_control, select, shortfall};
-use craft_core::{CandidateId, Key, ScoreRow};
+use craft_core::select::{
+    ScoreTable, SelectError, SelectOptions, choose, random_control_of, shortfall,
+};
+use craft_core::{Key, ScoreRow};
 use craft_store::{Manifest, Stage, jsonl};
 
 use crate::error::Result;
@@ -15,10 +17,10 @@ pub(crate) fn run(run: &Run<'_>, scored: &Manifest) -> Result<Manifest> {
     let recipe = run.recipe;
     let config = (&recipe.select, &recipe.rewards, &recipe.control, recipe.seed);
     run.stage(Stage::SELECT, &config, inputs(&[scored]), |writer| {
-        let rows: Vec<ScoreRow> = jsonl::read(&run.path("rewards/rewards.jsonl"))?;
         let options = recipe.select_options();
-        let selection = match select(&rows, &options) {
-            Ok(selection) => selection,
+        let table = read(run, &options)?;
+        let chosen = match choose(&table, &options) {
+            Ok(chosen) => chosen,
             Err(error) => {
                 if let SelectError::NothingSelected { funnel, .. } = &error {
                     let by = funnel.passed_by.iter().map(|(name, n)| format!("{name} {n}"));
@@ -32,17 +34,16 @@ pub(crate) fn run(run: &Run<'_>, scored: &Manifest) -> Result<Manifest> {
                 return Err(error.into());
             }
         };
-        jsonl::write(&writer.join("selection.jsonl"), &selection.rows)?;
-        craft_store::manifest::write_json(&writer.join("funnel.json"), &selection.funnel)?;
-        let funnel = &selection.funnel;
-        if let Some(short) = shortfall(&rows, &options, &selection) {
+        jsonl::write(&writer.join("selection.jsonl"), chosen.rows())?;
+        let funnel = &chosen.funnel;
+        craft_store::manifest::write_json(&writer.join("funnel.json"), funnel)?;
+        if let Some(short) = shortfall(&chosen) {
             run.context.progress.note(&format!("warning: {}", short.text));
             craft_store::manifest::write_json(&writer.join(SHORTFALL), &short)?;
         }
         if recipe.control.enabled {
-            let ids: Vec<CandidateId> = rows.iter().map(|r| r.id().clone()).collect();
             let key = Key::new(recipe.seed).stage("control");
-            let control = random_control(funnel.selected, &key, &ids)?;
+            let control = random_control_of(funnel.selected, &key, &table)?;
             jsonl::write(&writer.join("control.jsonl"), &control)?;
         }
         let mut outcome = Outcome::default()
@@ -58,4 +59,13 @@ pub(crate) fn run(run: &Run<'_>, scored: &Manifest) -> Result<Manifest> {
             funnel.passed, funnel.candidates, funnel.selected, funnel.selected_prompts
         )))
     })
+}
+
+/// The scores of all candidates: a number for each reward, read one row at a time.
+fn read(run: &Run<'_>, options: &SelectOptions) -> Result<ScoreTable> {
+    let mut table = ScoreTable::new(options.rewards.iter().map(|reward| reward.name.clone()));
+    for row in jsonl::rows::<ScoreRow>(&run.path("rewards/rewards.jsonl"))? {
+        table.push(&row?);
+    }
+    Ok(table)
 }

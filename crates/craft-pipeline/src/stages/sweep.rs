@@ -4,20 +4,19 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use burn::module::Module;
-use craft_core::stats::paired_bootstrap;
-use craft_core::{Key, Prompt, Split};
 use craft_nn::weights;
 use craft_store::{Manifest, Stage, jsonl};
 use serde_json::{Map, Value, json};
 
-use super::evaluate::{CHECKER, SampleRow, Subject, by_prompt, one_model, pair};
 use crate::error::Result;
 use crate::rewards::RunReward;
+use crate::stages::means::Means;
+use crate::stages::measuring::{CHECKER, Questions, SampleRow, Subject, one_model, rows_path};
 use crate::stages::{Outcome, Run, inputs};
 use crate::start::arm_model;
 use craft_model::model::Model;
 
-const STAGE: Stage = Stage::new("sweep", "sweep");
+pub(super) const STAGE: Stage = Stage::new("sweep", "sweep");
 
 /// `base + factor · (tuned − base)` of every parameter; the ends are exact.
 fn between<M: Module>(base: M, tuned: &M, factor: f32) -> craft_model::Result<M> {
@@ -69,67 +68,67 @@ pub(crate) fn run(
     let drawing = craft_core::recipe::GenerateSection { batch: 1, ..recipe.generate.clone() };
     let config = (section, &recipe.evaluate, drawing, recipe.seed);
     run.stage(STAGE, &config, inputs, |writer| {
-        let prompts: Vec<Prompt> = jsonl::read(&run.path("prompts/prompts.jsonl"))?;
-        let eval = prompts.into_iter().filter(|p| p.split == Split::Eval);
-        let prompts: Vec<Prompt> = eval.take(section.prompts).collect();
-        let total = (prompts.len() * section.factors.len()) as u64;
+        let questions = Questions::of(run, section.prompts, 1);
+        let prompts = questions.count()?;
+        let total = (prompts * section.factors.len()) as u64;
         run.context.progress.start("sweep", total, "images");
-        let mut points = Vec::new();
+        let mut means = Means::default();
+        let mut drift = Vec::new();
+        let mut n = 0;
         for &factor in &section.factors {
-            let name = format!("at-{factor}");
+            let name = name_of(factor);
             let load = || model_at(run, models, factor);
-            let subject = Subject { name: &name, load: &load, samples: 1 };
-            let (rows, numbers) = one_model(run, writer, &subject, &prompts, rewards, hashes)?;
-            points.push((factor, rows, numbers));
+            let subject = Subject { name: &name, load: &load, questions: &questions };
+            let numbers = one_model(run, writer, &subject, rewards, hashes)?;
+            for row in jsonl::rows::<SampleRow>(&rows_path(writer, &name))? {
+                means.add(&row?);
+                n += 1;
+            }
+            drift.push(numbers["statistics"].clone());
         }
-        let summary = summarise(run, &points, rewards, prompts.len());
+        let summary = json!({
+            "factors": section.factors,
+            "prompts": prompts,
+            "rewards": table(run, &means, rewards),
+            "drift": drift,
+        });
         craft_store::manifest::write_json(&writer.join("sweep.json"), &summary)?;
-        let n: usize = points.iter().map(|(_, rows, _)| rows.len()).sum();
         Ok(Outcome::default()
             .count("images", n)
-            .say(format!("{} strengths, {n} pictures", points.len())))
+            .say(format!("{} strengths, {n} pictures", section.factors.len())))
     })
 }
 
-fn summarise(
-    run: &Run<'_>,
-    points: &[(f64, Vec<SampleRow>, Value)],
-    rewards: &[RunReward],
-    prompts: usize,
-) -> Value {
-    let mut names: Vec<(&str, bool)> =
-        rewards.iter().map(|r| (r.name.as_str(), r.trained_on)).collect();
-    names.push((CHECKER, false));
+/// The model at a strength, as its pictures are named.
+fn name_of(factor: f64) -> String {
+    format!("at-{factor}")
+}
+
+/// How each reward sees each strength, beside the base model where it is among them.
+fn table(run: &Run<'_>, means: &Means, rewards: &[RunReward]) -> Map<String, Value> {
+    let factors = &run.recipe.sweep.factors;
+    let drawing = (run.recipe.seed, run.recipe.evaluate.bootstrap);
+    let base = factors.iter().find(|factor| **factor == 0.0).map(|factor| name_of(*factor));
+    let names = rewards.iter().map(|r| (r.name.as_str(), r.trained_on));
     let mut table = Map::new();
-    for (name, trained_on) in names {
-        let scores: Vec<BTreeMap<String, f64>> = points
-            .iter()
-            .map(|(factor, rows, _)| by_prompt(rows, &format!("at-{factor}"), name))
-            .collect();
-        if scores.iter().all(BTreeMap::is_empty) {
+    for (name, trained_on) in names.chain([(CHECKER, false)]) {
+        let models: Vec<String> = factors.iter().map(|factor| name_of(*factor)).collect();
+        if !models.iter().any(|model| means.any(model, name)) {
             continue;
         }
-        let base = points.iter().position(|(factor, _, _)| *factor == 0.0);
-        let entry = |own: &BTreeMap<String, f64>| {
-            let values: Vec<f64> = own.values().copied().collect();
-            let change = base.and_then(|base| {
-                let (a, b) = pair(&scores[base], own);
-                let mut stream = Key::new(run.recipe.seed).stage("bootstrap").prompt(name).stream();
-                paired_bootstrap(&a, &b, run.recipe.evaluate.bootstrap, &mut stream)
-            });
+        let entry = |model: &String| {
+            let change = base
+                .as_ref()
+                .and_then(|base| means.difference([base, model], name, drawing))
+                .map(|(change, _)| change);
             json!({
-                "mean": craft_core::stats::mean(&values),
+                "mean": means.mean(model, name).unwrap_or(0.0),
                 "delta": change.map(|c| c.delta),
                 "ci95": change.map(|c| c.ci95),
             })
         };
-        let all: Vec<Value> = scores.iter().map(entry).collect();
+        let all: Vec<Value> = models.iter().map(entry).collect();
         table.insert(name.to_owned(), json!({ "trained_on": trained_on, "at": all }));
     }
-    json!({
-        "factors": points.iter().map(|(factor, _, _)| *factor).collect::<Vec<_>>(),
-        "prompts": prompts,
-        "rewards": table,
-        "drift": points.iter().map(|(_, _, numbers)| &numbers["statistics"]).collect::<Vec<_>>(),
-    })
+    table
 }

@@ -13,16 +13,6 @@ use crate::error::{PipelineError, Result};
 use crate::external::usage;
 use crate::stages::Run;
 
-/// Wordings of all prompts.
-pub(crate) struct Found {
-    /// By prompt; empty where no answer could be used.
-    pub(crate) wordings: Vec<Vec<String>>,
-    /// Prompts without wordings.
-    pub(crate) dropped: Vec<DroppedItem>,
-    /// Answers that were refused.
-    pub(crate) malformed: usize,
-}
-
 /// The model that a recipe names; nothing is asked yet.
 ///
 /// # Errors
@@ -47,55 +37,89 @@ fn options(section: &ExpandSection) -> WordingOptions {
     }
 }
 
-/// Words all prompts; what `cache/wordings.jsonl` knows is not asked again, so that a run can be done
-/// again without its server.
-pub(crate) fn run(run: &Run<'_>, prompts: &[&Prompt]) -> Result<Found> {
-    let section = &run.recipe.expand;
-    let WordingOptions { model: name, temperature, variants } = options(section);
-    let settings = (name, temperature, variants, INSTRUCTIONS);
-    let settings = sha256_bytes(serde_json::to_string(&settings).unwrap_or_default());
-    let mut cache = WordingCache::open(run.folder, &run.context)?;
-    let mut found = Found { wordings: Vec::new(), dropped: Vec::new(), malformed: 0 };
-    let mut model_of_server = None;
-    run.context.progress.start("expand", prompts.len() as u64, "prompts");
-    for prompt in prompts {
+/// Asks a language model for wordings; what `cache/wordings.jsonl` knows is not asked again, so that a run can
+/// be done again without its server.
+pub(crate) struct Asker<'a> {
+    run: &'a Run<'a>,
+    /// Digest of what an answer depends on beside its prompt.
+    settings: String,
+    cache: WordingCache,
+    /// None as long as nothing was asked.
+    server: Option<WordingModel>,
+    prompts: usize,
+    malformed: usize,
+    /// Prompts of which no answer could be used.
+    dropped: Vec<DroppedItem>,
+}
+
+impl<'a> Asker<'a> {
+    /// For so many prompts.
+    ///
+    /// # Errors
+    /// When the cache cannot be read.
+    pub(crate) fn new(run: &'a Run<'a>, prompts: usize) -> Result<Self> {
+        let WordingOptions { model: name, temperature, variants } = options(&run.recipe.expand);
+        let settings = (name, temperature, variants, INSTRUCTIONS);
+        let settings = sha256_bytes(serde_json::to_string(&settings).unwrap_or_default());
+        let cache = WordingCache::open(run.folder, &run.context)?;
+        run.context.progress.start("expand", prompts as u64, "prompts");
+        let (server, dropped) = (None, Vec::new());
+        Ok(Self { run, settings, cache, server, prompts, malformed: 0, dropped })
+    }
+
+    /// The wordings of a prompt; none if no answer could be used.
+    ///
+    /// # Errors
+    /// When the server gives no answer, and when the run was stopped.
+    pub(crate) fn wordings(&mut self, prompt: &Prompt) -> Result<Vec<String>> {
         let text = prompt.text.as_str();
-        if let Some(known) = cache.get(text, &settings) {
-            found.wordings.push(known.clone());
-            run.context.progress.advance(1);
-            continue;
-        }
-        let server = match &model_of_server {
-            Some(server) => server,
-            None => model_of_server.insert(model(section)?),
+        let wordings = match self.cache.get(text, &self.settings) {
+            Some(known) => known.clone(),
+            None => self.ask(prompt)?,
         };
+        self.run.context.progress.advance(1);
+        Ok(wordings)
+    }
+
+    fn ask(&mut self, prompt: &Prompt) -> Result<Vec<String>> {
+        let section = &self.run.recipe.expand;
+        let server = match &self.server {
+            Some(server) => server,
+            None => self.server.insert(model(section)?),
+        };
+        let text = prompt.text.as_str();
         let mut last = String::new();
-        let mut wordings = Vec::new();
         for _ in 0..=section.retries.unwrap_or(ExpandSection::RETRIES) {
-            run.context.check()?;
+            self.run.context.check()?;
             match server.ask(text).map_err(|reason| PipelineError::WordingModel { reason })? {
                 Wording::Good(list) => {
-                    cache.put(text, &settings, list.clone())?;
-                    wordings = list;
+                    self.cache.put(text, &self.settings, list.clone())?;
+                    if !list.is_empty() {
+                        return Ok(list);
+                    }
                     break;
                 }
                 Wording::Malformed(reason) => {
-                    found.malformed += 1;
+                    self.malformed += 1;
                     last = reason;
                 }
             }
         }
-        if wordings.is_empty() {
-            let reason = format!("no answer of the language model could be used; the last: {last}");
-            found.dropped.push(DroppedItem { id: prompt.id.to_string(), reason });
+        let reason = format!("no answer of the language model could be used; the last: {last}");
+        self.dropped.push(DroppedItem { id: prompt.id.to_string(), reason });
+        Ok(Vec::new())
+    }
+
+    /// How many answers were refused, and the prompts without wordings.
+    ///
+    /// # Errors
+    /// When no prompt has wordings.
+    pub(crate) fn finish(self) -> Result<(usize, Vec<DroppedItem>)> {
+        match self.dropped.first() {
+            Some(first) if self.dropped.len() == self.prompts => {
+                Err(PipelineError::WordingModel { reason: first.reason.clone() })
+            }
+            _ => Ok((self.malformed, self.dropped)),
         }
-        found.wordings.push(wordings);
-        run.context.progress.advance(1);
     }
-    if found.dropped.len() == prompts.len()
-        && let Some(first) = found.dropped.first()
-    {
-        return Err(PipelineError::WordingModel { reason: first.reason.clone() });
-    }
-    Ok(found)
 }

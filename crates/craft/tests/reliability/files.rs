@@ -45,7 +45,8 @@ fn digest(path: &Path) -> String {
     };
     let text = || fs::read_to_string(path).unwrap();
     match name.as_str() {
-        ".lock" | "index.html" | ".stage-times" => String::new(),
+        // Measured times are in a plan.
+        ".lock" | "index.html" | ".stage-times" | "plan.json" => String::new(),
         "stage.json" | "run.json" => sha256_bytes(timeless(&text())),
         "metrics.jsonl" => sha256_bytes(text().lines().map(timeless).collect::<String>()),
         // Lines come in the order in which pictures were scored.

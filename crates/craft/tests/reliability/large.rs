@@ -60,3 +60,48 @@ fn scoring_takes_no_more_for_more_pictures() {
     let grown = large.saturating_sub(small);
     assert!(grown < pixels / 6, "{} MiB more for {} MiB of pixels", grown >> 20, pixels >> 20);
 }
+
+/// Peaks of resident memory of a run with so many candidates and pictures to evaluate, by stage, as its
+/// manifests have them; and its folder.
+fn peaks(samples: usize, eval: usize) -> (Tiny, Vec<(&'static str, u64)>) {
+    let tiny = Tiny::new();
+    let prompts: String = (0..eval).map(|i| format!("a red star number {i}\n")).collect();
+    tiny.write("eval.txt", prompts);
+    let samples = format!("generate.samples={samples}");
+    let run = ["run", "recipe.toml", "--out", "out", "--threads", "2", "--set", &samples];
+    tiny.expect(&[&run[..], &["--set", "control.enabled=false"]].concat(), 0, &[]);
+    let folders = [
+        ("generate", "candidates"),
+        ("score", "rewards"),
+        ("select", "selection"),
+        ("evaluate", "evaluation"),
+    ];
+    let peak = |folder: &str| {
+        let text = fs::read(tiny.path("out").join(folder).join("stage.json")).unwrap();
+        let manifest: Value = serde_json::from_slice(&text).unwrap();
+        manifest["peak_rss_bytes"].as_u64().unwrap()
+    };
+    let all = folders.iter().map(|(stage, folder)| (*stage, peak(folder))).collect();
+    (tiny, all)
+}
+
+#[test]
+fn no_stage_takes_more_for_ten_times_as_many_candidates() {
+    let (tiny, small) = peaks(6, 100);
+    let (_, large) = peaks(63, 1000);
+    for ((stage, small), (_, large)) in small.iter().zip(&large) {
+        let grown = large.saturating_sub(*small);
+        // 1,824 candidates or 1,800 pictures more. What must be kept of each, hash and scores, is 100 bytes.
+        assert!(grown < 8 << 20, "{stage}: {} KiB more than {} KiB", grown >> 10, small >> 10);
+    }
+    // The plan holds for what was written.
+    let plan: Value =
+        serde_json::from_slice(&fs::read(tiny.path("out/plan.json")).unwrap()).unwrap();
+    let stages = plan["stages"].as_array().unwrap();
+    let planned = stages.iter().find(|stage| stage["stage"] == "generate").unwrap();
+    let latents = fs::metadata(tiny.path("out/candidates/latents.safetensors")).unwrap().len();
+    let written = craft_store::space::used_bytes(&tiny.path("out/candidates"));
+    let bytes = planned["disk_bytes"].as_u64().unwrap();
+    assert!(latents < written && written < bytes, "{written} bytes of {bytes}");
+    assert!(stages.iter().filter(|s| s["seconds"].as_f64().is_some()).count() >= 4, "{plan}");
+}
