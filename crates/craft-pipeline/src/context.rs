@@ -20,12 +20,12 @@ pub struct Context<'a> {
 
 impl Context<'_> {
     /// Stops here when asked to.
-    pub(crate) fn check(&self) -> Result<()> {
+    pub fn check(&self) -> Result<()> {
         if self.stop.load(Ordering::Relaxed) { Err(PipelineError::Interrupted) } else { Ok(()) }
     }
 
     /// The embedded world, or an error that says who asked for it.
-    pub(crate) fn world(&self, key: &str) -> Result<&dyn World> {
+    pub fn world(&self, key: &str) -> Result<&dyn World> {
         self.world.ok_or_else(|| {
             PipelineError::Usage(format!("{key} = \"pocket\", but no world is embedded here"))
         })

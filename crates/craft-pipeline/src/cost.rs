@@ -90,7 +90,7 @@ fn million(n: u64) -> String {
 }
 
 /// Seconds for people.
-pub(crate) fn duration(seconds: f64) -> String {
+pub fn duration(seconds: f64) -> String {
     match seconds {
         s if s < 120.0 => format!("{s:.0} s"),
         s if s < 7200.0 => format!("{:.0} min", s / 60.0),
@@ -262,11 +262,11 @@ pub(crate) fn prediction_seconds(recipe: &Recipe, model: &Model) -> Result<Spent
 
 /// Time of some work.
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Spent {
+pub struct Spent {
     /// Seconds of the clock, which other work on the machine lengthens.
-    pub(crate) clock: f64,
+    pub clock: f64,
     /// Seconds of all processors together.
-    pub(crate) processors: f64,
+    pub processors: f64,
 }
 
 impl Spent {
@@ -274,7 +274,7 @@ impl Spent {
     ///
     /// # Errors
     /// Those of the pass.
-    pub(crate) fn on(mut pass: impl FnMut() -> Result<()>) -> Result<Self> {
+    pub fn on(mut pass: impl FnMut() -> Result<()>) -> Result<Self> {
         let mut once = || {
             let (start, worked) = (Instant::now(), cpu_seconds());
             pass()?;
@@ -286,11 +286,12 @@ impl Spent {
     }
 
     /// Its share for one of `n`.
-    pub(crate) fn each(self, n: usize) -> Self {
+    pub fn each(self, n: usize) -> Self {
         self.times(1.0 / n.max(1) as f64)
     }
 
-    pub(crate) fn times(self, factor: f64) -> Self {
+    /// So many times as much.
+    pub fn times(self, factor: f64) -> Self {
         Self { clock: self.clock * factor, processors: self.processors * factor }
     }
 }

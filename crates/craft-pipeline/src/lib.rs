@@ -4,7 +4,7 @@
 //! key only; never on batch size, number of threads or order.
 
 mod cache;
-pub mod compare;
+pub mod client;
 pub mod context;
 mod cost;
 pub mod error;

@@ -33,7 +33,7 @@ fn f32_name() -> String {
 }
 
 /// Name of the number format in which this process multiplies.
-pub(crate) fn matmul_precision() -> &'static str {
+pub fn matmul_precision() -> &'static str {
     match precision() {
         Precision::F32 => F32,
         Precision::Bf16 => "bf16",

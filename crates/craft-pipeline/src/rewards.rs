@@ -204,10 +204,11 @@ fn groups(rewards: &[(&str, &RewardSource)]) -> Result<Vec<Vec<usize>>> {
 
 /// A reward of a run.
 #[derive(Clone)]
-pub(crate) struct RunReward {
-    pub(crate) name: String,
+pub struct RunReward {
+    /// Its name.
+    pub name: String,
     /// Whether selection sees it.
-    pub(crate) trained_on: bool,
+    pub trained_on: bool,
     /// Whether a missing score stops the run.
     pub(crate) stops: bool,
     pub(crate) source: RewardSource,
@@ -215,7 +216,10 @@ pub(crate) struct RunReward {
 
 impl RunReward {
     /// SHA-256 of what the reward is made of: its weights, or its section of the recipe.
-    pub(crate) fn hash(&self) -> Result<String> {
+    ///
+    /// # Errors
+    /// When a file of weights cannot be read.
+    pub fn hash(&self) -> Result<String> {
         let weights = match &self.source {
             RewardSource::Weights(weights) => weights,
             RewardSource::External(section, _) => return Ok(external::digest(section)),

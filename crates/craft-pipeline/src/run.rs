@@ -403,8 +403,6 @@ pub(crate) fn cpu_seconds() -> f64 {
     craft_store::meter::cpu_seconds().unwrap_or_default()
 }
 
-pub(crate) use craft_store::meter::forget_peak_rss;
-
 /// Peak resident memory of this process in bytes; 0 where the system does not tell.
 pub fn peak_rss_bytes() -> u64 {
     craft_store::meter::peak_rss_bytes().unwrap_or_default()

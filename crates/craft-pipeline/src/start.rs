@@ -36,7 +36,7 @@ pub(crate) fn base_model(recipe: &Recipe, base: &Path, dir: &Path) -> Result<Mod
 ///
 /// # Errors
 /// As [`base_model`].
-pub(crate) fn training_model(recipe: &Recipe, base: &Path, dir: &Path) -> Result<Model> {
+pub fn training_model(recipe: &Recipe, base: &Path, dir: &Path) -> Result<Model> {
     if recipe.train.mode == TrainMode::Full || !recipe.model.lora.is_empty() {
         return base_model(recipe, base, dir);
     }
@@ -44,13 +44,13 @@ pub(crate) fn training_model(recipe: &Recipe, base: &Path, dir: &Path) -> Result
 }
 
 /// What a round of a run begins with.
-pub(crate) struct Start {
+pub struct Start {
     /// Folder of the run's base model.
     pub(crate) base: PathBuf,
     /// The same in the first round; then what the round before left: a whole model's folder, or one with factors.
     pub(crate) from: PathBuf,
     /// Hash of everything that its model depends on.
-    pub(crate) hash: String,
+    pub hash: String,
 }
 
 impl Start {
@@ -58,7 +58,7 @@ impl Start {
     ///
     /// # Errors
     /// When a file cannot be read.
-    pub(crate) fn first(recipe: &Recipe, base: &Path, dir: &Path) -> Result<Self> {
+    pub fn first(recipe: &Recipe, base: &Path, dir: &Path) -> Result<Self> {
         let hash = base_hash(recipe, base, dir)?;
         Ok(Self { base: dir.to_owned(), from: dir.to_owned(), hash })
     }
@@ -87,7 +87,7 @@ impl Start {
     ///
     /// # Errors
     /// See [`base_model`].
-    pub(crate) fn training_model(&self, recipe: &Recipe, base: &Path) -> Result<Model> {
+    pub fn training_model(&self, recipe: &Recipe, base: &Path) -> Result<Model> {
         match recipe.train.mode {
             TrainMode::Full => self.model(recipe, base),
             TrainMode::Lora => training_model(recipe, base, &self.base),
@@ -95,7 +95,7 @@ impl Start {
     }
 
     /// The file of the factors that the round before left.
-    pub(crate) fn factors(&self) -> Option<PathBuf> {
+    pub fn factors(&self) -> Option<PathBuf> {
         let file = self.from.join(LORA_FILE);
         (self.from != self.base && file.is_file()).then_some(file)
     }

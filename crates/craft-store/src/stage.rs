@@ -20,7 +20,7 @@ use crate::error::Result;
 use crate::hash::sha256_bytes;
 use crate::json::write_json;
 use crate::manifest::{
-    DroppedItem, Manifest, Output, STAGE_FILE, Times, VERSION, record, require_version,
+    DroppedItem, FEW, Manifest, Output, STAGE_FILE, Times, VERSION, record, require_version,
 };
 use crate::own;
 use crate::run::RunFolder;
@@ -143,6 +143,7 @@ impl Stage {
             resumed,
             why,
             known: Mutex::default(),
+            few: FEW,
         }))
     }
 }
@@ -200,6 +201,8 @@ pub struct StageWriter {
     why: String,
     /// Outputs whose hashes were computed when they were written.
     known: Mutex<BTreeMap<String, Output>>,
+    /// Files of one folder that stand in the manifest itself.
+    few: usize,
 }
 
 impl StageWriter {
@@ -242,7 +245,7 @@ impl StageWriter {
         seconds: f64,
     ) -> Result<Manifest> {
         let known = self.known.into_inner().unwrap_or_else(PoisonError::into_inner);
-        let found = record(&self.dir, &known)?;
+        let found = record(&self.dir, &known, self.few)?;
         sync_folders(&self.dir)?;
         let manifest = Manifest {
             stage: self.wanted.stage,

@@ -6,9 +6,12 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use craft_compare::{Ablation, Method, Seeds, method};
 use craft_core::sampler::SamplerKind;
 
 use crate::samplers;
+
+mod compare_help;
 
 /// Aligns a text-to-image diffusion model with human preference (CRAFT), from a model, a list of
 /// prompts and a few reward models.
@@ -138,36 +141,26 @@ pub(crate) struct CompareArgs {
     /// The recipe that all methods share; paths in it are relative to its folder
     #[arg(value_name = "RECIPE.toml")]
     pub(crate) recipe: PathBuf,
-    /// Methods, separated by commas
-    /// [default: craft,random,guidance-1.5,guidance-2,sft,raft,rwr,dpo,kto]
-    #[arg(long, value_name = "LIST", value_delimiter = ',')]
-    pub(crate) methods: Vec<String>,
-    /// Variants of CRAFT in the place of methods: samples, per-prompt, margin, min-passes, total, sign,
-    /// conditioning, statistics, advantage-scale, learning-rate, steps, timesteps, dropout, filter,
-    /// group-size, spread, pressure, pressure-100
-    #[arg(long, value_name = "NAME", conflicts_with = "methods")]
-    pub(crate) ablation: Option<String>,
-    /// Number of seeds, counted from the recipe's, or the seeds themselves as 1,2,3 [default: 5]
-    #[arg(long, value_name = "N|LIST")]
-    pub(crate) seeds: Option<String>,
+    #[arg(long, value_name = "LIST", value_delimiter = ',', value_parser = method, help = compare_help::methods())]
+    pub(crate) methods: Vec<&'static Method>,
+    #[arg(long, value_name = "NAME", conflicts_with = "methods", value_parser = Ablation::named, help = compare_help::ablations())]
+    pub(crate) ablation: Option<&'static Ablation>,
+    #[arg(long, value_name = "N|LIST", help = compare_help::seeds())]
+    pub(crate) seeds: Option<Seeds>,
     /// Learning rates that every method tries [default: the recipe's, a third and three times it]
     #[arg(long, value_name = "LIST", value_delimiter = ',', conflicts_with_all = ["quick", "ablation"])]
     pub(crate) learning_rates: Vec<f64>,
-    /// How many of the first seeds choose each method's learning rate and length [default: 2]
-    #[arg(long, value_name = "N", conflicts_with_all = ["quick", "ablation"])]
+    #[arg(long, value_name = "N", conflicts_with_all = ["quick", "ablation"], help = compare_help::search_seeds())]
     pub(crate) search_seeds: Option<usize>,
-    /// Share of the facts that settings may lose by the checker to be chosen; inf: any [default: 0.01]
-    #[arg(long, value_name = "SHARE", conflicts_with_all = ["quick", "ablation"])]
+    #[arg(long, value_name = "SHARE", conflicts_with_all = ["quick", "ablation"], help = compare_help::fact_loss())]
     pub(crate) fact_loss: Option<f64>,
-    /// Pairs from the embedded world's annotators, for each seed [default: 4000]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", help = compare_help::pairs())]
     pub(crate) pairs: Option<usize>,
     /// Compare also CRAFT in so many rounds, each drawing from the model of the one before, within
     /// the budget of one round
     #[arg(long, value_name = "N")]
     pub(crate) rounds: Option<usize>,
-    /// Two seeds, four methods and no search of learning rates, for a first look
-    #[arg(long)]
+    #[arg(long, help = compare_help::quick())]
     pub(crate) quick: bool,
     /// Folder of the comparison [default: runs/compare-<name of the recipe>]
     #[arg(long, value_name = "DIR")]

@@ -6,6 +6,7 @@ mod support;
 use std::fs;
 use std::path::Path;
 
+use craft_compare::{Ablation, Method};
 use serde_json::Value;
 use support::Tiny;
 
@@ -170,8 +171,8 @@ fn what_cannot_be_compared_is_refused_before_anything_is_done() {
         &["raft", "only 1", "at least 2"],
     );
     refused(&["--methods", "craft", "--seeds", "1,2,1"], &["1 is repeated"]);
-    refused(&["--methods", "craft", "--seeds", "0"], &["--seeds 0"]);
-    refused(&["--methods", "craft", "--seeds", "many"], &["--seeds many"]);
+    refused(&["--methods", "craft", "--seeds", "0"], &["'0' for '--seeds", "1 to 1000"]);
+    refused(&["--methods", "craft", "--seeds", "many"], &["'many' for '--seeds", "1,2,3"]);
     refused(&["--methods", "craft", "--fact-loss=-0.1"], &["--fact-loss -0.1: expected a share"]);
     refused(&["--methods", "craft", "--learning-rates", "1e-4,-1"], &["-1 is not a learning rate"]);
     refused(&["--methods", "craft", "--search-seeds", "2"], &["--search-seeds", "from files"]);
@@ -182,6 +183,7 @@ fn what_cannot_be_compared_is_refused_before_anything_is_done() {
         &["guidance-2", "evaluate.guidance_scale = 1", "above 1"],
     );
     refused(&["--ablation", "hat"], &["no ablation `hat`", "pressure"]);
+    refused(&["--ablation", "presure"], &["'presure' for '--ablation", "did you mean `pressure`?"]);
     refused(&["--ablation", "filter"], &["craft-h", "tiny"]);
     refused(&["--methods", "craft", "--pairs", "0"], &["--pairs is 0"]);
     refused(&["--methods", "craft", "--rounds", "1"], &["--rounds 1", "2 to 20"]);
@@ -191,6 +193,21 @@ fn what_cannot_be_compared_is_refused_before_anything_is_done() {
     refused(&["--methods", "craft", "--set", "train.stepz=1"], &["train.steps"]);
     let lora = ["--methods", "craft", "--set", "train.mode=lora"];
     refused(&[&lora[..], &["--set", "train.lora.rank=999"]].concat(), &["train.lora", "rank"]);
+}
+
+/// Names and defaults in the help are those of the tables.
+#[test]
+fn the_help_lists_what_can_be_compared() {
+    let help = Tiny::new().expect(&["compare", "--help"], 0, &[]);
+    let help = help.split_whitespace().collect::<Vec<_>>().join(" ");
+    let names = |methods: Vec<&'static Method>, by: &str| {
+        methods.iter().map(|method| method.name).collect::<Vec<_>>().join(by)
+    };
+    assert!(help.contains(&names(craft_compare::methods().collect(), ", ")), "{help}");
+    assert!(help.contains(&names(craft_compare::default_methods(false), ",")), "{help}");
+    assert!(help.contains(&names(craft_compare::default_methods(true), ", ")), "{help}");
+    let ablations: Vec<&str> = Ablation::all().iter().map(Ablation::name).collect();
+    assert!(help.contains(&ablations.join(", ")), "{help}");
 }
 
 #[test]

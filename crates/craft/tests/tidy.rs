@@ -115,6 +115,8 @@ fn pure_crates_stay_pure() {
         ("craft-report", &["burn", "craft-nn", "craft-pipeline", "craft-rewards"]),
         ("craft-store", &["burn", "craft-core", "craft-pipeline"]),
         ("craft-net", &["burn", "craft-"]),
+        ("craft-train", &["craft-pipeline", "craft-compare", "craft-rewards"]),
+        ("craft-pipeline", &["craft-compare", "craft-pocket"]),
     ] {
         let text = manifest(name);
         for line in text.lines().skip_while(|line| *line != "[dependencies]") {
@@ -130,6 +132,19 @@ fn pure_crates_stay_pure() {
     no_line("src", "anyhow outside the binary", |name, line| {
         !name.starts_with("crates/craft/") && line.contains("anyhow::")
     });
+}
+
+#[test]
+fn a_comparison_reaches_the_pipeline_by_one_module() {
+    no_line(
+        "src",
+        "the pipeline is named elsewhere than in lib.rs of craft-compare",
+        |name, line| {
+            name.starts_with("crates/craft-compare/")
+                && line.contains("craft_pipeline::")
+                && !line.contains("craft_pipeline::client as pipeline;")
+        },
+    );
 }
 
 /// `clippy.toml` refuses files and connections elsewhere; who may allow them is said here.

@@ -40,7 +40,7 @@ pub(crate) struct SampleRow {
 }
 
 /// The name under which the checker's accuracy stands among the rewards.
-pub(crate) const CHECKER: &str = "checker";
+pub const CHECKER: &str = "checker";
 
 /// Draws, scores and compares.
 pub(crate) fn run(

@@ -28,29 +28,37 @@ use crate::error::Result;
 
 /// What every stage is given.
 #[derive(Clone, Copy)]
-pub(crate) struct Run<'a> {
-    pub(crate) folder: &'a RunFolder,
-    pub(crate) recipe: &'a Recipe,
+pub struct Run<'a> {
+    /// Its folder.
+    pub folder: &'a RunFolder,
+    /// Its recipe.
+    pub recipe: &'a Recipe,
     /// Folder that relative paths of the recipe start from.
-    pub(crate) base: &'a Path,
-    pub(crate) context: Context<'a>,
+    pub base: &'a Path,
+    /// What it reports to and is stopped by.
+    pub context: Context<'a>,
 }
 
 /// What a finished stage says of itself.
 #[derive(Default)]
-pub(crate) struct Outcome {
-    pub(crate) counts: BTreeMap<String, u64>,
-    pub(crate) dropped: Vec<DroppedItem>,
-    pub(crate) message: String,
+pub struct Outcome {
+    /// Named counts.
+    pub counts: BTreeMap<String, u64>,
+    /// What was left out.
+    pub dropped: Vec<DroppedItem>,
+    /// A line for who watches.
+    pub message: String,
 }
 
 impl Outcome {
-    pub(crate) fn count(mut self, name: &str, n: usize) -> Self {
+    /// With a count.
+    pub fn count(mut self, name: &str, n: usize) -> Self {
         self.counts.insert(name.to_owned(), n as u64);
         self
     }
 
-    pub(crate) fn say(mut self, message: impl Into<String>) -> Self {
+    /// With a line.
+    pub fn say(mut self, message: impl Into<String>) -> Self {
         self.message = message.into();
         self
     }
@@ -59,7 +67,7 @@ impl Outcome {
 impl Run<'_> {
     /// Does a stage unless it is finished. `config` is what the stage's result depends on beside its
     /// inputs.
-    pub(crate) fn stage<C: Serialize>(
+    pub fn stage<C: Serialize>(
         &self,
         stage: Stage,
         config: &C,
@@ -100,7 +108,8 @@ impl Run<'_> {
         }
     }
 
-    pub(crate) fn path(&self, relative: &str) -> PathBuf {
+    /// A place in its folder.
+    pub fn path(&self, relative: &str) -> PathBuf {
         self.folder.join(relative)
     }
 }
@@ -115,6 +124,6 @@ fn previous_seconds(writer: &StageWriter) -> f64 {
 }
 
 /// Digests of the stages that another stage reads.
-pub(crate) fn inputs(manifests: &[&Manifest]) -> BTreeMap<String, String> {
+pub fn inputs(manifests: &[&Manifest]) -> BTreeMap<String, String> {
     manifests.iter().map(|m| (m.stage.clone(), m.digest())).collect()
 }

@@ -14,14 +14,15 @@ use craft_model::parameters::Parameters;
 use craft_model::sample::{Drawn, Job, Painter, StepNoise};
 
 /// A picture to be.
-pub(crate) struct Item<'a> {
+pub struct Item<'a> {
     /// Where it is to lie, as PNG.
-    pub(crate) file: PathBuf,
-    pub(crate) prompt: &'a str,
+    pub file: PathBuf,
+    /// What it is to show.
+    pub prompt: &'a str,
     /// What its noise is drawn from.
-    pub(crate) key: Key,
+    pub key: Key,
     /// What its text says of that, beside the seed.
-    pub(crate) place: String,
+    pub place: String,
 }
 
 impl Item<'_> {

@@ -23,8 +23,10 @@ type Picture<'a> = std::result::Result<Cow<'a, RgbImage>, String>;
 
 /// Where pictures are: on disk, or few enough for the memory.
 #[derive(Clone, Copy)]
-pub(crate) enum Pictures<'a> {
+pub enum Pictures<'a> {
+    /// On disk, as PNG.
     Files(&'a [PathBuf]),
+    /// In memory.
     Memory(&'a [RgbImage]),
 }
 

@@ -16,10 +16,11 @@ const CANDIDATES: &str = "candidates/candidates.jsonl";
 const PROMPTS: &str = "prompts/prompts.jsonl";
 
 /// The candidates of a run, as methods choose among them.
-pub(crate) struct OfRun<'a> {
-    pub(crate) run: &'a Run<'a>,
+pub struct OfRun<'a> {
+    /// The run.
+    pub run: &'a Run<'a>,
     /// The stage that selected, if what it selected is what the method's recipe selects.
-    pub(crate) selection: Option<&'a str>,
+    pub selection: Option<&'a str>,
 }
 
 impl Source for OfRun<'_> {
@@ -55,7 +56,7 @@ fn lost(run: &Run<'_>, id: &str, has: &str, lacks: &str) -> PipelineError {
 ///
 /// # Errors
 /// When a candidate or its prompt is not there, or a file cannot be read.
-pub(crate) fn of_units(run: &Run<'_>, units: Units, model: &Model, texts: &Texts) -> Result<Set> {
+pub fn of_units(run: &Run<'_>, units: Units, model: &Model, texts: &Texts) -> Result<Set> {
     let mut wanted: BTreeMap<CandidateId, usize> = BTreeMap::new();
     let mut order: Vec<CandidateId> = Vec::new();
     let units: Vec<Unit> = units
@@ -104,7 +105,7 @@ pub(crate) fn of_units(run: &Run<'_>, units: Units, model: &Model, texts: &Texts
 }
 
 /// An error of what stands above the training engine, for its way through it.
-pub(crate) fn through(error: PipelineError) -> TrainError {
+pub fn through(error: PipelineError) -> TrainError {
     match error {
         PipelineError::Interrupted => TrainError::Interrupted,
         PipelineError::Nan(stop) => TrainError::Nan(stop),

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::Path;
 
 use super::times;
-use super::{FEW, Line, Listed, OUTPUTS_FILE, Output};
+use super::{Line, Listed, OUTPUTS_FILE, Output};
 use crate::atomic;
 use crate::error::{Result, StoreError};
 use crate::hash::{files_below, sha256_file};
@@ -29,18 +29,21 @@ fn folder(name: &str) -> &str {
 
 /// Flushes and hashes all files of a stage's folder (hidden ones excepted), each once, and writes the
 /// list of those that are too many for the manifest. `known` gives hashes that were computed when a
-/// file was written.
-pub(crate) fn record(dir: &Path, known: &BTreeMap<String, Output>) -> Result<Record> {
+/// file was written. Folders of more than `few` files are too many.
+pub(crate) fn record(dir: &Path, known: &BTreeMap<String, Output>, few: usize) -> Result<Record> {
     let mut names = files_below(dir)?;
     names.retain(|name| name != OUTPUTS_FILE);
+    // A flush a file is several seconds a thousand files.
+    let flushed = names.len() > few && atomic::sync_disk(dir)?;
+    let known = Known { hashes: known, flushed };
     let mut in_folder: BTreeMap<&str, usize> = BTreeMap::new();
     for name in &names {
         *in_folder.entry(folder(name)).or_default() += 1;
     }
-    let many = |name: &str| in_folder.get(folder(name)).is_some_and(|count| *count > FEW);
+    let many = |name: &str| in_folder.get(folder(name)).is_some_and(|count| *count > few);
     let mut record = Record::default();
     for name in names.iter().filter(|name| !many(name)) {
-        let (output, time) = one(dir, name, known)?;
+        let (output, time) = known.one(dir, name)?;
         record.outputs.insert(name.clone(), output);
         record.times.push(time);
     }
@@ -55,28 +58,38 @@ pub(crate) fn record(dir: &Path, known: &BTreeMap<String, Output>) -> Result<Rec
     let (mut files, mut bytes, mut times) = (0, 0, Vec::new());
     let mut writer = jsonl::Writer::create(&list)?;
     for name in names.iter().filter(|name| many(name)) {
-        let (output, time) = one(dir, name, known)?;
+        let (output, time) = known.one(dir, name)?;
         files += 1;
         bytes += output.bytes;
         times.push(time);
         writer.put(&Line { name: name.clone(), output })?;
     }
     writer.commit()?;
-    let (own, time) = one(dir, OUTPUTS_FILE, known)?;
+    let (own, time) = known.one(dir, OUTPUTS_FILE)?;
     record.times.push(time);
     record.times.append(&mut times);
     record.listed = Some(Listed { files, bytes, list: own });
     Ok(record)
 }
 
-/// Flushes and hashes one file.
-fn one(dir: &Path, name: &str, known: &BTreeMap<String, Output>) -> Result<(Output, Option<u128>)> {
-    let path = dir.join(name);
-    atomic::sync_file(&path)?;
-    let meta = fs::metadata(&path).map_err(StoreError::io("read", &path))?;
-    let time = times::time(&meta);
-    if let Some(output) = known.get(name).filter(|output| output.bytes == meta.len()) {
-        return Ok((output.clone(), time));
+/// What is known of files before they are looked at.
+struct Known<'a> {
+    hashes: &'a BTreeMap<String, Output>,
+    flushed: bool,
+}
+
+impl Known<'_> {
+    /// Flushes and hashes one file, as far as that was not done.
+    fn one(&self, dir: &Path, name: &str) -> Result<(Output, Option<u128>)> {
+        let path = dir.join(name);
+        if !self.flushed {
+            atomic::sync_file(&path)?;
+        }
+        let meta = fs::metadata(&path).map_err(StoreError::io("read", &path))?;
+        let time = times::time(&meta);
+        if let Some(output) = self.hashes.get(name).filter(|output| output.bytes == meta.len()) {
+            return Ok((output.clone(), time));
+        }
+        Ok((Output { bytes: meta.len(), sha256: sha256_file(&path)? }, time))
     }
-    Ok((Output { bytes: meta.len(), sha256: sha256_file(&path)? }, time))
 }

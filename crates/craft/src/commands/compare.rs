@@ -2,8 +2,8 @@
 
 use std::path::Path;
 
+use craft_compare::Options;
 use craft_pipeline::Context;
-use craft_pipeline::compare::{self, Options};
 
 use super::{App, run};
 use crate::cli::CompareArgs;
@@ -21,7 +21,7 @@ pub(super) fn compare(app: &App, args: &CompareArgs) -> anyhow::Result<()> {
     });
     let options = Options {
         methods: args.methods.clone(),
-        ablation: args.ablation.clone(),
+        ablation: args.ablation,
         seeds: args.seeds.clone(),
         learning_rates: args.learning_rates.clone(),
         search_seeds: args.search_seeds,
@@ -34,10 +34,10 @@ pub(super) fn compare(app: &App, args: &CompareArgs) -> anyhow::Result<()> {
     let context =
         Context { progress: &progress, stop: interrupt::stop_flag()?, world: Some(&PocketWorld) };
     if args.dry_run {
-        let plan = compare::dry_run(&text, &args.set, &base_dir, &options, &context)?;
+        let plan = craft_compare::dry_run(&text, &args.set, &base_dir, &options, &context)?;
         return console::result(plan.trim_end());
     }
-    let found = compare::compare(&text, &args.set, &base_dir, &out, &options, &context)?;
+    let found = craft_compare::compare(&text, &args.set, &base_dir, &out, &options, &context)?;
     if app.json {
         let mut json = found.json;
         json["out"] = out.display().to_string().into();
