@@ -1,7 +1,7 @@
 //! Samplers against diffusers' trajectories (fixtures/schedulers).
 #![allow(clippy::unwrap_used, missing_docs, clippy::disallowed_methods)]
 
-use craft_core::sampler::{Input, SamplerKind, advance};
+use craft_core::sampler::{Call, SamplerKind, advance};
 use craft_core::schedule::NoiseSchedule;
 use serde::Deserialize;
 
@@ -34,7 +34,7 @@ fn error(case: &Case) -> f64 {
         SamplerKind::named(&case.sampler).unwrap().sampler(&schedule, case.steps).unwrap();
     assert_eq!(sampler.calls(), case.timesteps.len(), "{}", case.name);
     for (i, expected) in case.timesteps.iter().enumerate() {
-        let found = sampler.input(i).level.time;
+        let found = sampler.call(i).level.time;
         // Whole timesteps are equal; diffusers finds those between in f32, and their table has 1000 rows.
         let allowed = if expected.fract() == 0.0 { 0.0 } else { 5e-3 };
         assert!((found - expected).abs() <= allowed, "{}: {found}, {expected}", case.name);
@@ -43,7 +43,7 @@ fn error(case: &Case) -> f64 {
     let mut latents: Vec<f32> = case.normals.iter().map(|&v| (v * scale) as f32).collect();
     let mut worst = difference(&latents, &case.latents[0]);
     for i in 0..case.steps {
-        let Input { scale, level } = sampler.input(i);
+        let Call { scale, level } = sampler.call(i);
         let (scale, t) = (scale as f32, level.time as f32);
         let output: Vec<f32> = latents.iter().map(|x| 0.1 * scale * x + t / 1000.0).collect();
         let noise = noise(i, output.len());

@@ -235,8 +235,8 @@ impl<'a> Painter<'a> {
             if self.stop.load(Ordering::Relaxed) {
                 return Err(ModelError::Interrupted);
             }
-            let asked = samplers[0].input(i);
-            let (t, scale) = (asked.level.time as f32, asked.scale as f32);
+            let call = samplers[0].call(i);
+            let (t, scale) = (call.level.time as f32, call.scale as f32);
             let input: Vec<f32> = latents.iter().flatten().map(|v| v * scale).collect();
             let input = Tensor::<4>::from_data(TensorData::new(input, [n, c, h, w]), &model.device);
             // One sample under both texts.
@@ -304,7 +304,7 @@ mod tests {
             };
             let steps = |karras, schedule| {
                 let sampler = options(karras).sampler(schedule).unwrap();
-                (0..sampler.calls()).map(|i| sampler.input(i)).collect::<Vec<_>>()
+                (0..sampler.calls()).map(|i| sampler.call(i)).collect::<Vec<_>>()
             };
             assert_eq!(steps(true, &plain), steps(false, &karras));
             assert_ne!(steps(true, &plain), steps(false, &plain));

@@ -216,7 +216,7 @@ fn stochastic_steps_are_ddim_s() {
             };
             let expected: Vec<f64> = x.iter().zip(&out).map(|(x, o)| clean(*x, *o)).collect();
             close("clean", &step.clean(&x, &out), &expected);
-            assert_eq!((step.std, step.timestep), (0.0, sampler.input(i).level.time));
+            assert_eq!((step.std, step.timestep), (0.0, sampler.call(i).level.time));
         }
         // With noise, the variance of the next latents stays that of the forward process.
         for (step, still) in stochastic_steps(&schedule, 8, 1.0).unwrap().iter().zip(&still) {

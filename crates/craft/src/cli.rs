@@ -7,7 +7,9 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use craft_compare::{Ablation, Method, Seeds, method};
-use craft_core::sampler::{SAMPLERS, SamplerKind};
+use craft_core::sampler::SamplerKind;
+
+use crate::samplers;
 
 mod compare_help;
 
@@ -235,10 +237,10 @@ pub(crate) struct SampleArgs {
     #[arg(long, value_name = "F")]
     pub(crate) guidance_scale: Option<f64>,
     /// The sampler
-    #[arg(long, value_name = "NAME", help = samplers(), value_parser = sampler)]
+    #[arg(long, value_name = "NAME", help = samplers::names(), value_parser = samplers::named)]
     pub(crate) scheduler: Option<SamplerKind>,
     /// Karras sigmas
-    #[arg(long, help = karras())]
+    #[arg(long, help = samplers::karras())]
     pub(crate) karras: bool,
     /// Seed of the noise
     #[arg(long, value_name = "N", default_value_t = 0)]
@@ -271,27 +273,6 @@ pub(crate) struct SampleArgs {
     /// Write the final latents before VAE decoding as tensor `latents`
     #[arg(long, value_name = "FILE.safetensors")]
     pub(crate) dump_latents: Option<PathBuf>,
-}
-
-/// Help of `--scheduler`, from the table of samplers.
-fn samplers() -> String {
-    let rows: Vec<String> =
-        SAMPLERS.iter().map(|kind| format!("{} ({})", kind.name, kind.help)).collect();
-    format!("Sampler: {} [default: {}]", rows.join(", "), SamplerKind::default().name)
-}
-
-/// Help of `--karras`.
-fn karras() -> String {
-    let names = SamplerKind::with_karras().join(" and ");
-    format!("Karras sigmas, for {names} [default: as the model's scheduler configuration says]")
-}
-
-/// A sampler by its name.
-fn sampler(name: &str) -> Result<SamplerKind, String> {
-    SamplerKind::named(name).ok_or_else(|| {
-        let known = SamplerKind::NAMES.join(", ");
-        format!("there is no such scheduler; expected one of {known}")
-    })
 }
 
 /// Generators of `craft sample`.

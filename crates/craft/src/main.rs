@@ -9,6 +9,7 @@ mod exit;
 mod interrupt;
 mod pocket_world;
 mod progress;
+mod samplers;
 mod system;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};

@@ -100,6 +100,19 @@ fn min_snr_weighs_clean_latents_alike() {
     assert!(!epsilon.tells_clean(pure) && v.tells_clean(pure));
 }
 
+/// What was trained with the papers' formulas is trained with the same factors, bit for bit.
+#[test]
+fn min_snr_is_the_papers_formula() {
+    let alphas = NoiseSchedule::stable_diffusion().alphas_cumprod;
+    let [epsilon, v, _] = &processes()[..] else { unreachable!() };
+    for (t, alpha) in alphas.into_iter().enumerate() {
+        let snr = alpha / (1.0 - alpha);
+        let expected = [(5.0 / snr).min(1.0), snr.min(5.0) / (snr + 1.0)].map(|f: f64| f as f32);
+        let found = [epsilon, v].map(|process| process.min_snr(process.level(t), 5.0));
+        assert_eq!(found, expected, "{t}");
+    }
+}
+
 /// A sampler draws with a process that it does not know: DDIM between levels of flow matching is Euler along its
 /// velocity (Esser et al. 2024).
 #[test]
@@ -111,7 +124,7 @@ fn flow_matching_is_drawn_by_the_samplers_there_are() {
     let mut latents = NOISE.to_vec();
     let mut expected = NOISE.map(f64::from);
     for i in 0..sampler.calls() {
-        let level = sampler.input(i).level;
+        let level = sampler.call(i).level;
         let output: Vec<f32> =
             latents.iter().map(|x| 0.3 * x + (level.time / 1000.0) as f32).collect();
         for (x, out) in expected.iter_mut().zip(&output) {

@@ -1,6 +1,6 @@
 //! DDIM with η = 0 (Song et al. 2021, equation 12; `diffusers/schedulers/scheduling_ddim.py`).
 
-use super::{Entry, Input, Sampler, SamplerKind};
+use super::{Call, Entry, Sampler, SamplerKind};
 use crate::process::Level;
 use crate::schedule::{NoiseSchedule, Rules, ScheduleError, TimestepSpacing};
 
@@ -55,8 +55,8 @@ impl Sampler for Ddim {
         self.way.len()
     }
 
-    fn input(&self, i: usize) -> Input {
-        Input { scale: 1.0, level: self.way[i][0] }
+    fn call(&self, i: usize) -> Call {
+        Call { scale: 1.0, level: self.way[i][0] }
     }
 
     fn step(&mut self, i: usize, clean: &[f64], latents: &mut [f32], _noise: &[f32]) {

@@ -1,7 +1,7 @@
 //! DPM-Solver++ of order 2, multistep (Lu et al. 2022, algorithm 2;
 //! `diffusers/schedulers/scheduling_dpmsolver_multistep.py` with `dpmsolver++`).
 
-use super::{Entry, Input, Sampler, SamplerKind};
+use super::{Call, Entry, Sampler, SamplerKind};
 use crate::process::Level;
 use crate::schedule::{
     Ends, FinalSigma, NoiseSchedule, Rules, SamplingOptions, ScheduleError, SolverType, Steps,
@@ -77,9 +77,9 @@ impl Sampler for DpmPlusPlus2M {
         self.steps.timesteps.len()
     }
 
-    fn input(&self, i: usize) -> Input {
+    fn call(&self, i: usize) -> Call {
         let (alpha, _, _) = self.at(i);
-        Input { scale: 1.0, level: Level::of_alpha(self.steps.timesteps[i], alpha * alpha) }
+        Call { scale: 1.0, level: Level::of_alpha(self.steps.timesteps[i], alpha * alpha) }
     }
 
     fn step(&mut self, i: usize, clean: &[f64], latents: &mut [f32], _noise: &[f32]) {

@@ -2,7 +2,7 @@
 //!
 //! Latents are in the variance-exploding form, x = x₀ + σ ε; the denoiser sees x / √(σ² + 1).
 
-use super::{Entry, Input, Sampler, SamplerKind};
+use super::{Call, Entry, Sampler, SamplerKind};
 use crate::process::Level;
 use crate::schedule::{Ends, NoiseSchedule, Rules, ScheduleError, Steps, TimestepSpacing};
 
@@ -49,11 +49,11 @@ impl Way {
     }
 
     /// What the denoiser is given at step `i`.
-    pub(super) fn input(&self, i: usize) -> Input {
+    pub(super) fn call(&self, i: usize) -> Call {
         let sigma = self.steps.sigmas[i];
         let scale = 1.0 / sigma.hypot(1.0);
         let level = Level { time: self.steps.timesteps[i], signal: scale, noise: sigma * scale };
-        Input { scale, level }
+        Call { scale, level }
     }
 
     /// dx/dσ at step `i`, that is, the noise in `x`.
@@ -82,8 +82,8 @@ impl Sampler for Euler {
         self.0.steps.timesteps.len()
     }
 
-    fn input(&self, i: usize) -> Input {
-        self.0.input(i)
+    fn call(&self, i: usize) -> Call {
+        self.0.call(i)
     }
 
     fn init_scale(&self) -> f64 {

@@ -2,7 +2,7 @@
 //! fresh noise brings it back.
 
 use super::euler::Way;
-use super::{Entry, Input, Sampler, SamplerKind};
+use super::{Call, Entry, Sampler, SamplerKind};
 use crate::schedule::{NoiseSchedule, Rules, ScheduleError};
 
 /// Ancestral Euler.
@@ -37,8 +37,8 @@ impl Sampler for EulerAncestral {
         self.0.steps.timesteps.len()
     }
 
-    fn input(&self, i: usize) -> Input {
-        self.0.input(i)
+    fn call(&self, i: usize) -> Call {
+        self.0.call(i)
     }
 
     fn init_scale(&self) -> f64 {

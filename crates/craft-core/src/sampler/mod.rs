@@ -4,8 +4,8 @@
 //! one picture on the host: a step is a few thousand multiplications, nothing beside the denoiser, and it makes a
 //! picture's bytes independent of its batch.
 //!
-//! A new sampler is a file with its [`Entry`] and a line in [`SAMPLERS`]: the recipe, the command line, its help, the
-//! pictures' texts and the reading of scheduler files follow.
+//! A new sampler is a file with its [`Entry`] and a line in [`SAMPLERS`], beside its `mod`: the recipe, the command
+//! line, its help, the pictures' texts and the reading of scheduler files follow.
 
 pub mod ddim;
 pub mod dpm;
@@ -20,11 +20,17 @@ pub use made_for::{FEW_STEPS, LITTLE_GUIDANCE, MadeFor, made_for};
 use crate::process::{Level, Process};
 
 /// Every sampler, in the order in which they are listed. The first is the default.
-pub const SAMPLERS: &[SamplerKind] = &[ddim::KIND, euler::KIND, euler_ancestral::KIND, dpm::KIND];
+#[rustfmt::skip]
+pub const SAMPLERS: &[SamplerKind] = &[
+    ddim::KIND,
+    euler::KIND,
+    euler_ancestral::KIND,
+    dpm::KIND,
+];
 
-/// What the denoiser is given at a call.
+/// A call of the denoiser: where its input lies.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Input {
+pub struct Call {
     /// Factor from the latents to the denoiser's input.
     pub scale: f64,
     /// The level of that input.
@@ -37,7 +43,7 @@ pub trait Sampler: Send {
     fn calls(&self) -> usize;
 
     /// What the denoiser is given at call `i`.
-    fn input(&self, i: usize) -> Input;
+    fn call(&self, i: usize) -> Call;
 
     /// Factor from unit normals to the first latents.
     fn init_scale(&self) -> f64 {
@@ -58,7 +64,7 @@ pub fn advance(
     latents: &mut [f32],
     noise: &[f32],
 ) {
-    let Input { scale, level } = sampler.input(i);
+    let Call { scale, level } = sampler.call(i);
     let clean: Vec<f64> = latents
         .iter()
         .zip(output)

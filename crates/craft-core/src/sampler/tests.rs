@@ -30,12 +30,12 @@ impl Sampler for Heun {
         2 * self.steps.timesteps.len() - 1
     }
 
-    fn input(&self, i: usize) -> Input {
+    fn call(&self, i: usize) -> Call {
         let i = i.div_ceil(2);
         let sigma = self.steps.sigmas[i];
         let scale = 1.0 / sigma.hypot(1.0);
         let level = Level { time: self.steps.timesteps[i], signal: scale, noise: sigma * scale };
-        Input { scale, level }
+        Call { scale, level }
     }
 
     fn init_scale(&self) -> f64 {
@@ -73,7 +73,7 @@ fn drawn(kind: SamplerKind, steps: usize) -> f64 {
     let mut latents = [(0.8 * sampler.init_scale()) as f32];
     let variance = spread * spread;
     for i in 0..sampler.calls() {
-        let Input { scale, level } = sampler.input(i);
+        let Call { scale, level } = sampler.call(i);
         let x = scale * f64::from(latents[0]);
         let (a, s) = (level.signal, level.noise);
         let clean = mean + a * variance / (a * a * variance + s * s) * (x - a * mean);

@@ -146,7 +146,7 @@ fn sample(
             profile::start();
         }
         let start = Instant::now();
-        let t = samplers[0].input(step).level.time as f32;
+        let t = samplers[0].call(step).level.time as f32;
         let once: Vec<f32> = latents.iter().flatten().copied().collect();
         let input = Tensor::<4>::from_data(TensorData::new(once, [b, c, h, w]), &model.device);
         let input = Input { latents: input, times: &vec![t; b], condition: &condition };

@@ -1,23 +1,24 @@
 //! `craft sample`
 
+mod noise;
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use craft_core::Progress;
-use craft_core::TorchRng;
-use craft_core::rng::Key;
 use craft_core::sampler::SamplerKind;
 use craft_model::Model;
 use craft_model::parameters::Parameters;
-use craft_model::sample::{DrawOptions, Job, NEVER, Painter, StepNoise};
+use craft_model::sample::{DrawOptions, Job, NEVER, Painter};
 use craft_model::schedule::{Advice, Intended, advice};
 use craft_nn::vae_tiles::Tiles;
-use craft_store::tensors::{self, Dtype, TensorReader};
+use craft_store::tensors::{self, Dtype};
 use craft_store::{atomic, image};
 use serde_json::json;
 
+use self::noise::{Noise, Source};
 use super::{App, POCKET, model_dir};
-use crate::cli::{Rng, SampleArgs};
+use crate::cli::SampleArgs;
 use crate::exit::{input, usage};
 use crate::progress::Reporter;
 use crate::{console, interrupt};
@@ -28,7 +29,7 @@ const LATENT_PIXELS_AT_ONCE: usize = 4096;
 /// Draws pictures.
 pub(super) fn sample(app: &App, args: &SampleArgs) -> anyhow::Result<()> {
     let plan = Plan::new(args)?;
-    let noise = args.latents.as_deref().map(read_noise).transpose()?;
+    let noise = args.latents.as_deref().map(noise::read).transpose()?;
     let count = picture_count(args.prompts.len(), noise.as_ref().map(|n| n.shape[0]))?;
     let output = Output::new(args.output.as_deref(), count)?;
     interrupt::exit_at_once()?;
@@ -42,34 +43,14 @@ pub(super) fn sample(app: &App, args: &SampleArgs) -> anyhow::Result<()> {
     }
     model.vae_parts.slicing = args.vae_slicing;
     model.vae_parts.tiles = args.vae_tiling.then(|| Tiles::of(&model.vae_config));
-    let (height, width) = size(args, &model, noise.as_ref())?;
-    let [c, h, w] = model.latent_shape(height, width);
-    if let (Some(noise), Some(file)) = (&noise, &args.latents)
-        && noise.shape[1..] != [c, h, w]
-    {
-        return Err(input(format!(
-            "{}: tensor `latents` has shape {:?}; expected [B, {c}, {h}, {w}] for pictures of {height}×{width} by this model: give the height and width that fit",
-            file.display(),
-            noise.shape
-        )));
-    }
-    let options = DrawOptions {
-        steps: plan.steps,
-        guidance_scale: plan.guidance_scale,
-        scheduler: plan.scheduler,
-        karras: args.karras,
-        height,
-        width,
-        batch: (LATENT_PIXELS_AT_ONCE / (h * w).max(1)).clamp(1, 16),
-    };
-    options
-        .sampler(&model.schedule)
-        .map_err(|error| usage(format!("--scheduler {}: {error}", plan.scheduler.name)))?;
+    let options = draw_options(args, &plan, &model, noise.as_ref())?;
+    let [c, h, w] = model.latent_shape(options.height, options.width);
+    let noisy_calls = noisy_calls(&options, &model)?;
     warn_of_cut_prompts(args, &model);
     advise(args, &plan, &model);
 
     let given = noise.as_ref();
-    let source = Source::new(args, plan.scheduler, plan.steps, [count, c * h * w], given.is_none());
+    let source = Source::new(args, noisy_calls, [count, c * h * w], given.is_none());
     let jobs: Vec<Job<'_>> = (0..count)
         .map(|i| Job {
             prompt: &args.prompts[i.min(args.prompts.len() - 1)],
@@ -118,6 +99,43 @@ pub(super) fn sample(app: &App, args: &SampleArgs) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// How the pictures are drawn by this model; refuses sizes that do not fit it or the noise given.
+fn draw_options(
+    args: &SampleArgs,
+    plan: &Plan,
+    model: &Model,
+    noise: Option<&Noise>,
+) -> anyhow::Result<DrawOptions> {
+    let (height, width) = size(args, model, noise)?;
+    let [c, h, w] = model.latent_shape(height, width);
+    if let (Some(noise), Some(file)) = (noise, &args.latents)
+        && noise.shape[1..] != [c, h, w]
+    {
+        return Err(input(format!(
+            "{}: tensor `latents` has shape {:?}; expected [B, {c}, {h}, {w}] for pictures of {height}×{width} by this model: give the height and width that fit",
+            file.display(),
+            noise.shape
+        )));
+    }
+    Ok(DrawOptions {
+        steps: plan.steps,
+        guidance_scale: plan.guidance_scale,
+        scheduler: plan.scheduler,
+        karras: args.karras,
+        height,
+        width,
+        batch: (LATENT_PIXELS_AT_ONCE / (h * w).max(1)).clamp(1, 16),
+    })
+}
+
+/// How often the sampler adds noise; refuses what the model's schedule cannot do with it.
+fn noisy_calls(options: &DrawOptions, model: &Model) -> anyhow::Result<usize> {
+    let sampler = options
+        .sampler(&model.schedule)
+        .map_err(|error| usage(format!("--scheduler {}: {error}", options.scheduler.name)))?;
+    Ok(if options.scheduler.stochastic { sampler.calls() } else { 0 })
+}
+
 /// What the flags come to.
 struct Plan {
     steps: usize,
@@ -152,88 +170,6 @@ impl Plan {
 fn lora(text: &str) -> anyhow::Result<(PathBuf, f32)> {
     craft_model::lora::parse(text, Path::new(""))
         .map_err(|error| usage(format!("--lora {text}: {error}")))
-}
-
-/// Noise that is drawn.
-enum Source {
-    /// From a key of each picture's own.
-    Keys { key: Key, size: usize },
-    /// Tensors of `size` normals per picture, drawn by PyTorch's generator: the initial one, then one
-    /// per step.
-    Torch { tensors: Vec<Vec<f32>>, size: usize, initial: bool },
-}
-
-impl Source {
-    fn new(
-        args: &SampleArgs,
-        scheduler: SamplerKind,
-        steps: usize,
-        [count, size]: [usize; 2],
-        initial: bool,
-    ) -> Self {
-        match args.rng {
-            Rng::Craft => Self::Keys { key: Key::new(args.seed).stage("sample"), size },
-            Rng::Torch => {
-                let mut rng = TorchRng::new(args.seed);
-                let stochastic = scheduler.stochastic;
-                let n = usize::from(initial) + if stochastic { steps } else { 0 };
-                let tensors = (0..n).map(|_| rng.randn(count * size)).collect();
-                Self::Torch { tensors, size, initial }
-            }
-        }
-    }
-
-    fn initial(&self, i: usize) -> Vec<f32> {
-        match self {
-            Self::Keys { key, size } => key.clone().sample(i as u64).standard_normals(*size),
-            Self::Torch { tensors, size, .. } => tensors[0][i * size..(i + 1) * size].to_vec(),
-        }
-    }
-
-    fn steps(&self, i: usize) -> StepNoise {
-        match self {
-            Self::Keys { key, .. } => StepNoise::Key(key.clone().sample(i as u64)),
-            Self::Torch { tensors, size, initial } => {
-                let steps = tensors[usize::from(*initial)..].iter();
-                StepNoise::Given(steps.map(|t| t[i * size..(i + 1) * size].to_vec()).collect())
-            }
-        }
-    }
-}
-
-/// Initial noise of a file.
-struct Noise {
-    shape: [usize; 4],
-    data: Vec<f32>,
-}
-
-impl Noise {
-    /// The noise of picture `i`; of the only one, if there is one.
-    fn picture(&self, i: usize) -> Vec<f32> {
-        let size = self.data.len() / self.shape[0];
-        let i = i.min(self.shape[0] - 1);
-        self.data[i * size..(i + 1) * size].to_vec()
-    }
-}
-
-fn read_noise(path: &Path) -> anyhow::Result<Noise> {
-    let tensor = TensorReader::open(path)?.read("latents")?;
-    let about = |found: String| {
-        input(format!(
-            "{}: tensor `latents` {found}; expected unit normals of shape [B, 4, h, w]",
-            path.display()
-        ))
-    };
-    let Ok(shape) = <[usize; 4]>::try_from(tensor.shape.clone()) else {
-        return Err(about(format!("has shape {:?}", tensor.shape)));
-    };
-    if tensor.data.is_empty() {
-        return Err(about(format!("has shape {shape:?}, no values")));
-    }
-    if let Some(value) = tensor.data.iter().find(|v| !v.is_finite()) {
-        return Err(about(format!("holds {value}")));
-    }
-    Ok(Noise { shape, data: tensor.data })
 }
 
 /// How many pictures prompts and noises make: one of either goes with all of the other.
