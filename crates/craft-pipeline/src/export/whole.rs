@@ -217,10 +217,14 @@ fn link(from: &Path, to: &Path) -> Result<()> {
     atomic::create_dir(to)?;
     for path in atomic::list(from).map_err(unreadable(from))? {
         let Some(name) = path.file_name() else { continue };
+        // What a stage notes of its folder is no part of the model.
+        if name.to_string_lossy().starts_with('.') || name == "stage.json" {
+            continue;
+        }
         let target = to.join(name);
         if path.is_dir() {
             link(&path, &target)?;
-        } else if name != "stage.json" {
+        } else {
             atomic::link_or_copy(&path, &target)?;
         }
     }

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::Path;
 
 use super::times;
-use super::{Line, Listed, OUTPUTS_FILE, Output};
+use super::{Line, Listed, OUTPUTS_FILE, Output, STAGE_FILE};
 use crate::atomic;
 use crate::error::{Result, StoreError};
 use crate::hash::{files_below, sha256_file};
@@ -32,7 +32,7 @@ fn folder(name: &str) -> &str {
 /// file was written. Folders of more than `few` files are too many.
 pub(crate) fn record(dir: &Path, known: &BTreeMap<String, Output>, few: usize) -> Result<Record> {
     let mut names = files_below(dir)?;
-    names.retain(|name| name != OUTPUTS_FILE);
+    names.retain(|name| name != OUTPUTS_FILE && name != STAGE_FILE);
     // A flush a file is several seconds a thousand files.
     let flushed = names.len() > few && atomic::sync_disk(dir)?;
     let known = Known { hashes: known, flushed };

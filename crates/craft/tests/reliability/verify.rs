@@ -39,6 +39,11 @@ fn verify_names_what_a_start_passes_over() {
     let (code, out, _) = verify(&[]);
     assert_eq!(code, Some(0), "{out}");
     assert!(out.contains("finished stages") && out.contains("all are as they were"), "{out}");
+    // What a stage notes of its folder does not leave with the model.
+    tiny.expect(&["export", "out", "--format", "diffusers", "--out", "tuned"], 0, &[]);
+    let notes =
+        files(&tiny.path("tuned")).into_keys().find(|f| f.starts_with('.') || f == "stage.json");
+    assert_eq!(notes, None);
     let picture = fs::read_dir(tiny.path("out/candidates/images")).unwrap().next().unwrap();
     let picture = picture.unwrap().path();
     rot(&picture);
