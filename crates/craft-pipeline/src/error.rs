@@ -6,12 +6,12 @@ use craft_core::expand::{ExpandError, ExpansionError, TemplateError};
 use craft_core::prompt::PromptsError;
 use craft_core::recipe::RecipeError;
 use craft_core::select::{ControlError, SelectError};
-use craft_diffusion::guard::NanStop;
 use craft_model::ModelError;
 use craft_report::ReportError;
 use craft_rewards::RewardError;
 use craft_store::StoreError;
 use craft_train::TrainError;
+use craft_train::guard::NanStop;
 use thiserror::Error;
 
 /// Everything that can stop a run.

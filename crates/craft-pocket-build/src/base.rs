@@ -4,15 +4,16 @@ use std::path::Path;
 
 use burn::module::Module;
 use burn::tensor::{Device, Tensor, TensorData};
+use craft_core::process::Process;
 use craft_core::rng::Key;
-use craft_core::schedule::{NoiseSchedule, PredictionType};
-use craft_diffusion::objective::{diffuse, min_snr, weighted_mse};
+use craft_core::schedule::NoiseSchedule;
 use craft_model::sd::{self, CLASS};
 use craft_nn::clip::{ClipTextConfig, ClipTextModel};
 use craft_nn::init::Init;
 use craft_nn::tokenizer::ClipTokenizer;
 use craft_nn::weights;
 use craft_pocket::world::{WorldRng, sample_training_example};
+use craft_train::loss::weighted_mse;
 use rayon::prelude::*;
 use serde_json::json;
 
@@ -141,7 +142,7 @@ struct Lesson<'a> {
     data: &'a Dataset,
     tokens: &'a [Vec<i64>],
     empty: &'a [i64],
-    schedule: NoiseSchedule,
+    process: Box<dyn Process>,
     device: Device,
 }
 
@@ -154,15 +155,15 @@ impl Lesson<'_> {
         let mut importance = [0.0; BATCH];
         for weight in &mut importance {
             let i = stream.index(self.tokens.len());
-            let last = self.schedule.num_train_timesteps();
+            let last = self.process.levels();
             let low = if noisy_share > 0.0 && stream.chance(noisy_share) { NOISY_FROM } else { 0 };
             let t = low + stream.index(last - low);
             let noise = stream.standard_normals(LATENT);
             let clean = &self.data.latents[i * LATENT..(i + 1) * LATENT];
-            let alpha = self.schedule.alpha_cumprod(t as i64);
-            let kind = PredictionType::Epsilon;
-            *weight = min_snr(kind, alpha, MIN_SNR);
-            diffuse(kind, alpha, clean, &noise, &mut noisy, &mut target);
+            let level = self.process.level(t);
+            *weight = self.process.min_snr(level, MIN_SNR);
+            self.process.noised(level, clean, &noise, &mut noisy);
+            self.process.target(level, clean, &noise, &mut target);
             let drop = stream.chance(UNCONDITIONAL);
             ids.extend_from_slice(if drop { self.empty } else { &self.tokens[i] });
             times.push(t as f32);
@@ -198,7 +199,8 @@ pub(crate) fn build(o: &Options, tokenizer: &ClipTokenizer) -> Result<(), BuildE
         text: ClipTextModel::new(&mut init, &text, false),
     };
     let schedule = NoiseSchedule::from_json(&scheduler_config().to_string())?;
-    let lesson = Lesson { data: &data, tokens: &tokens, empty: &empty, schedule, device };
+    let lesson =
+        Lesson { data: &data, tokens: &tokens, empty: &empty, process: schedule.process(), device };
     let key = Key::new(o.seed).stage("pocket-base");
     let first = Fit {
         name: "base",

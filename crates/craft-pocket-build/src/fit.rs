@@ -6,10 +6,10 @@ use std::time::Instant;
 use burn::module::Module;
 use burn::tensor::Tensor;
 use craft_core::recipe::LrSchedule;
-use craft_diffusion::optimizer::{self, AdamWConfig};
 use craft_nn::weights::{self, HostTensor, TensorMap};
 use craft_train::fit::{self, Pass, State, Step, Task};
 use craft_train::networks::averaged;
+use craft_train::optimizer::{self, AdamWConfig};
 use craft_train::settings::Settings;
 use craft_train::{Result as TrainResult, TrainError};
 

@@ -8,7 +8,6 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use craft_core::schedule::ScheduleError;
-use craft_diffusion::guard::NanStop;
 use craft_nn::config::ConfigError;
 use craft_nn::tokenizer::{ClipTokenizer, TokenizerError, TokenizerFiles, train};
 use craft_nn::weights::WeightError;
@@ -16,6 +15,7 @@ use craft_pocket::world::vocabulary;
 use craft_store::lock::FolderLock;
 use craft_store::{StoreError, own};
 use craft_train::TrainError;
+use craft_train::guard::NanStop;
 use thiserror::Error;
 
 mod base;

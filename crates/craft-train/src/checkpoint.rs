@@ -6,9 +6,9 @@
 
 use std::path::{Path, PathBuf};
 
+use crate::optimizer::AdamW;
 use craft_core::recipe::TrainMode;
 use craft_core::{Progress, Recipe};
-use craft_diffusion::optimizer::AdamW;
 use craft_model::model::{read_tensors, write_tensors};
 use craft_nn::weights::TensorMap;
 use craft_store::atomic;

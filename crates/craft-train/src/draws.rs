@@ -3,7 +3,6 @@
 
 use craft_core::Key;
 use craft_core::recipe::{Conditioning, TrainSection};
-use craft_core::schedule::NoiseSchedule;
 
 /// Which of a sample's texts the denoiser reads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,11 +47,11 @@ impl Draws {
     pub fn sample(
         &self,
         section: &TrainSection,
-        schedule: &NoiseSchedule,
+        levels: usize,
         (step, i): (usize, usize),
         size: usize,
     ) -> Draw {
-        let last = schedule.num_train_timesteps();
+        let last = levels;
         let (low, high) = (section.timestep_min, section.timestep_max.unwrap_or(last).min(last));
         let key = self.key.clone().stage("draw").step(step as u64).sample(i as u64);
         let mut stream = key.stream();

@@ -2,8 +2,8 @@
 
 use std::error::Error;
 
+use crate::guard::NanStop;
 use craft_core::select::{ControlError, SelectError};
-use craft_diffusion::guard::NanStop;
 use craft_model::ModelError;
 use craft_store::StoreError;
 

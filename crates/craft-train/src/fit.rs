@@ -4,9 +4,9 @@
 //! It knows no diffusion. What a step learns from is a [`Task`]; where state goes, what is shown, and when training
 //! ends early is a [`Watch`].
 
+use crate::guard::{NanGuard, NanStop};
+use crate::optimizer::{self, AdamW, GradMap};
 use burn::module::Module;
-use craft_diffusion::guard::{NanGuard, NanStop};
-use craft_diffusion::optimizer::{self, AdamW, GradMap};
 
 use crate::error::{Result, TrainError};
 use crate::settings::Settings;

@@ -5,11 +5,10 @@ use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
+use crate::optimizer::GradMap;
 use burn::module::Module;
 use burn::tensor::{Tensor, TensorData};
 use craft_core::recipe::TrainSection;
-use craft_diffusion::objective::{diffuse, min_snr};
-use craft_diffusion::optimizer::GradMap;
 use craft_model::Denoiser;
 use craft_nn::weights;
 
@@ -78,8 +77,7 @@ impl Lesson<'_> {
 
     /// Draws `range` of a step's units; the samples of a unit share timestep, noise and text dropout.
     fn batch(&self, step: usize, picks: &[usize], range: Range<usize>) -> Batch<'_> {
-        let schedule = &self.frame.schedule;
-        let kind = schedule.prediction_type;
+        let process = self.frame.process.as_ref();
         let draws = Draws::new(self.seed);
         let mut batch = Batch {
             noisy: Vec::new(),
@@ -91,15 +89,16 @@ impl Lesson<'_> {
         for i in range {
             let unit = &self.set.units[picks[i]];
             let size = self.set.samples[unit.samples[0]].latents.len();
-            let draw = draws.sample(self.section, schedule, (step, i), size);
-            let alpha = schedule.alpha_cumprod(draw.timestep as i64);
+            let draw = draws.sample(self.section, process.levels(), (step, i), size);
+            let level = process.level(draw.timestep);
             let gamma = self.section.min_snr_gamma.filter(|_| self.objective.weighs_timesteps());
-            let factor = gamma.map_or(1.0, |gamma| min_snr(kind, alpha, gamma));
+            let factor = gamma.map_or(1.0, |gamma| process.min_snr(level, gamma));
             for (&place, value) in unit.samples.iter().zip(&unit.values) {
                 let sample = &self.set.samples[place];
                 let Batch { noisy, target, .. } = &mut batch;
-                diffuse(kind, alpha, &sample.latents, &draw.noise, noisy, target);
-                batch.times.push(draw.timestep as f32);
+                process.noised(level, &sample.latents, &draw.noise, noisy);
+                process.target(level, &sample.latents, &draw.noise, target);
+                batch.times.push(level.time as f32);
                 batch.texts.push(self.set.text(match draw.reads {
                     Reads::Empty => "",
                     Reads::Expanded => &sample.expanded,
@@ -158,7 +157,7 @@ impl Lesson<'_> {
                 average: &average,
                 units: self.units_a_step(),
                 samples: self.samples_a_step(),
-                timesteps: self.frame.schedule.num_train_timesteps(),
+                timesteps: self.frame.process.levels(),
             })
         };
         self.frame.backward(networks, &rows, self.section.gradient_checkpointing, loss, grads)

@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use crate::optimizer::AdamW;
 use burn::module::{Module, Param};
 use burn::tensor::Tensor;
 use craft_core::recipe::{LoraInit, LoraSection, Precision, Recipe, TrainMode};
 use craft_core::{Key, Progress};
-use craft_diffusion::optimizer::AdamW;
 use craft_model::{Denoiser, Model, ModelError};
 use craft_nn::clip::ClipTextModel;
 use craft_nn::lora::{self, Adapter, Component, KohyaNames, Pairs, Targets};

@@ -2,8 +2,8 @@
 
 mod common;
 
+use crate::loss::{host_errors, squared_errors};
 use burn::tensor::{Tensor, TensorData};
-use craft_diffusion::objective::{host_errors, squared_errors};
 
 pub use common::{Anchor, Common, Target};
 

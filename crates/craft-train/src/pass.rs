@@ -1,10 +1,12 @@
 //! Rows through the networks: a prediction, or a forward and a backward pass.
 
+use std::sync::Arc;
+
+use crate::optimizer::{self, GradMap};
 use burn::module::Module;
 use burn::tensor::{Device, Tensor, TensorData};
 use craft_core::Recipe;
-use craft_core::schedule::NoiseSchedule;
-use craft_diffusion::optimizer::{self, GradMap};
+use craft_core::process::Process;
 use craft_model::condition::{Condition, TextEmbedding};
 use craft_model::denoiser::Input;
 use craft_model::text::{Tokens, encode};
@@ -21,8 +23,8 @@ pub struct Frame {
     pub shape: [usize; 3],
     /// Height and width of pictures.
     pub pixels: [usize; 2],
-    /// The process.
-    pub schedule: NoiseSchedule,
+    /// How latents are noised, and what the networks predict.
+    pub process: Arc<dyn Process>,
     /// Samples of a forward and backward pass.
     pub micro_batch: usize,
     /// A device with automatic differentiation.
@@ -72,7 +74,7 @@ impl Frame {
         Self {
             shape,
             pixels,
-            schedule: model.schedule.clone(),
+            process: model.schedule.process().into(),
             micro_batch: recipe.micro_batch(shape[1] * shape[2]),
             device: model.device.clone().autodiff(),
             plain: model.device.clone(),

@@ -1,7 +1,7 @@
 //! The numbers of a training.
 
+use crate::optimizer::{AdamW, AdamWConfig};
 use craft_core::recipe::{LrSchedule, TrainSection};
-use craft_diffusion::optimizer::{AdamW, AdamWConfig};
 
 /// How many steps, how fast, and what ends it.
 #[derive(Clone, Debug, PartialEq)]

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use craft_diffusion::guard::NanStop;
+use crate::guard::NanStop;
 use craft_store::manifest::{read_json, write_json};
 use serde::{Deserialize, Serialize};
 

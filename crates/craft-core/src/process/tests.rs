@@ -124,3 +124,20 @@ fn flow_matching_is_drawn_by_the_samplers_there_are() {
     }
     assert_eq!(levels[0].time, 1000.0);
 }
+
+#[test]
+fn min_snr_is_the_paper_s_at_every_signal() {
+    let of = |kind: PredictionType, alpha: f64| {
+        let level = Level::of_alpha(0.0, alpha);
+        kind.over(vec![level]).min_snr(level, 5.0)
+    };
+    use PredictionType::{Epsilon, VPrediction};
+    // ᾱ = 0.5: SNR 1; ᾱ = 0.95: SNR 19.
+    assert_eq!(of(Epsilon, 0.5), 1.0);
+    assert_eq!(of(VPrediction, 0.5), 0.5);
+    assert!((of(Epsilon, 0.95) - 5.0 / 19.0).abs() < 1e-6);
+    assert!((of(VPrediction, 0.95) - 5.0 / 20.0).abs() < 1e-6);
+    // No signal, and no noise.
+    assert_eq!((of(Epsilon, 0.0), of(VPrediction, 0.0)), (1.0, 0.0));
+    assert_eq!((of(Epsilon, 1.0), of(VPrediction, 1.0)), (0.0, 0.0));
+}

@@ -6,7 +6,6 @@ use std::time::Instant;
 use craft_core::Recipe;
 use craft_core::recipe::{StopSection, TrainMode, TrainSection};
 use craft_core::select::ControlRow;
-use craft_diffusion::guard::NanStop;
 use craft_model::Model;
 use craft_model::lora::LORA_FILE;
 use craft_model::model::{
@@ -18,6 +17,7 @@ use craft_store::weights::TRANSFORMERS;
 use craft_store::{Manifest, Stage, jsonl};
 use craft_train::checkpoint::{Checkpoints, Saved};
 use craft_train::fit::{self, State, Step, fit};
+use craft_train::guard::NanStop;
 use craft_train::lesson::Lesson;
 use craft_train::methods::{self, Data};
 use craft_train::networks::{Networks, Trained, say_unplaced};

@@ -1,14 +1,36 @@
-//! Diffusion-KTO (Li et al. 2024): pictures liked or not, against the frozen reference.
-
-use burn::tensor::Tensor;
-use craft_core::recipe::TrainSection;
-use craft_core::select::worst;
-use craft_diffusion::kto::{BETA, kto};
+//! Diffusion-KTO (Li et al. 2024; `jacklishufan/diffusion-kto:train_kto_sd_v1.5.py`, sigmoid utility).
 
 use super::{Data, LONGER, Method, method};
 use crate::error::Result;
+use crate::loss::beside;
 use crate::objective::{Objective, Predicted, Reference};
 use crate::pool::{Pool, Units, best_and_worst, singles};
+use burn::tensor::Tensor;
+use burn::tensor::activation::sigmoid;
+use craft_core::recipe::TrainSection;
+use craft_core::select::worst;
+
+/// β of the paper.
+pub const BETA: f64 = 1000.0;
+
+/// `Σ_b (1 − σ(±β (g_b − z))) / batch` with `g = m^ref − m`, the sign + for liked pictures and − for others,
+/// and the reference point `z = max(mean g, 0)` of the micro-batch, through which no gradient flows.
+///
+/// `errors` and `reference` `[B]`: squared errors of the model and of the frozen one.
+pub fn kto(
+    errors: Tensor<1>,
+    reference: &[f32],
+    liked: &[bool],
+    beta: f64,
+    batch: usize,
+) -> Tensor<1> {
+    let gain = beside(&errors, reference) - errors;
+    let origin = gain.clone().detach().mean().clamp_min(0.0);
+    let sign: Vec<f32> = liked.iter().map(|l| if *l { 1.0 } else { -1.0 }).collect();
+    let sign = beside(&gain, &sign);
+    let utility = sigmoid((gain - origin) * sign.mul_scalar(beta));
+    utility.neg().add_scalar(1.0).sum().div_scalar(batch as f64)
+}
 
 struct Kto;
 

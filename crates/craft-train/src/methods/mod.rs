@@ -2,21 +2,21 @@
 //!
 //! A method is added by a file with its `METHODS` and a line of [`FILES`].
 
-mod awm;
+pub mod awm;
 mod craft;
 mod ddpo;
-mod dpo;
+pub mod dpo;
 mod guidance;
-mod kto;
-mod lair;
-mod mapo;
-mod nft;
+pub mod kto;
+pub mod lair;
+pub mod mapo;
+pub mod nft;
 mod raft;
 mod ram;
 mod random;
 mod rwr;
 mod sft;
-mod spo;
+pub mod spo;
 
 use craft_core::Recipe;
 use craft_core::recipe::{TrainSection, nearest};

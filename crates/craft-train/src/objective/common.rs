@@ -15,9 +15,9 @@
 //!
 //! Signed `a` with the current prediction is convex only for `κ > −a`; with the old one for every `κ > 0`.
 
+use crate::loss::weighted_mse;
 use burn::tensor::{Tensor, TensorData};
 use craft_core::recipe::{Compared, PullTo, TrainSection};
-use craft_diffusion::objective::weighted_mse;
 
 use super::{Objective, Predicted, Reference};
 
@@ -136,9 +136,9 @@ impl Objective for Common {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
+    use crate::loss::{host_errors, squared_errors};
+    use crate::methods::awm::{AwmConfig, awm};
     use burn::tensor::Device;
-    use craft_diffusion::awm::{AwmConfig, awm};
-    use craft_diffusion::objective::{host_errors, squared_errors};
     use craft_nn::weights::to_vec;
 
     use super::*;

@@ -3,11 +3,11 @@
 
 use std::ops::Range;
 
+use crate::loss::{host_errors, squared_errors};
+use crate::methods::spo::{SpoConfig, clear_pair, spo};
+use crate::online::stochastic::StochasticStep;
+use crate::optimizer::GradMap;
 use burn::tensor::Tensor;
-use craft_diffusion::ddpo::StochasticStep;
-use craft_diffusion::objective::{host_errors, squared_errors};
-use craft_diffusion::optimizer::GradMap;
-use craft_diffusion::spo::{SpoConfig, clear_pair, spo};
 use craft_nn::weights::TensorMap;
 
 use super::shelf::{rows, stacked};

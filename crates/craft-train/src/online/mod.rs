@@ -6,15 +6,16 @@
 
 mod continuations;
 mod shelf;
+pub mod stochastic;
 mod trajectories;
 
 use std::cell::Cell;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use self::stochastic::{StochasticStep, stochastic_steps};
 use burn::tensor::{Tensor, TensorData};
 use craft_core::{Key, Recipe};
-use craft_diffusion::ddpo::{StochasticStep, stochastic_steps};
 use craft_model::Model;
 use craft_model::sample::{DrawOptions, decode};
 use craft_nn::weights;

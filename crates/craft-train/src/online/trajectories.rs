@@ -2,10 +2,10 @@
 
 use std::ops::Range;
 
+use crate::loss::{host_errors, squared_errors};
+use crate::online::stochastic::ddpo;
+use crate::optimizer::GradMap;
 use craft_core::select::group_advantages;
-use craft_diffusion::ddpo::ddpo;
-use craft_diffusion::objective::{host_errors, squared_errors};
-use craft_diffusion::optimizer::GradMap;
 use craft_nn::weights::TensorMap;
 
 use super::shelf::{rows, stacked};

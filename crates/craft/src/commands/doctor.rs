@@ -7,14 +7,14 @@ use std::time::Instant;
 use burn::tensor::{Device, Tensor, TensorData};
 use craft_core::rng::Key;
 use craft_core::sampler::SamplerKind;
-use craft_diffusion::objective::weighted_mse;
-use craft_diffusion::optimizer::{self, GradMap};
 use craft_model::sample::{DrawOptions, Job, StepNoise, draw};
 use craft_model::{Model, sd};
 use craft_nn::init::Init;
 use craft_nn::ops;
 use craft_nn::weights;
 use craft_store::{hash, meter, space};
+use craft_train::loss::weighted_mse;
+use craft_train::optimizer::{self, GradMap};
 use serde_json::{Value, json};
 
 use super::{App, pocket};

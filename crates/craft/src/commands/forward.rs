@@ -4,8 +4,6 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use burn::tensor::{Device, Int, Tensor, TensorData};
-use craft_diffusion::objective::weighted_mse;
-use craft_diffusion::optimizer::{self, GradMap};
 use craft_model::condition::Condition;
 use craft_model::denoiser::{Denoiser, Input as Asked};
 use craft_model::model::{load_text_encoder, load_vae};
@@ -15,6 +13,8 @@ use craft_nn::vae::VaeConfig;
 use craft_nn::vae_tiles::{Tiles, VaeParts};
 use craft_nn::weights;
 use craft_store::tensors::{self, Dtype, TensorReader};
+use craft_train::loss::weighted_mse;
+use craft_train::optimizer::{self, GradMap};
 
 use super::{App, model_dir};
 use crate::cli::{Component, ForwardArgs};

@@ -7,8 +7,6 @@ use burn::tensor::{Tensor, TensorData};
 use craft_core::Progress;
 use craft_core::recipe::{LoraSection, TrainSection};
 use craft_core::rng::Key;
-use craft_diffusion::objective::weighted_mse;
-use craft_diffusion::optimizer::{self, AdamW, GradMap};
 use craft_model::Denoiser;
 use craft_model::Model;
 use craft_model::denoiser::Input;
@@ -16,6 +14,8 @@ use craft_nn::lora::{self, Targets};
 use craft_nn::ops::profile;
 use craft_nn::weights;
 use craft_train::fit::{Pass, State, update};
+use craft_train::loss::weighted_mse;
+use craft_train::optimizer::{self, AdamW, GradMap};
 use craft_train::settings::Settings;
 
 use super::phases::Phases;

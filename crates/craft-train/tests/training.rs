@@ -3,15 +3,16 @@
 
 use burn::module::Module;
 use burn::tensor::{Device, Tensor, TensorData};
+use craft_core::process::{Level, PredictionType};
+use craft_core::recipe::{LrSchedule, TrainSection};
 use craft_core::sampler::guide;
-use craft_core::schedule::PredictionType;
-use craft_diffusion::guard::NanGuard;
-use craft_diffusion::objective::{diffuse, weighted_mse};
-use craft_diffusion::optimizer::{AdamW, AdamWConfig, GradMap, collect, norm};
-use craft_diffusion::schedule::{LrShape, learning_rate};
 use craft_nn::init::Init;
 use craft_nn::layers::{Conv2d, Linear};
 use craft_nn::weights;
+use craft_train::guard::NanGuard;
+use craft_train::loss::weighted_mse;
+use craft_train::optimizer::{AdamW, AdamWConfig, GradMap, collect, norm};
+use craft_train::settings::Settings;
 
 fn device() -> Device {
     Device::flex().autodiff()
@@ -186,7 +187,10 @@ fn noising_and_its_targets() {
         (PredictionType::VPrediction, [0.8 * 0.5 - 0.6, 0.8 * 3.0 + 0.6 * 2.0]),
     ] {
         let (mut noisy, mut target) = (vec![], vec![]);
-        diffuse(kind, 0.64, &clean, &noise, &mut noisy, &mut target);
+        let level = Level::of_alpha(0.0, 0.64);
+        let process = kind.over(vec![level]);
+        process.noised(level, &clean, &noise, &mut noisy);
+        process.target(level, &clean, &noise, &mut target);
         for (a, b) in noisy.iter().zip([0.8 + 0.3, -1.6 + 1.8]) {
             assert!((a - b).abs() < 1e-6);
         }
@@ -204,14 +208,21 @@ fn guidance_extrapolates() {
 
 #[test]
 fn the_learning_rate_warms_up_and_decays() {
-    let rate = |shape, step| learning_rate(1.0, shape, 4, step, 12);
-    assert_eq!([0, 1, 3].map(|step| rate(LrShape::Constant, step)), [0.25, 0.5, 1.0]);
-    assert_eq!([4, 7, 11].map(|step| rate(LrShape::Constant, step)), [1.0; 3]);
-    assert_eq!(rate(LrShape::Cosine, 4), 1.0);
-    assert!((rate(LrShape::Cosine, 8) - 0.5).abs() < 1e-12);
-    assert!((5..13).all(|step| rate(LrShape::Cosine, step) < rate(LrShape::Cosine, step - 1)));
-    assert!(rate(LrShape::Cosine, 12).abs() < 1e-12);
-    assert_eq!(learning_rate(0.1, LrShape::Constant, 0, 0, 0), 0.1);
+    let settings = |lr_schedule, warmup_steps, steps, learning_rate| {
+        let section =
+            TrainSection { lr_schedule, warmup_steps, steps, learning_rate, ..Default::default() };
+        Settings::of(&section)
+    };
+    let rate = |shape, step| settings(shape, 4, 12, 1.0).rate(step);
+    assert_eq!([0, 1, 3].map(|step| rate(LrSchedule::Constant, step)), [0.25, 0.5, 1.0]);
+    assert_eq!([4, 7, 11].map(|step| rate(LrSchedule::Constant, step)), [1.0; 3]);
+    assert_eq!(rate(LrSchedule::Cosine, 4), 1.0);
+    assert!((rate(LrSchedule::Cosine, 8) - 0.5).abs() < 1e-12);
+    assert!(
+        (5..13).all(|step| rate(LrSchedule::Cosine, step) < rate(LrSchedule::Cosine, step - 1))
+    );
+    assert!(rate(LrSchedule::Cosine, 12).abs() < 1e-12);
+    assert_eq!(settings(LrSchedule::Constant, 0, 0, 0.1).rate(0), 0.1);
 }
 
 #[test]

@@ -6,8 +6,8 @@ use craft_core::process::Level;
 use craft_core::sampler::ddim;
 use craft_core::schedule::{NoiseSchedule, ScheduleError};
 
-use crate::awm::surrogate;
-use crate::objective::beside;
+use crate::loss::beside;
+use crate::methods::awm::surrogate;
 
 /// One step of stochastic DDIM: `x' ~ N(a x + b output, σ²)` (Song et al. 2021, equations 12 and 16).
 #[derive(Clone, Copy, Debug, PartialEq)]
