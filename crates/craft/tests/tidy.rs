@@ -7,6 +7,9 @@ use std::path::{Path, PathBuf};
 /// Longest file; one idea a file.
 const MOST_LINES: usize = 600;
 
+/// Longest function outside of the kernels.
+const MOST_LINES_OF_A_FUNCTION: usize = 80;
+
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").canonicalize().unwrap()
 }
@@ -108,9 +111,9 @@ fn pure_crates_stay_pure() {
     for (name, forbidden) in [
         ("craft-core", &["burn", "craft-store", "ureq", "tempfile", "rayon"][..]),
         ("craft-kernels", &["burn", "craft-"]),
-        ("craft-nn", &["craft-core", "craft-diffusion", "craft-rewards", "craft-store"]),
-        ("craft-diffusion", &["craft-store", "craft-rewards", "image"]),
-        ("craft-rewards", &["craft-store", "craft-diffusion", "craft-pocket"]),
+        ("craft-nn", &["craft-core", "craft-model", "craft-train", "craft-rewards", "craft-store"]),
+        ("craft-model", &["craft-train", "craft-pipeline", "craft-compare", "craft-rewards"]),
+        ("craft-rewards", &["craft-store", "craft-model", "craft-train", "craft-pocket"]),
         ("craft-pocket", &["burn", "craft-"]),
         ("craft-report", &["burn", "craft-nn", "craft-pipeline", "craft-rewards"]),
         ("craft-store", &["burn", "craft-core", "craft-pipeline"]),
@@ -164,7 +167,157 @@ fn pure_code_has_no_clock_and_no_disk() {
         name.starts_with("crates/craft-core/")
             && ["std::fs", "std::net", "std::time", "std::env"].iter().any(|m| line.contains(m))
     });
-    no_line("src", "craft-diffusion touches the disk", |name, line| {
-        name.starts_with("crates/craft-diffusion/") && line.contains("std::fs")
+}
+
+#[test]
+fn there_is_one_engine_and_one_door_to_networks() {
+    no_line("src", "a network's name outside its family's folder", |name, line| {
+        line.contains("UNet2DConditionModel")
+            && !["crates/craft-nn/", "crates/craft-model/src/sd/"]
+                .iter()
+                .any(|p| name.starts_with(p))
     });
+    let of = |word: &str| -> Vec<String> {
+        let found = sources("src").into_iter().filter(|(_, text)| text.contains(word));
+        found.map(|(name, _)| name).collect()
+    };
+    assert_eq!(of("norm + 1e-6"), ["crates/craft-train/src/fit.rs"], "gradients are clipped once");
+    assert_eq!(of("optimizer.step("), ["crates/craft-train/src/fit.rs"], "one optimizer step");
+}
+
+/// The manifest of a crate: names of its dependencies.
+fn dependencies(text: &str) -> Vec<String> {
+    let section = text.split("[dependencies]").nth(1).unwrap_or_default();
+    let section = section.split("\n[").next().unwrap_or_default();
+    let name = |line: &str| line.split(['.', ' ', '=']).next().map(str::to_owned);
+    section
+        .lines()
+        .filter(|line| !line.starts_with('#'))
+        .filter_map(name)
+        .filter(|n| !n.is_empty())
+        .collect()
+}
+
+#[test]
+fn dependencies_are_used() {
+    let mut unused = Vec::new();
+    let mut all = std::collections::BTreeSet::new();
+    for entry in fs::read_dir(root().join("crates")).unwrap() {
+        let folder = entry.unwrap().path();
+        let manifest = fs::read_to_string(folder.join("Cargo.toml")).unwrap();
+        let mut files = Vec::new();
+        rust_files(&folder.join("src"), &mut files);
+        let text: String = files.iter().map(|file| fs::read_to_string(file).unwrap()).collect();
+        for name in dependencies(&manifest) {
+            if !text.contains(&name.replace('-', "_")) {
+                unused.push(format!("{}: {name}", folder.file_name().unwrap().display()));
+            }
+            all.insert(name);
+        }
+        let dev = manifest.split("[dev-dependencies]").nth(1).unwrap_or_default();
+        all.extend(dev.lines().filter_map(|l| l.split(['.', ' ', '=']).next()).map(str::to_owned));
+    }
+    assert!(unused.is_empty(), "dependencies that no source names: {}", unused.join(", "));
+    let workspace = fs::read_to_string(root().join("Cargo.toml")).unwrap();
+    let section = workspace.split("[workspace.dependencies]").nth(1).unwrap();
+    let section = section.split("\n[").next().unwrap();
+    for line in section.lines().filter(|l| !l.starts_with('#') && l.contains('=')) {
+        let name = line.split(['.', ' ', '=']).next().unwrap();
+        assert!(all.contains(name), "the workspace declares {name}, which no crate uses");
+    }
+}
+
+/// Documents, as (path from the root, text); the log tells of what was.
+fn documents() -> Vec<(String, String)> {
+    let mut files: Vec<PathBuf> = Vec::new();
+    for folder in ["", "docs", "benches", "recipes/prompts", "fixtures/layouts"] {
+        let entries = fs::read_dir(root().join(folder)).unwrap();
+        let paths = entries.map(|entry| entry.unwrap().path());
+        files.extend(paths.filter(|path| path.extension().is_some_and(|e| e == "md")));
+    }
+    files.sort();
+    let name = |path: &Path| path.strip_prefix(root()).unwrap().to_string_lossy().into_owned();
+    let told = files.iter().map(|path| (name(path), fs::read_to_string(path).unwrap()));
+    told.filter(|(name, _)| name != "CHANGELOG.md").collect()
+}
+
+/// What stands between backticks on one line.
+fn quoted(text: &str) -> impl Iterator<Item = &str> {
+    text.lines().flat_map(|line| line.split('`').skip(1).step_by(2))
+}
+
+#[test]
+fn documents_name_files_that_exist() {
+    let mut missing = Vec::new();
+    let starts =
+        ["crates/", "craft-", "craft/", "docs/", "tools/", "fixtures/", "recipes/", "dev/"];
+    for (document, text) in documents() {
+        for path in quoted(&text) {
+            let is_path = starts.iter().any(|start| path.starts_with(start))
+                && path.contains('/')
+                && !path.contains([' ', '*', '…', '<', '{', '"', ':', '$']);
+            let plain = path.trim_end_matches('/');
+            let there = [root().join(plain), root().join("crates").join(plain)];
+            if is_path && !there.iter().any(|path| path.exists()) {
+                missing.push(format!("{document}: `{path}`"));
+            }
+        }
+        let folder = root().join(&document).parent().unwrap().to_owned();
+        for link in text.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
+            let target = link.split('#').next().unwrap_or_default();
+            if !target.is_empty() && !target.contains("://") && !folder.join(target).exists() {
+                missing.push(format!("{document}: ({link})"));
+            }
+        }
+    }
+    assert!(missing.is_empty(), "documents name what is not there:\n{}", missing.join("\n"));
+}
+
+#[test]
+fn the_architecture_names_tests_that_exist() {
+    let text = fs::read_to_string(root().join("ARCHITECTURE.md")).unwrap();
+    let part = text.split("## Invariants").nth(1).unwrap().split("\n## ").next().unwrap();
+    let all: String =
+        ["src", "tests"].iter().flat_map(|part| sources(part)).map(|(_, text)| text).collect();
+    let is_name = |word: &&str| {
+        word.contains('_')
+            && word.chars().all(|c| c.is_ascii_lowercase() || c == '_' || c.is_ascii_digit())
+    };
+    for name in quoted(part).filter(is_name) {
+        assert!(all.contains(name), "ARCHITECTURE.md names {name}, which no source has");
+    }
+}
+
+/// Functions of a file outside of tests, as (name, lines).
+fn functions(text: &str) -> Vec<(String, usize)> {
+    let lines: Vec<&str> = text.lines().collect();
+    let mut found = Vec::new();
+    for (i, line) in lines.iter().enumerate() {
+        let indent = line.len() - line.trim_start().len();
+        let words: Vec<&str> = line.split_whitespace().take(6).collect();
+        let Some(at) = words.iter().position(|word| *word == "fn") else { continue };
+        let before = ["pub", "pub(crate)", "pub(super)", "const", "async", "unsafe"];
+        if !words[..at].iter().all(|word| before.contains(word)) {
+            continue;
+        }
+        let close = format!("{}}}", " ".repeat(indent));
+        let Some(end) = lines[i..].iter().position(|line| *line == close) else { continue };
+        let name = words.get(at + 1).unwrap_or(&"").split(['(', '<']).next().unwrap_or_default();
+        found.push((name.to_owned(), end + 1));
+    }
+    found
+}
+
+#[test]
+fn functions_are_short() {
+    let mut long = Vec::new();
+    for (file, text) in sources("src") {
+        if file.starts_with("crates/craft-kernels/") {
+            continue;
+        }
+        let over =
+            functions(&text).into_iter().filter(|(_, lines)| *lines > MOST_LINES_OF_A_FUNCTION);
+        long.extend(over.map(|(name, lines)| format!("{file}: {name}, {lines} lines")));
+    }
+    assert!(long.is_empty(), "long functions:\n{}", long.join("\n"));
 }
