@@ -82,7 +82,7 @@ pub(super) fn check(method: &Method, recipe: &Recipe, has_annotators: bool) -> R
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
+#[allow(clippy::unwrap_used, clippy::disallowed_methods)]
 mod tests {
     use super::super::ablations::Ablation;
     use super::*;

@@ -190,7 +190,7 @@ pub fn draw(
 ) -> Result<()> {
     let series = Series { recipe: run.recipe, items, model: part };
     let mut painter = Painter::new(model, options, run.context.stop)?;
-    Ok(series.draw(&mut painter, None, &Silent)?)
+    series.draw(&mut painter, None, &Silent)
 }
 
 /// How candidates are drawn.
