@@ -112,10 +112,9 @@ fn longest(plan: &Plan, entry: &Entry) -> Counts {
 }
 
 /// Measures one pass of each kind.
-fn measure(plan: &Plan) -> Result<Rates> {
+fn measure(plan: &Plan, device: &Device) -> Result<Rates> {
     let recipe = &plan.recipe;
-    let device = Device::flex();
-    let model = Model::load(&plan.model_dir, &device)?;
+    let model = Model::load(&plan.model_dir, device)?;
     let options = DrawOptions {
         steps: recipe.evaluate_steps(),
         guidance_scale: recipe.evaluate_guidance_scale(),
@@ -126,7 +125,7 @@ fn measure(plan: &Plan) -> Result<Rates> {
     let picture = measure_pictures(plan, &model, &options, n)?;
     let (height, width) = (options.height, options.width);
     let planes = TensorData::new(vec![0f32; n * 3 * height * width], [n, 3, height, width]);
-    let planes = Tensor::<4>::from_data(planes, &device);
+    let planes = Tensor::<4>::from_data(planes, device);
     let encoded = Spent::on(|| {
         weights::to_vec(model.vae.encode(planes.clone()).0);
         Ok(())
@@ -144,7 +143,7 @@ fn view(drawn: &Drawn) -> RgbImageRef<'_> {
 /// Measures `n` pictures, drawn and scored together.
 fn measure_pictures(plan: &Plan, model: &Model, options: &DrawOptions, n: usize) -> Result<Spent> {
     let latents: usize = model.latent_shape(options.height, options.width).iter().product();
-    let rewards = load_rewards(&plan.rewards)?;
+    let rewards = load_rewards(&plan.rewards, &model.device)?;
     let key = craft_core::Key::new(plan.recipe.seed).stage("measure");
     Spent::on(|| {
         let job = |i: usize| {
@@ -165,9 +164,9 @@ fn measure_pictures(plan: &Plan, model: &Model, options: &DrawOptions, n: usize)
 ///
 /// # Errors
 /// When the model or a reward cannot be loaded.
-pub(super) fn lines(plan: &Plan) -> Result<Vec<String>> {
+pub(super) fn lines(plan: &Plan, device: &Device) -> Result<Vec<String>> {
     let parts = parts(plan);
-    let rates = measure(plan)?;
+    let rates = measure(plan, device)?;
     let names: Vec<&str> = plan.entries.iter().map(|e| e.name.as_str()).collect();
     let seeds: Vec<String> = plan.seeds.iter().map(u64::to_string).collect();
     let total: Counts = parts.iter().fold(Counts::default(), |a, (_, b)| Counts {

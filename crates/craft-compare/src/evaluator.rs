@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use burn::tensor::Device;
 use craft_core::{Key, Prompt, PromptId, Split};
 use craft_model::model::Model;
 use craft_model::sample::DrawOptions;
@@ -94,7 +93,7 @@ impl<'a> Evaluator<'a> {
         plan: &Plan,
         hashes: &'a BTreeMap<String, String>,
     ) -> Result<Self> {
-        let model = Model::load(&plan.model_dir, &Device::flex())?;
+        let model = Model::load(&plan.model_dir, run.context.device())?;
         let options = evaluation_options(run, &model)?;
         let scorer = Scorer::new(run, &plan.rewards, hashes)?;
         let prompts: Vec<Prompt> = jsonl::read(&run.path("prompts/prompts.jsonl"))?;

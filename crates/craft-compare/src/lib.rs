@@ -73,7 +73,7 @@ pub fn compare(
 ) -> Result<Comparison> {
     let base = std::path::absolute(base).unwrap_or_else(|_| base.to_owned());
     let plan = Plan::new(recipe_text, overrides, &base, options, context)?;
-    let folder = pipeline::folder(out, &plan.recipe, &base)?;
+    let folder = pipeline::folder(out, &plan.recipe, &base, context)?;
     for &seed in plan.searched() {
         with_seed(&plan, seed, &folder, &base, context, &mut |shared, evaluator| {
             let mut own = plan.entries.iter().filter(|entry| entry.searches());
@@ -105,7 +105,8 @@ pub fn dry_run(
 ) -> Result<String> {
     let base = std::path::absolute(base).unwrap_or_else(|_| base.to_owned());
     let plan = Plan::new(recipe_text, overrides, &base, options, context)?;
-    let comments: String = cost::lines(&plan)?.iter().map(|line| format!("# {line}\n")).collect();
+    let comments: String =
+        cost::lines(&plan, context.device())?.iter().map(|line| format!("# {line}\n")).collect();
     Ok(format!("{}\n{comments}", plan.recipe.to_toml()))
 }
 
@@ -133,7 +134,7 @@ fn with_seed(
     let seed_folder =
         RunFolder::create_or_open(&folder.join(format!("seed-{seed}")), &recipe.to_toml())?;
     let run = Run { folder: &seed_folder, recipe: &recipe, base, context: *context };
-    let start = Start::first(&recipe, base, &plan.model_dir)?;
+    let start = Start::first(&recipe, base, &plan.model_dir, context.device())?;
     let hashes = plan.reward_hashes()?;
     let Candidates { prompted, generated, scored } =
         candidates(&run, &start, &plan.rewards, &hashes)?;

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use burn::tensor::{Device, Tensor, TensorData};
+use burn::tensor::{Tensor, TensorData};
 use craft_core::Recipe;
 use craft_model::model::{Model, read_tensors, write_tensors};
 use craft_nn::weights::{self, HostTensor};
@@ -36,7 +36,7 @@ pub(super) fn check(
     model_dir: &Path,
     context: &Context<'_>,
 ) -> Result<()> {
-    let model = training_model(recipe, base, model_dir)?;
+    let model = training_model(recipe, base, model_dir, context.device())?;
     let options = candidate_options(recipe, &model)?;
     let world = context.world("prompts.source")?;
     let pairs = world.preference_pairs(recipe.seed, 1);
@@ -71,7 +71,7 @@ pub(super) fn run(
                 pairs.len()
             )));
         }
-        let model = Model::load(&plan.model_dir, &Device::flex())?;
+        let model = Model::load(&plan.model_dir, run.context.device())?;
         let options = candidate_options(run.recipe, &model)?;
         let (height, width) = (options.height, options.width);
         let [c, h, w] = model.latent_shape(height, width);

@@ -6,6 +6,7 @@
 mod architecture;
 pub mod clip_vocabulary;
 pub mod component;
+pub mod compute;
 pub mod condition;
 pub mod denoiser;
 pub mod dtype;
@@ -24,6 +25,7 @@ mod size;
 pub mod source;
 pub mod text;
 
+pub use compute::Compute;
 pub use condition::Condition;
 pub use denoiser::Denoiser;
 pub use error::{ModelError, Result};

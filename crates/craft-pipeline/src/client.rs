@@ -63,10 +63,15 @@ impl Resolved {
 ///
 /// # Errors
 /// When it holds another recipe, or was begun with another precision of products.
-pub fn folder(out: &Path, recipe: &Recipe, base: &Path) -> Result<RunFolder> {
-    origin::check_precision(out)?;
+pub fn folder(
+    out: &Path,
+    recipe: &Recipe,
+    base: &Path,
+    context: &Context<'_>,
+) -> Result<RunFolder> {
+    origin::check_arithmetic(out, context.compute)?;
     let folder = RunFolder::create_or_open(out, &recipe.to_toml())?;
-    Origin::now(base, None).write(folder.path())?;
+    Origin::now(base, None, context.compute).write(folder.path())?;
     Ok(folder)
 }
 
@@ -142,7 +147,7 @@ impl<'a> Scorer<'a> {
         hashes: &'a BTreeMap<String, String>,
     ) -> Result<Self> {
         let named: Vec<_> = rewards.iter().map(|r| (r.name.as_str(), &r.source)).collect();
-        let loaded = load_all(&named, &Device::flex())?;
+        let loaded = load_all(&named, run.context.device())?;
         Ok(Self {
             run,
             rewards: rewards.iter().cloned().zip(loaded).collect(),
@@ -229,11 +234,11 @@ pub fn training_cost(recipe: &Recipe, model: Model) -> Result<Spent> {
 ///
 /// # Errors
 /// When one cannot be loaded.
-pub fn load_rewards(rewards: &[RunReward]) -> Result<Vec<Box<dyn Reward>>> {
+pub fn load_rewards(rewards: &[RunReward], device: &Device) -> Result<Vec<Box<dyn Reward>>> {
     let weights: Vec<_> = rewards
         .iter()
         .filter(|reward| matches!(reward.source, RewardSource::Weights(_)))
         .map(|reward| (reward.name.as_str(), &reward.source))
         .collect();
-    load_all(&weights, &Device::flex())
+    load_all(&weights, device)
 }

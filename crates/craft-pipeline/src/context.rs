@@ -2,7 +2,9 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use burn::tensor::Device;
 use craft_core::Progress;
+use craft_model::Compute;
 
 use crate::error::{PipelineError, Result};
 use crate::world::World;
@@ -14,6 +16,8 @@ pub struct Context<'a> {
     pub progress: &'a dyn Progress,
     /// Set to stop the run at the next safe point.
     pub stop: &'a AtomicBool,
+    /// Where models and rewards compute.
+    pub compute: &'a Compute,
     /// The embedded world, where there is one.
     pub world: Option<&'a dyn World>,
 }
@@ -22,6 +26,11 @@ impl Context<'_> {
     /// Stops here when asked to.
     pub fn check(&self) -> Result<()> {
         if self.stop.load(Ordering::Relaxed) { Err(PipelineError::Interrupted) } else { Ok(()) }
+    }
+
+    /// What tensors are made on.
+    pub fn device(&self) -> &Device {
+        self.compute.device()
     }
 
     /// The embedded world, or an error that says who asked for it.

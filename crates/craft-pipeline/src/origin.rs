@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use craft_model::Compute;
 use craft_nn::ops::{Precision, precision};
 use craft_store::manifest::{read_json, write_json};
 use serde::{Deserialize, Serialize};
@@ -26,6 +27,13 @@ pub(crate) struct Origin {
     /// Number format of products (`--matmul-precision`).
     #[serde(default = "f32_name")]
     pub(crate) matmul_precision: String,
+    /// Kind of the device (`--device`).
+    #[serde(default = "cpu_name")]
+    pub(crate) device: String,
+}
+
+fn cpu_name() -> String {
+    Compute::cpu().kind().to_owned()
 }
 
 fn f32_name() -> String {
@@ -42,12 +50,13 @@ pub fn matmul_precision() -> &'static str {
 
 impl Origin {
     /// Of a run that begins now.
-    pub(crate) fn now(base: &Path, commit: Option<&str>) -> Self {
+    pub(crate) fn now(base: &Path, commit: Option<&str>, compute: &Compute) -> Self {
         Self {
             base: base.to_owned(),
             commit: commit.map(str::to_owned),
             rewards: BTreeMap::new(),
             matmul_precision: matmul_precision().to_owned(),
+            device: compute.kind().to_owned(),
         }
     }
 
@@ -61,21 +70,28 @@ impl Origin {
     }
 }
 
-/// Refuses to go on with a run in another number format than it began with: its parts would not belong
-/// together.
+/// Refuses to go on with a run on another kind of device, or with another dtype of matrix products, than it began
+/// with: its parts would not belong together.
 ///
 /// # Errors
-/// When the formats differ.
-pub(crate) fn check_precision(run_dir: &Path) -> Result<()> {
-    match Origin::of(run_dir) {
-        Some(origin) if origin.matmul_precision != matmul_precision() => {
-            Err(PipelineError::Usage(format!(
-                "{}: this run began with --matmul-precision {}, and this command multiplies in {}; expected the same format: give it, or begin another run folder",
-                run_dir.display(),
-                origin.matmul_precision,
-                matmul_precision()
-            )))
-        }
-        _ => Ok(()),
+/// When one of them differs.
+pub(crate) fn check_arithmetic(run_dir: &Path, compute: &Compute) -> Result<()> {
+    let Some(origin) = Origin::of(run_dir) else { return Ok(()) };
+    if origin.device != compute.kind() {
+        return Err(PipelineError::Usage(format!(
+            "{}: this run began with --device {}, and this command computes on {}; expected the same kind of device: give it, or begin another run folder",
+            run_dir.display(),
+            origin.device,
+            compute.kind()
+        )));
     }
+    if origin.matmul_precision != matmul_precision() {
+        return Err(PipelineError::Usage(format!(
+            "{}: this run began with --matmul-precision {}, and this command multiplies in {}; expected the same format: give it, or begin another run folder",
+            run_dir.display(),
+            origin.matmul_precision,
+            matmul_precision()
+        )));
+    }
+    Ok(())
 }

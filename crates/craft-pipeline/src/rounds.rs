@@ -66,7 +66,7 @@ pub(crate) fn earlier(
     if recipe.rounds.count < 2 {
         return Ok(None);
     }
-    let mut start = Start::first(recipe, base, model)?;
+    let mut start = Start::first(recipe, base, model, context.device())?;
     let mut seconds = 0.0;
     for round in 1..recipe.rounds.count {
         context.progress.note(&format!("round {round} of {}", recipe.rounds.count));

@@ -34,14 +34,14 @@ pub fn run(
 ) -> Result<Summary> {
     let recipe = Recipe::parse(recipe_text, overrides)?;
     let base = std::path::absolute(base).unwrap_or_else(|_| base.to_owned());
-    origin::check_precision(out)?;
+    origin::check_arithmetic(out, context.compute)?;
     let sources = Sources::again(&recipe, &base, out, context)?;
     // A run is planned once: what it takes is compared with that.
     let first = !out.join(plan::FILE).exists();
     let found = sources.survey(&recipe, &base, Some(out), first, context)?;
     found.plan.check(out, StageId::Report, context)?;
     let folder = RunFolder::create_or_open(out, &recipe.to_toml())?;
-    let origin = Origin::now(&base, sources.model.commit.as_deref());
+    let origin = Origin::now(&base, sources.model.commit.as_deref(), context.compute);
     Origin { rewards: sources.pins(), ..origin }.write(folder.path())?;
     found.plan.keep(&folder)?;
     let whole = Whole { folder: &folder, recipe: &recipe, base: &base, context, sources: &sources };
@@ -60,7 +60,7 @@ pub fn run_stage(run_dir: &Path, stage: &str, context: &Context<'_>) -> Result<(
         PipelineError::Usage(format!("there is no stage {stage}; expected one of {names}"))
     })?;
     let folder = RunFolder::open(run_dir)?;
-    origin::check_precision(run_dir)?;
+    origin::check_arithmetic(run_dir, context.compute)?;
     let (recipe, base) = recipe_of(run_dir)?;
     let sources = Sources::again(&recipe, &base, run_dir, context)?;
     let found = sources.survey(&recipe, &base, Some(run_dir), false, context)?;
@@ -102,7 +102,7 @@ pub fn dry_run(
     let recipe = Recipe::parse(recipe_text, overrides)?;
     let sources = Sources::new(&recipe, base, None, context)?;
     let found = sources.survey(&recipe, base, None, true, context)?;
-    let model = crate::start::training_model(&recipe, base, &sources.model.dir)?;
+    let model = crate::start::training_model(&recipe, base, &sources.model.dir, context.device())?;
     if let Some(text) = crate::stages::generate::advise(&recipe.generate, &model) {
         context.progress.note(&text);
     }
@@ -138,7 +138,7 @@ impl Whole<'_> {
         };
         let (start, seconds) = match earlier {
             Some(earlier) => (earlier.start, Some(earlier.seconds)),
-            None => (Start::first(self.recipe, self.base, sources.0)?, None),
+            None => (Start::first(self.recipe, self.base, sources.0, self.context.device())?, None),
         };
         let recipe = &rounds::share(self.recipe);
         let run = Run { folder: self.folder, recipe, base: self.base, context: *self.context };

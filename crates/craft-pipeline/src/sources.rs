@@ -113,7 +113,7 @@ impl Sources {
             craft_store::input::open(&base.join(file))?;
         }
         let prompts = prompts_of(base, recipe, context)?;
-        let model = crate::start::training_model(recipe, base, &self.model.dir)?;
+        let model = crate::start::training_model(recipe, base, &self.model.dir, context.device())?;
         if recipe.train.mode == TrainMode::Lora {
             let parts = craft_model::lora::parts(&model);
             craft_train::networks::fresh_factors(&recipe.train.lora, recipe.seed, &parts)?;
@@ -124,9 +124,8 @@ impl Sources {
         let work = Work::of(recipe, train, eval);
         let cost = Cost::of(recipe, &model, &work)?;
         let mut rates = (measured && cost.warning().is_none()).then(Rates::default);
-        let device = burn::tensor::Device::flex();
         for reward in &self.rewards {
-            let loaded = rewards::load_source(&reward.name, &reward.source, &device)?;
+            let loaded = rewards::load_source(&reward.name, &reward.source, context.device())?;
             let size = [options.height, options.width];
             match (&mut rates, &reward.source) {
                 // Programs and servers that score are not started for a plan.

@@ -22,9 +22,14 @@ fn files(recipe: &Recipe, base: &Path) -> Result<Vec<(PathBuf, f32)>> {
 ///
 /// # Errors
 /// See [`Model::load`] and [`read`].
-pub(crate) fn base_model(recipe: &Recipe, base: &Path, dir: &Path) -> Result<Model> {
+pub(crate) fn base_model(
+    recipe: &Recipe,
+    base: &Path,
+    dir: &Path,
+    device: &Device,
+) -> Result<Model> {
     let files = files(recipe, base)?;
-    let mut model = Model::load(dir, &Device::flex())?;
+    let mut model = Model::load(dir, device)?;
     for (path, strength) in files {
         apply(&mut model, &path, strength)?;
     }
@@ -36,11 +41,11 @@ pub(crate) fn base_model(recipe: &Recipe, base: &Path, dir: &Path) -> Result<Mod
 ///
 /// # Errors
 /// As [`base_model`].
-pub fn training_model(recipe: &Recipe, base: &Path, dir: &Path) -> Result<Model> {
+pub fn training_model(recipe: &Recipe, base: &Path, dir: &Path, device: &Device) -> Result<Model> {
     if recipe.train.mode == TrainMode::Full || !recipe.model.lora.is_empty() {
-        return base_model(recipe, base, dir);
+        return base_model(recipe, base, dir, device);
     }
-    Ok(Model::load_as(dir, &Device::flex(), recipe.train.precision)?)
+    Ok(Model::load_as(dir, device, recipe.train.precision)?)
 }
 
 /// What a round of a run begins with.
@@ -51,6 +56,8 @@ pub struct Start {
     pub(crate) from: PathBuf,
     /// Hash of everything that its model depends on.
     pub hash: String,
+    /// Where the model computes.
+    device: Device,
 }
 
 impl Start {
@@ -58,9 +65,9 @@ impl Start {
     ///
     /// # Errors
     /// When a file cannot be read.
-    pub fn first(recipe: &Recipe, base: &Path, dir: &Path) -> Result<Self> {
+    pub fn first(recipe: &Recipe, base: &Path, dir: &Path, device: &Device) -> Result<Self> {
         let hash = base_hash(recipe, base, dir)?;
-        Ok(Self { base: dir.to_owned(), from: dir.to_owned(), hash })
+        Ok(Self { base: dir.to_owned(), from: dir.to_owned(), hash, device: device.clone() })
     }
 
     /// The round after this one, which left its model in the folder `from`.
@@ -72,7 +79,7 @@ impl Start {
         if from.join(LORA_FILE).is_file() {
             hash = sha256_bytes(format!("{} {hash}", self.hash));
         }
-        Ok(Self { base: self.base.clone(), from, hash })
+        Ok(Self { base: self.base.clone(), from, hash, device: self.device.clone() })
     }
 
     /// The model that the round draws from.
@@ -80,7 +87,7 @@ impl Start {
     /// # Errors
     /// See [`base_model`].
     pub(crate) fn model(&self, recipe: &Recipe, base: &Path) -> Result<Model> {
-        arm_model(recipe, base, &self.base, &self.from)
+        arm_model(recipe, base, [&self.base, &self.from], &self.device)
     }
 
     /// The model that the round trains, or beside which it trains factors.
@@ -90,7 +97,7 @@ impl Start {
     pub fn training_model(&self, recipe: &Recipe, base: &Path) -> Result<Model> {
         match recipe.train.mode {
             TrainMode::Full => self.model(recipe, base),
-            TrainMode::Lora => training_model(recipe, base, &self.base),
+            TrainMode::Lora => training_model(recipe, base, &self.base, &self.device),
         }
     }
 
@@ -109,14 +116,14 @@ impl Start {
 pub(crate) fn arm_model(
     recipe: &Recipe,
     base: &Path,
-    base_dir: &Path,
-    dir: &Path,
+    [base_dir, dir]: [&Path; 2],
+    device: &Device,
 ) -> Result<Model> {
     let factors = dir.join(LORA_FILE);
     if dir != base_dir && !factors.is_file() {
-        return Ok(Model::load(dir, &Device::flex())?);
+        return Ok(Model::load(dir, device)?);
     }
-    let mut model = base_model(recipe, base, base_dir)?;
+    let mut model = base_model(recipe, base, base_dir, device)?;
     if dir != base_dir {
         apply(&mut model, &factors, 1.0)?;
     }

@@ -166,6 +166,10 @@ impl Checkpoints<'_> {
                 None if !usable(step) => passed = true,
                 None => {
                     progress.note(&format!("{name}: continuing from step {step}"));
+                    if step == self.steps {
+                        // A kill between the last save and the removal of what is too old.
+                        self.remove_old(step)?;
+                    }
                     return Saved::read(step, path).map(Some);
                 }
                 Some(why) => {
@@ -210,7 +214,7 @@ impl Checkpoints<'_> {
         atomic::create_dir(self.root)?;
         let target = self.root.join(format!("step-{}", state.done));
         if target.exists() && self.unfit(&target).is_none() {
-            return Ok(());
+            return self.remove_old(state.done);
         }
         let adam = &state.optimizer;
         atomic::write_dir_atomically(&target, |dir| -> Result<()> {

@@ -49,3 +49,25 @@ fn products_in_bf16_are_close_to_f32_or_refused() {
     tiny.expect(&["evaluate", "run"], 2, &began);
     tiny.expect(&["evaluate", "run", "--matmul-precision", "bf16"], 0, &[]);
 }
+
+#[test]
+fn a_run_goes_on_on_the_kind_of_device_that_it_began_on() {
+    let tiny = Tiny::new();
+    tiny.expect(&["run", "recipe.toml", "--out", "run", "--device", "cpu"], 0, &[]);
+    let path = tiny.path("run/base.json");
+    let mut base: Value = serde_json::from_str(&std::fs::read_to_string(&path).unwrap()).unwrap();
+    assert_eq!(base["device"], "cpu");
+    base["device"] = "cuda".into();
+    std::fs::write(&path, base.to_string()).unwrap();
+    let began = ["run began with --device cuda", "computes on cpu", "another run folder"];
+    tiny.expect(&["run", "recipe.toml", "--out", "run"], 2, &began);
+    tiny.expect(&["evaluate", "run"], 2, &began);
+    let compare = ["compare", "recipe.toml", "--methods", "random", "--seeds", "1", "--out", "out"];
+    for command in [&["run", "recipe.toml", "--out", "new"][..], &compare, &["evaluate", "run"]] {
+        let gone = [command, &["--device", "tpu"]].concat();
+        tiny.expect(&gone, 2, &["--device tpu", "expected `cpu`"]);
+        let later = [command, &["--device", "cuda:1"]].concat();
+        tiny.expect(&later, 2, &["--device cuda:1", "computes on `cpu` only"]);
+    }
+    assert!(!tiny.path("new").exists() && !tiny.path("out").exists());
+}

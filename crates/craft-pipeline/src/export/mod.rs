@@ -162,7 +162,7 @@ pub fn export(run_dir: &Path, out: &Path, wish: Wish, context: &Context<'_>) -> 
     }
     let place = Staging::begin(out)?;
     let factors = aligned.join(LORA_FILE);
-    let tuned = arm_model(&recipe, &base, &base_dir, &aligned)?;
+    let tuned = arm_model(&recipe, &base, [&base_dir, &aligned], context.device())?;
     let prompts: Vec<Prompt> = jsonl::read(&run_dir.join("prompts/prompts.jsonl"))?;
     let prompt = prompts.first().map_or("", |p| p.text.as_str());
     let expected = picture(&recipe, &tuned, prompt)?;
@@ -182,7 +182,7 @@ pub fn export(run_dir: &Path, out: &Path, wish: Wish, context: &Context<'_>) -> 
     } else {
         drop(tuned);
         check_base(run_dir, &base_hash(&recipe, &base, &base_dir)?, &base_dir)?;
-        let mut model = base_model(&recipe, &base, &base_dir)?;
+        let mut model = base_model(&recipe, &base, &base_dir, context.device())?;
         let (adapter, captured) = if target.has_factors {
             (craft_model::lora::read(&factors, &model)?, 1.0)
         } else {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use burn::module::Param;
-use burn::tensor::{Device, Tensor};
+use burn::tensor::Tensor;
 use craft_nn::weights::{ParamVisitor, TensorMap, to_vec, visit};
 use craft_store::raw::{self, Entry, Format as Number, RawReader};
 use craft_store::staging::Staging;
@@ -56,7 +56,7 @@ pub(super) fn write(
         atomic::create_dir(&place)?;
         single_file::import_into(&place, &made, Some(&from), context.progress)?
     };
-    let model = Model::load(&back, &Device::flex())?;
+    let model = Model::load(&back, context.device())?;
     let found = digests(&model, &formats);
     if let Some((name, _)) =
         expected.values.iter().find(|(name, sum)| found.values.get(*name) != Some(sum))

@@ -39,7 +39,7 @@ pub(crate) fn run(
         // The base model comes first.
         let base_dir = models.first().map_or(Path::new(""), |(_, dir)| dir);
         for (name, dir) in models {
-            let load = || arm_model(recipe, run.base, base_dir, dir);
+            let load = || arm_model(recipe, run.base, [base_dir, dir], run.context.device());
             let subject = Subject { name, load: &load, questions: &questions };
             statistics.insert(name, one_model(run, writer, &subject, rewards, hashes)?);
         }

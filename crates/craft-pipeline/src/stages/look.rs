@@ -4,7 +4,6 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use burn::tensor::Device;
 use craft_core::recipe::{PromptSource, StopSection, TrainMode};
 use craft_core::{Key, Prompt, PromptId, Split};
 use craft_nn::lora::Adapter;
@@ -77,7 +76,9 @@ impl<'a> Watch<'a> {
         }
         let model = match recipe.train.mode {
             TrainMode::Full => start.model(recipe, run.base)?,
-            TrainMode::Lora => start::base_model(recipe, run.base, &start.base)?,
+            TrainMode::Lora => {
+                start::base_model(recipe, run.base, &start.base, run.context.device())?
+            }
         };
         let factors = match (recipe.train.mode, start.factors()) {
             (TrainMode::Full, _) => Adapter::default(),
@@ -90,7 +91,7 @@ impl<'a> Watch<'a> {
         let prompts = prompts(run)?;
         let held_out = match rewards.iter().find(|r| !r.trained_on) {
             Some(reward) => {
-                let loaded = load_source(&reward.name, &reward.source, &Device::flex())?;
+                let loaded = load_source(&reward.name, &reward.source, run.context.device())?;
                 Some((reward, loaded, hashes[&reward.name].as_str()))
             }
             None => None,

@@ -5,7 +5,6 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use burn::tensor::Device;
 use craft_core::{Key, Prompt, Split};
 use craft_store::hash::{sha256_bytes, sha256_file};
 use craft_store::{StageWriter, image, jsonl};
@@ -241,7 +240,7 @@ fn columns<'r>(
     let mut cache = ScoreCache::open(run.folder, &run.context)?;
     let named: Vec<_> = rewards.iter().map(|r| (r.name.as_str(), &r.source)).collect();
     let mut columns = Vec::with_capacity(rewards.len());
-    for_each(&named, &Device::flex(), |index, model| {
+    for_each(&named, run.context.device(), |index, model| {
         let reward = &rewards[index];
         let scorer = Scorer { reward, model, digest: hashes[&reward.name].as_str() };
         let column = score(run, &mut cache, (gallery, &known), scorer, |_| ())?;

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 
-use burn::tensor::Device;
 use craft_core::{RewardName, ScoreRow};
 use craft_rewards::Reward;
 use craft_store::{DroppedItem, Manifest, Stage, jsonl};
@@ -52,7 +51,7 @@ pub(crate) fn run(
         let mut columns: Vec<(RewardName, Column)> = Vec::new();
         let mut most_cut = 0;
         let named: Vec<_> = used.iter().map(|r| (r.name.as_str(), &r.source)).collect();
-        for_each(&named, &Device::flex(), |index, model| {
+        for_each(&named, run.context.device(), |index, model| {
             let reward = used[index];
             let name = RewardName::new(reward.name.clone())
                 .map_err(|error| PipelineError::Usage(error.to_string()))?;

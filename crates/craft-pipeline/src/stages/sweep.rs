@@ -35,11 +35,11 @@ fn between<M: Module>(base: M, tuned: &M, factor: f32) -> craft_model::Result<M>
 
 /// The model at a strength.
 fn model_at(run: &Run<'_>, [base_dir, tuned_dir]: [&Path; 2], factor: f64) -> Result<Model> {
-    let mut model = arm_model(run.recipe, run.base, base_dir, base_dir)?;
+    let mut model = arm_model(run.recipe, run.base, [base_dir, base_dir], run.context.device())?;
     if factor == 0.0 {
         return Ok(model);
     }
-    let tuned = arm_model(run.recipe, run.base, base_dir, tuned_dir)?;
+    let tuned = arm_model(run.recipe, run.base, [base_dir, tuned_dir], run.context.device())?;
     if factor == 1.0 {
         return Ok(tuned);
     }

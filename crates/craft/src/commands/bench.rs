@@ -69,7 +69,7 @@ pub(super) fn bench(app: &App, args: &BenchArgs) -> anyhow::Result<()> {
     // Frozen weights are rounded as they are read; trained ones have copies in full precision.
     let frozen = args.lora_rank.is_some();
     let precision = if narrow && frozen { WeightFormat::Bf16 } else { WeightFormat::F32 };
-    let model = Model::load_as(&dir, &app.device, precision)?;
+    let model = Model::load_as(&dir, app.compute.device(), precision)?;
     let (height, width) = size(args, &model)?;
     let progress = Reporter::new(app.level);
     progress.start("bench", u64::from(args.steps), "steps");

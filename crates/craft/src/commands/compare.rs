@@ -31,8 +31,12 @@ pub(super) fn compare(app: &App, args: &CompareArgs) -> anyhow::Result<()> {
         rounds: args.rounds,
     };
     let progress = Reporter::new(app.level);
-    let context =
-        Context { progress: &progress, stop: interrupt::stop_flag()?, world: Some(&PocketWorld) };
+    let context = Context {
+        progress: &progress,
+        stop: interrupt::stop_flag()?,
+        compute: &app.compute,
+        world: Some(&PocketWorld),
+    };
     if args.dry_run {
         let plan = craft_compare::dry_run(&text, &args.set, &base_dir, &options, &context)?;
         return console::result(plan.trim_end());

@@ -41,8 +41,8 @@ pub(super) fn doctor(app: &App) -> anyhow::Result<()> {
     interrupt::exit_at_once()?;
     let mut findings = machine();
     findings.push(check("assets", assets));
-    findings.push(check("forward and backward", || network(&app.device)));
-    findings.push(check("sample", || picture(&app.device)));
+    findings.push(check("forward and backward", || network(app.compute.device())));
+    findings.push(check("sample", || picture(app.compute.device())));
     let failed = findings.iter().filter(|f| f.passed == Some(false)).count();
     for finding in &findings {
         let text = if app.json { finding.json().to_string() } else { finding.line() };

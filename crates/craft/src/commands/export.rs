@@ -19,7 +19,12 @@ pub(super) fn export(app: &App, args: &ExportArgs) -> anyhow::Result<()> {
     let progress = Reporter::new(app.level);
     // Nothing is worth saving half-way, so the flag is never raised.
     static GO_ON: AtomicBool = AtomicBool::new(false);
-    let context = Context { progress: &progress, stop: &GO_ON, world: Some(&PocketWorld) };
+    let context = Context {
+        progress: &progress,
+        stop: &GO_ON,
+        compute: &app.compute,
+        world: Some(&PocketWorld),
+    };
     let format = match args.format {
         ExportFormat::Diffusers => Format::Diffusers,
         ExportFormat::LoraKohya => Format::LoraKohya,

@@ -39,7 +39,7 @@ pub(super) fn forward(app: &App, args: &ForwardArgs) -> anyhow::Result<()> {
     match args.component {
         Component::Unet => unet(app, args, &dir.join("unet"), &mut file, &mut out)?,
         Component::VaeEncode => {
-            let (vae, config) = load_vae(&dir.join("vae"), &app.device)?;
+            let (vae, config) = load_vae(&dir.join("vae"), app.compute.device())?;
             let unit = config.scale();
             let x = file.floats("sample", [None, Some(config.in_channels), None, None])?;
             let [_, _, height, width] = dims(&x);
@@ -52,15 +52,15 @@ pub(super) fn forward(app: &App, args: &ForwardArgs) -> anyhow::Result<()> {
                     x.shape
                 )));
             }
-            let x = to_device(x, &app.device);
+            let x = to_device(x, app.compute.device());
             let (mean, logvar) = parts(args, &config).encode(&vae, x);
             put(&mut out, "mean", mean);
             put(&mut out, "logvar", logvar);
         }
         Component::VaeDecode => {
-            let (vae, config) = load_vae(&dir.join("vae"), &app.device)?;
+            let (vae, config) = load_vae(&dir.join("vae"), app.compute.device())?;
             let x = file.floats("sample", [None, Some(config.latent_channels), None, None])?;
-            let x = to_device::<4>(x, &app.device);
+            let x = to_device::<4>(x, app.compute.device());
             put(&mut out, "sample", parts(args, &config).decode(&vae, x));
         }
         Component::TextEncoder => text(app, &dir.join("text_encoder"), &mut file, &mut out)?,
@@ -76,7 +76,11 @@ fn unet(
     file: &mut Input<'_>,
     out: &mut Output,
 ) -> anyhow::Result<()> {
-    let device = if args.grads { app.device.clone().autodiff() } else { app.device.clone() };
+    let device = if args.grads {
+        app.compute.device().clone().autodiff()
+    } else {
+        app.compute.device().clone()
+    };
     let (unet, config) = sd::load(dir, &device)?;
     let sample = file.floats("sample", [None, Some(config.in_channels), None, None])?;
     let [batch, _, height, width] = dims(&sample);
@@ -128,7 +132,7 @@ fn context_width(config: &UNetConfig) -> Option<usize> {
 }
 
 fn text(app: &App, dir: &Path, file: &mut Input<'_>, out: &mut Output) -> anyhow::Result<()> {
-    let encoder = load_text_encoder(dir, &app.device)?;
+    let encoder = load_text_encoder(dir, app.compute.device())?;
     let path = dir.join("config.json");
     let json = craft_store::input::read_text(&path, craft_store::input::MAX_TEXT)?;
     let config = ClipTextConfig::from_json(&json)?;
@@ -146,7 +150,7 @@ fn text(app: &App, dir: &Path, file: &mut Input<'_>, out: &mut Output) -> anyhow
             config.vocab_size - 1
         )));
     }
-    let ids = Tensor::<2, Int>::from_data(TensorData::new(ids, shape), &app.device);
+    let ids = Tensor::<2, Int>::from_data(TensorData::new(ids, shape), app.compute.device());
     let states = encoder.forward(ids);
     put(out, "last_hidden_state", states.last_hidden_state);
     put(out, "penultimate_hidden_state", states.penultimate_hidden_state);

@@ -17,11 +17,11 @@ mod verify;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
-use burn::tensor::Device;
+use craft_model::Compute;
 use craft_model::source;
 use craft_nn::ops::{Precision, Speeds, amx_active, set_precision};
 
-use crate::cli::{Cli, Command, Global, MatmulPrecision};
+use crate::cli::{Cli, Command, MatmulPrecision};
 use crate::console::Level;
 use crate::exit::usage;
 use crate::progress::Reporter;
@@ -30,7 +30,7 @@ use crate::progress::Reporter;
 #[derive(Clone, Debug)]
 pub(crate) struct App {
     /// Where to compute.
-    pub(crate) device: Device,
+    pub(crate) compute: Compute,
     /// Results as JSON.
     pub(crate) json: bool,
     /// How much is said.
@@ -42,7 +42,11 @@ const POCKET: &str = "pocket";
 
 /// Runs the command.
 pub(crate) fn dispatch(cli: &Cli, level: Level) -> anyhow::Result<()> {
-    let app = App { device: device(&cli.global)?, json: cli.global.json, level };
+    let app = App {
+        compute: Compute::of_name(&cli.global.device).map_err(usage)?,
+        json: cli.global.json,
+        level,
+    };
     if let Some(threads) = cli.global.threads {
         rayon::ThreadPoolBuilder::new()
             .num_threads(usize::from(threads))
@@ -91,21 +95,6 @@ fn multiply_bf16() -> anyhow::Result<()> {
         }
     }
     Ok(())
-}
-
-fn device(global: &Global) -> anyhow::Result<Device> {
-    let name = global.device.split(':').next().unwrap_or_default();
-    match name {
-        "cpu" if global.device == "cpu" => Ok(Device::flex()),
-        "cuda" | "rocm" | "metal" | "vulkan" | "wgpu" => Err(usage(format!(
-            "--device {}: this build computes on `cpu` only; a GPU backend is a cargo feature of its name (`cargo build --release --features {name}`), which this version does not have yet",
-            global.device
-        ))),
-        _ => Err(usage(format!(
-            "--device {}: there is no such device; expected `cpu`, the only one of this build",
-            global.device
-        ))),
-    }
 }
 
 /// The folder of a model: the embedded one by its name, a folder, a single file or a repository.

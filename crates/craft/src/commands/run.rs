@@ -23,6 +23,7 @@ pub(super) fn run(app: &App, args: &RunArgs) -> anyhow::Result<()> {
         let context = Context {
             progress: &progress,
             stop: interrupt::stop_flag()?,
+            compute: &app.compute,
             world: Some(&PocketWorld),
         };
         let plan = craft_pipeline::run::dry_run(&text, &set, &base_dir, &context)?;
@@ -43,8 +44,12 @@ pub(super) fn execute(
     base_dir: &Path,
 ) -> anyhow::Result<()> {
     let progress = Reporter::new(app.level);
-    let context =
-        Context { progress: &progress, stop: interrupt::stop_flag()?, world: Some(&PocketWorld) };
+    let context = Context {
+        progress: &progress,
+        stop: interrupt::stop_flag()?,
+        compute: &app.compute,
+        world: Some(&PocketWorld),
+    };
     let summary = craft_pipeline::run::run(recipe, overrides, out, base_dir, &context)?;
     summary::print(app, out, base_dir, &summary)
 }

@@ -36,7 +36,7 @@ pub(super) fn sample(app: &App, args: &SampleArgs) -> anyhow::Result<()> {
 
     let loras = args.lora.iter().map(|text| lora(text)).collect::<anyhow::Result<Vec<_>>>()?;
     let dir = model_dir(app, &args.model, args.model_config.as_deref())?;
-    let mut model = Model::load(&dir, &app.device)?;
+    let mut model = Model::load(&dir, app.compute.device())?;
     for (path, strength) in &loras {
         let changed = craft_model::lora::apply(&mut model, path, *strength)?;
         tracing::info!("{}: {changed} parameters changed, scale {strength}", path.display());

@@ -51,7 +51,7 @@ pub(super) fn score(app: &App, args: &ScoreArgs) -> anyhow::Result<()> {
     let named: Vec<_> = wanted.iter().map(|(name, source)| (name.as_str(), source)).collect();
     let names: Vec<&str> = named.iter().map(|(name, _)| *name).collect();
     let mut asked = 0;
-    for_each(&named, &app.device, |index, reward| {
+    for_each(&named, app.compute.device(), |index, reward| {
         let cut = reward.tokens_cut(prompt);
         if cut > 0 {
             tracing::warn!("{}: the prompt is cut by {cut} tokens", reward.name());

@@ -16,8 +16,12 @@ use crate::{console, interrupt};
 /// Runs or resumes one stage of a run.
 pub(super) fn stage(app: &App, run_dir: &Path, stage: &str) -> anyhow::Result<()> {
     let progress = Reporter::new(app.level);
-    let context =
-        Context { progress: &progress, stop: interrupt::stop_flag()?, world: Some(&PocketWorld) };
+    let context = Context {
+        progress: &progress,
+        stop: interrupt::stop_flag()?,
+        compute: &app.compute,
+        world: Some(&PocketWorld),
+    };
     craft_pipeline::run::run_stage(run_dir, stage, &context)?;
     if app.json {
         let done = json!({ "stage": stage, "run_dir": run_dir.display().to_string() });

@@ -35,7 +35,7 @@ pub(super) fn step(
     (height, width): (usize, usize),
     progress: &Reporter,
 ) -> anyhow::Result<Measured> {
-    let device = app.device.clone().autodiff();
+    let device = app.compute.device().clone().autodiff();
     let b = args.batch as usize;
     let [c, h, w] = model.latent_shape(height, width);
     let text = model.encode_texts(&["a picture"]);
