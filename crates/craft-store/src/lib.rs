@@ -10,6 +10,7 @@
 
 pub mod atomic;
 pub mod cache;
+mod cgroup;
 mod error;
 mod faults;
 pub mod hash;

@@ -1,6 +1,9 @@
 //! What the process takes, and what the machine has. Where the system does not say, there is `None`.
 
 use std::fs;
+use std::path::Path;
+
+use crate::cgroup;
 
 /// Seconds that the processors have worked for this process, all threads together: unlike the clock's,
 /// they say little of what else the machine does.
@@ -25,9 +28,13 @@ pub fn forget_peak_rss() {
     let _ = fs::write("/proc/self/clear_refs", "5");
 }
 
-/// Memory that can be taken without swapping, in bytes.
+/// Memory that can be taken without swapping, in bytes: what the machine has left, or what the limits of the
+/// control groups of this process leave of it.
 pub fn available_memory() -> Option<u64> {
-    bytes("/proc/meminfo", "MemAvailable")
+    let machine = bytes("/proc/meminfo", "MemAvailable");
+    let groups = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+    let limit = cgroup::room(Path::new("/sys/fs/cgroup"), &groups);
+    machine.into_iter().chain(limit).min()
 }
 
 /// Memory of the machine, in bytes.
