@@ -8,6 +8,9 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use super::{SAMPLERS, Sampler};
 use crate::schedule::{NoiseSchedule, Rules, ScheduleError};
 
+/// A sampler for one picture, if the schedule allows for it.
+pub type Made = Result<Box<dyn Sampler>, ScheduleError>;
+
 /// All that the rest of the program knows of a sampler.
 pub struct Entry {
     /// The name in recipes and on the command line.
@@ -25,7 +28,7 @@ pub struct Entry {
     /// A sampler of so many steps for one picture.
     ///
     /// Fails when the schedule has no such number of steps, or asks for what the sampler cannot do.
-    pub new: fn(&NoiseSchedule, usize) -> Result<Box<dyn Sampler>, ScheduleError>,
+    pub new: fn(&NoiseSchedule, usize) -> Made,
 }
 
 /// The choice of a sampler.
@@ -68,11 +71,7 @@ impl SamplerKind {
     ///
     /// # Errors
     /// When the schedule has no such number of steps, or asks for what this sampler cannot do.
-    pub fn sampler(
-        self,
-        schedule: &NoiseSchedule,
-        steps: usize,
-    ) -> Result<Box<dyn Sampler>, ScheduleError> {
+    pub fn sampler(self, schedule: &NoiseSchedule, steps: usize) -> Made {
         (self.0.new)(schedule, steps)
     }
 }

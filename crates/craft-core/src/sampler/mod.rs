@@ -14,7 +14,7 @@ pub mod euler_ancestral;
 mod kind;
 mod made_for;
 
-pub use kind::{Entry, SamplerKind};
+pub use kind::{Entry, Made, SamplerKind};
 pub use made_for::{FEW_STEPS, LITTLE_GUIDANCE, MadeFor, made_for};
 
 use crate::process::{Level, Process};
