@@ -5,8 +5,8 @@ use toml::{Table, Value};
 use super::fields::{keys_of, nearest};
 use super::{
     ControlSection, EvaluateSection, ExpandSection, GenerateSection, LoraSection, ModelSection,
-    PromptsSection, Recipe, RecipeError, ReportSection, RewardSection, RoundsSection, SelectSection, StopSection,
-    SweepSection, TrainSection,
+    PromptsSection, Recipe, RecipeError, ReportSection, RewardSection, RoundsSection,
+    SelectSection, StopSection, SweepSection, TrainSection,
 };
 
 /// Keys of each table. Lists of tables are checked element by element.
