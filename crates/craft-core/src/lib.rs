@@ -13,6 +13,7 @@ pub mod progress;
 pub mod prompt;
 pub mod prompt_file;
 pub mod recipe;
+pub mod records;
 pub mod reward;
 pub mod rng;
 pub mod sampler;

@@ -2,12 +2,13 @@
 
 use std::collections::BTreeMap;
 
+use craft_core::records::Sample;
 use serde_json::{Map, Value, json};
 
 use crate::ReportError;
-use crate::images::Pictures;
+use crate::images::{PictureSet, Pictures};
 use crate::rewards::{Context, Pair};
-use crate::run::{Candidate, Sample};
+use crate::run::ShownCandidate;
 
 const MODELS: [&str; 3] = ["base", "tuned", "control"];
 
@@ -29,15 +30,13 @@ pub(crate) fn build(ctx: &Context<'_>, pictures: &mut Pictures) -> Result<Value,
 }
 
 fn pairs(ctx: &Context<'_>, pictures: &mut Pictures) -> Result<Vec<Value>, ReportError> {
-    let names = ctx.run.samples.iter().flatten().filter_map(|s| s.image.as_deref());
-    let set = pictures.set("evaluation", names);
+    let shown = ctx.shown().flat_map(|(_, pair)| pair.values());
+    let set = pictures.set("evaluation", shown.map(|s| s.image.as_str()));
     let mut out = Vec::new();
-    for ((prompt, sample), pair) in &ctx.pairs {
+    for ((prompt, sample), pair) in ctx.shown() {
         let (mut images, mut values) = (Map::new(), Map::new());
         for (model, s) in pair.iter().filter(|(m, _)| MODELS.contains(*m)) {
-            if let Some(address) =
-                s.image.as_deref().map(|i| pictures.address(&set, i)).transpose()?.flatten()
-            {
+            if let Some(address) = pictures.address(&set, &s.image)? {
                 images.insert((*model).to_owned(), json!(address));
             }
             values.insert((*model).to_owned(), scores(ctx, s));
@@ -48,7 +47,7 @@ fn pairs(ctx: &Context<'_>, pictures: &mut Pictures) -> Result<Vec<Value>, Repor
         if !facts.is_empty() {
             row["f"] = json!(facts);
         }
-        if let Some(c) = ctx.run.prompts.get(*prompt).and_then(|p| p.category.as_ref()) {
+        if let Some(c) = ctx.run.prompts.get(prompt).and_then(|p| p.category.as_ref()) {
             row["c"] = json!(c);
         }
         out.push(row);
@@ -57,7 +56,7 @@ fn pairs(ctx: &Context<'_>, pictures: &mut Pictures) -> Result<Vec<Value>, Repor
 }
 
 fn scores(ctx: &Context<'_>, sample: &Sample) -> Value {
-    ctx.rewards.iter().map(|r| number(sample.scores.get(&r.name).copied().flatten())).collect()
+    ctx.rewards.iter().map(|r| number(sample.scores.get(&r.name).copied())).collect()
 }
 
 /// `[kind, fact, base, tuned, control]` with true, false or null.
@@ -89,22 +88,15 @@ fn number(value: Option<f64>) -> Value {
 }
 
 fn prompts(ctx: &Context<'_>, pictures: &mut Pictures) -> Result<Vec<Value>, ReportError> {
-    let Some(candidates) = &ctx.run.candidates else {
-        return Ok(Vec::new());
-    };
-    let set = pictures.set("candidates", candidates.iter().filter_map(|c| c.image.as_deref()));
-    let mut groups: BTreeMap<&str, Vec<&Candidate>> = BTreeMap::new();
-    for c in candidates {
-        groups.entry(&c.prompt_id).or_default().push(c);
-    }
+    let shown = &ctx.run.candidates.shown;
+    let rows = shown.iter().flat_map(|prompt| &prompt.candidates);
+    let set = pictures.set("candidates", rows.map(|c| c.row.image.as_str()));
     let mut out = Vec::new();
-    for (id, mut group) in groups {
-        group.sort_by_key(|c| (c.variant, c.sample));
-        let mut rows = Vec::new();
-        for c in group {
-            rows.push(candidate(ctx, c, &set, pictures)?);
-        }
-        let mut row = json!({"p": id, "t": ctx.run.prompt_text(id), "c": rows});
+    for group in shown {
+        let id = &group.prompt;
+        let rows: Result<Vec<Value>, ReportError> =
+            group.candidates.iter().map(|c| candidate(ctx, c, &set, pictures)).collect();
+        let mut row = json!({"p": id, "t": ctx.run.prompt_text(id), "c": rows?});
         if let Some(category) = ctx.run.prompts.get(id).and_then(|p| p.category.as_ref()) {
             row["k"] = json!(category);
         }
@@ -115,38 +107,34 @@ fn prompts(ctx: &Context<'_>, pictures: &mut Pictures) -> Result<Vec<Value>, Rep
 
 fn candidate(
     ctx: &Context<'_>,
-    c: &Candidate,
-    set: &crate::images::PictureSet,
+    c: &ShownCandidate,
+    set: &PictureSet,
     pictures: &mut Pictures,
 ) -> Result<Value, ReportError> {
-    let mut row = json!({"id": c.id, "v": c.variant, "s": c.sample, "t": c.text});
-    if let Some(address) =
-        c.image.as_deref().map(|i| pictures.address(set, i)).transpose()?.flatten()
-    {
+    let drawn = &c.row;
+    let mut row = json!({"id": drawn.id, "v": drawn.variant, "s": drawn.sample, "t": drawn.text});
+    if let Some(address) = pictures.address(set, &drawn.image)? {
         row["i"] = json!(address);
     }
-    if let Some(line) = ctx.run.rewards.as_ref().and_then(|r| r.get(&c.id)) {
-        row["r"] = ctx
-            .rewards
-            .iter()
-            .map(|r| number(line.scores.get(&r.name).copied().flatten()))
-            .collect();
-        if !line.missing.is_empty() {
-            row["m"] = json!(line.missing);
+    if let Some(line) = &c.scores {
+        row["r"] =
+            ctx.rewards.iter().map(|r| number(line.scores().get(&r.name).copied())).collect();
+        if !line.missing().is_empty() {
+            row["m"] = json!(line.missing());
         }
     }
-    if let Some(line) = ctx.run.selection.as_ref().and_then(|s| s.get(&c.id)) {
+    if let Some(line) = &c.selection {
         row["by"] = json!(line.passed_by);
         row["ok"] = json!(line.passed);
         row["tot"] = number(line.total);
         row["adv"] = number(line.advantage);
-        row["w"] = number(line.weight);
+        row["w"] = number(Some(line.weight));
         row["sel"] = json!(line.selected);
         if let Some(reason) = &line.reason {
             row["why"] = json!(reason);
         }
     }
-    if ctx.run.control.as_ref().is_some_and(|ids| ids.contains(&c.id)) {
+    if c.control {
         row["ctl"] = json!(true);
     }
     Ok(row)

@@ -1,6 +1,8 @@
 //! Counting how candidates became training samples, and why others did not.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
+
+use craft_core::records::SelectionRow;
 
 use crate::run::Run;
 
@@ -19,61 +21,47 @@ pub(crate) struct Funnel {
     pub(crate) prompts_selected: usize,
     /// Reason → count, most frequent first.
     pub(crate) reasons: Vec<(String, usize)>,
-    /// (stage, reason, count, first id), most frequent first.
-    pub(crate) dropped: Vec<(String, String, usize, String)>,
     pub(crate) weights: Vec<f64>,
 }
 
-pub(crate) fn count(run: &Run) -> Funnel {
-    let mut f = Funnel::default();
-    if let Some(candidates) = &run.candidates {
-        f.candidates = candidates.len();
-        f.originals = candidates.iter().filter(|c| c.variant == 0).count();
-        f.prompts = candidates.iter().map(|c| &c.prompt_id).collect::<BTreeSet<_>>().len();
-    }
-    let (mut with_pass, mut with_selected) = (BTreeSet::new(), BTreeSet::new());
-    let mut reasons: BTreeMap<String, usize> = BTreeMap::new();
-    for line in run.selection.iter().flat_map(|s| s.values()) {
-        f.judged += 1;
-        for (reward, passed) in &line.passed_by {
-            *f.passed_by.entry(reward.clone()).or_default() += usize::from(*passed);
+impl Funnel {
+    /// Counts a candidate of the selection, but for its prompt.
+    pub(crate) fn take(&mut self, row: &SelectionRow, reasons: &mut BTreeMap<String, usize>) {
+        self.judged += 1;
+        for (reward, passed) in &row.passed_by {
+            *self.passed_by.entry(reward.clone()).or_default() += usize::from(*passed);
         }
-        if line.passed {
-            f.passed += 1;
-            with_pass.insert(&line.prompt_id);
+        self.passed += usize::from(row.passed);
+        if row.selected {
+            self.selected += 1;
+            self.weights.push(row.weight);
         }
-        if line.selected {
-            f.selected += 1;
-            with_selected.insert(&line.prompt_id);
-            f.weights.extend(line.weight);
-        }
-        if let Some(reason) = line.reason.as_deref().filter(|r| !r.is_empty()) {
+        if let Some(reason) = row.reason.as_deref().filter(|reason| !reason.is_empty()) {
             *reasons.entry(general(reason)).or_default() += 1;
         }
     }
-    (f.prompts_passed, f.prompts_selected) = (with_pass.len(), with_selected.len());
-    f.reasons = by_count(reasons);
-    f.dropped = dropped(run);
-    f
 }
 
-fn by_count(counts: BTreeMap<String, usize>) -> Vec<(String, usize)> {
+/// The most frequent first.
+pub(crate) fn by_count(counts: BTreeMap<String, usize>) -> Vec<(String, usize)> {
     let mut out: Vec<(String, usize)> = counts.into_iter().collect();
     out.sort_by(|a, b| b.1.cmp(&a.1).then_with(|| a.0.cmp(&b.0)));
     out
 }
 
-fn dropped(run: &Run) -> Vec<(String, String, usize, String)> {
-    let mut counts: BTreeMap<(String, String), (usize, String)> = BTreeMap::new();
+/// What stages left out: (stage, reason, count, first id), most frequent first.
+pub(crate) fn dropped(run: &Run) -> Vec<(String, String, usize, String)> {
+    let mut counts: BTreeMap<(&str, String), (usize, &str)> = BTreeMap::new();
     for stage in &run.stages {
-        for d in &stage.dropped {
-            let id = d.id.as_str().map_or_else(|| d.id.to_string(), str::to_owned);
-            let entry = counts.entry((stage.folder.clone(), general(&d.reason))).or_insert((0, id));
-            entry.0 += 1;
+        for item in &stage.manifest.dropped {
+            let entry = counts.entry((stage.folder.as_str(), general(&item.reason)));
+            entry.or_insert((0, item.id.as_str())).0 += 1;
         }
     }
-    let mut out: Vec<_> =
-        counts.into_iter().map(|((stage, reason), (n, id))| (stage, reason, n, id)).collect();
+    let rows = counts.into_iter();
+    let mut out: Vec<_> = rows
+        .map(|((stage, reason), (n, id))| (stage.to_owned(), reason, n, id.to_owned()))
+        .collect();
     out.sort_by(|a, b| b.2.cmp(&a.2).then_with(|| (&a.0, &a.1).cmp(&(&b.0, &b.1))));
     out
 }

@@ -1,22 +1,7 @@
-//! Text for HTML: escaping and numbers.
+//! Words for the page: numbers, and what stands in the place of a missing part.
 
+use maud::{Markup, html};
 use serde_json::Value;
-
-/// Escapes text for element content and attribute values.
-pub(crate) fn esc(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for c in text.chars() {
-        match c {
-            '&' => out.push_str("&amp;"),
-            '<' => out.push_str("&lt;"),
-            '>' => out.push_str("&gt;"),
-            '"' => out.push_str("&quot;"),
-            '\'' => out.push_str("&#39;"),
-            _ => out.push(c),
-        }
-    }
-    out
-}
 
 /// JSON that is safe inside a `<script>` element: no `</`, no `<!--`, no line separators of old script parsers.
 pub(crate) fn script_json(value: &Value) -> String {
@@ -95,8 +80,13 @@ pub(crate) fn count(n: usize, noun: &str) -> String {
 }
 
 /// The box that stands in the place of a part the run does not have.
-pub(crate) fn absent(what: &str) -> String {
-    format!("<p class=\"absent\">{}: not in this run.</p>\n", esc(what))
+pub(crate) fn absent(what: &str) -> Markup {
+    html! { p.absent { (what) ": not in this run." } }
+}
+
+/// What heads a column of numbers of the control, where there is one.
+pub(crate) fn control_head(has_control: bool) -> Markup {
+    html! { @if has_control { th.n { "control" } } }
 }
 
 #[cfg(test)]
@@ -118,6 +108,5 @@ mod tests {
     fn script_cannot_be_closed_by_a_prompt() {
         let text = script_json(&serde_json::json!({"t": "</script><b>"}));
         assert!(!text.contains('<'));
-        assert_eq!(esc("<a b=\"c\">&'"), "&lt;a b=&quot;c&quot;&gt;&amp;&#39;");
     }
 }

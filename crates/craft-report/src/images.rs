@@ -3,14 +3,14 @@
 use std::path::{Component, Path, PathBuf};
 
 use base64::Engine as _;
-use craft_store::input;
+use craft_store::{PictureStore, StoreError, input};
 
 use crate::{ReportError, write};
 
 /// A file larger than this is copied, not embedded.
 const EMBED_FILE_BYTES: u64 = 48 * 1024;
-/// A set of pictures (one stage) larger than this is copied as a whole.
-const EMBED_SET_BYTES: u64 = 12 * 1024 * 1024;
+/// Bytes of a page that pictures and rows may take together.
+const PAGE_BYTES: u64 = 9_000_000;
 /// How many broken pictures are named one by one.
 const NAMED: usize = 8;
 
@@ -18,6 +18,8 @@ const NAMED: usize = 8;
 pub(crate) struct Pictures {
     run_dir: PathBuf,
     report_dir: PathBuf,
+    /// Bytes that embedded pictures may still take.
+    room: u64,
     broken: Vec<String>,
     broken_count: usize,
 }
@@ -26,11 +28,14 @@ pub(crate) struct Pictures {
 pub(crate) struct PictureSet {
     stage: String,
     embed: bool,
+    /// Where the stage's pictures lie in shards.
+    shards: Option<PictureStore>,
 }
 
 impl Pictures {
-    /// Creates `report/` and clears the pictures of an earlier report.
-    pub(crate) fn new(run_dir: &Path, report_dir: &Path) -> Result<Self, ReportError> {
+    /// Creates `report/` and clears the pictures of an earlier report. `rows` are the bytes that the
+    /// page takes without pictures, about.
+    pub(crate) fn new(run_dir: &Path, report_dir: &Path, rows: u64) -> Result<Self, ReportError> {
         write::folder(report_dir)?;
         let old = report_dir.join("images");
         write::no_link(&old)?;
@@ -38,23 +43,37 @@ impl Pictures {
         Ok(Self {
             run_dir: run_dir.to_path_buf(),
             report_dir: report_dir.to_path_buf(),
+            room: PAGE_BYTES.saturating_sub(rows),
             broken: Vec::new(),
             broken_count: 0,
         })
     }
 
-    /// Looks at the sizes of all pictures of a stage and decides between embedding and copying.
-    pub(crate) fn set<'a>(&self, stage: &str, names: impl Iterator<Item = &'a str>) -> PictureSet {
+    /// Looks at the sizes of the shown pictures of a stage and decides between embedding and copying.
+    pub(crate) fn set<'a>(
+        &mut self,
+        stage: &str,
+        names: impl Iterator<Item = &'a str>,
+    ) -> PictureSet {
+        let stage = stage.to_owned();
+        match PictureStore::open(&self.run_dir.join(&stage).join("images")) {
+            Ok(store) if store.is_sharded() => {
+                return PictureSet { stage, embed: false, shards: Some(store) };
+            }
+            Ok(_) => {}
+            Err(error) => self.note(format!("{stage}/images: {}", error.reason())),
+        }
         let (mut total, mut largest) = (0u64, 0u64);
         for name in names.filter(|n| is_inside(n)) {
-            let size = input::size(&self.run_dir.join(stage).join(name));
-            total += size;
+            let size = input::size(&self.run_dir.join(&stage).join(name));
+            total += size.div_ceil(3) * 4;
             largest = largest.max(size);
         }
-        PictureSet {
-            stage: stage.to_owned(),
-            embed: largest <= EMBED_FILE_BYTES && total <= EMBED_SET_BYTES,
+        let embed = largest <= EMBED_FILE_BYTES && total <= self.room;
+        if embed {
+            self.room -= total;
         }
+        PictureSet { stage, embed, shards: None }
     }
 
     /// The address of one picture for an `src` attribute, or `None` (and a note) when it cannot be shown.
@@ -67,8 +86,7 @@ impl Pictures {
             self.note(format!("{}: the picture path `{name}` leaves the folder", set.stage));
             return Ok(None);
         }
-        let path = self.run_dir.join(&set.stage).join(name);
-        let bytes = match input::read(&path, craft_store::image::MAX_BYTES) {
+        let bytes = match self.bytes(set, name) {
             Ok(bytes) => bytes,
             Err(e) => {
                 self.note(format!("{}/{name}: {}", set.stage, e.reason()));
@@ -94,6 +112,17 @@ impl Pictures {
         }
         write::file(&target, &bytes)?;
         Ok(Some(url(&relative)))
+    }
+
+    fn bytes(&self, set: &PictureSet, name: &str) -> Result<Vec<u8>, StoreError> {
+        let path = self.run_dir.join(&set.stage).join(name);
+        match &set.shards {
+            Some(store) => {
+                let key = path.file_stem().unwrap_or_default().to_string_lossy();
+                store.bytes(&key)
+            }
+            None => input::read(&path, craft_store::image::MAX_BYTES),
+        }
     }
 
     /// One line per broken picture, the first few by name.

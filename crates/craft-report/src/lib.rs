@@ -38,7 +38,7 @@ use std::path::{Path, PathBuf};
 /// # Errors
 /// As [`write_report`].
 pub fn verdict(run_dir: &Path) -> Result<serde_json::Value, ReportError> {
-    let run = run::Run::load(run_dir)?;
+    let run = run::Run::load(run_dir, run::Rows::None)?;
     Ok(verdict::judge(&rewards::Context::new(&run)).json())
 }
 
@@ -70,8 +70,9 @@ pub fn write_report_to(run_dir: &Path, folder: &Path) -> Result<PathBuf, ReportE
 }
 
 fn page_in(run_dir: &Path, folder: &Path) -> Result<PathBuf, ReportError> {
-    let run = run::Run::load(run_dir)?;
-    let mut pictures = images::Pictures::new(run_dir, folder)?;
+    let run = run::Run::load(run_dir, run::Rows::Shown)?;
+    let rows = run.candidates.part.bytes + run.evaluated.bytes;
+    let mut pictures = images::Pictures::new(run_dir, folder, rows as u64)?;
     let html = page::render(&run, &mut pictures)?;
     let index = folder.join("index.html");
     write::file(&index, html.as_bytes())?;

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use craft_store::{StoreError, jsonl};
 use serde::de::DeserializeOwned;
 
 use crate::ReportError;
@@ -22,53 +23,53 @@ pub(crate) fn json<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, Report
         .map_err(|e| ReportError::BadFile { path: path.to_path_buf(), message: e.to_string() })
 }
 
-/// One value per non-blank line, or `None` when there is no such file.
-pub(crate) fn json_lines<T: DeserializeOwned>(path: &Path) -> Result<Option<Vec<T>>, ReportError> {
-    let Some(text) = text(path)? else {
+/// Calls with every row of a file, one in memory at a time. `None` when there is no such file.
+pub(crate) fn each<T: DeserializeOwned>(
+    path: &Path,
+    mut take: impl FnMut(T),
+) -> Result<Option<()>, ReportError> {
+    if !path.exists() {
         return Ok(None);
-    };
-    let mut out = Vec::new();
-    for (index, line) in text.lines().enumerate().filter(|(_, l)| !l.trim().is_empty()) {
-        out.push(parse_line(path, index, line)?);
     }
-    Ok(Some(out))
+    for row in jsonl::rows::<T>(path)? {
+        take(row.map_err(bad)?);
+    }
+    Ok(Some(()))
 }
 
-/// As [`json_lines`], but a last line that was cut while it was written is left out; the flag says so.
-pub(crate) fn growing_lines<T: DeserializeOwned>(
+/// All rows of a file that is short. `None` when there is no such file.
+pub(crate) fn all<T: DeserializeOwned>(path: &Path) -> Result<Option<Vec<T>>, ReportError> {
+    let mut rows = Vec::new();
+    Ok(each(path, |row| rows.push(row))?.map(|()| rows))
+}
+
+/// As [`each`], but a last line that was cut while it was written is left out; the flag says so.
+pub(crate) fn growing<T: DeserializeOwned>(
     path: &Path,
-) -> Result<Option<(Vec<T>, bool)>, ReportError> {
-    let Some(text) = text(path)? else {
-        return Ok(None);
-    };
-    let lines: Vec<(usize, &str)> =
-        text.lines().enumerate().filter(|(_, l)| !l.trim().is_empty()).collect();
-    let mut out = Vec::with_capacity(lines.len());
-    for (place, (index, line)) in lines.iter().enumerate() {
-        match parse_line(path, *index, line) {
-            Ok(value) => out.push(value),
-            Err(_) if place + 1 == lines.len() && !text.ends_with('\n') => {
-                return Ok(Some((out, true)));
+    mut take: impl FnMut(T),
+) -> Result<bool, ReportError> {
+    if !path.exists() {
+        return Ok(false);
+    }
+    craft_store::input::open(path)?;
+    let mut cut = false;
+    jsonl::each_line(path, |number, line| {
+        match serde_json::from_slice(line) {
+            Ok(row) => take(row),
+            Err(_) if !line.ends_with(b"\n") => cut = true,
+            Err(error) => {
+                let message = error.to_string().replace(" at line 1 column", " at column");
+                return Err(ReportError::BadLine { path: path.to_owned(), line: number, message });
             }
-            Err(e) => return Err(e),
         }
+        Ok(())
+    })?;
+    Ok(cut)
+}
+
+fn bad(error: StoreError) -> ReportError {
+    match error {
+        StoreError::BadLine { path, line, message } => ReportError::BadLine { path, line, message },
+        other => other.into(),
     }
-    Ok(Some((out, false)))
-}
-
-fn parse_line<T: DeserializeOwned>(
-    path: &Path,
-    index: usize,
-    line: &str,
-) -> Result<T, ReportError> {
-    serde_json::from_str(line).map_err(|e| ReportError::BadLine {
-        path: path.to_path_buf(),
-        line: index + 1,
-        message: format!("{} (column {})", strip_position(&e.to_string()), e.column()),
-    })
-}
-
-/// The parser's own "at line 1 column n" counts lines inside the one line it saw.
-fn strip_position(message: &str) -> &str {
-    message.split(" at line ").next().unwrap_or(message)
 }

@@ -2,7 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::run::{RewardEval, Run, Sample};
+use craft_core::records::{Change, PromptId, Sample};
+
+use crate::run::Run;
 use crate::stats;
 
 /// The part a reward played.
@@ -42,15 +44,13 @@ pub(crate) struct Reward {
 
 /// All rewards of the run: held-out first, then those trained on, then the checker; by name within.
 pub(crate) fn list(run: &Run) -> Vec<Reward> {
-    let filters: BTreeSet<&String> =
-        run.selection.iter().flat_map(|s| s.values()).flat_map(|l| l.passed_by.keys()).collect();
+    let filters: BTreeSet<&String> = run.candidates.funnel.passed_by.keys().collect();
     let mut names: BTreeSet<&String> = filters.clone();
     names.extend(run.evaluation.iter().flat_map(|e| e.rewards.keys()));
-    names.extend(run.rewards.iter().flat_map(|r| r.values()).flat_map(|l| l.scores.keys()));
+    names.extend(&run.candidates.rewards);
     names.extend(run.samples.iter().flatten().flat_map(|s| s.scores.keys()));
     let role = |name: &String| {
-        let said =
-            run.evaluation.as_ref().and_then(|e| e.rewards.get(name)).and_then(|r| r.trained_on);
+        let said = run.evaluation.as_ref().and_then(|e| e.rewards.get(name)).map(|r| r.trained_on);
         match (name.as_str(), said) {
             ("checker", _) => Role::Checker,
             (_, Some(true)) => Role::TrainedOn,
@@ -69,10 +69,10 @@ pub(crate) fn list(run: &Run) -> Vec<Reward> {
 pub(crate) type Pair<'a> = BTreeMap<&'a str, &'a Sample>;
 
 /// All pairs by (prompt id, sample index), in this order.
-pub(crate) fn pairs(run: &Run) -> BTreeMap<(&str, u64), Pair<'_>> {
-    let mut out: BTreeMap<(&str, u64), Pair<'_>> = BTreeMap::new();
+pub(crate) fn pairs(run: &Run) -> BTreeMap<(&PromptId, u64), Pair<'_>> {
+    let mut out: BTreeMap<(&PromptId, u64), Pair<'_>> = BTreeMap::new();
     for s in run.samples.iter().flatten() {
-        out.entry((s.prompt_id.as_str(), s.sample)).or_default().insert(s.model.as_str(), s);
+        out.entry((&s.prompt_id, s.sample)).or_default().insert(s.model.as_str(), s);
     }
     out
 }
@@ -81,7 +81,7 @@ pub(crate) fn pairs(run: &Run) -> BTreeMap<(&str, u64), Pair<'_>> {
 pub(crate) struct Context<'a> {
     pub(crate) run: &'a Run,
     pub(crate) rewards: Vec<Reward>,
-    pub(crate) pairs: BTreeMap<(&'a str, u64), Pair<'a>>,
+    pub(crate) pairs: BTreeMap<(&'a PromptId, u64), Pair<'a>>,
     pub(crate) has_control: bool,
 }
 
@@ -97,22 +97,24 @@ impl<'a> Context<'a> {
         self.rewards.iter().filter(|r| r.role == role).map(|r| r.name.as_str()).collect()
     }
 
-    pub(crate) fn eval(&self, reward: &str) -> Option<&'a RewardEval> {
+    pub(crate) fn eval(&self, reward: &str) -> Option<&'a Change> {
         self.run.evaluation.as_ref().and_then(|e| e.rewards.get(reward))
     }
 
     /// Prompts the evaluation averaged over.
     pub(crate) fn eval_prompts(&self) -> usize {
-        let said = self.run.evaluation.as_ref().and_then(|e| e.prompts);
-        said.map_or_else(
-            || self.pairs.keys().map(|(p, _)| p).collect::<BTreeSet<_>>().len(),
-            |n| n as usize,
-        )
+        self.run.evaluation.as_ref().map_or(self.run.evaluated.all, |e| e.prompts as usize)
+    }
+
+    /// Pairs whose pictures are shown, in the order of the gallery.
+    pub(crate) fn shown(&self) -> impl Iterator<Item = ((&'a PromptId, u64), &Pair<'a>)> {
+        let shown = &self.run.evaluated.shown;
+        self.pairs.iter().filter(|((id, _), _)| shown.contains(*id)).map(|(at, pair)| (*at, pair))
     }
 
     /// One score.
     pub(crate) fn score(pair: &Pair<'_>, model: &str, reward: &str) -> Option<f64> {
-        pair.get(model).and_then(|s| s.scores.get(reward)).copied().flatten()
+        pair.get(model)?.scores.get(reward).copied()
     }
 
     /// All finite scores of one model.
@@ -121,8 +123,8 @@ impl<'a> Context<'a> {
     }
 
     /// Mean difference of `model` against base per prompt, over the seeds that both have.
-    pub(crate) fn deltas(&self, reward: &str, model: &str) -> BTreeMap<&'a str, f64> {
-        let mut by_prompt: BTreeMap<&str, Vec<f64>> = BTreeMap::new();
+    pub(crate) fn deltas(&self, reward: &str, model: &str) -> BTreeMap<&'a PromptId, f64> {
+        let mut by_prompt: BTreeMap<&PromptId, Vec<f64>> = BTreeMap::new();
         for ((prompt, _), pair) in &self.pairs {
             if let (Some(b), Some(m)) =
                 (Self::score(pair, "base", reward), Self::score(pair, model, reward))
@@ -134,21 +136,13 @@ impl<'a> Context<'a> {
     }
 
     /// The text of an evaluated prompt.
-    pub(crate) fn eval_text(&self, prompt: &'a str) -> &'a str {
+    pub(crate) fn eval_text(&self, prompt: &'a PromptId) -> &'a str {
         let mut own = self
             .pairs
             .range((prompt, 0)..)
-            .take_while(|((p, _), _)| *p == prompt)
+            .take_while(|((p, _), _)| **p == *prompt)
             .flat_map(|(_, pair)| pair.values());
         own.find(|s| !s.text.is_empty())
             .map_or_else(|| self.run.prompt_text(prompt), |s| s.text.as_str())
-    }
-}
-
-/// An interval with both ends known.
-pub(crate) fn known(ends: Option<crate::run::Ends>) -> Option<[f64; 2]> {
-    match ends {
-        Some([Some(lo), Some(hi)]) => Some([lo, hi]),
-        _ => None,
     }
 }

@@ -1,17 +1,16 @@
-//! The few statistics that the page computes itself; means, win rates and bootstrap intervals come from the run.
+//! The few statistics that the page computes itself and `craft_core::stats` does not have; win rates and
+//! bootstrap intervals come from the run.
+
+use craft_core::stats;
 
 /// Mean of the values; `None` for none.
 pub(crate) fn mean(values: &[f64]) -> Option<f64> {
-    if values.is_empty() { None } else { Some(values.iter().sum::<f64>() / values.len() as f64) }
+    (!values.is_empty()).then(|| stats::mean(values))
 }
 
-/// Standard deviation over n − 1; `None` for fewer than two values.
-pub(crate) fn std_dev(values: &[f64]) -> Option<f64> {
-    let m = mean(values)?;
-    if values.len() < 2 {
-        return None;
-    }
-    Some((values.iter().map(|v| (v - m).powi(2)).sum::<f64>() / (values.len() - 1) as f64).sqrt())
+/// Standard deviation over n − 1; `None` for fewer than two values, or where all are equal.
+pub(crate) fn deviation(values: &[f64]) -> Option<f64> {
+    Some(stats::sample_std(values)).filter(|deviation| *deviation > 0.0)
 }
 
 /// Wilson's 95 % score interval of a rate seen over `n` independent trials.
@@ -58,47 +57,6 @@ pub(crate) fn smooth(values: &[f64], keep: f64) -> Vec<f64> {
         .collect()
 }
 
-/// Pearson's correlation; `None` for fewer than three pairs or a constant side.
-pub(crate) fn correlation(a: &[f64], b: &[f64]) -> Option<f64> {
-    if a.len() != b.len() || a.len() < 3 {
-        return None;
-    }
-    let (ma, mb) = (mean(a)?, mean(b)?);
-    let (mut top, mut sa, mut sb) = (0.0, 0.0, 0.0);
-    for (x, y) in a.iter().zip(b) {
-        top += (x - ma) * (y - mb);
-        sa += (x - ma).powi(2);
-        sb += (y - mb).powi(2);
-    }
-    if sa > 0.0 && sb > 0.0 { Some(top / (sa * sb).sqrt()) } else { None }
-}
-
-/// Spearman's rank correlation (ties share their mean rank); `None` for fewer than three pairs or a constant side.
-pub(crate) fn spearman(a: &[f64], b: &[f64]) -> Option<f64> {
-    if a.len() != b.len() || a.len() < 3 {
-        return None;
-    }
-    correlation(&ranks(a), &ranks(b))
-}
-
-fn ranks(values: &[f64]) -> Vec<f64> {
-    let mut order: Vec<usize> = (0..values.len()).collect();
-    order.sort_by(|i, j| values[*i].total_cmp(&values[*j]));
-    let mut out = vec![0.0; values.len()];
-    let mut start = 0;
-    while start < order.len() {
-        let mut end = start;
-        while end + 1 < order.len() && values[order[end + 1]] == values[order[start]] {
-            end += 1;
-        }
-        for place in &order[start..=end] {
-            out[*place] = (start + end) as f64 / 2.0;
-        }
-        start = end + 1;
-    }
-    out
-}
-
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
@@ -116,15 +74,6 @@ mod tests {
     fn histogram_holds_every_value() {
         assert_eq!(histogram(&[0.0, 0.1, 0.5, 1.0, f64::NAN], 0.0, 1.0, 2), vec![2, 2]);
         assert_eq!(histogram(&[2.0, 2.0], 2.0, 2.0, 3).iter().sum::<usize>(), 2);
-    }
-
-    #[test]
-    fn rank_correlation() {
-        assert!((spearman(&[1.0, 2.0, 3.0], &[10.0, 20.0, 90.0]).unwrap() - 1.0).abs() < 1e-12);
-        assert!(
-            (spearman(&[1.0, 2.0, 3.0, 4.0], &[4.0, 3.0, 2.0, 1.0]).unwrap() + 1.0).abs() < 1e-12
-        );
-        assert!(spearman(&[1.0, 1.0, 1.0], &[1.0, 2.0, 3.0]).is_none());
     }
 
     #[test]

@@ -1,6 +1,8 @@
 //! The few primitives that all charts share.
 
-use crate::html::{esc, num};
+use maud::{Markup, html};
+
+use crate::html::num;
 
 /// A linear map from values to pixels.
 #[derive(Debug, Clone, Copy)]
@@ -71,63 +73,56 @@ impl Frame {
         Scale::new(lo, hi, self.height - self.bottom, self.top)
     }
 
-    /// Opens the picture; `label` is what a screen reader says.
-    pub(crate) fn open(&self, label: &str) -> String {
-        format!(
-            "<svg viewBox=\"0 0 {} {}\" role=\"img\" aria-label=\"{}\">",
-            self.width,
-            self.height,
-            esc(label)
-        )
+    /// The picture; `label` is what a screen reader says.
+    pub(crate) fn svg(&self, label: &str, content: Markup) -> Markup {
+        let size = format!("0 0 {} {}", self.width, self.height);
+        html! { svg viewBox=(size) role="img" aria-label=(label) { (content) } }
     }
 
     /// Grid lines, tick labels and axis titles.
-    pub(crate) fn axes(&self, x: &Scale, y: &Scale, x_title: &str, y_title: &str) -> String {
-        let (right, bottom) = (self.width - self.right, self.height - self.bottom);
-        let mut out = String::from("<g class=\"axis\">");
+    pub(crate) fn axes(&self, x: &Scale, y: &Scale, x_title: &str, y_title: &str) -> Markup {
+        let (right, bottom) = (px(self.width - self.right), self.height - self.bottom);
+        let left = px(self.left);
         let (x_ticks, y_ticks) = (x.ticks(5), y.ticks(5));
-        for v in y_ticks.iter().copied() {
-            let at = y.at(v);
-            out += &format!(
-                "<line class=\"gridline\" x1=\"{:.1}\" x2=\"{right:.1}\" y1=\"{at:.1}\" y2=\"{at:.1}\"/>",
-                self.left
-            );
-            out += &format!(
-                "<text x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"end\">{}</text>",
-                self.left - 6.0,
-                at + 3.5,
-                tick(v, step(&y_ticks))
-            );
+        let middle = px((self.left + self.width - self.right) / 2.0);
+        let turned = format!("translate(10 {:.1}) rotate(-90)", (self.top + bottom) / 2.0);
+        html! {
+            g.axis {
+                @for v in &y_ticks {
+                    @let at = y.at(*v);
+                    line.gridline x1=(left) x2=(right) y1=(px(at)) y2=(px(at)) {}
+                    text x=(px(self.left - 6.0)) y=(px(at + 3.5)) text-anchor="end" { (tick(*v, step(&y_ticks))) }
+                }
+                @for v in &x_ticks {
+                    @let at = px(x.at(*v));
+                    line.tick x1=(at) x2=(at) y1=(px(bottom)) y2=(px(bottom + 4.0)) {}
+                    text x=(at) y=(px(bottom + 16.0)) text-anchor="middle" { (tick(*v, step(&x_ticks))) }
+                }
+                line.base-line x1=(left) x2=(right) y1=(px(bottom)) y2=(px(bottom)) {}
+                text.title x=(middle) y=(px(self.height - 4.0)) text-anchor="middle" { (x_title) }
+                text.title transform=(turned) text-anchor="middle" { (y_title) }
+            }
         }
-        for v in x_ticks.iter().copied() {
-            let at = x.at(v);
-            out += &format!(
-                "<line class=\"tick\" x1=\"{at:.1}\" x2=\"{at:.1}\" y1=\"{bottom:.1}\" y2=\"{:.1}\"/>",
-                bottom + 4.0
-            );
-            out += &format!(
-                "<text x=\"{at:.1}\" y=\"{:.1}\" text-anchor=\"middle\">{}</text>",
-                bottom + 16.0,
-                tick(v, step(&x_ticks))
-            );
-        }
-        out += &format!(
-            "<line class=\"base-line\" x1=\"{:.1}\" x2=\"{right:.1}\" y1=\"{bottom:.1}\" y2=\"{bottom:.1}\"/>",
-            self.left
-        );
-        let middle = (self.left + right) / 2.0;
-        out += &format!(
-            "<text class=\"title\" x=\"{middle:.1}\" y=\"{:.1}\" text-anchor=\"middle\">{}</text>",
-            self.height - 4.0,
-            esc(x_title)
-        );
-        let centre = (self.top + bottom) / 2.0;
-        out += &format!(
-            "<text class=\"title\" transform=\"translate(10 {centre:.1}) rotate(-90)\" text-anchor=\"middle\">{}</text></g>",
-            esc(y_title)
-        );
-        out
     }
+}
+
+/// A place in pixels.
+pub(crate) fn px(value: f64) -> String {
+    format!("{value:.1}")
+}
+
+/// The `points` of a line.
+pub(crate) fn points(line: &[(f64, f64)], x: &Scale, y: &Scale) -> String {
+    let places = line.iter().map(|p| format!("{:.1},{:.1}", x.at(p.0), y.at(p.1)));
+    places.collect::<Vec<_>>().join(" ")
+}
+
+/// At most about `most` of a list, in equal steps, its ends among them.
+pub(crate) fn thinned<T: Copy>(list: &[T], most: usize) -> Vec<T> {
+    if list.len() <= most {
+        return list.to_vec();
+    }
+    (0..most).map(|i| list[i * (list.len() - 1) / (most - 1)]).collect()
 }
 
 /// A tick label with as many decimals as the step between ticks needs.
@@ -151,17 +146,21 @@ fn step(ticks: &[f64]) -> f64 {
     ticks.windows(2).next().map_or(1.0, |w| w[1] - w[0])
 }
 
-/// A figure with a caption line and a legend.
-pub(crate) fn figure(title: &str, badge: &str, legend: &[(&str, String)], svg: &str) -> String {
-    let mut out = format!("<figure class=\"chart\"><figcaption><b>{}</b>{badge}", esc(title));
-    if !legend.is_empty() {
-        out += "<span class=\"legend\">";
-        for (class, text) in legend {
-            out += &format!("<span><i class=\"key {class}\"></i>{}</span>", esc(text));
+/// A figure with a caption line and a legend of classes and words.
+pub(crate) fn figure(title: &str, legend: &[(&str, String)], svg: Markup) -> Markup {
+    html! {
+        figure.chart {
+            figcaption {
+                b { (title) }
+                @if !legend.is_empty() {
+                    span.legend {
+                        @for (class, text) in legend { span { i class={ "key " (class) } {} (text) } }
+                    }
+                }
+            }
+            (svg)
         }
-        out += "</span>";
     }
-    out + "</figcaption>" + svg + "</figure>\n"
 }
 
 /// `name mean 0.123` for a legend.

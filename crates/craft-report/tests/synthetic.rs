@@ -111,7 +111,7 @@ fn a_full_run_shows_every_part() {
     for part in [
         "seed = 7",
         "craft run run/recipe.toml",
-        "generate v1",
+        "generate v2",
         "0.1.0",
         "candidates 120",
         "peak_rss_bytes",

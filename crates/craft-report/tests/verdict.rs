@@ -82,7 +82,8 @@ fn run(dir: &Path, case: &Case) {
     let selection: Vec<Value> = (0..40)
         .map(|i| {
             let id = format!("p{i:05}");
-            json!({"id": format!("{id}-v01-s0"), "prompt_id": id, "passed": true, "selected": i < case.selected,
+            json!({"id": format!("{id}-v01-s0"), "prompt_id": id, "variant": 1, "sample": 0, "passed": true,
+                "selected": i < case.selected, "weight": f64::from(u8::from(i < case.selected)),
                 "passed_by": {"hps": true, "pick": true, "aes": true}})
         })
         .collect();
@@ -110,7 +111,10 @@ fn run(dir: &Path, case: &Case) {
         for (m, model) in models.iter().enumerate() {
             let own: Map<String, Value> =
                 (0..4).map(|r| (REWARDS[r].to_owned(), json!(scores[r][m][p]))).collect();
-            samples.push(json!({"prompt_id": format!("e{p:04}"), "text": "a", "sample": 0, "model": model, "scores": own}));
+            samples.push(
+                json!({"prompt_id": format!("e{p:04}"), "text": "a", "sample": 0, "model": model,
+                "image": format!("images/{model}/e{p:04}-s0.png"), "scores": own}),
+            );
         }
     }
     write(&dir.join("evaluation/samples.jsonl"), &lines(&samples));
@@ -132,7 +136,8 @@ fn run(dir: &Path, case: &Case) {
         }
         table.insert((*name).to_owned(), row);
     }
-    let evaluation = json!({"rewards": table, "prompts": case.prompts, "samples_per_prompt": 1});
+    let evaluation = json!({"rewards": table, "checker_by_kind": {}, "drift": {}, "diversity": {},
+        "prompts": case.prompts, "samples_per_prompt": 1});
     write(&dir.join("evaluation/evaluation.json"), &evaluation.to_string());
 }
 
@@ -223,7 +228,10 @@ fn no_evaluation_is_no_verdict() {
     let dir = tempfile::tempdir().unwrap();
     run(dir.path(), &GREEN);
     fs::remove_dir_all(dir.path().join("evaluation")).unwrap();
-    write(&dir.path().join("metrics.jsonl"), "{\"step\": 0, \"seconds\": 1.0}\n");
+    write(
+        &dir.path().join("metrics.jsonl"),
+        "{\"run\": \"craft\", \"step\": 0, \"loss\": null, \"grad_norm\": null, \"lr\": 0, \"nimg\": 1, \"skipped\": 0, \"seconds\": 1.0}\n",
+    );
     let found = craft_report::verdict(dir.path()).unwrap();
     assert_eq!(
         (&found["level"], &found["missing"][0]),

@@ -5,12 +5,12 @@ use toml::{Table, Value};
 use super::fields::{keys_of, nearest};
 use super::{
     ControlSection, EvaluateSection, ExpandSection, GenerateSection, LoraSection, ModelSection,
-    PromptsSection, Recipe, RecipeError, RewardSection, RoundsSection, SelectSection, StopSection,
-    SweepSection, TrainSection,
+    PromptsSection, Recipe, RecipeError, ReportSection, RewardSection, RoundsSection,
+    SelectSection, StopSection, SweepSection, TrainSection,
 };
 
 /// Keys of each table. Lists of tables are checked element by element.
-fn sections() -> [(&'static str, &'static [&'static str]); 13] {
+fn sections() -> [(&'static str, &'static [&'static str]); 14] {
     [
         ("model", keys_of::<ModelSection>()),
         ("prompts", keys_of::<PromptsSection>()),
@@ -25,6 +25,7 @@ fn sections() -> [(&'static str, &'static [&'static str]); 13] {
         ("rounds", keys_of::<RoundsSection>()),
         ("sweep", keys_of::<SweepSection>()),
         ("stop", keys_of::<StopSection>()),
+        ("report", keys_of::<ReportSection>()),
     ]
 }
 

@@ -11,6 +11,7 @@ mod external;
 mod fields;
 mod lora;
 mod one_or_many;
+mod report;
 mod rewards;
 mod rounds;
 mod select;
@@ -26,6 +27,7 @@ pub use expand::{ExpandKind, ExpandSection};
 pub use external::{OnFailure, RewardAnswer, RewardApi, RewardSource};
 pub use fields::nearest;
 pub use lora::{LoraInit, LoraSection};
+pub use report::ReportSection;
 pub use rewards::{RewardRole, RewardSection};
 pub use rounds::{RoundsSection, StopSection, SweepSection};
 pub use select::SelectSection;
@@ -119,6 +121,9 @@ pub struct Recipe {
     /// When training ends early.
     #[serde(default, skip_serializing_if = "is_default")]
     pub stop: StopSection,
+    /// What the report shows.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub report: ReportSection,
 }
 
 /// `[model]`

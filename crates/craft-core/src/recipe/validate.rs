@@ -67,6 +67,7 @@ impl Recipe {
         self.validate_select()?;
         self.validate_train()?;
         self.validate_rounds()?;
+        self.validate_report()?;
         self.validate_evaluate()
     }
 

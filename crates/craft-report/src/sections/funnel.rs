@@ -1,160 +1,156 @@
 //! Selection: the funnel, reasons, dropped candidates, weights, how rewards agree.
 
-use crate::charts;
-use crate::funnel::Funnel;
-use crate::html::{absent, esc};
-use crate::rewards::Context;
-use crate::stats;
+use maud::{Markup, html};
 
-pub(crate) fn render(ctx: &Context<'_>, f: &Funnel) -> String {
-    if ctx.run.candidates.is_none() && ctx.run.selection.is_none() {
+use crate::charts;
+use crate::funnel::{Funnel, dropped};
+use crate::html::absent;
+use crate::rewards::Context;
+
+/// Rows of a list of reasons.
+const REASONS: usize = 12;
+
+pub(crate) fn render(ctx: &Context<'_>) -> Markup {
+    let candidates = &ctx.run.candidates;
+    if !candidates.are_drawn() && !candidates.are_judged() {
         return absent("Candidates and selection");
     }
-    let mut out = String::from("<div class=\"columns\"><div class=\"card\"><h3>Funnel</h3>\n");
-    out += &bars(ctx, f);
-    out += "</div>\n<div class=\"card\"><h3>Why candidates fell</h3>\n";
-    out += &reasons(f);
-    out += "</div></div>\n<div class=\"charts\">\n";
-    out += &charts::bars("Weights of the selected samples", "weight in the loss", &f.weights, 20);
-    out += &agreement(ctx);
-    out + "</div>\n"
+    let funnel = &candidates.funnel;
+    html! {
+        div.columns {
+            div.card { h3 { "Funnel" } (bars(ctx, funnel)) }
+            div.card {
+                h3 { "Why candidates fell" }
+                @if funnel.reasons.is_empty() { p.absent { "No reasons recorded." } }
+                @else { (list(&funnel.reasons)) }
+                h3 { "Dropped by stages" }
+                (dropped_by_stages(ctx))
+            }
+        }
+        div.charts {
+            (charts::bars("Weights of the selected samples", "weight in the loss", &funnel.weights, 20))
+            (agreement(ctx))
+        }
+    }
 }
 
-fn bars(ctx: &Context<'_>, f: &Funnel) -> String {
+/// A bar of the funnel: `n` of `of`, drawn as a share of `whole`.
+struct Bar<'a> {
+    label: &'a str,
+    class: &'a str,
+    n: usize,
+    of: usize,
+    what: &'a str,
+}
+
+impl Bar<'_> {
+    fn render(&self, whole: usize) -> Markup {
+        let share = self.n as f64 / self.of.max(1) as f64 * 100.0;
+        let width = self.n as f64 / whole as f64 * 100.0;
+        html! {
+            li class=(self.class) {
+                span.name { (self.label) }
+                span.track { span style=(format!("width:{width:.1}%")) {} }
+                span.n { (self.n) }
+                span.share { (format!("{share:.0} % of ")) (self.what) }
+            }
+        }
+    }
+}
+
+fn bars(ctx: &Context<'_>, f: &Funnel) -> Markup {
+    let candidates = &ctx.run.candidates;
     let whole = f.candidates.max(f.judged).max(1);
     let bar = |label: &str, class: &str, n: usize, of: usize, what: &str| {
-        let share = n as f64 / of.max(1) as f64 * 100.0;
-        format!(
-            "<li class=\"{class}\"><span class=\"name\">{}</span><span class=\"track\"><span style=\"width:{:.1}%\"></span></span>\
-             <span class=\"n\">{n}</span><span class=\"share\">{share:.0} % of {what}</span></li>\n",
-            esc(label),
-            n as f64 / whole as f64 * 100.0
-        )
+        Bar { label, class, n, of, what }.render(whole)
     };
-    let mut out = String::from("<ol class=\"funnel\">\n");
-    if f.candidates > 0 {
-        out += &bar(
-            "candidates drawn",
-            "",
-            f.candidates,
-            f.candidates,
-            &format!("all, over {} prompts", f.prompts),
-        );
+    let all = format!("all, over {} prompts", f.prompts);
+    html! {
+        ol.funnel {
+            @if f.candidates > 0 {
+                (bar("candidates drawn", "", f.candidates, f.candidates, &all))
+            }
+            @if let Some(scored) = candidates.scored {
+                (bar("scored by every reward", "", scored, whole, "candidates"))
+            }
+            @if candidates.are_judged() {
+                (bar("other wordings, judged", "", f.judged, whole, "candidates"))
+                @for (reward, n) in &f.passed_by {
+                    (bar(&format!("passed {reward}"), "single", *n, f.judged, "judged"))
+                }
+                (bar("passed the filter", "", f.passed, f.judged, "judged"))
+                (bar("selected to train on", "final", f.selected, f.passed, "passed"))
+            }
+        }
+        @if candidates.are_judged() {
+            p.fine {
+                (f.prompts_passed) " of " (f.prompts) " prompts have a candidate that passed, " (f.prompts_selected)
+                " a selected one. The bars of single rewards are independent of each other."
+                @if let Some(control) = candidates.control {
+                    " The random control trains on " (control) " candidates."
+                }
+            }
+        } @else { (absent("Selection")) }
     }
-    if let Some(rewards) = &ctx.run.rewards {
-        let scored = rewards
-            .values()
-            .filter(|l| l.missing.is_empty() && l.scores.values().all(Option::is_some))
-            .count();
-        out += &bar("scored by every reward", "", scored, whole, "candidates");
-    }
-    if ctx.run.selection.is_none() {
-        return out + "</ol>\n" + &absent("Selection");
-    }
-    out += &bar("other wordings, judged", "", f.judged, whole, "candidates");
-    for (reward, n) in &f.passed_by {
-        out += &bar(&format!("passed {reward}"), "single", *n, f.judged, "judged");
-    }
-    out += &bar("passed the filter", "", f.passed, f.judged, "judged");
-    out += &bar("selected to train on", "final", f.selected, f.passed, "passed");
-    out += "</ol>\n";
-    out + &format!(
-        "<p class=\"fine\">{} of {} prompts have a candidate that passed, {} a selected one. The bars of single rewards are \
-         independent of each other.{}</p>\n",
-        f.prompts_passed,
-        f.prompts,
-        f.prompts_selected,
-        ctx.run.control.as_ref().map_or_else(String::new, |c| format!(
-            " The random control trains on {} candidates.",
-            c.len()
-        ))
-    )
 }
 
-fn reasons(f: &Funnel) -> String {
-    let mut out = String::new();
-    if f.reasons.is_empty() {
-        out += "<p class=\"absent\">No reasons recorded.</p>\n";
-    } else {
-        out += &list(f.reasons.iter().map(|(r, n)| (r.clone(), *n)));
-    }
-    out += "<h3>Dropped by stages</h3>\n";
-    if f.dropped.is_empty() {
-        return out
-            + "<p class=\"absent\">Nothing was dropped for an error or a missing score.</p>\n";
-    }
-    out + &list(
-        f.dropped
-            .iter()
-            .map(|(stage, reason, n, id)| (format!("{stage}: {reason} (first: {id})"), *n)),
-    )
-}
-
-fn list(rows: impl Iterator<Item = (String, usize)>) -> String {
-    let items: String = rows
-        .take(12)
-        .map(|(text, n)| format!("<tr><td class=\"n\">{n}</td><td>{}</td></tr>", esc(&text)))
+fn dropped_by_stages(ctx: &Context<'_>) -> Markup {
+    let rows: Vec<(String, usize)> = dropped(ctx.run)
+        .into_iter()
+        .map(|(stage, reason, n, id)| (format!("{stage}: {reason} (first: {id})"), n))
         .collect();
-    format!("<table class=\"reasons\"><tbody>{items}</tbody></table>\n")
+    match rows.is_empty() {
+        true => html! { p.absent { "Nothing was dropped for an error or a missing score." } },
+        false => list(&rows),
+    }
+}
+
+fn list(rows: &[(String, usize)]) -> Markup {
+    html! {
+        table.reasons {
+            tbody {
+                @for (text, n) in rows.iter().take(REASONS) { tr { td.n { (n) } td { (text) } } }
+            }
+        }
+    }
 }
 
 /// Rank correlation of rewards over candidates, each against the mean of its prompt.
-fn agreement(ctx: &Context<'_>) -> String {
-    let (Some(candidates), Some(scores)) = (&ctx.run.candidates, &ctx.run.rewards) else {
-        return String::new();
+fn agreement(ctx: &Context<'_>) -> Markup {
+    let Some(found) = &ctx.run.candidates.agreement else {
+        return html! {};
     };
-    let names: Vec<&str> = ctx.rewards.iter().map(|r| r.name.as_str()).collect();
-    let mut groups: std::collections::BTreeMap<&str, Vec<Vec<f64>>> =
-        std::collections::BTreeMap::new();
-    let shared: Vec<&str> = names
-        .into_iter()
-        .filter(|n| scores.values().any(|l| l.scores.get(*n).copied().flatten().is_some()))
-        .collect();
-    for c in candidates {
-        let Some(line) = scores.get(&c.id) else {
-            continue;
-        };
-        let row: Option<Vec<f64>> =
-            shared.iter().map(|n| line.scores.get(*n).copied().flatten()).collect();
-        if let Some(row) = row {
-            groups.entry(&c.prompt_id).or_default().push(row);
+    // In the order of the page.
+    let place = |name: &str| found.rewards.iter().position(|reward| reward == name);
+    let places: Vec<usize> = ctx.rewards.iter().filter_map(|r| place(&r.name)).collect();
+    html! {
+        figure.chart {
+            figcaption { b { "How rewards agree within a prompt" } }
+            div.scroll {
+                table.matrix {
+                    thead { tr { th {} @for i in &places { th { (found.rewards[*i]) } } } }
+                    tbody {
+                        @for i in &places {
+                            tr {
+                                th scope="row" { (found.rewards[*i]) }
+                                @for j in &places { (correlation(found.correlations[*i][*j])) }
+                            }
+                        }
+                    }
+                }
+            }
+            p.fine {
+                "Spearman's rank correlation over candidates, centred on each prompt. Rewards that agree fully "
+                "filter no more than one of them would."
+            }
         }
     }
-    if shared.len() < 2 || groups.is_empty() {
-        return String::new();
+}
+
+fn correlation(r: Option<f64>) -> Markup {
+    html! {
+        @if let Some(r) = r {
+            td style=(format!("--r:{:.0}%", r.abs() * 60.0)) { (format!("{r:.2}").replace('-', "−")) }
+        } @else { td { "–" } }
     }
-    let mut columns: Vec<Vec<f64>> = vec![Vec::new(); shared.len()];
-    for rows in groups.values() {
-        for (i, column) in columns.iter_mut().enumerate() {
-            let values: Vec<f64> = rows.iter().map(|r| r[i]).collect();
-            let centre = stats::mean(&values).unwrap_or(0.0);
-            column.extend(values.iter().map(|v| v - centre));
-        }
-    }
-    let mut out = String::from(
-        "<figure class=\"chart\"><figcaption><b>How rewards agree within a prompt</b></figcaption><div class=\"scroll\"><table class=\"matrix\"><thead><tr><th></th>",
-    );
-    for n in &shared {
-        out += &format!("<th>{}</th>", esc(n));
-    }
-    out += "</tr></thead><tbody>";
-    for (i, n) in shared.iter().enumerate() {
-        out += &format!("<tr><th scope=\"row\">{}</th>", esc(n));
-        for j in 0..shared.len() {
-            let r = if i == j { Some(1.0) } else { stats::spearman(&columns[i], &columns[j]) };
-            out += &r.map_or_else(
-                || "<td>–</td>".to_owned(),
-                |r| {
-                    format!(
-                        "<td style=\"--r:{:.0}%\">{}</td>",
-                        r.abs() * 60.0,
-                        format!("{r:.2}").replace('-', "−")
-                    )
-                },
-            );
-        }
-        out += "</tr>";
-    }
-    out + "</tbody></table></div><p class=\"fine\">Spearman's rank correlation over candidates, centred on each prompt. Rewards that agree fully \
-           filter no more than one of them would.</p></figure>\n"
 }

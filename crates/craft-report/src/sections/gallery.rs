@@ -1,60 +1,86 @@
 //! Shells of the gallery and the drill-down; the script fills them.
 
-use crate::html::{absent, esc};
+use maud::{Markup, html};
+
+use crate::html::absent;
 use crate::rewards::Context;
 
-pub(crate) fn pairs(ctx: &Context<'_>) -> String {
+pub(crate) fn pairs(ctx: &Context<'_>) -> Markup {
     if ctx.pairs.is_empty() {
         return absent("Evaluation pictures");
     }
-    let mut options = String::new();
-    for r in &ctx.rewards {
-        options +=
-            &format!("<option value=\"{0}\">{0} ({1})</option>", esc(&r.name), r.role.words());
+    html! {
+        div.tools role="group" aria-label="Order and filter" {
+            label {
+                "change of "
+                select #g-reward {
+                    @for r in &ctx.rewards {
+                        option value=(r.name) { (r.name) " (" (r.role.words()) ")" }
+                    }
+                }
+            }
+            span.segments #g-order role="group" aria-label="Order" {
+                button type="button" data-order="worst" aria-pressed="true" { "worst first" }
+                button type="button" data-order="best" aria-pressed="false" { "best first" }
+                button type="button" data-order="random" aria-pressed="false" { "random" }
+                button type="button" data-order="prompt" aria-pressed="false" { "in order" }
+            }
+            label { "prompt has " input #g-text type="search" placeholder="words"; }
+            span.fine #g-count role="status" {}
+        }
+        @if !ctx.has_control { p.absent { "Random control: not in this run." } }
+        @if let Some(shown) = ctx.run.evaluated.words() {
+            p.fine {
+                "Pictures are shown of " (shown) ", evenly spread. Every number on this page is over all of them."
+            }
+        }
+        p.fine {
+            "The pairs that lost most come first, so that nothing bad stays hidden; they are the exceptions, "
+            "not the average. “Best first” and “random” show the others."
+        }
+        div.pairs #g-grid {}
+        p.more { button type="button" #g-more { "Show more" } }
+        p.fine {
+            "Arrow keys move between pairs, Enter opens one in large; there, arrows step on and F flips base and tuned in place."
+        }
+        noscript { p.absent { "The gallery needs JavaScript." } }
     }
-    let control = if ctx.has_control {
-        ""
-    } else {
-        "<p class=\"absent\">Random control: not in this run.</p>\n"
-    };
-    format!(
-        "<div class=\"tools\" role=\"group\" aria-label=\"Order and filter\">\
-         <label>change of <select id=\"g-reward\">{options}</select></label>\
-         <span class=\"segments\" id=\"g-order\" role=\"group\" aria-label=\"Order\">\
-         <button type=\"button\" data-order=\"worst\" aria-pressed=\"true\">worst first</button>\
-         <button type=\"button\" data-order=\"best\" aria-pressed=\"false\">best first</button>\
-         <button type=\"button\" data-order=\"random\" aria-pressed=\"false\">random</button>\
-         <button type=\"button\" data-order=\"prompt\" aria-pressed=\"false\">in order</button></span>\
-         <label>prompt has <input id=\"g-text\" type=\"search\" placeholder=\"words\"></label>\
-         <span id=\"g-count\" class=\"fine\" role=\"status\"></span></div>\n{control}\
-         <p class=\"fine\">The pairs that lost most come first, so that nothing bad stays hidden; they are the exceptions, \
-         not the average. “Best first” and “random” show the others.</p>\n\
-         <div id=\"g-grid\" class=\"pairs\"></div>\n\
-         <p class=\"more\"><button type=\"button\" id=\"g-more\">Show more</button></p>\n\
-         <p class=\"fine\">Arrow keys move between pairs, Enter opens one in large; there, arrows step on and F flips base and tuned in place.</p>\n\
-         <noscript><p class=\"absent\">The gallery needs JavaScript.</p></noscript>\n"
-    )
 }
 
-pub(crate) fn drill(ctx: &Context<'_>) -> String {
-    if ctx.run.candidates.is_none() {
+pub(crate) fn drill(ctx: &Context<'_>) -> Markup {
+    let candidates = &ctx.run.candidates;
+    if !candidates.are_drawn() {
         return absent("Candidates");
     }
-    let mut missing = String::new();
-    if ctx.run.rewards.is_none() {
-        missing += &absent("Rewards of candidates");
+    html! {
+        @if candidates.scored.is_none() { (absent("Rewards of candidates")) }
+        @if !candidates.are_judged() { (absent("Selection")) }
+        @if let Some(shown) = candidates.part.words() {
+            p.fine {
+                "Candidates are shown of " (shown) ": those with selected samples first, then others evenly spread. "
+                "Every number on this page is over all " (candidates.funnel.candidates) " candidates. "
+                "report.max_prompts in the recipe sets how many are shown, as far as the page has room."
+            }
+        }
+        div.drill {
+            div.side {
+                div.tools {
+                    label { "prompt has " input #d-text type="search" placeholder="words"; }
+                    label {
+                        "show "
+                        select #d-show {
+                            option value="all" { "all" }
+                            option value="selected" { "with a selected one" }
+                            option value="passed" { "with one that passed" }
+                            option value="none" { "none passed" }
+                        }
+                    }
+                }
+                p.fine #d-count role="status" {}
+                ul #d-list aria-label="Training prompts" {}
+            }
+            div.detail #d-detail aria-live="polite" {}
+        }
+        noscript { p.absent { "The drill-down needs JavaScript." } }
     }
-    if ctx.run.selection.is_none() {
-        missing += &absent("Selection");
-    }
-    format!(
-        "{missing}<div class=\"drill\"><div class=\"side\"><div class=\"tools\">\
-         <label>prompt has <input id=\"d-text\" type=\"search\" placeholder=\"words\"></label>\
-         <label>show <select id=\"d-show\"><option value=\"all\">all</option><option value=\"selected\">with a selected one</option>\
-         <option value=\"passed\">with one that passed</option><option value=\"none\">none passed</option></select></label></div>\
-         <p id=\"d-count\" class=\"fine\" role=\"status\"></p>\
-         <ul id=\"d-list\" aria-label=\"Training prompts\"></ul></div>\
-         <div id=\"d-detail\" class=\"detail\" aria-live=\"polite\"></div></div>\n\
-         <noscript><p class=\"absent\">The drill-down needs JavaScript.</p></noscript>\n"
-    )
 }

@@ -1,42 +1,46 @@
 //! Provenance: recipe, seeds, stages with times, versions and hashes, the command to make the run again.
 
+use craft_store::Manifest;
+use maud::{Markup, html};
 use serde_json::Value;
 
-use crate::html::{absent, bytes, duration, esc};
+use crate::html::{absent, bytes, count, duration};
 use crate::rewards::Context;
-use crate::run::Stage;
+use crate::run::StageRecord;
 
-pub(crate) fn render(ctx: &Context<'_>) -> String {
-    let mut out = String::from("<div class=\"card\"><h3>Make it again</h3>\n");
-    let said = ctx.run.summary.as_ref().and_then(|s| s.get("command")).map(words);
-    let command = said.unwrap_or_else(|| {
-        format!("craft run {}/recipe.toml --out {0}-again", shell(&ctx.run.name))
-    });
-    out += &format!("<pre class=\"command\"><code>{}</code></pre>\n", esc(&command));
-    if let Some(recipe) = &ctx.run.recipe {
-        let seeds = seeds(recipe);
-        if !seeds.is_empty() {
-            out += &format!(
-                "<p>Seeds: {}</p>\n",
-                seeds
-                    .iter()
-                    .map(|s| format!("<code>{}</code>", esc(s)))
-                    .collect::<Vec<_>>()
-                    .join(", ")
-            );
+pub(crate) fn render(ctx: &Context<'_>) -> Markup {
+    let run = ctx.run;
+    let said = run.summary.as_ref().and_then(|s| s.get("command")).map(words);
+    let command = said
+        .unwrap_or_else(|| format!("craft run {}/recipe.toml --out {0}-again", shell(&run.name)));
+    let seeds = run.recipe.as_deref().map(seeds).unwrap_or_default();
+    html! {
+        div.card {
+            h3 { "Make it again" }
+            pre.command { code { (command) } }
+            @if !seeds.is_empty() {
+                p {
+                    "Seeds: "
+                    @for (i, seed) in seeds.iter().enumerate() { @if i > 0 { ", " } code { (seed) } }
+                }
+            }
+        }
+        div.card { h3 { "Stages" } (stages(&run.stages)) }
+        @match &run.summary {
+            Some(summary) => {
+                @let text = serde_json::to_string_pretty(summary).unwrap_or_default();
+                details { summary { "run.json" } pre { code { (text) } } }
+            }
+            None => { (absent("run.json")) }
+        }
+        details {
+            summary { "recipe.toml" }
+            @match &run.recipe {
+                Some(recipe) => { pre { code { (recipe) } } }
+                None => { (absent("recipe.toml")) }
+            }
         }
     }
-    out += "</div>\n<div class=\"card\"><h3>Stages</h3>\n";
-    out += &stages(&ctx.run.stages);
-    out += "</div>\n";
-    out += &summary(ctx.run.summary.as_ref());
-    out += "<details><summary>recipe.toml</summary>";
-    out += &ctx
-        .run
-        .recipe
-        .as_ref()
-        .map_or_else(|| absent("recipe.toml"), |r| format!("<pre><code>{}</code></pre>", esc(r)));
-    out + "</details>\n"
 }
 
 fn words(value: &Value) -> String {
@@ -77,101 +81,81 @@ fn seeds(recipe: &str) -> Vec<String> {
     out
 }
 
-fn stages(stages: &[Stage]) -> String {
+fn stages(stages: &[StageRecord]) -> Markup {
     if stages.is_empty() {
         return absent("stage.json files");
     }
-    let total: f64 = stages.iter().filter_map(|s| s.seconds).sum();
-    let mut out = String::from(
-        "<div class=\"scroll\"><table><thead><tr><th>folder</th><th>stage</th><th class=\"n\">time</th><th>share</th><th>counts</th><th class=\"n\">dropped</th><th>code</th>\
-         <th>config</th><th>hashes</th></tr></thead><tbody>\n",
-    );
-    for s in stages {
-        let share = s.seconds.map_or(0.0, |t| t / total.max(1e-9) * 100.0);
-        let counts: Vec<String> =
-            s.counts.iter().map(|(k, v)| format!("{} {}", esc(k), esc(&v.to_string()))).collect();
-        let version = s.version.map_or_else(String::new, |v| format!(" v{v}"));
-        out += &format!(
-            "<tr><th scope=\"row\">{}</th><td>{}{version}</td><td class=\"n\">{}</td><td><span class=\"track\"><span style=\"width:{share:.1}%\"></span></span></td>\
-             <td>{}</td><td class=\"n\">{}</td><td>{}</td><td>{}</td><td>{}</td></tr>\n",
-            esc(&s.folder),
-            esc(&s.stage),
-            s.seconds.map_or_else(|| "–".to_owned(), duration),
-            counts.join("<br>"),
-            s.dropped.len(),
-            esc(s.code_version.as_deref().unwrap_or("–")),
-            hash(s.config_hash.as_deref()),
-            files(s)
-        );
+    let total: f64 = stages.iter().map(|s| s.manifest.seconds).sum();
+    html! {
+        div.scroll {
+            table {
+                thead {
+                    tr {
+                        th { "folder" } th { "stage" } th.n { "time" } th { "share" } th { "counts" }
+                        th.n { "dropped" } th { "code" } th { "config" } th { "hashes" }
+                    }
+                }
+                tbody { @for stage in stages { (row(stage, total)) } }
+            }
+        }
+        p.fine { "Stages together: " (duration(total)) "." }
     }
-    out + &format!(
-        "</tbody></table></div>\n<p class=\"fine\">Stages together: {}.</p>\n",
-        duration(total)
-    )
 }
 
-fn hash(text: Option<&str>) -> String {
-    text.map_or_else(
-        || "–".to_owned(),
-        |t| {
-            format!(
-                "<code title=\"{}\">{}</code>",
-                esc(t),
-                esc(&t.chars().take(10).collect::<String>())
-            )
-        },
-    )
+fn row(StageRecord { folder, manifest }: &StageRecord, total: f64) -> Markup {
+    let share = manifest.seconds / total.max(1e-9) * 100.0;
+    let hash = &manifest.config_hash;
+    html! {
+        tr {
+            th scope="row" { (folder) }
+            td { (manifest.stage) " v" (manifest.version) }
+            td.n { (duration(manifest.seconds)) }
+            td { span.track { span style=(format!("width:{share:.1}%")) {} } }
+            td {
+                @for (i, (name, n)) in manifest.counts.iter().enumerate() {
+                    @if i > 0 { br; }
+                    (name) " " (n)
+                }
+            }
+            td.n { (manifest.dropped.len()) }
+            td { (manifest.code_version) }
+            td { code title=(hash) { (hash.chars().take(10).collect::<String>()) } }
+            td { (files(manifest)) }
+        }
+    }
 }
 
-fn files(stage: &Stage) -> String {
-    let mut rows = String::new();
-    for (name, value) in &stage.inputs {
-        rows += &format!(
-            "<li>in <b>{}</b> <code>{}</code></li>",
-            esc(name),
-            esc(value.as_str().unwrap_or(&value.to_string()))
-        );
+fn files(stage: &Manifest) -> Markup {
+    let listed = stage.listed.as_ref();
+    let n = stage.inputs.len() + stage.outputs.len() + listed.map_or(0, |l| l.files as usize);
+    if n == 0 {
+        return html! { "–" };
     }
     let pictures = stage.outputs.keys().filter(|n| is_picture(n)).count();
-    if pictures > 0 {
-        rows += &format!(
-            "<li>out {} (hashes in stage.json)</li>",
-            crate::html::count(pictures, "picture")
-        );
-    }
-    for (name, value) in stage.outputs.iter().filter(|(n, _)| !is_picture(n)) {
-        let sha =
-            value.get("sha256").and_then(Value::as_str).or_else(|| value.as_str()).unwrap_or("–");
-        let size = value
-            .get("bytes")
-            .and_then(Value::as_f64)
-            .map_or_else(String::new, |b| format!(" ({})", bytes(b)));
-        rows += &format!("<li>out <b>{}</b>{size} <code>{}</code></li>", esc(name), esc(sha));
-    }
-    let n = stage.inputs.len() + stage.outputs.len();
-    if n == 0 {
-        "–".to_owned()
-    } else {
-        format!(
-            "<details><summary>{}</summary><ul>{rows}</ul></details>",
-            crate::html::count(n, "file")
-        )
+    html! {
+        details {
+            summary { (count(n, "file")) }
+            ul {
+                @for (name, hash) in &stage.inputs { li { "in " b { (name) } " " code { (hash) } } }
+                @if let Some(listed) = listed {
+                    li {
+                        "out " (count(listed.files as usize, "file")) " (" (bytes(listed.bytes as f64))
+                        ", hashes in outputs.jsonl) " code { (listed.list.sha256) }
+                    }
+                }
+                @if pictures > 0 { li { "out " (count(pictures, "picture")) " (hashes in stage.json)" } }
+                @for (name, output) in stage.outputs.iter().filter(|(n, _)| !is_picture(n)) {
+                    li {
+                        "out " b { (name) } " (" (bytes(output.bytes as f64)) ") " code { (output.sha256) }
+                    }
+                }
+            }
+        }
     }
 }
 
 fn is_picture(name: &str) -> bool {
     [".png", ".jpg", ".jpeg", ".webp"].iter().any(|end| name.ends_with(end))
-}
-
-fn summary(summary: Option<&Value>) -> String {
-    let Some(summary) = summary else {
-        return absent("run.json");
-    };
-    let text = serde_json::to_string_pretty(summary).unwrap_or_default();
-    format!(
-        "<details><summary>run.json</summary><pre><code>{}</code></pre></details>\n",
-        esc(&text)
-    )
 }
 
 #[cfg(test)]

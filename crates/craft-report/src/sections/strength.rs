@@ -1,103 +1,105 @@
 //! Rewards at strengths of the tuning between base and tuned weights, and beyond.
 
-use serde_json::{Map, Value};
+use craft_core::records::{Strength, Sweep};
+use maud::{Markup, html};
 
-use crate::html::{absent, esc, num, signed};
+use crate::html::{absent, num, signed};
 use crate::stats;
-use crate::svg::{Frame, figure};
+use crate::svg::{Frame, figure, points};
 
 /// Colours of rewards in their order; held-out ones are dashed.
 const COLOURS: [&str; 6] = ["#1d63d8", "#c2620a", "#12805c", "#c22f2f", "#7a3fc4", "#0b7c8c"];
 
-pub(crate) fn render(sweep: &Value) -> String {
-    let none = Map::new();
-    let rewards = sweep["rewards"].as_object().unwrap_or(&none);
-    let factors: Vec<f64> =
-        sweep["factors"].as_array().into_iter().flatten().filter_map(Value::as_f64).collect();
-    if rewards.is_empty() || factors.is_empty() {
+pub(crate) fn render(sweep: &Sweep) -> Markup {
+    if sweep.rewards.is_empty() || sweep.factors.is_empty() {
         return absent("Strengths");
     }
-    let mut out = String::from("<div class=\"scroll card\"><table><thead><tr><th>strength</th>");
-    for (name, reward) in rewards {
-        let badge = if reward["trained_on"].as_bool() == Some(true) {
-            ""
-        } else {
-            " <span class=\"badge held\">held out</span>"
-        };
-        out += &format!("<th class=\"n\">{}{badge}</th>", esc(name));
-    }
-    out += "</tr></thead><tbody>";
-    for (i, factor) in factors.iter().enumerate() {
-        out += &format!("<tr><td>{}</td>", num(*factor));
-        for reward in rewards.values() {
-            out += &format!("<td class=\"n\">{}</td>", cell(&reward["at"][i]));
+    html! {
+        div.scroll.card {
+            table {
+                thead {
+                    tr {
+                        th { "strength" }
+                        @for (name, reward) in &sweep.rewards {
+                            th.n {
+                                (name)
+                                @if !reward.trained_on { " " span.badge.held { "held out" } }
+                            }
+                        }
+                    }
+                }
+                tbody {
+                    @for (i, factor) in sweep.factors.iter().enumerate() {
+                        tr {
+                            td { (num(*factor)) }
+                            @for reward in sweep.rewards.values() { td.n { (cell(reward.at.get(i))) } }
+                        }
+                    }
+                }
+            }
         }
-        out += "</tr>";
+        div.charts { (chart(sweep)) }
+        p.fine {
+            "Changes against the base weights with 95 % bootstrap intervals; one picture each of " (sweep.prompts) " prompts."
+        }
     }
-    out += "</tbody></table></div>\n<div class=\"charts\">\n";
-    out += &chart(rewards, &factors);
-    out + &format!(
-        "</div>\n<p class=\"fine\">Changes against the base weights with 95 % bootstrap intervals; one picture each of {} prompts.</p>\n",
-        sweep["prompts"].as_u64().unwrap_or(0)
-    )
 }
 
 /// A change with its interval; a mean where there is no base to compare with.
-fn cell(at: &Value) -> String {
-    match (at["delta"].as_f64(), at["ci95"][0].as_f64(), at["ci95"][1].as_f64()) {
-        (Some(delta), Some(low), Some(high)) => format!(
-            "{}<span class=\"ci\">{} to {}</span>",
-            signed(delta),
-            signed(low),
-            signed(high)
-        ),
-        _ => at["mean"].as_f64().map_or("–".to_owned(), num),
+fn cell(at: Option<&Strength>) -> Markup {
+    let change = at.and_then(|at| at.delta.zip(at.ci95));
+    html! {
+        @if let Some((delta, [low, high])) = change {
+            (signed(delta)) span.ci { (signed(low)) " to " (signed(high)) }
+        } @else { (at.map_or_else(|| "–".to_owned(), |at| num(at.mean))) }
     }
 }
 
 /// A reward's name, whether it was trained on, and its points.
 type Line<'a> = (&'a str, bool, Vec<(f64, f64)>);
 
-fn chart(rewards: &Map<String, Value>, factors: &[f64]) -> String {
-    let lines: Vec<Line<'_>> = rewards
+fn chart(sweep: &Sweep) -> Markup {
+    let lines: Vec<Line<'_>> = sweep
+        .rewards
         .iter()
         .map(|(name, reward)| {
-            let points = factors.iter().enumerate();
-            let points = points.filter_map(|(i, f)| Some((*f, reward["at"][i]["delta"].as_f64()?)));
+            let points = sweep.factors.iter().zip(&reward.at);
+            let points = points.filter_map(|(factor, at)| Some((*factor, at.delta?)));
             let mut points: Vec<(f64, f64)> = points.collect();
             points.sort_by(|a, b| a.0.total_cmp(&b.0));
-            (name.as_str(), reward["trained_on"].as_bool() == Some(true), points)
+            (name.as_str(), reward.trained_on, points)
         })
         .collect();
     let ys: Vec<f64> = lines.iter().flat_map(|l| l.2.iter().map(|p| p.1)).collect();
     let (Some((x0, x1)), Some((y0, y1))) =
-        (stats::extent([factors]), stats::extent([ys.as_slice()]))
+        (stats::extent([sweep.factors.as_slice()]), stats::extent([ys.as_slice()]))
     else {
-        return String::new();
+        return html! {};
     };
     let f = Frame::SQUARE;
     let pad = (y1 - y0) * 0.04;
     let (x, y) = (f.x(x0, x1), f.y(y0 - pad, y1 + pad));
-    let mut svg = f.open("Change of each reward by strength")
-        + &f.axes(&x, &y, "strength of the tuning", "change");
-    let mut names = Vec::new();
-    for (i, (name, trained_on, points)) in lines.iter().enumerate() {
-        let held = !trained_on;
-        let dash = if held { ";stroke-dasharray:5 3" } else { "" };
-        let colour = COLOURS[i % COLOURS.len()];
-        let path: Vec<String> =
-            points.iter().map(|p| format!("{:.1},{:.1}", x.at(p.0), y.at(p.1))).collect();
-        svg += &format!(
-            "<polyline class=\"line\" style=\"stroke:{colour}{dash}\" points=\"{}\"><title>{}</title></polyline>",
-            path.join(" "),
-            esc(name)
-        );
-        names.push(format!(
-            "<span style=\"color:{colour}\">{}</span>{}",
-            esc(name),
-            if held { " (held out, dashed)" } else { "" }
-        ));
+    let colour = |i: usize| COLOURS[i % COLOURS.len()];
+    let svg = f.svg(
+        "Change of each reward by strength",
+        html! {
+            (f.axes(&x, &y, "strength of the tuning", "change"))
+            @for (i, (name, trained_on, line)) in lines.iter().enumerate() {
+                @let dash = if *trained_on { "" } else { ";stroke-dasharray:5 3" };
+                polyline.line style={ "stroke:" (colour(i)) (dash) } points=(points(line, &x, &y)) {
+                    title { (name) }
+                }
+            }
+        },
+    );
+    html! {
+        (figure("Change against the base weights", &[], svg))
+        p.fine {
+            @for (i, (name, trained_on, _)) in lines.iter().enumerate() {
+                @if i > 0 { ", " }
+                span style={ "color:" (colour(i)) } { (name) }
+                @if !trained_on { " (held out, dashed)" }
+            }
+        }
     }
-    figure("Change against the base weights", "", &[], &(svg + "</svg>"))
-        + &format!("<p class=\"fine\">{}</p>\n", names.join(", "))
 }

@@ -1,11 +1,12 @@
 //! What a green verdict needs. Each condition that a run lacks is told in plain words, with what would mend it.
 
+use craft_core::records::Change;
+use craft_core::stats;
+
 use super::size::Gain;
 use super::{Side, side};
 use crate::html::{count, interval, num, percent};
-use crate::rewards::{Context, Role, known};
-use crate::run::RewardEval;
-use crate::stats;
+use crate::rewards::{Context, Role};
 
 /// Fewer evaluation prompts than this are no evidence.
 pub(crate) const PROMPTS: usize = 50;
@@ -15,11 +16,7 @@ pub(super) const LEAST: f64 = 0.05;
 const SAME: f64 = 0.999;
 
 /// The conditions that do not hold.
-pub(crate) fn missing(
-    ctx: &Context<'_>,
-    held: &[(&str, &RewardEval)],
-    gains: &[Gain],
-) -> Vec<String> {
+pub(crate) fn missing(ctx: &Context<'_>, held: &[(&str, &Change)], gains: &[Gain]) -> Vec<String> {
     let mut out = Vec::new();
     out.extend(control(ctx));
     out.extend(prompts(ctx, held));
@@ -39,7 +36,7 @@ pub(crate) fn missing(
     for gain in gains {
         out.extend(size(gain));
     }
-    if ctx.eval("checker").is_some_and(|e| side(known(e.ci95)) == Side::Below) {
+    if ctx.eval("checker").is_some_and(|e| side(e.ci95) == Side::Below) {
         out.push("facts kept: the checker's accuracy fell, clear of zero".to_owned());
     }
     out
@@ -53,7 +50,7 @@ fn control(ctx: &Context<'_>) -> Option<String> {
 }
 
 /// Counted where scores are, not where a file says so.
-fn prompts(ctx: &Context<'_>, held: &[(&str, &RewardEval)]) -> Option<String> {
+fn prompts(ctx: &Context<'_>, held: &[(&str, &Change)]) -> Option<String> {
     let scored = held.iter().map(|(name, _)| ctx.deltas(name, "tuned").len()).min();
     let judged = match scored {
         Some(n) if !ctx.pairs.is_empty() => n,
@@ -67,12 +64,12 @@ fn prompts(ctx: &Context<'_>, held: &[(&str, &RewardEval)]) -> Option<String> {
 }
 
 fn samples(ctx: &Context<'_>) -> Option<String> {
-    let Some(selection) = &ctx.run.selection else {
+    if !ctx.run.candidates.are_judged() {
         return Some(
             "the selection: this folder does not say how many samples were trained on".to_owned(),
         );
-    };
-    let selected = selection.values().filter(|line| line.selected).count();
+    }
+    let selected = ctx.run.candidates.funnel.selected;
     let Some(asked) = ctx.run.budget() else {
         return Some(
             "the budget: this folder does not say how many samples were asked for".to_owned(),
@@ -87,9 +84,9 @@ fn samples(ctx: &Context<'_>) -> Option<String> {
 
 /// Training must have moved what it aimed at, and more than random picks did.
 fn trained_on(ctx: &Context<'_>) -> Option<String> {
-    let trained: Vec<(&str, &RewardEval)> =
+    let trained: Vec<(&str, &Change)> =
         ctx.of_role(Role::TrainedOn).into_iter().filter_map(|n| Some((n, ctx.eval(n)?))).collect();
-    let of = |wanted: Side| trained.iter().filter(|(_, e)| side(known(e.ci95)) == wanted).count();
+    let of = |wanted: Side| trained.iter().filter(|(_, e)| side(e.ci95) == wanted).count();
     let (rose, fell) = (of(Side::Above), of(Side::Below));
     let all = count(trained.len(), "reward");
     if rose == 0 {
@@ -102,9 +99,9 @@ fn trained_on(ctx: &Context<'_>) -> Option<String> {
             "more trained-on rewards that rose than fell: of {all} {rose} rose and {fell} fell, clear of zero"
         ));
     }
-    let more_than_control = |(_, e): &&(&str, &RewardEval)| {
-        let lead = e.tuned_minus_control.as_ref().and_then(|v| known(v.ci95));
-        side(known(e.ci95)) == Side::Above && side(lead) == Side::Above
+    let more_than_control = |(_, e): &&(&str, &Change)| {
+        let lead = e.tuned_minus_control.is_some_and(|lead| side(lead.ci95) == Side::Above);
+        side(e.ci95) == Side::Above && lead
     };
     (ctx.has_control && !trained.iter().any(|t| more_than_control(&t))).then(|| {
         "a trained-on reward that rose by more than in the random control, clear of zero: none did"
@@ -112,24 +109,21 @@ fn trained_on(ctx: &Context<'_>) -> Option<String> {
     })
 }
 
-fn ends(ci: Option<[f64; 2]>) -> String {
-    ci.map_or_else(|| "there is none".to_owned(), |ci| format!("it is {}", interval(ci)))
-}
-
-fn rose(name: &str, eval: &RewardEval) -> Option<String> {
-    let ci = known(eval.ci95);
-    (side(ci) != Side::Above).then(|| {
+fn rose(name: &str, eval: &Change) -> Option<String> {
+    (side(eval.ci95) != Side::Above).then(|| {
         format!(
-            "a held-out gain clear of zero on {name}: the 95 % interval has to lie above zero; {}",
-            ends(ci)
+            "a held-out gain clear of zero on {name}: the 95 % interval has to lie above zero; it is {}",
+            interval(eval.ci95)
         )
     })
 }
 
-fn led(ctx: &Context<'_>, name: &str, eval: &RewardEval) -> Option<String> {
-    let ci = eval.tuned_minus_control.as_ref().and_then(|v| known(v.ci95));
-    (ctx.has_control && side(ci) != Side::Above).then(|| {
-        format!("a lead over the random control clear of zero on {name}: the 95 % interval has to lie above zero; {}", ends(ci))
+fn led(ctx: &Context<'_>, name: &str, eval: &Change) -> Option<String> {
+    let lead = eval.tuned_minus_control.map(|lead| lead.ci95);
+    (ctx.has_control && lead.map(side) != Some(Side::Above)).then(|| {
+        let found =
+            lead.map_or_else(|| "there is none".to_owned(), |ci| format!("it is {}", interval(ci)));
+        format!("a lead over the random control clear of zero on {name}: the 95 % interval has to lie above zero; {found}")
     })
 }
 
@@ -143,7 +137,8 @@ fn size(gain: &Gain) -> Vec<String> {
             num(d)
         ));
     }
-    if let Some([better, _, worse]) = gain.shares.filter(|[better, _, worse]| better <= worse) {
+    let [better, _, worse] = gain.shares;
+    if better <= worse {
         out.push(format!(
             "more pictures that got better than worse on {}: {} and {} did, so a few large changes make the mean",
             gain.reward,
@@ -165,7 +160,7 @@ fn same_as(ctx: &Context<'_>, held: &str) -> Option<String> {
     };
     let same = ctx.of_role(Role::TrainedOn).into_iter().find(|other| {
         let (a, b) = paired(other);
-        a.len() >= 8 && stats::correlation(&a, &b).is_some_and(|r| r > SAME)
+        a.len() >= 8 && stats::pearson(&a, &b).is_some_and(|r| r > SAME)
     })?;
     Some(format!(
         "an independent held-out reward: {held} gives the same scores as {same}, which was trained on"

@@ -1,9 +1,10 @@
 //! Signs of reward hacking, each as a lamp.
 
+use craft_core::records::Three;
+
 use super::Level;
 use crate::html::signed;
 use crate::rewards::{Context, Role};
-use crate::run::Triple;
 use crate::stats;
 
 /// A warning sign, or its absence.
@@ -20,7 +21,7 @@ const DRIFT_AMBER: f64 = 0.15;
 const DRIFT_RED: f64 = 0.30;
 
 /// Relative change of tuned against base.
-pub(crate) fn relative(t: &Triple) -> Option<f64> {
+pub(crate) fn relative(t: &Three) -> Option<f64> {
     match (t.base, t.tuned) {
         (Some(b), Some(v)) if b.abs() > 1e-12 => Some((v - b) / b.abs()),
         _ => None,
@@ -44,7 +45,7 @@ pub(crate) fn lamps(ctx: &Context<'_>) -> Vec<Lamp> {
         return Vec::new();
     };
     let mut out = Vec::new();
-    for (name, triple) in eval.drift.iter().flatten() {
+    for (name, triple) in &eval.drift {
         let change = relative(triple);
         let text = change.map_or_else(
             || "no value".to_owned(),
@@ -52,17 +53,12 @@ pub(crate) fn lamps(ctx: &Context<'_>) -> Vec<Lamp> {
         );
         out.push(Lamp { level: drift_level(change), name: name.replace('_', " "), text });
     }
-    if let Some(t) = &eval.diversity {
-        let change = relative(t);
-        let text = change.map_or_else(
-            || "no value".to_owned(),
-            |c| {
-                format!("{:+.0} % distance between samples of a prompt", c * 100.0)
-                    .replace('-', "−")
-            },
-        );
-        out.push(Lamp { level: drift_level(change), name: "diversity".to_owned(), text });
-    }
+    let change = relative(&eval.diversity);
+    let text = change.map_or_else(
+        || "no value".to_owned(),
+        |c| format!("{:+.0} % distance between samples of a prompt", c * 100.0).replace('-', "−"),
+    );
+    out.push(Lamp { level: drift_level(change), name: "diversity".to_owned(), text });
     out.extend(runaway(ctx));
     out
 }
@@ -73,12 +69,7 @@ fn runaway(ctx: &Context<'_>) -> Option<Lamp> {
         let gains: Vec<f64> = ctx
             .of_role(role)
             .into_iter()
-            .filter_map(|n| {
-                Some(
-                    ctx.eval(n)?.delta?
-                        / stats::std_dev(&ctx.scores(n, "base")).filter(|s| *s > 0.0)?,
-                )
-            })
+            .filter_map(|n| Some(ctx.eval(n)?.delta / stats::deviation(&ctx.scores(n, "base"))?))
             .collect();
         stats::mean(&gains)
     };

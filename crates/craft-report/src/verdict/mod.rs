@@ -5,11 +5,11 @@ mod conditions;
 mod lamps;
 mod size;
 
+use craft_core::records::Change;
 use serde_json::{Value, json};
 
 use crate::html::{self, interval, percent, signed};
-use crate::rewards::{Context, Role, known};
-use crate::run::RewardEval;
+use crate::rewards::{Context, Role};
 use crate::stats;
 
 pub(crate) use lamps::{drift_level, lamps, relative};
@@ -89,18 +89,17 @@ enum Side {
     Unknown,
 }
 
-fn side(ci: Option<[f64; 2]>) -> Side {
-    match ci {
-        Some([lo, _]) if lo > 0.0 => Side::Above,
-        Some([_, hi]) if hi < 0.0 => Side::Below,
-        Some(_) => Side::Includes,
-        None => Side::Unknown,
+fn side([lo, hi]: [f64; 2]) -> Side {
+    match () {
+        () if lo > 0.0 => Side::Above,
+        () if hi < 0.0 => Side::Below,
+        () => Side::Includes,
     }
 }
 
 /// Wilson's interval of a win rate, over prompts (seeds of one prompt are not independent).
-pub(crate) fn win_interval(eval: &RewardEval, prompts: usize) -> Option<[f64; 2]> {
-    stats::wilson(eval.win_rate?, prompts as f64)
+pub(crate) fn win_interval(eval: &Change, prompts: usize) -> Option<[f64; 2]> {
+    stats::wilson(eval.win_rate, prompts as f64)
 }
 
 pub(crate) fn judge(ctx: &Context<'_>) -> Verdict {
@@ -117,18 +116,18 @@ pub(crate) fn judge(ctx: &Context<'_>) -> Verdict {
             gains: Vec::new(),
         };
     }
-    let held: Vec<(&str, &RewardEval)> =
+    let held: Vec<(&str, &Change)> =
         ctx.of_role(Role::HeldOut).into_iter().filter_map(|n| Some((n, ctx.eval(n)?))).collect();
     let mut sentences = Vec::new();
-    let gains: Vec<Gain> = held.iter().filter_map(|(name, e)| size::gain(ctx, name, e)).collect();
-    let sides: Vec<Side> = held.iter().map(|(_, e)| side(known(e.ci95))).collect();
+    let gains: Vec<Gain> = held.iter().map(|(name, e)| size::gain(ctx, name, e)).collect();
+    let sides: Vec<Side> = held.iter().map(|(_, e)| side(e.ci95)).collect();
     for ((name, eval), s) in held.iter().zip(&sides) {
         sentences.push(("Held out", held_sentence(ctx, name, eval, *s)));
     }
     sentences.extend(gains.iter().map(|gain| ("Size", gain.sentence())));
     let all = |wanted: Side| !sides.is_empty() && sides.iter().all(|s| *s == wanted);
     let checker = ctx.eval("checker");
-    let checker_side = checker.map_or(Side::Unknown, |e| side(known(e.ci95)));
+    let checker_side = checker.map_or(Side::Unknown, |e| side(e.ci95));
     let control = control_sides(&held);
     if let Some(text) = control_sentence(ctx, &held, &control) {
         sentences.push(("Control", text));
@@ -167,24 +166,23 @@ pub(crate) fn judge(ctx: &Context<'_>) -> Verdict {
     Verdict { level, headline: headline.to_owned(), sentences, missing, gains }
 }
 
-fn held_sentence(ctx: &Context<'_>, name: &str, eval: &RewardEval, s: Side) -> String {
+fn held_sentence(ctx: &Context<'_>, name: &str, eval: &Change, s: Side) -> String {
     let n = ctx.eval_prompts();
-    let wins = match (eval.win_rate, win_interval(eval, n)) {
-        (Some(rate), Some([lo, hi])) => format!(
+    let rate = eval.win_rate;
+    let wins = match win_interval(eval, n) {
+        Some([lo, hi]) => format!(
             "the tuned model beats the base model on {} of the comparisons (95 % interval {:.0} to {:.0} %)",
             percent(rate),
             lo * 100.0,
             hi * 100.0
         ),
-        _ => "no win rate is known".to_owned(),
+        None => "no win rate is known".to_owned(),
     };
-    let change = match (eval.delta, known(eval.ci95)) {
-        (Some(d), Some(ci)) => {
-            format!("the mean change is {} (95 % interval {})", signed(d), interval(ci))
-        }
-        (Some(d), None) => format!("the mean change is {} (no interval known)", signed(d)),
-        _ => "no change is known".to_owned(),
-    };
+    let change = format!(
+        "the mean change is {} (95 % interval {})",
+        signed(eval.delta),
+        interval(eval.ci95)
+    );
     let reading = match s {
         Side::Above => "The interval is clear of zero: this is a real gain on these prompts.",
         Side::Includes => {
@@ -193,7 +191,7 @@ fn held_sentence(ctx: &Context<'_>, name: &str, eval: &RewardEval, s: Side) -> S
         Side::Below => "The interval lies below zero: this is a real loss.",
         Side::Unknown => "Without an interval nothing can be concluded.",
     };
-    let seeds = ctx.run.evaluation.as_ref().and_then(|e| e.samples_per_prompt).filter(|s| *s > 0);
+    let seeds = ctx.run.evaluation.as_ref().map(|e| e.samples_per_prompt).filter(|s| *s > 0);
     let seeds = seeds
         .map_or_else(String::new, |s| format!(" with {} each", html::count(s as usize, "seed")));
     format!(
@@ -202,18 +200,11 @@ fn held_sentence(ctx: &Context<'_>, name: &str, eval: &RewardEval, s: Side) -> S
     )
 }
 
-fn control_sides(held: &[(&str, &RewardEval)]) -> Vec<Side> {
-    held.iter()
-        .filter_map(|(_, e)| e.tuned_minus_control.as_ref())
-        .map(|v| side(known(v.ci95)))
-        .collect()
+fn control_sides(held: &[(&str, &Change)]) -> Vec<Side> {
+    held.iter().filter_map(|(_, e)| e.tuned_minus_control.as_ref()).map(|v| side(v.ci95)).collect()
 }
 
-fn control_sentence(
-    ctx: &Context<'_>,
-    held: &[(&str, &RewardEval)],
-    sides: &[Side],
-) -> Option<String> {
+fn control_sentence(ctx: &Context<'_>, held: &[(&str, &Change)], sides: &[Side]) -> Option<String> {
     if held.is_empty() {
         return None;
     }
@@ -227,12 +218,9 @@ fn control_sentence(
     let parts: Vec<String> = held
         .iter()
         .filter_map(|(name, e)| {
-            let v = e.tuned_minus_control.as_ref()?;
-            let ci = known(v.ci95).map_or_else(
-                || "no interval known".to_owned(),
-                |ci| format!("95 % interval {}", interval(ci)),
-            );
-            Some(format!("{} on {name} ({ci})", signed(v.delta?)))
+            let lead = e.tuned_minus_control.as_ref()?;
+            let ci = interval(lead.ci95);
+            Some(format!("{} on {name} (95 % interval {ci})", signed(lead.delta)))
         })
         .collect();
     let reading = if sides.is_empty() || sides.contains(&Side::Unknown) {
@@ -251,16 +239,10 @@ fn control_sentence(
     ))
 }
 
-fn checker_sentence(e: &RewardEval, s: Side) -> String {
-    let values = match (e.base, e.tuned) {
-        (Some(b), Some(t)) => {
-            format!(" from {:.1} % to {:.1} % of the facts", b * 100.0, t * 100.0)
-        }
-        _ => String::new(),
-    };
-    let ci = known(e.ci95).map_or_else(String::new, |ci| {
-        format!(" (change {:+.1} to {:+.1} points)", ci[0] * 100.0, ci[1] * 100.0).replace('-', "−")
-    });
+fn checker_sentence(e: &Change, s: Side) -> String {
+    let values = format!(" from {:.1} % to {:.1} % of the facts", e.base * 100.0, e.tuned * 100.0);
+    let [lo, hi] = e.ci95.map(|end| end * 100.0);
+    let ci = format!(" (change {lo:+.1} to {hi:+.1} points)").replace('-', "−");
     match s {
         Side::Above => format!(
             "The checker, which looks at the pixels, says the pictures became more faithful:{values}{ci}."
@@ -279,7 +261,7 @@ fn trained_sentence(ctx: &Context<'_>, held_rose: bool) -> Option<String> {
         .of_role(Role::TrainedOn)
         .into_iter()
         .filter_map(|n| ctx.eval(n))
-        .map(|e| side(known(e.ci95)))
+        .map(|e| side(e.ci95))
         .collect();
     if sides.is_empty() {
         return None;

@@ -1,11 +1,11 @@
 //! How large a change is, in shares of pictures and in words.
 
+use craft_core::records::Change;
 use serde_json::{Value, json};
 
 use super::conditions::LEAST;
 use crate::html::{percent, signed};
 use crate::rewards::Context;
-use crate::run::RewardEval;
 use crate::stats;
 
 /// A change on one reward.
@@ -14,7 +14,7 @@ pub(crate) struct Gain {
     pub(crate) reward: String,
     /// Shares of pictures that got better, stayed equal and got worse, against the base model's picture of the
     /// same prompt and seed.
-    pub(crate) shares: Option<[f64; 3]>,
+    pub(crate) shares: [f64; 3],
     /// The mean change in standard deviations of the base model's pictures.
     pub(crate) deviations: Option<f64>,
 }
@@ -22,19 +22,15 @@ pub(crate) struct Gain {
 /// Differences below this share of the base's deviation are rounding.
 const EQUAL: f64 = 1e-6;
 
-/// The change on a reward; `None` where nothing is known of it.
-pub(crate) fn gain(ctx: &Context<'_>, reward: &str, eval: &RewardEval) -> Option<Gain> {
-    let deviation = stats::std_dev(&ctx.scores(reward, "base")).filter(|s| *s > 0.0);
-    let deviations = match (eval.delta, deviation) {
-        (Some(delta), Some(deviation)) => Some(delta / deviation),
-        _ => None,
-    };
-    let shares = of_pairs(ctx, reward, deviation.unwrap_or(0.0)).or_else(|| of_wins(eval));
-    (shares.is_some() || deviations.is_some()).then(|| Gain {
+/// The change on a reward.
+pub(crate) fn gain(ctx: &Context<'_>, reward: &str, eval: &Change) -> Gain {
+    let deviation = stats::deviation(&ctx.scores(reward, "base"));
+    let shares = of_pairs(ctx, reward, deviation.unwrap_or(0.0));
+    Gain {
         reward: reward.to_owned(),
-        shares,
-        deviations,
-    })
+        shares: shares.unwrap_or_else(|| of_wins(eval)),
+        deviations: deviation.map(|deviation| eval.delta / deviation),
+    }
 }
 
 fn of_pairs(ctx: &Context<'_>, reward: &str, deviation: f64) -> Option<[f64; 3]> {
@@ -57,10 +53,10 @@ fn of_pairs(ctx: &Context<'_>, reward: &str, deviation: f64) -> Option<[f64; 3]>
 }
 
 /// From the win rate, in which a tie counts one half.
-fn of_wins(eval: &RewardEval) -> Option<[f64; 3]> {
-    let (wins, ties) = (eval.win_rate?, eval.ties.unwrap_or(0.0));
+fn of_wins(eval: &Change) -> [f64; 3] {
+    let (wins, ties) = (eval.win_rate, eval.ties);
     let better = (wins - ties / 2.0).clamp(0.0, 1.0);
-    Some([better, ties, (1.0 - better - ties).max(0.0)])
+    [better, ties, (1.0 - better - ties).max(0.0)]
 }
 
 /// The size of a change in words; bounds of small, medium and large are Cohen's (1988).
@@ -89,20 +85,14 @@ impl Gain {
 
     /// One sentence.
     pub(crate) fn sentence(&self) -> String {
-        let shares = self.shares.map(|[better, equal, worse]| {
-            format!(
-                "{} of pictures got better, {} equal, {} worse",
-                percent(better),
-                percent(equal),
-                percent(worse)
-            )
-        });
-        let parts: Vec<String> = shares.into_iter().chain(self.size()).collect();
+        let [better, equal, worse] = self.shares.map(percent);
+        let shares = format!("{better} of pictures got better, {equal} equal, {worse} worse");
+        let parts: Vec<String> = std::iter::once(shares).chain(self.size()).collect();
         format!("On {}: {}.", self.reward, parts.join("; "))
     }
 
     pub(crate) fn json(&self) -> Value {
-        let [better, equal, worse] = self.shares.map_or([None; 3], |s| s.map(Some));
+        let [better, equal, worse] = self.shares;
         json!({
             "reward": self.reward,
             "better": better,
@@ -123,11 +113,8 @@ mod tests {
     fn sizes_have_names() {
         let all = [0.0, 0.1, -0.2, 0.5, 2.0].map(words);
         assert_eq!(all, ["hardly any", "a very small", "a small", "a medium", "a large"]);
-        let gain = Gain {
-            reward: "ir".to_owned(),
-            shares: Some([0.62, 0.08, 0.30]),
-            deviations: Some(-0.2),
-        };
+        let gain =
+            Gain { reward: "ir".to_owned(), shares: [0.62, 0.08, 0.30], deviations: Some(-0.2) };
         assert_eq!(
             gain.sentence(),
             "On ir: 62 % of pictures got better, 8 % equal, 30 % worse; a small loss (0.200 standard deviations of the base model's pictures)."
@@ -136,8 +123,20 @@ mod tests {
 
     #[test]
     fn a_win_rate_gives_shares_too() {
-        let eval = RewardEval { win_rate: Some(0.6), ties: Some(0.2), ..RewardEval::default() };
-        let [better, equal, worse] = of_wins(&eval).unwrap_or_default();
+        let eval = Change {
+            base: 0.0,
+            tuned: 0.0,
+            control: None,
+            delta: 0.0,
+            ci95: [0.0, 0.0],
+            win_rate: 0.6,
+            ties: 0.2,
+            trained_on: false,
+            control_delta: None,
+            control_ci95: None,
+            tuned_minus_control: None,
+        };
+        let [better, equal, worse] = of_wins(&eval);
         assert!((better - 0.5).abs() < 1e-12 && equal == 0.2 && (worse - 0.3).abs() < 1e-12);
     }
 }

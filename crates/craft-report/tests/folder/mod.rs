@@ -101,7 +101,7 @@ pub(crate) fn write_folder(run: &Path, options: &Options) {
         ("evaluation", "evaluate", 18.0, json!({"pictures": 96}), json!([])),
     ] {
         let hash = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08";
-        let stage = json!({"stage": stage, "version": 1, "code_version": "0.1.0", "config_hash": hash, "inputs": {"prompts": hash},
+        let stage = json!({"stage": stage, "version": 2, "code_version": "0.1.0", "config_hash": hash, "inputs": {"prompts": hash},
             "outputs": {"candidates.jsonl": {"bytes": 20480, "sha256": hash}, "images/a.png": {"bytes": 1, "sha256": hash}},
             "counts": counts, "dropped": dropped, "seconds": seconds});
         write(&run.join(folder).join("stage.json"), stage.to_string().as_bytes());
@@ -201,7 +201,7 @@ fn training(run: &Path, options: &Options, dice: &mut Dice) {
         for step in 1..=40u64 {
             let t = step as f64;
             rows.push(json!({"run": name, "step": step, "loss": 0.12 + 0.1 * (-t / 12.0).exp() + 0.012 * dice.normal(), "grad_norm": 0.6 + 0.1 * dice.normal(),
-                "lr": 5e-5 * (t / 5.0).min(1.0), "nimg": step * 32, "seconds": 0.4 * t}));
+                "lr": 5e-5 * (t / 5.0).min(1.0), "nimg": step * 32, "skipped": 0, "seconds": 0.4 * t}));
         }
     }
     lines(&run.join("metrics.jsonl"), &rows);
