@@ -4,8 +4,8 @@
 use std::path::Path;
 
 use craft_core::Recipe;
+use craft_core::records::{self, Planned};
 use craft_store::{Manifest, RunFolder};
-use serde::{Deserialize, Serialize};
 
 use crate::context::Context;
 use crate::cost::{Cost, Work, gib};
@@ -47,30 +47,12 @@ pub(crate) fn latent_bytes([c, h, w]: [usize; 3]) -> u64 {
     (c * h * w) as u64 * FLOAT
 }
 
-/// What a stage is going to take.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub(crate) struct StagePlan {
-    /// Its name.
-    pub(crate) stage: String,
-    /// Bytes that it leaves on the disk.
-    pub(crate) disk_bytes: u64,
-    /// Peak of resident memory.
-    pub(crate) memory_bytes: u64,
-    /// Time on the clock on a machine that does nothing else; none if it was not measured.
-    pub(crate) seconds: Option<f64>,
-}
-
-/// `plan.json`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+/// What a run is going to take, and what is certain of it.
+#[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Plan {
-    pub(crate) candidates: u64,
-    pub(crate) evaluation_pictures: u64,
-    pub(crate) stages: Vec<StagePlan>,
-    pub(crate) disk_bytes: u64,
-    /// Threads that the times hold for.
-    pub(crate) threads: usize,
+    /// `plan.json`.
+    record: records::Plan,
     /// What the run cannot do without, whatever the estimates are worth.
-    #[serde(skip)]
     floor: Floor,
 }
 
@@ -137,15 +119,15 @@ impl Plan {
             }),
         };
         let planned = TABLE.iter().filter(|entry| (entry.wanted)(recipe));
-        let mut stages: Vec<StagePlan> = planned
-            .map(|entry| StagePlan {
+        let mut stages: Vec<Planned> = planned
+            .map(|entry| Planned {
                 stage: entry.stage.name().to_owned(),
                 disk_bytes: disk(entry.id),
                 memory_bytes: memory(entry),
                 seconds: time(entry.id),
             })
             .collect();
-        stages.push(StagePlan {
+        stages.push(Planned {
             stage: "report".to_owned(),
             disk_bytes: disk(StageId::Report),
             memory_bytes: PROGRAM,
@@ -157,19 +139,19 @@ impl Plan {
             scoring: sizes.rewards,
             training: cost.certain_bytes(),
         };
-        Self {
+        let record = records::Plan {
             candidates,
             evaluation_pictures: evaluated,
             disk_bytes: stages.iter().map(|stage| stage.disk_bytes).sum(),
             stages,
             threads: rayon::current_num_threads(),
-            floor,
-        }
+        };
+        Self { record, floor }
     }
 
     /// What the disk of a path lacks, in words: certain (the run cannot end well) or likely.
     fn disk(&self, folder: &Path, free: u64, written: u64) -> Option<(bool, String)> {
-        let needed = self.disk_bytes.saturating_sub(written) + RESERVE;
+        let needed = self.record.disk_bytes.saturating_sub(written) + RESERVE;
         let least = self.floor.disk.saturating_sub(written) + RESERVE;
         (needed > free).then(|| {
             let mib = |bytes: u64| format!("{} MiB", bytes.div_ceil(1 << 20));
@@ -186,7 +168,8 @@ impl Plan {
 
     /// What the memory lacks, likewise, for the stages that are still to be done.
     fn memory(&self, available: u64, open: &dyn Fn(&str) -> bool) -> Option<(bool, String)> {
-        let stages = self.stages.iter().filter(|s| open(&s.stage) && s.memory_bytes > available);
+        let stages =
+            self.record.stages.iter().filter(|s| open(&s.stage) && s.memory_bytes > available);
         let lacking = stages.map(|stage| {
             let name = stage.stage.as_str();
             let (least, keys) = match name {
@@ -255,21 +238,23 @@ impl Plan {
         if path.exists() {
             return Ok(());
         }
-        Ok(craft_store::manifest::write_json(&path, self)?)
+        Ok(craft_store::manifest::write_json(&path, &self.record)?)
     }
 
     /// The plan for people, a line each for disk, memory and time.
     pub(crate) fn lines(&self) -> String {
-        let each = |show: &dyn Fn(&StagePlan) -> Option<String>| -> String {
+        let each = |show: &dyn Fn(&Planned) -> Option<String>| -> String {
             let shown =
-                self.stages.iter().filter_map(|s| Some(format!("{} {}", s.stage, show(s)?)));
+                self.record.stages.iter().filter_map(|s| Some(format!("{} {}", s.stage, show(s)?)));
             shown.collect::<Vec<_>>().join(", ")
         };
-        let total: f64 = self.stages.iter().filter_map(|stage| stage.seconds).sum();
+        let total: f64 = self.record.stages.iter().filter_map(|stage| stage.seconds).sum();
         let disk = each(&|s| (s.disk_bytes > 0).then(|| gib(s.disk_bytes)));
         let memory = each(&|s| (s.memory_bytes > PROGRAM).then(|| gib(s.memory_bytes)));
-        let mut lines =
-            format!("disk: {} = {disk}\nmemory at most, by stage: {memory}", gib(self.disk_bytes));
+        let mut lines = format!(
+            "disk: {} = {disk}\nmemory at most, by stage: {memory}",
+            gib(self.record.disk_bytes)
+        );
         if total > 0.0 {
             let time = each(&|s| s.seconds.map(crate::cost::duration));
             lines += &format!("\ntime: about {} = {time}", crate::cost::duration(total));
@@ -309,7 +294,7 @@ mod tests {
                 work.candidates,
                 recipe.candidate_count(recipe.prompts.train_count.unwrap())
             );
-            let generate = plan.stages.iter().find(|s| s.stage == "generate").unwrap();
+            let generate = plan.record.stages.iter().find(|s| s.stage == "generate").unwrap();
             // What candidates hold at least: latents of 32 bits, and pictures of half a byte a pixel.
             let (n, pixels) = (work.candidates as u64, (side * side) as u64);
             let latents = n * (pixels / 64) * 4 * 4;
@@ -317,7 +302,10 @@ mod tests {
             assert!(generate.disk_bytes > latents + n * pixels / 2);
             // No picture is larger than its pixels and what a PNG adds.
             assert!(generate.disk_bytes < latents + n * (3 * pixels + 8192));
-            assert_eq!(plan.disk_bytes, plan.stages.iter().map(|s| s.disk_bytes).sum::<u64>());
+            assert_eq!(
+                plan.record.disk_bytes,
+                plan.record.stages.iter().map(|s| s.disk_bytes).sum::<u64>()
+            );
         }
     }
 
@@ -326,7 +314,7 @@ mod tests {
         let (.., plan) = planned(SD15, 1067, 512);
         let disk = |free: u64| plan.disk(Path::new("runs/x"), free, 0);
         assert_eq!(disk(u64::MAX), None);
-        assert!(!disk(plan.disk_bytes - 1).unwrap().0);
+        assert!(!disk(plan.record.disk_bytes - 1).unwrap().0);
         let (certain, text) = disk(1 << 30).unwrap();
         assert!(
             certain && text.contains("prompts.train_count") && text.contains("runs/x"),

@@ -6,9 +6,6 @@ use maud::{Markup, html};
 use crate::html::{bytes, duration, num};
 use crate::run::{Run, StageRecord};
 
-/// Counts of a manifest that hold the most memory that its stage held.
-const PEAKS: [&str; 2] = ["peak_memory_bytes", "peak_rss_bytes"];
-
 pub(crate) fn render(run: &Run, plan: &Plan) -> Markup {
     let taken = |stage: &str| run.stages.iter().find(|s| s.manifest.stage == stage);
     html! {
@@ -25,13 +22,14 @@ pub(crate) fn render(run: &Run, plan: &Plan) -> Markup {
                     }
                 }
                 tbody {
-                    @for (stage, planned) in &plan.stages {
+                    @for planned in &plan.stages {
+                        @let stage = &planned.stage;
                         @let taken = taken(stage);
                         tr {
                             th scope="row" { (stage) }
                             (cells(planned.seconds, taken.map(|s| s.manifest.seconds), duration))
-                            (cells(size(planned.memory_bytes), taken.and_then(memory), bytes))
-                            (cells(size(planned.disk_bytes), taken.map(disk), bytes))
+                            (cells(Some(planned.memory_bytes as f64), taken.and_then(memory), bytes))
+                            (cells(Some(planned.disk_bytes as f64), taken.map(disk), bytes))
                         }
                     }
                 }
@@ -44,12 +42,10 @@ pub(crate) fn render(run: &Run, plan: &Plan) -> Markup {
     }
 }
 
-fn size(bytes: Option<u64>) -> Option<f64> {
-    bytes.map(|bytes| bytes as f64)
-}
-
+/// The peak of a stage; 0 stands for a system that does not tell.
 fn memory(stage: &StageRecord) -> Option<f64> {
-    size(PEAKS.iter().find_map(|key| stage.manifest.counts.get(*key).copied()))
+    let peak = stage.manifest.peak_rss_bytes;
+    (peak > 0).then_some(peak as f64)
 }
 
 fn disk(stage: &StageRecord) -> f64 {
