@@ -25,6 +25,6 @@ pub mod torch_rng;
 pub use progress::{Progress, Silent};
 pub use prompt::{Candidate, CandidateId, Prompt, PromptId, Split, Wording};
 pub use recipe::Recipe;
-pub use reward::{RewardName, ScoreRow};
+pub use reward::{Missing, RewardName, ScoreRow};
 pub use rng::{Key, Stream};
 pub use torch_rng::TorchRng;

@@ -8,8 +8,32 @@ use serde::{Deserialize, Serialize};
 
 use crate::prompt::CandidateId;
 
-/// How the reason of a score begins that was not a number or was infinite.
-pub const NON_FINITE: &str = "non-finite score";
+/// Why there is no score: on disk `{"kind": "non-finite", "detail": "NaN"}`. Displays as words.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(tag = "kind", content = "detail", rename_all = "kebab-case", deny_unknown_fields)]
+pub enum Missing {
+    /// The score was not a number or infinite; which of them.
+    NonFinite(String),
+    /// The picture cannot be read, or is none; what is wrong with it.
+    BadPicture(String),
+    /// There was no prompt for the picture.
+    NoPrompt,
+    /// A program or server outside gave none; what it said.
+    External(String),
+    /// The reward gave none and did not say why.
+    NotScored,
+}
+
+impl fmt::Display for Missing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NonFinite(value) => write!(f, "non-finite score ({value})"),
+            Self::BadPicture(why) | Self::External(why) => f.write_str(why),
+            Self::NoPrompt => f.write_str("there is no prompt for the image"),
+            Self::NotScored => f.write_str("the reward gave no score for it"),
+        }
+    }
+}
 
 /// A name that no reward model can have.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -89,7 +113,7 @@ pub struct ScoreRow {
     id: CandidateId,
     scores: BTreeMap<String, f64>,
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    missing: BTreeMap<String, String>,
+    missing: BTreeMap<String, Missing>,
 }
 
 impl ScoreRow {
@@ -105,14 +129,14 @@ impl ScoreRow {
             self.missing.remove(reward.as_str());
             self.scores.insert(reward.to_string(), score);
         } else {
-            self.set_missing(reward, format!("{NON_FINITE} ({score})"));
+            self.set_missing(reward, Missing::NonFinite(score.to_string()));
         }
     }
 
     /// Enters that there is no score, and why.
-    pub fn set_missing(&mut self, reward: &RewardName, why: impl Into<String>) {
+    pub fn set_missing(&mut self, reward: &RewardName, why: Missing) {
         self.scores.remove(reward.as_str());
-        self.missing.insert(reward.to_string(), why.into());
+        self.missing.insert(reward.to_string(), why);
     }
 
     /// [`ScoreRow::set`] for building a row in one expression.
@@ -138,7 +162,7 @@ impl ScoreRow {
     }
 
     /// Why a reward is missing, by its name.
-    pub fn missing(&self) -> &BTreeMap<String, String> {
+    pub fn missing(&self) -> &BTreeMap<String, Missing> {
         &self.missing
     }
 }
@@ -150,7 +174,7 @@ struct RawScoreRow {
     id: CandidateId,
     scores: BTreeMap<String, f64>,
     #[serde(default)]
-    missing: BTreeMap<String, String>,
+    missing: BTreeMap<String, Missing>,
 }
 
 impl TryFrom<RawScoreRow> for ScoreRow {
@@ -184,7 +208,7 @@ mod tests {
         let line = serde_json::to_string(&row).unwrap();
         assert_eq!(
             line,
-            r#"{"id":"p00012-v03-s0","scores":{"pocket-hps":0.21},"missing":{"pocket-pick":"non-finite score (NaN)"}}"#
+            r#"{"id":"p00012-v03-s0","scores":{"pocket-hps":0.21},"missing":{"pocket-pick":{"kind":"non-finite","detail":"NaN"}}}"#
         );
         assert_eq!(serde_json::from_str::<ScoreRow>(&line).unwrap(), row);
         row.set(&pick, 1.0);
@@ -198,7 +222,9 @@ mod tests {
         for bad in [
             r#"{"id":"p1-v03-s0","scores":{"a":null}}"#,
             r#"{"id":"p1-v03-s0","scores":{"a":1e999}}"#,
-            r#"{"id":"p1-v03-s0","scores":{"a":1},"missing":{"a":"x"}}"#,
+            r#"{"id":"p1-v03-s0","scores":{"a":1},"missing":{"a":{"kind":"no-prompt"}}}"#,
+            r#"{"id":"p1-v03-s0","scores":{},"missing":{"a":"non-finite score (NaN)"}}"#,
+            r#"{"id":"p1-v03-s0","scores":{},"missing":{"a":{"kind":"other"}}}"#,
             r#"{"id":"p1","scores":{}}"#,
             r#"{"id":"p1-v03-s0","scores":{"A b":1}}"#,
             r#"{"id":"p1-v03-s0"}"#,

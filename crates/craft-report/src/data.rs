@@ -120,7 +120,9 @@ fn candidate(
         row["r"] =
             ctx.rewards.iter().map(|r| number(line.scores().get(&r.name).copied())).collect();
         if !line.missing().is_empty() {
-            row["m"] = json!(line.missing());
+            let words =
+                line.missing().iter().map(|(name, why)| (name.clone(), json!(why.to_string())));
+            row["m"] = Value::Object(words.collect());
         }
     }
     if let Some(line) = &c.selection {

@@ -158,7 +158,7 @@ fn gallery_and_drill_down_have_all_pictures() {
     assert!(candidates.iter().all(|c| c["i"].is_string()));
     assert!(candidates.iter().any(|c| c["sel"] == true && c["w"].as_f64().unwrap() > 0.0));
     assert!(candidates.iter().any(|c| c["why"].is_string()));
-    assert!(candidates.iter().any(|c| c["m"]["pocket-pick"] == "score is not finite"));
+    assert!(candidates.iter().any(|c| c["m"]["pocket-pick"] == "non-finite score (NaN)"));
     assert!(candidates.iter().any(|c| c["ctl"] == true));
 }
 

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::prompt::PromptId;
+use crate::reward::Missing;
 
 /// Something that a picture must show, and whether it does.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -34,7 +35,7 @@ pub struct Sample {
     pub scores: BTreeMap<String, f64>,
     /// Why a reward gave no score.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub missing: BTreeMap<String, String>,
+    pub missing: BTreeMap<String, Missing>,
     /// What the checker found, where the prompt has facts.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub facts: Vec<Fact>,

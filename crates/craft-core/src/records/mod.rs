@@ -17,7 +17,7 @@ pub use sweep::{Strength, Strengths, Sweep};
 pub use training::{Look, Metric, PictureStatistics};
 
 pub use crate::prompt::{Candidate, CandidateId, Prompt, PromptId, Split, Wording};
-pub use crate::reward::ScoreRow;
+pub use crate::reward::{Missing, ScoreRow};
 pub use crate::select::{ControlRow, Funnel, SelectionRow, Shortfall};
 
 #[cfg(test)]

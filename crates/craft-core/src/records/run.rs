@@ -17,6 +17,8 @@ pub struct Origin {
     pub rewards: BTreeMap<String, String>,
     /// Number format of products.
     pub matmul_precision: String,
+    /// Kind of the device.
+    pub device: String,
 }
 
 /// The keys of `run.json` that are read again; it has more, which `docs/run-folder.md` names.

@@ -20,7 +20,10 @@ pub(super) fn reason(chosen: &Chosen<'_>, place: usize, of: &Reason<'_>) -> Opti
             Dropped::Lacks(reward) => {
                 let (name, column) =
                     (&options.rewards[reward as usize].name, chosen.columns[reward as usize]);
-                format!("no {name}: {}", chosen.table.reason(chosen.rows[place], column).0)
+                match chosen.table.reason(chosen.rows[place], column) {
+                    Some(why) => format!("no {name}: {why}"),
+                    None => format!("no {name}: it was never scored"),
+                }
             }
             Dropped::Total => "r_total is not finite".to_owned(),
             Dropped::Original => {

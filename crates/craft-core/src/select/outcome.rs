@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use super::explain::{Reason, reason};
 use super::table::ScoreTable;
 use super::{DropReason, Funnel, NotSelected, SelectOptions, Selection, SelectionRow};
+use crate::reward::Missing;
 
 /// Why a candidate was dropped.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -90,9 +91,9 @@ impl Chosen<'_> {
         Some(match self.outcomes[place].dropped? {
             Dropped::Lacks(reward) => {
                 let column = self.columns[reward as usize];
-                match self.table.reason(self.rows[place], column).1 {
-                    true => DropReason::NonFinite,
-                    false => DropReason::MissingReward,
+                match self.table.reason(self.rows[place], column) {
+                    Some(Missing::NonFinite(_)) => DropReason::NonFinite,
+                    _ => DropReason::MissingReward,
                 }
             }
             Dropped::Total => DropReason::NonFinite,

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::prompt::{CandidateId, PromptId};
-use crate::reward::{NON_FINITE, RewardName, ScoreRow};
+use crate::reward::{Missing, RewardName, ScoreRow};
 
 /// A candidate by the place of its prompt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -25,8 +25,8 @@ pub struct ScoreTable {
     scores: Vec<f64>,
     /// Reasons by row and reward; no entry where it was never scored.
     missing: BTreeMap<(u32, u32), u32>,
-    reasons: Vec<String>,
-    known: BTreeMap<String, u32>,
+    reasons: Vec<Missing>,
+    known: BTreeMap<Missing, u32>,
 }
 
 impl ScoreTable {
@@ -77,11 +77,10 @@ impl ScoreTable {
         self.scores[row as usize * self.rewards.len() + column]
     }
 
-    /// Why a score is missing, and whether that is because it was not finite.
-    pub(super) fn reason(&self, row: u32, column: Option<usize>) -> (&str, bool) {
-        let number = column.and_then(|column| self.missing.get(&(row, column as u32)));
-        let reason = number.map_or("it was never scored", |n| self.reasons[*n as usize].as_str());
-        (reason, reason.starts_with(NON_FINITE))
+    /// Why a score is missing; `None` where it was never scored.
+    pub(super) fn reason(&self, row: u32, column: Option<usize>) -> Option<&Missing> {
+        let number = self.missing.get(&(row, column? as u32))?;
+        self.reasons.get(*number as usize)
     }
 
     pub(super) fn variant(&self, row: u32) -> u32 {

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use craft_core::Missing;
+
 /// One reward's scores in the order of the pictures; 8 bytes a picture, and equal reasons are kept once.
 #[derive(Debug, Default)]
 pub(crate) struct Column {
@@ -9,8 +11,8 @@ pub(crate) struct Column {
     scores: Vec<f64>,
     /// By place, the place of its reason.
     missing: BTreeMap<u32, u32>,
-    reasons: Vec<String>,
-    known: BTreeMap<String, u32>,
+    reasons: Vec<Missing>,
+    known: BTreeMap<Missing, u32>,
 }
 
 impl Column {
@@ -31,7 +33,7 @@ impl Column {
     }
 
     /// Enters why there is no score.
-    pub(crate) fn miss(&mut self, place: usize, reason: String) {
+    pub(crate) fn miss(&mut self, place: usize, reason: Missing) {
         let number = match self.known.get(&reason) {
             Some(number) => *number,
             None => {
@@ -45,15 +47,18 @@ impl Column {
     }
 
     /// The score of a picture, or why there is none.
-    pub(crate) fn get(&self, place: usize) -> Result<f64, &str> {
+    pub(crate) fn get(&self, place: usize) -> Result<f64, &Missing> {
         let score = self.scores.get(place).copied().unwrap_or(f64::NAN);
-        if score.is_finite() { Ok(score) } else { Err(self.reason(place).unwrap_or("not scored")) }
+        match score.is_finite() {
+            true => Ok(score),
+            false => Err(self.reason(place).unwrap_or(&Missing::NotScored)),
+        }
     }
 
     /// Why a picture has no score, if that was entered.
-    pub(crate) fn reason(&self, place: usize) -> Option<&str> {
+    pub(crate) fn reason(&self, place: usize) -> Option<&Missing> {
         let number = self.missing.get(&(place as u32))?;
-        self.reasons.get(*number as usize).map(String::as_str)
+        self.reasons.get(*number as usize)
     }
 
     /// How many have no score.

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use craft_core::{Key, Prompt, Split};
+use craft_core::{Key, Missing, Prompt, Split};
 use craft_store::hash::{sha256_bytes, sha256_file};
 use craft_store::{StageWriter, image, jsonl};
 use serde::{Deserialize, Serialize};
@@ -41,7 +41,7 @@ pub(crate) struct SampleRow {
     pub(crate) scores: BTreeMap<String, f64>,
     /// Why a reward gave no score.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub(crate) missing: BTreeMap<String, String>,
+    pub(crate) missing: BTreeMap<String, Missing>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) facts: Vec<FactRow>,
 }
@@ -286,7 +286,7 @@ fn write_rows(
             for (name, column) in columns {
                 match column.get(first) {
                     Ok(score) => drop(row.scores.insert((*name).to_owned(), score)),
-                    Err(why) => drop(row.missing.insert((*name).to_owned(), why.to_owned())),
+                    Err(why) => drop(row.missing.insert((*name).to_owned(), why.clone())),
                 }
             }
             if let Some(facts) = facts.filter(|facts| !facts.is_empty()) {

@@ -98,7 +98,7 @@ fn write(
                 Err(reason) => {
                     let text = format!("{name}: {reason}");
                     dropped.push(DroppedItem { id: id.clone(), reason: text });
-                    row.set_missing(name, reason);
+                    row.set_missing(name, reason.clone());
                 }
             }
         }

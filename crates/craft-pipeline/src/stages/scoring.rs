@@ -4,7 +4,8 @@
 use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 
-use craft_rewards::{Reward, RgbImageRef};
+use craft_core::Missing;
+use craft_rewards::{MissingReason, Reward, RgbImageRef};
 use craft_store::{RgbImage, image};
 use rayon::prelude::*;
 
@@ -18,7 +19,7 @@ use crate::stages::column::Column;
 const READ: usize = 64;
 
 /// A score, or the reason for its absence.
-pub(crate) type Scored = std::result::Result<f64, String>;
+pub(crate) type Scored = std::result::Result<f64, Missing>;
 
 /// Where a picture is.
 #[derive(Debug)]
@@ -42,9 +43,11 @@ impl Shown<'_> {
         }
     }
 
-    fn read(&self) -> std::result::Result<Cow<'_, RgbImage>, String> {
+    fn read(&self) -> std::result::Result<Cow<'_, RgbImage>, Missing> {
         match &self.place {
-            Place::File(file) => image::read(file).map(Cow::Owned).map_err(|e| e.to_string()),
+            Place::File(file) => {
+                image::read(file).map(Cow::Owned).map_err(|e| Missing::BadPicture(e.to_string()))
+            }
             Place::Memory(picture) => Ok(Cow::Borrowed(picture)),
         }
     }
@@ -87,7 +90,7 @@ impl Hashes {
     fn read(&mut self, run: &Run<'_>, part: &mut Vec<Shown<'_>>) -> Result<()> {
         run.context.check()?;
         let hash = |shown: &Shown<'_>| shown.read().map(|picture| ScoreCache::image(&picture));
-        let found: Vec<std::result::Result<Digest, String>> = part.par_iter().map(hash).collect();
+        let found: Vec<std::result::Result<Digest, Missing>> = part.par_iter().map(hash).collect();
         for digest in found {
             if let Err(reason) = &digest {
                 self.unread.miss(self.digests.len(), reason.clone());
@@ -156,7 +159,7 @@ pub(crate) fn score(
         return Err(PipelineError::NoScores {
             reward: scorer.reward.name.clone(),
             images: column.len(),
-            reason: reason.to_owned(),
+            reason: reason.to_string(),
         });
     }
     Ok(column)
@@ -165,6 +168,16 @@ pub(crate) fn score(
 /// What the cache knows a reward by.
 fn version(Scorer { model, digest, .. }: Scorer<'_>) -> String {
     format!("{} {}", model.version(), digest.get(..16).unwrap_or(digest))
+}
+
+/// A reward's reason as files have it.
+fn missing(reason: MissingReason) -> Missing {
+    match reason {
+        MissingReason::NotFinite(value) => Missing::NonFinite(value.to_string()),
+        MissingReason::NoPrompt => Missing::NoPrompt,
+        MissingReason::External(why) => Missing::External(why),
+        bad @ MissingReason::BadImage { .. } => Missing::BadPicture(bad.to_string()),
+    }
 }
 
 /// One reward's way through the pictures.
@@ -190,7 +203,7 @@ impl Pass<'_, '_> {
             ));
         };
         if let Some(reason) = self.hashes.unread.reason(place) {
-            self.column.miss(place, reason.to_owned());
+            self.column.miss(place, reason.clone());
             return Ok(true);
         }
         let found = self.cache.get(digest, &shown.prompt, self.name(), &self.version);
@@ -235,8 +248,8 @@ impl Pass<'_, '_> {
         read.iter()
             .map(|picture| match picture {
                 Ok(_) => match scores.next() {
-                    Some(score) => score.map(|s| s.get()).map_err(|reason| reason.to_string()),
-                    None => Err("the reward gave no score for it".to_owned()),
+                    Some(score) => score.map(|s| s.get()).map_err(missing),
+                    None => Err(Missing::NotScored),
                 },
                 // It was there when its hash was made.
                 Err(reason) => Err(reason.clone()),
@@ -254,7 +267,7 @@ impl Pass<'_, '_> {
                         Some(file) => file.display().to_string(),
                         None => format!("a picture of `{}`", shown.prompt),
                     },
-                    reason: reason.to_owned(),
+                    reason: reason.to_string(),
                 });
             }
         }
@@ -329,6 +342,6 @@ impl<'a> Work<'a> {
     ) -> Result<Vec<Scored>> {
         let scorer = Scorer { reward, model, digest };
         let column = score(run, cache, (&self.list, &self.hashes), scorer, done)?;
-        Ok((0..column.len()).map(|i| column.get(i).map_err(str::to_owned)).collect())
+        Ok((0..column.len()).map(|i| column.get(i).map_err(Clone::clone)).collect())
     }
 }

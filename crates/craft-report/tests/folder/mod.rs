@@ -156,7 +156,7 @@ fn candidates(run: &Path, train: &[(String, String)], options: &Options, dice: &
             };
             let broken = prompt == "p00003" && v == 2;
             rewards.push(if broken {
-                json!({"id": id, "scores": {"pocket-hps": score[0]}, "missing": {"pocket-pick": "score is not finite"}})
+                json!({"id": id, "scores": {"pocket-hps": score[0]}, "missing": {"pocket-pick": {"kind": "non-finite", "detail": "NaN"}}})
             } else {
                 json!({"id": id, "scores": {"pocket-hps": score[0], "pocket-pick": score[1]}})
             });
