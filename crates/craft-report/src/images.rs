@@ -110,7 +110,15 @@ impl Pictures {
         if let Some(parent) = target.parent() {
             craft_store::atomic::create_dir(parent)?;
         }
-        write::file(&target, &bytes)?;
+        let source = self.run_dir.join(&set.stage).join(name);
+        match () {
+            () if target.exists() => {}
+            // A second name takes no space.
+            () if set.shards.is_none() && !source.is_symlink() => {
+                craft_store::atomic::link_or_copy(&source, &target)?;
+            }
+            () => write::file(&target, &bytes)?,
+        }
         Ok(Some(url(&relative)))
     }
 

@@ -7,6 +7,9 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
+#[path = "pipeline/run_folder.rs"]
+mod run_folder;
+
 /// A recipe that takes seconds.
 const RECIPE: &str = r#"
 seed = 5
