@@ -177,6 +177,7 @@ impl Manifest {
     /// Reads the manifest of a run's stage, if the stage is finished.
     pub fn of(run: &Path, stage: &Stage) -> Result<Option<Self>> {
         let path = run.join(stage.folder()).join(STAGE_FILE);
+        crate::own::no_link_up_to(run, &path)?;
         if !path.exists() {
             return Ok(None);
         }
