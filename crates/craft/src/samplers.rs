@@ -37,6 +37,8 @@ mod tests {
         let mut cli = crate::cli::Cli::command();
         let sample = cli.find_subcommand_mut("sample").unwrap();
         let help = sample.render_long_help().to_string();
+        // Lines are wrapped.
+        let help = help.split_whitespace().collect::<Vec<_>>().join(" ");
         for kind in SAMPLERS {
             assert!(help.contains(&format!("{} ({})", kind.name, kind.help)), "{kind:?}:\n{help}");
         }
