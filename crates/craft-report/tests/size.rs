@@ -1,5 +1,5 @@
 //! Reports of runs with many prompts: the page and the memory do not grow with them.
-#![allow(clippy::unwrap_used, missing_docs, clippy::disallowed_methods)]
+#![allow(clippy::unwrap_used, missing_docs, clippy::disallowed_methods, clippy::print_stdout)]
 
 use std::fmt::Write as _;
 use std::fs;
