@@ -1,5 +1,5 @@
 //! Reports of runs with many prompts: the page and the memory do not grow with them.
-#![allow(clippy::print_stdout, clippy::unwrap_used, missing_docs, clippy::disallowed_methods)]
+#![allow(clippy::unwrap_used, missing_docs, clippy::disallowed_methods, clippy::print_stdout)]
 
 use std::fmt::Write as _;
 use std::fs;
@@ -24,6 +24,12 @@ fn noise(i: usize) -> f64 {
     (x >> 11) as f64 / (1u64 << 53) as f64
 }
 
+/// A PNG of 7 kB.
+fn picture() -> Vec<u8> {
+    let rgb: Vec<u8> = (0..48 * 48 * 3).map(|i| (noise(i) * 256.0) as u8).collect();
+    encode_png(&rgb, 48, 48).unwrap()
+}
+
 /// A run of so many training prompts of five candidates each, every tenth prompt with a selected one; all
 /// pictures are links to one.
 fn folder(run: &Path, prompts: usize, recipe: &str, shards: bool) {
@@ -31,13 +37,16 @@ fn folder(run: &Path, prompts: usize, recipe: &str, shards: bool) {
         (String::new(), String::new(), String::new(), String::new());
     let images = run.join("candidates/images");
     fs::create_dir_all(&images).unwrap();
-    let png = encode_png(&[90; 48 * 48 * 3], 48, 48).unwrap();
+    let png = picture();
     let layout = if shards { Layout::Shards(64) } else { Layout::Files };
     let store = PictureWriter::open(&images, layout, prompts * WORDINGS).unwrap();
-    let first = run.join("one.png");
-    fs::write(&first, &png).unwrap();
+    // A file has not more than some 65,000 names.
+    let first = |p: usize| run.join(format!("{}.png", p / 5_000));
     for p in 0..prompts {
         let prompt = format!("p{p:06}");
+        if p % 5_000 == 0 {
+            fs::write(first(p), &png).unwrap();
+        }
         let text = format!("a photograph of subject {p} in the morning light, wide angle");
         let row = json!({"id": prompt, "text": text, "split": "train"});
         writeln!(words, "{row}").unwrap();
@@ -49,7 +58,7 @@ fn folder(run: &Path, prompts: usize, recipe: &str, shards: bool) {
                 store.has(i, &id).unwrap();
                 store.put(i, &id, &png).unwrap();
             } else {
-                fs::hard_link(&first, run.join("candidates").join(&image)).unwrap();
+                fs::hard_link(first(p), run.join("candidates").join(&image)).unwrap();
             }
             let row = json!({"id": id, "prompt_id": prompt, "variant": v, "sample": 0,
                 "text": format!("{text}, wording {v}"), "image": image});
@@ -68,7 +77,6 @@ fn folder(run: &Path, prompts: usize, recipe: &str, shards: bool) {
             }
         }
     }
-    fs::remove_file(first).unwrap();
     write(&run.join("recipe.toml"), recipe);
     write(&run.join("run.json"), r#"{"seconds": {"total": 1.0}, "peak_rss_bytes": 1}"#);
     write(&run.join("prompts/prompts.jsonl"), &words);
@@ -135,7 +143,7 @@ fn pictures_of_shards_are_shown() {
     assert!(!html.contains("cannot be shown"));
     let address = data["prompts"][3]["c"][2]["i"].as_str().unwrap();
     let picture = fs::read(dir.path().join("report").join(address)).unwrap();
-    assert_eq!(picture, encode_png(&[90; 48 * 48 * 3], 48, 48).unwrap());
+    assert_eq!(picture, self::picture());
     assert_eq!(copied(dir.path()), 12 * WORDINGS);
 }
 
