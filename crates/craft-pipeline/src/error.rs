@@ -164,7 +164,7 @@ impl PipelineError {
                 3
             }
             Self::Store(_) | Self::Select(_) | Self::Control(_) | Self::Report(_) => 1,
-            Self::Expand(_) => 1,
+            Self::Expand(_) | Self::DoesNotFit(_) => 1,
             Self::Unscored { .. } | Self::NoScores { .. } | Self::WordingModel { .. } => 1,
             Self::Model(error) => error.exit_code(),
             Self::Nan(_) => 4,

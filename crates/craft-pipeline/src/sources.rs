@@ -127,12 +127,9 @@ impl Sources {
         for reward in &self.rewards {
             let loaded = rewards::load_source(&reward.name, &reward.source, context.device())?;
             let size = [options.height, options.width];
-            match (&mut rates, &reward.source) {
-                // Programs and servers that score are not started for a plan.
-                (Some(rates), RewardSource::Weights(_)) => {
-                    rates.add_reward(loaded.as_ref(), reward.trained_on, size)?;
-                }
-                _ => {}
+            // Programs and servers that score are not started for a plan.
+            if let (Some(rates), RewardSource::Weights(_)) = (&mut rates, &reward.source) {
+                rates.add_reward(loaded.as_ref(), reward.trained_on, size)?;
             }
         }
         let cut = prompts.iter().filter(|prompt| model.tokens_cut(&prompt.text) > 0).count();
