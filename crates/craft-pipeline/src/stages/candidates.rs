@@ -136,3 +136,43 @@ impl<'a> CandidateWriter<'a> {
         Ok(file.commit()?)
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use craft_core::{CandidateId, PromptId, Split};
+
+    #[test]
+    fn a_lost_prompt_is_an_error_that_names_the_id_and_both_files() {
+        let dir = tempfile::tempdir().unwrap();
+        let (folder, prompts) = (dir.path().join("candidates"), dir.path().join("prompts.jsonl"));
+        craft_store::atomic::create_dir(&folder).unwrap();
+        let id = PromptId::from_index;
+        let prompt = |i: usize| Prompt::new(id(i), format!("text {i}"), Split::Train);
+        let rows = [(0, 0), (0, 1), (2, 0), (2, 1)];
+        let rows = rows.map(|(i, v)| Candidate::new(CandidateId::new(id(i), v, 0), "a wording"));
+        jsonl::write(&folder.join(ROWS), &rows).unwrap();
+        let candidates = Candidates { folder, prompts };
+        let read = |kept: &[usize]| {
+            let kept = kept.iter().map(|i| prompt(*i));
+            jsonl::write(&candidates.prompts, kept).unwrap();
+            let mut texts = Vec::new();
+            candidates.with_prompts(|candidate, prompt| {
+                texts.push(format!("{}: {}", candidate.id, prompt.text));
+                Ok(())
+            })?;
+            Ok::<_, PipelineError>(texts)
+        };
+        // A prompt without candidates is passed over.
+        let texts = read(&[0, 1, 2]).unwrap();
+        assert_eq!((texts.len(), texts[2].as_str()), (4, "p00002-v00-s0: text 2"));
+        for lost in [&[0, 1][..], &[2, 0], &[]] {
+            let message = read(lost).unwrap_err().to_string();
+            for word in ["candidate p0000", "candidates.jsonl", "prompts.jsonl", "draws them anew"]
+            {
+                assert!(message.contains(word), "`{word}` is not in {message}");
+            }
+        }
+    }
+}
