@@ -4,7 +4,7 @@
 use crate::activation::{GegluRow, GegluRowBackward};
 use crate::buffer::{Output, Shared, scratch, split};
 use crate::gemm::Init;
-use crate::gemm::factors::{Format, Multiplier};
+use crate::gemm::operands::{Format, Multiplier};
 use crate::layer_norm::Norm;
 use crate::linear_gradients::{ROWS, WeightSums, fuses, rows_and_tasks, total};
 use crate::parallel;

@@ -12,10 +12,10 @@
 
 mod activation;
 mod attention;
-mod attention_part;
 mod buffer;
 mod conv;
 mod feed_forward;
+mod fused_attention;
 mod gemm;
 mod group_norm;
 mod layer_norm;
@@ -38,16 +38,16 @@ pub use activation::{
     silu_backward,
 };
 pub use attention::{AttentionShape, attention, attention_backward};
-pub use attention_part::{
-    AttentionPart, AttentionPartGradients, AttentionPartShape, attention_part,
-    attention_part_backward, fuses_attention_part,
-};
 pub use conv::{
     Added, ConvShape, NormConv, NormConvGradients, conv2d, conv2d_backward_bias,
     conv2d_backward_input, conv2d_backward_weight, fuses_norm_conv, norm_conv, norm_conv_backward,
     set_winograd,
 };
 pub use feed_forward::{FeedForward, feed_forward, feed_forward_backward, fuses_feed_forward};
+pub use fused_attention::{
+    FusedAttention, FusedAttentionGradients, FusedAttentionShape, fused_attention,
+    fused_attention_backward, fuses_attention,
+};
 pub use group_norm::{GroupNormSilu, group_norm, group_norm_backward};
 pub use layer_norm::{Norm, layer_norm, layer_norm_backward};
 pub use layout::{

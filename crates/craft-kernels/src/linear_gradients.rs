@@ -2,7 +2,7 @@
 
 use crate::buffer::{Output, Shared, scratch, split};
 use crate::gemm::Init;
-use crate::gemm::factors::{Format, Multiplier};
+use crate::gemm::operands::{Format, Multiplier};
 use crate::linear::{linear_backward_bias, linear_backward_input, linear_backward_weight};
 use crate::parallel;
 use crate::simd::amx::TILE;

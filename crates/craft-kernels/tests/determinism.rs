@@ -177,10 +177,10 @@ fn the_batch_size_does_not_matter() {
                 keys: queries,
                 head_dim: width / 2,
             };
-            let shape = AttentionPartShape { attention, width, context_width: width };
+            let shape = FusedAttentionShape { attention, width, context_width: width };
             let (wq, wk, wv, wo) = (&wq, &wk, &wv, &wo);
-            let p = AttentionPart { x, norm, context: None, wq, wk, wv, wo, bo: &b2 };
-            [feed_forward(&f, [m, width, d], false).0, attention_part(&p, &shape, false).0]
+            let p = FusedAttention { x, norm, context: None, wq, wk, wv, wo, bo: &b2 };
+            [feed_forward(&f, [m, width, d], false).0, fused_attention(&p, &shape, false).0]
         };
         let (all, each) = (of(&x), queries * width);
         for i in [0, 5, 11] {

@@ -91,15 +91,15 @@ fn parts(r: &mut Rng) -> Vec<(String, Vec<f32>)> {
     let mut out = vec![y];
     out.extend(gradients.into_iter().flatten());
     let attention = AttentionShape { batch, heads: 2, queries, keys, head_dim: 24 };
-    let shape = AttentionPartShape { attention, width, context_width };
+    let shape = FusedAttentionShape { attention, width, context_width };
     let (wq, wk, wv) = (r.vec(48 * 48), r.vec(48 * 32), r.vec(48 * 32));
     let wo = r.vec(48 * 48);
     let (wq, wk, wv, wo) = (&wq, &wk, &wv, &wo);
-    let p = AttentionPart { x: &x, norm, context: Some(&c), wq, wk, wv, wo, bo: &b2 };
-    let (y, kept) = attention_part(&p, &shape, true);
+    let p = FusedAttention { x: &x, norm, context: Some(&c), wq, wk, wv, wo, bo: &b2 };
+    let (y, kept) = fused_attention(&p, &shape, true);
     let kept = kept.expect("kept");
     let kept = kept.each_ref().map(Vec::as_slice);
-    let g = attention_part_backward(&p, kept, &dy, &shape, (true, true));
+    let g = fused_attention_backward(&p, kept, &dy, &shape, (true, true));
     out.extend([y, g.x, g.context.expect("wanted")]);
     out.extend(g.norm.into_iter().chain(g.weights.expect("wanted")));
     out.into_iter().map(|v| ("part of a transformer".to_string(), v)).collect()

@@ -43,7 +43,7 @@ impl Attention {
         let of_context = [&self.to_q, &self.to_k, &self.to_v];
         let weights = of_context.map(Linear::plain_weight);
         if let ([Some(q), Some(k), Some(v)], Some(out)) = (weights, self.to_out_at_0.plain()) {
-            return ops::attention_part(x, norm.affine(), context, [q, k, v], out, self.heads);
+            return ops::fused_attention(x, norm.affine(), context, [q, k, v], out, self.heads);
         }
         let normed = norm.forward(x.clone());
         let context = context.unwrap_or_else(|| normed.clone());

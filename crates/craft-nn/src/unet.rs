@@ -71,81 +71,17 @@ impl UNet2DConditionModel {
     /// Builds the network that the config describes.
     pub fn new(init: &mut Init, c: &UNetConfig) -> Self {
         let channels = &c.block_out_channels;
-        let levels = channels.len();
         let time = channels[0] * 4;
-        let (groups, eps) = (c.norm_num_groups, c.norm_eps);
-        let shape = |level: usize, depth: Option<usize>| TransformerShape {
-            channels: channels[level],
-            heads: c.heads(level).unwrap_or(1),
-            layers: depth.unwrap_or(1),
-            context: c.context(level).unwrap_or(1),
-            groups,
-            linear_projection: c.use_linear_projection,
-            only_cross: c.only_cross(level).unwrap_or(false),
-        };
-        let resnet = |init: &mut Init, input: usize, output: usize| {
-            ResnetBlock2D::new(init, input, output, Some(time), groups, eps)
-        };
-
         let conv_in = Conv2d::same(init, c.in_channels, channels[0], 3);
         let time_embedding = TimestepEmbedding::new(init, channels[0], time);
         let add_embedding = c
             .projection_class_embeddings_input_dim
             .filter(|_| c.addition_embed_type.is_some())
             .map(|input| TimestepEmbedding::new(init, input, time));
-
-        let mut down_blocks = Vec::with_capacity(levels);
-        let mut skips = vec![channels[0]];
-        let mut current = channels[0];
-        for (level, &width) in channels.iter().enumerate() {
-            let attend = c.down_block_types[level] == "CrossAttnDownBlock2D";
-            let mut block = DownBlock { resnets: vec![], attentions: vec![], downsamplers: vec![] };
-            for layer in 0..c.layers(level).unwrap_or(0) {
-                block.resnets.push(resnet(init, current, width));
-                current = width;
-                if attend {
-                    let shape = shape(level, c.down_depth(level, layer));
-                    block.attentions.push(Transformer2D::new(init, &shape));
-                }
-                skips.push(current);
-            }
-            if level + 1 < levels {
-                block.downsamplers.push(Downsample2D::symmetric(init, current));
-                skips.push(current);
-            }
-            down_blocks.push(block);
-        }
-
-        let mid_block = c.mid_block_type.as_ref().map(|_| {
-            let attends = c.mid_attends();
-            // diffusers' middle looks at the image first, whatever only_cross_attention says.
-            let shape = TransformerShape { only_cross: false, ..shape(levels - 1, c.mid_depth()) };
-            let resnets = if attends { 2 } else { 1 };
-            MidBlock {
-                resnets: (0..resnets).map(|_| resnet(init, current, current)).collect(),
-                attentions: if attends { vec![Transformer2D::new(init, &shape)] } else { vec![] },
-            }
-        });
-
-        let mut up_blocks = Vec::with_capacity(levels);
-        for (i, level) in (0..levels).rev().enumerate() {
-            let attend = c.up_block_types[i] == "CrossAttnUpBlock2D";
-            let mut block = UpBlock { resnets: vec![], attentions: vec![], upsamplers: vec![] };
-            for layer in 0..=c.layers(level).unwrap_or(0) {
-                let skip = skips.pop().unwrap_or(0);
-                block.resnets.push(resnet(init, current + skip, channels[level]));
-                current = channels[level];
-                if attend {
-                    let shape = shape(level, c.up_depth(i, layer));
-                    block.attentions.push(Transformer2D::new(init, &shape));
-                }
-            }
-            if level > 0 {
-                block.upsamplers.push(Upsample2D::new(init, current));
-            }
-            up_blocks.push(block);
-        }
-
+        let mut build = Builder { init, config: c, current: channels[0], skips: vec![channels[0]] };
+        let down_blocks = (0..channels.len()).map(|level| build.down(level)).collect();
+        let mid_block = c.mid_block_type.as_ref().map(|_| build.middle());
+        let up_blocks = (0..channels.len()).map(|up| build.up(up)).collect();
         Self {
             conv_in,
             time_embedding,
@@ -153,7 +89,7 @@ impl UNet2DConditionModel {
             down_blocks,
             mid_block,
             up_blocks,
-            conv_norm_out: GroupNorm::new(init, groups, channels[0], eps),
+            conv_norm_out: GroupNorm::new(init, c.norm_num_groups, channels[0], c.norm_eps),
             conv_out: Conv2d::same(init, channels[0], c.out_channels, 3),
             features: Features {
                 width: channels[0],
@@ -192,6 +128,93 @@ impl UNet2DConditionModel {
             time = time + embedding.forward(input);
         }
         ops::activation(time, Act::Silu)
+    }
+}
+
+/// Builds the blocks in the order of computation, which is the order of the random numbers.
+struct Builder<'a> {
+    init: &'a mut Init,
+    config: &'a UNetConfig,
+    /// Channels of the features so far.
+    current: usize,
+    /// Channels of the skips that the way up has not used yet.
+    skips: Vec<usize>,
+}
+
+impl Builder<'_> {
+    fn resnet(&mut self, input: usize, output: usize) -> ResnetBlock2D {
+        let c = self.config;
+        let time = c.block_out_channels[0] * 4;
+        ResnetBlock2D::new(self.init, input, output, Some(time), c.norm_num_groups, c.norm_eps)
+    }
+
+    fn shape(&self, level: usize, depth: Option<usize>) -> TransformerShape {
+        let c = self.config;
+        TransformerShape {
+            channels: c.block_out_channels[level],
+            heads: c.heads(level).unwrap_or(1),
+            layers: depth.unwrap_or(1),
+            context: c.context(level).unwrap_or(1),
+            groups: c.norm_num_groups,
+            linear_projection: c.use_linear_projection,
+            only_cross: c.only_cross(level).unwrap_or(false),
+        }
+    }
+
+    fn down(&mut self, level: usize) -> DownBlock {
+        let c = self.config;
+        let attend = c.down_block_types[level] == "CrossAttnDownBlock2D";
+        let mut block = DownBlock { resnets: vec![], attentions: vec![], downsamplers: vec![] };
+        for layer in 0..c.layers(level).unwrap_or(0) {
+            let width = c.block_out_channels[level];
+            block.resnets.push(self.resnet(self.current, width));
+            self.current = width;
+            if attend {
+                let shape = self.shape(level, c.down_depth(level, layer));
+                block.attentions.push(Transformer2D::new(self.init, &shape));
+            }
+            self.skips.push(self.current);
+        }
+        if level + 1 < c.block_out_channels.len() {
+            block.downsamplers.push(Downsample2D::symmetric(self.init, self.current));
+            self.skips.push(self.current);
+        }
+        block
+    }
+
+    fn middle(&mut self) -> MidBlock {
+        let c = self.config;
+        let attends = c.mid_attends();
+        // diffusers' middle looks at the image first, whatever only_cross_attention says.
+        let last = c.block_out_channels.len() - 1;
+        let shape = TransformerShape { only_cross: false, ..self.shape(last, c.mid_depth()) };
+        let resnets = if attends { 2 } else { 1 };
+        MidBlock {
+            resnets: (0..resnets).map(|_| self.resnet(self.current, self.current)).collect(),
+            attentions: if attends { vec![Transformer2D::new(self.init, &shape)] } else { vec![] },
+        }
+    }
+
+    /// A level of the way up; `up` counts from the innermost.
+    fn up(&mut self, up: usize) -> UpBlock {
+        let c = self.config;
+        let level = c.block_out_channels.len() - 1 - up;
+        let attend = c.up_block_types[up] == "CrossAttnUpBlock2D";
+        let mut block = UpBlock { resnets: vec![], attentions: vec![], upsamplers: vec![] };
+        for layer in 0..=c.layers(level).unwrap_or(0) {
+            let skip = self.skips.pop().unwrap_or(0);
+            let width = c.block_out_channels[level];
+            block.resnets.push(self.resnet(self.current + skip, width));
+            self.current = width;
+            if attend {
+                let shape = self.shape(level, c.up_depth(up, layer));
+                block.attentions.push(Transformer2D::new(self.init, &shape));
+            }
+        }
+        if level > 0 {
+            block.upsamplers.push(Upsample2D::new(self.init, self.current));
+        }
+        block
     }
 }
 

@@ -281,21 +281,34 @@ impl UNet2DConditionModel {
             }
             take(grads);
         }
-        let mut to_pooled = None;
         let pooled = added.as_ref().filter(|_| wants_text).map(|a| leaf(&a.text_embeds));
+        let mut to_pooled = None;
         if let Some(incoming) = to_time
             && (pooled.is_some() || self.embeds_time_trainably())
         {
-            let mut added = added;
-            if let (Some(added), Some(pooled)) = (&mut added, &pooled) {
-                added.text_embeds = pooled.clone();
-            }
-            let time = self.embed_time(timesteps, added.as_ref(), &sample.autodiff());
-            let mut grads = (time * incoming.autodiff()).sum().backward();
+            let sample = sample.autodiff();
+            let mut grads = self.backward_of_time(timesteps, added, &pooled, &sample, incoming);
             to_pooled = pooled.and_then(|pooled| pooled.grad_remove(&mut grads));
             take(grads);
         }
         Backward { loss: value, context: to_context, pooled: to_pooled }
+    }
+
+    /// Gradients of the timestep embedding, from the gradient `incoming` of its output; `pooled` is the
+    /// leaf that stands for the pooled text.
+    fn backward_of_time(
+        &self,
+        timesteps: &[f32],
+        mut added: Option<AddedCondition>,
+        pooled: &Option<Tensor<2>>,
+        sample: &Tensor<4>,
+        incoming: Tensor<2>,
+    ) -> Gradients {
+        if let (Some(added), Some(pooled)) = (&mut added, pooled) {
+            added.text_embeds = pooled.clone();
+        }
+        let time = self.embed_time(timesteps, added.as_ref(), sample);
+        (time * incoming.autodiff()).sum().backward()
     }
 }
 

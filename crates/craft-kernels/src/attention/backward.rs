@@ -4,7 +4,7 @@ use super::forward::{Head, KB, QB, ScaleRows, mask, whole_vectors};
 use super::{Inputs, tail};
 use crate::buffer::{Output, scratch, split};
 use crate::gemm::Init;
-use crate::gemm::factors::{Format, Multiplier};
+use crate::gemm::operands::{Format, Multiplier};
 use crate::simd::map::{for_vectors, read};
 use crate::simd::math::exp;
 use crate::simd::{Kernel, Level, Simd};

@@ -8,7 +8,7 @@ use std::ops::Range;
 use super::{Inputs, QUERIES, tail};
 use crate::buffer::{Output, scratch, split};
 use crate::gemm::Init;
-use crate::gemm::factors::{Format, Multiplier};
+use crate::gemm::operands::{Format, Multiplier};
 use crate::simd::map::{for_vectors, read, write};
 use crate::simd::math::exp_at_most_88;
 use crate::simd::{Kernel, Level, Simd};

@@ -2,8 +2,8 @@
 
 pub(crate) mod block;
 pub(crate) mod driver;
-pub(crate) mod factors;
 pub(crate) mod micro;
+pub(crate) mod operands;
 pub(crate) mod pack;
 mod panels;
 mod tiles;

@@ -12,7 +12,7 @@ use serde::Deserialize;
 
 mod cpu;
 mod extension;
-mod parts;
+mod fused;
 pub mod profile;
 pub mod reference;
 mod speeds;
@@ -221,13 +221,13 @@ pub fn feed_forward(
         second.0.into_dispatch(),
         second.1.into_dispatch(),
     ];
-    apply(inputs, parts::FeedForward { lengths, eps: norm.eps, shape: vec![b, l, width] })
+    apply(inputs, fused::FeedForward { lengths, eps: norm.eps, shape: vec![b, l, width] })
 }
 
 /// One attention part of a transformer block: `x` plus the projection of the [`attention`] of the normalised `x` to the context, or to
 /// itself. `x` `[B, L, width]`, `context` `[B, Lc, context width]`; `qkv` `[inner, width]` and twice `[inner, context width]`, `out`
 /// `[width, inner]` and `[width]`.
-pub fn attention_part(
+pub fn fused_attention(
     x: Tensor<3>,
     norm: Norm,
     context: Option<Tensor<3>>,
@@ -240,8 +240,8 @@ pub fn attention_part(
         context.as_ref().map_or([queries, width], |c| [c.dims()[1], c.dims()[2]]);
     let attention_shape =
         k::AttentionShape { batch, heads, queries, keys, head_dim: inner / heads };
-    let lengths = k::AttentionPartShape { attention: attention_shape, width, context_width };
-    if !has_kernels(&x.device()) || !k::fuses_attention_part(&lengths) {
+    let lengths = k::FusedAttentionShape { attention: attention_shape, width, context_width };
+    if !has_kernels(&x.device()) || !k::fuses_attention(&lengths) {
         let [wq, wk, wv] = qkv;
         let normed = norm.apply(x.clone());
         let context = context.unwrap_or_else(|| normed.clone());
@@ -255,7 +255,7 @@ pub fn attention_part(
     inputs.extend(qkv.map(Tensor::into_dispatch));
     inputs.extend([out.0.into_dispatch(), out.1.into_dispatch()]);
     inputs.extend(context.map(Tensor::into_dispatch));
-    apply(inputs, parts::AttentionPart { lengths, eps: norm.eps })
+    apply(inputs, fused::FusedAttention { lengths, eps: norm.eps })
 }
 
 /// What [`norm_conv`] adds to its output.
@@ -303,17 +303,17 @@ pub fn norm_conv(
         conv.1.into_dispatch(),
     ];
     let added = match added {
-        Added::Nothing => parts::AddedKind::Nothing,
+        Added::Nothing => fused::AddedKind::Nothing,
         Added::Channels(t) => {
             inputs.push(t.into_dispatch());
-            parts::AddedKind::Channels
+            fused::AddedKind::Channels
         }
         Added::Image(image) => {
             inputs.push(image.into_dispatch());
-            parts::AddedKind::Image
+            fused::AddedKind::Image
         }
     };
-    apply(inputs, parts::NormConv { shape, groups, eps: norm.eps, added })
+    apply(inputs, fused::NormConv { shape, groups, eps: norm.eps, added })
 }
 
 /// `[N, C, H, W]` to tokens `[N, H·W, C]`.

@@ -9,7 +9,8 @@ use tokenizers::models::wordpiece::WordPiece;
 use tokenizers::normalizers::BertNormalizer;
 use tokenizers::pre_tokenizers::bert::BertPreTokenizer;
 
-use super::clip::{Encoded, TokenizerError};
+use super::clip::Encoded;
+use super::error::TokenizerError;
 
 const FILE: &str = "vocab.txt";
 

@@ -6,11 +6,13 @@ mod bert;
 mod clean;
 mod clip;
 mod entities;
+mod error;
 mod files;
 mod train;
 
 pub use bert::BertTokenizer;
 pub use clean::clean;
-pub use clip::{ClipTokenizer, Encoded, TokenizerError};
+pub use clip::{ClipTokenizer, Encoded};
+pub use error::TokenizerError;
 pub use files::TokenizerTexts;
 pub use train::{TokenizerFiles, train};

@@ -11,7 +11,8 @@ use tokenizers::{
     SplitDelimiterBehavior,
 };
 
-use super::clip::{TokenizerError, WORDS};
+use super::clip::WORDS;
+use super::error::TokenizerError;
 
 pub(super) const BEGIN: &str = "<|startoftext|>";
 pub(super) const END: &str = "<|endoftext|>";

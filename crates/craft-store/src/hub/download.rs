@@ -73,20 +73,9 @@ pub(super) fn download(
     let mut patience = Patience::new(repo.settings.limits);
     while have < file.size {
         let before = have;
-        let short = |have: u64| {
-            format!(
-                "{} breaks off after {have} of {} bytes; expected all of them: run the same command again, it goes on from there",
-                file.path, file.size
-            )
-        };
-        let cut = |error: StoreError, have: u64| match error {
-            StoreError::Hub { message, .. } if have > 0 => {
-                client.error(format!("{} ({message})", short(have)))
-            }
-            other => other,
-        };
-        let mut stream =
-            client.get(&path, have, &mut patience, listener).map_err(|error| cut(error, have))?;
+        let mut stream = client
+            .get(&path, have, &mut patience, listener)
+            .map_err(|error| broken_off(client, file, error, have))?;
         let range = stream.headers.get("content-range").and_then(|v| v.to_str().ok());
         let goes_on = range.is_some_and(|r| r.starts_with(&format!("bytes {have}-")));
         if have > 0 && !goes_on {
@@ -117,25 +106,49 @@ pub(super) fn download(
         let trouble = match trouble {
             _ if have == file.size => continue,
             // An answer that is whole and no longer will not be another one the next time.
-            None if have <= before => return Err(client.error(short(have))),
+            None if have <= before => return Err(client.error(short(file, have))),
             None => Trouble::Broke("the answer ended early".to_owned()),
             Some(trouble) => trouble,
         };
         client
             .wait(client.fault(trouble), &path, &mut patience, listener)
-            .map_err(|error| cut(error, have))?;
+            .map_err(|error| broken_off(client, file, error, have))?;
     }
-    let found = hasher.finish();
-    if found != file.hash.name() {
-        drop(std::fs::remove_file(&partial));
-        return Err(client.error(format!(
-            "{} came with hash {found}; expected {}: it was damaged on the way and has been removed; run the same command again",
-            file.path,
-            file.hash.name()
-        )));
-    }
+    check_hash(client, file, &partial, hasher)?;
     output.sync_all().map_err(StoreError::io("write", &partial))?;
     std::fs::rename(&partial, blob).map_err(StoreError::io("write", blob))
+}
+
+/// Says that a content is not there in full, and how to go on.
+fn short(file: &RepoFile, have: u64) -> String {
+    format!(
+        "{} breaks off after {have} of {} bytes; expected all of them: run the same command again, it goes on from there",
+        file.path, file.size
+    )
+}
+
+/// An error of the hub after `have` bytes: it says that what is there is kept.
+fn broken_off(client: &Client<'_>, file: &RepoFile, error: StoreError, have: u64) -> StoreError {
+    match error {
+        StoreError::Hub { message, .. } if have > 0 => {
+            client.error(format!("{} ({message})", short(file, have)))
+        }
+        other => other,
+    }
+}
+
+/// Compares the hash with the hub's; removes what is damaged.
+fn check_hash(client: &Client<'_>, file: &RepoFile, partial: &Path, hasher: Hasher) -> Result<()> {
+    let found = hasher.finish();
+    if found == file.hash.name() {
+        return Ok(());
+    }
+    drop(std::fs::remove_file(partial));
+    Err(client.error(format!(
+        "{} came with hash {found}; expected {}: it was damaged on the way and has been removed; run the same command again",
+        file.path,
+        file.hash.name()
+    )))
 }
 
 fn restart(output: &File, partial: &Path, file: &RepoFile) -> Result<(u64, Hasher)> {

@@ -16,6 +16,17 @@ pub(super) fn allowance(units: (usize, usize), components: &[Component]) -> usiz
     (MAX_PASSES * units.0 * units.1 * a_unit).max(FREE_BLOCKS)
 }
 
+/// One component of a scan.
+struct Part {
+    /// Its place among the components of the picture.
+    index: usize,
+    /// Codes of the means and of the other coefficients, as far as the scan needs them.
+    dc: Option<Codes>,
+    ac: Option<Codes>,
+    /// The mean of the block before.
+    last: i32,
+}
+
 impl Frame {
     /// Reads a scan whose data begin at `at`; gives where they end.
     pub(super) fn scan(
@@ -32,11 +43,39 @@ impl Frame {
         else {
             return Err(short());
         };
+        let band = self.band([*start, *end, *depth], count)?;
+        let mut chosen = self.choose(parts, tables, band)?;
+        let (across, down) = match chosen[..] {
+            [] => return Err(Fault::damaged("a scan of nothing")),
+            [Part { index, .. }] => {
+                let (width, height) = self.components[index].size;
+                (width.div_ceil(8), height.div_ceil(8))
+            }
+            _ => self.units,
+        };
+        self.spend(across * down, &chosen)?;
+        let mut bits = Bits::new(bytes, at);
+        let mut blank = 0u32;
+        for unit in 0..across * down {
+            if tables.restart > 0 && unit > 0 && unit % tables.restart == 0 {
+                bits.restart(unit / tables.restart - 1)?;
+                chosen.iter_mut().for_each(|part| part.last = 0);
+                blank = 0;
+            }
+            let place = (unit % across, unit / across);
+            self.read_unit(place, &mut chosen, band, &mut bits, &mut blank)?;
+            bits.check()?;
+        }
+        Ok(bits.position())
+    }
+
+    /// The coefficients of a scan of `count` components, from the end of its header.
+    fn band(&self, [start, end, depth]: [u8; 3], count: usize) -> Result<Band, Fault> {
         let band = match self.progressive {
             false => Band { start: 0, end: 63, refines: false, low: 0 },
             true => Band {
-                start: usize::from(*start),
-                end: usize::from(*end),
+                start: usize::from(start),
+                end: usize::from(end),
                 refines: depth >> 4 != 0,
                 low: u32::from(depth & 15),
             },
@@ -46,11 +85,17 @@ impl Frame {
         if !sound || self.progressive && (means != (band.end == 0) || !means && count != 1) {
             return Err(Fault::damaged("a scan of a kind that there is not"));
         }
-        let mut chosen: Vec<(usize, Option<Codes>, Option<Codes>)> = Vec::with_capacity(count);
+        Ok(band)
+    }
+
+    /// The components that a scan's header names, with their code tables.
+    fn choose(&mut self, parts: &[u8], tables: &Tables, band: Band) -> Result<Vec<Part>, Fault> {
+        let means = band.start == 0;
+        let mut chosen: Vec<Part> = Vec::with_capacity(parts.len() / 2);
         for part in parts.chunks_exact(2) {
             let index = self.components.iter().position(|c| c.id == part[0]);
             let index = index.ok_or(Fault::damaged("a scan of a component that there is not"))?;
-            if chosen.iter().any(|(other, ..)| *other == index) {
+            if chosen.iter().any(|other| other.index == index) {
                 return Err(Fault::damaged("a scan has a component twice"));
             }
             let component = &mut self.components[index];
@@ -68,62 +113,59 @@ impl Frame {
             };
             let dc = pick(&tables.dc, part[1] >> 4, means && !band.refines)?;
             let ac = pick(&tables.ac, part[1] & 15, band.end > 0)?;
-            chosen.push((index, dc, ac));
+            chosen.push(Part { index, dc, ac, last: 0 });
         }
-        let (across, down) = match chosen[..] {
-            [] => return Err(Fault::damaged("a scan of nothing")),
-            [(only, ..)] => {
-                let (width, height) = self.components[only].size;
-                (width.div_ceil(8), height.div_ceil(8))
-            }
-            _ => self.units,
+        Ok(chosen)
+    }
+
+    /// Takes the blocks of a scan of so many units from what all scans may go through.
+    fn spend(&mut self, units: usize, chosen: &[Part]) -> Result<(), Fault> {
+        let each = |part: &Part| {
+            let (wide, high) = self.components[part.index].factor;
+            if chosen.len() == 1 { 1 } else { wide * high }
         };
-        let alone = count == 1;
-        let each = |(index, ..): &(usize, Option<Codes>, Option<Codes>)| {
-            let (wide, high) = self.components[*index].factor;
-            if alone { 1 } else { wide * high }
-        };
-        let visits = across * down * chosen.iter().map(each).sum::<usize>();
+        let visits = units * chosen.iter().map(each).sum::<usize>();
         let Some(left) = self.blocks_left.checked_sub(visits) else {
             return Err(Fault::Damaged(format!(
                 "its scans go through the picture more than {MAX_PASSES} times"
             )));
         };
         self.blocks_left = left;
-        let mut bits = Bits::new(bytes, at);
-        let mut last = vec![0i32; count];
-        let mut blank = 0u32;
-        for unit in 0..across * down {
-            if tables.restart > 0 && unit > 0 && unit % tables.restart == 0 {
-                bits.restart(unit / tables.restart - 1)?;
-                last.fill(0);
-                blank = 0;
-            }
-            let (column, line) = (unit % across, unit / across);
-            for ((index, dc, ac), last) in chosen.iter().zip(&mut last) {
-                let component = &mut self.components[*index];
-                let (wide, high) = if alone { (1, 1) } else { component.factor };
-                for i in 0..wide * high {
-                    let place = (column * wide + i % wide, line * high + i / wide);
-                    match (component.coefficients.is_empty(), dc, ac) {
-                        (true, Some(dc), Some(ac)) => {
-                            let mut block = [0; 64];
-                            blocks::sequential(&mut bits, (dc, ac), last, &mut block)?;
-                            component.put(place, &block);
-                        }
-                        (_, dc, None) => {
-                            let block = component.coefficients_at(place);
-                            blocks::mean(&mut bits, dc.as_ref(), last, band, block)?;
-                        }
-                        (_, _, Some(ac)) => {
-                            let block = component.coefficients_at(place);
-                            blocks::band(&mut bits, ac, &mut blank, band, block)?;
-                        }
+        Ok(())
+    }
+
+    /// Reads the blocks of the unit at (column, line): one block in a scan of one component.
+    fn read_unit(
+        &mut self,
+        (column, line): (usize, usize),
+        chosen: &mut [Part],
+        band: Band,
+        bits: &mut Bits<'_>,
+        blank: &mut u32,
+    ) -> Result<(), Fault> {
+        let alone = chosen.len() == 1;
+        for Part { index, dc, ac, last } in chosen {
+            let component = &mut self.components[*index];
+            let (wide, high) = if alone { (1, 1) } else { component.factor };
+            for i in 0..wide * high {
+                let place = (column * wide + i % wide, line * high + i / wide);
+                match (component.coefficients.is_empty(), &*dc, &*ac) {
+                    (true, Some(dc), Some(ac)) => {
+                        let mut block = [0; 64];
+                        blocks::sequential(bits, (dc, ac), last, &mut block)?;
+                        component.put(place, &block);
+                    }
+                    (_, dc, None) => {
+                        let block = component.coefficients_at(place);
+                        blocks::mean(bits, dc.as_ref(), last, band, block)?;
+                    }
+                    (_, _, Some(ac)) => {
+                        let block = component.coefficients_at(place);
+                        blocks::band(bits, ac, blank, band, block)?;
                     }
                 }
             }
-            bits.check()?;
         }
-        Ok(bits.position())
+        Ok(())
     }
 }

@@ -148,6 +148,7 @@ impl Pickle {
         Ok(())
     }
 
+    /// One operation.
     fn step(&mut self, op: u8, input: &mut Input<'_>) -> Result<()> {
         match op {
             0x80 => {
@@ -157,6 +158,16 @@ impl Pickle {
                 }
             }
             0x95 => drop(input.number(8)?),
+            b'0' => drop(self.pop()?),
+            b'1' => drop(self.since_mark()?),
+            _ => return self.container(op, input),
+        }
+        Ok(())
+    }
+
+    /// Empty and filled lists and dicts, and what is added to them.
+    fn container(&mut self, op: u8, input: &mut Input<'_>) -> Result<()> {
+        match op {
             b'}' => self.push(Value::Dict(Vec::new()))?,
             // Sets are lists here.
             b']' | b')' | 0x8f => self.push(Value::List(Vec::new()))?,
@@ -171,6 +182,31 @@ impl Pickle {
                 self.push(Value::List(items))?;
             }
             0x85..=0x87 => self.tuple(usize::from(op - 0x84))?,
+            b'a' => {
+                let item = self.pop()?;
+                self.append(vec![item])?;
+            }
+            b'e' | 0x90 => {
+                let items = self.since_mark()?;
+                self.append(items)?;
+            }
+            b's' => {
+                let value = self.pop()?;
+                let key = self.pop()?;
+                self.set(vec![key, value])?;
+            }
+            b'u' => {
+                let items = self.since_mark()?;
+                self.set(items)?;
+            }
+            _ => return self.scalar(op, input),
+        }
+        Ok(())
+    }
+
+    /// Numbers, texts and bytes.
+    fn scalar(&mut self, op: u8, input: &mut Input<'_>) -> Result<()> {
+        match op {
             b'N' => self.push(Value::None)?,
             0x88 | 0x89 => self.push(Value::Int(i64::from(op == 0x88)))?,
             b'J' => {
@@ -206,6 +242,14 @@ impl Pickle {
                 input.take(bytes)?;
                 self.push(Value::Other)?;
             }
+            _ => return self.memory(op, input),
+        }
+        Ok(())
+    }
+
+    /// What is kept for later, and taken from there.
+    fn memory(&mut self, op: u8, input: &mut Input<'_>) -> Result<()> {
+        match op {
             b'q' | b'r' => {
                 let place = input.number(if op == b'q' { 1 } else { 4 })?;
                 self.remember(place)?;
@@ -219,25 +263,14 @@ impl Pickle {
                 }
                 self.stack.push(*id);
             }
-            b'0' => drop(self.pop()?),
-            b'1' => drop(self.since_mark()?),
-            b'a' => {
-                let item = self.pop()?;
-                self.append(vec![item])?;
-            }
-            b'e' | 0x90 => {
-                let items = self.since_mark()?;
-                self.append(items)?;
-            }
-            b's' => {
-                let value = self.pop()?;
-                let key = self.pop()?;
-                self.set(vec![key, value])?;
-            }
-            b'u' => {
-                let items = self.since_mark()?;
-                self.set(items)?;
-            }
+            _ => return self.object(op, input),
+        }
+        Ok(())
+    }
+
+    /// Globals, calls, attributes and storages.
+    fn object(&mut self, op: u8, input: &mut Input<'_>) -> Result<()> {
+        match op {
             b'c' => {
                 let (module, name) = (input.line()?, input.line()?);
                 self.push(Value::Global(known(module, name)?))?;

@@ -97,7 +97,8 @@ fn operations_and_parts_are_near_the_reference() {
                 &sizes,
                 &|t| {
                     let seen = context.then(|| of_context(t));
-                    ops::attention_part(x(t), norm(t, 6), seen, weights(t), out(t), 4).reshape([-1])
+                    ops::fused_attention(x(t), norm(t, 6), seen, weights(t), out(t), 4)
+                        .reshape([-1])
                 },
                 &|t| {
                     let [wq, wk, wv] = weights(t);

@@ -85,12 +85,12 @@ fn the_attention_part_is_its_parts() {
             let (batch, heads, queries, other, head_dim, width, context_width) = case;
             let what = format!("{case:?}");
             let keys = other.unwrap_or(queries);
-            let shape = AttentionPartShape {
+            let shape = FusedAttentionShape {
                 attention: AttentionShape { batch, heads, queries, keys, head_dim },
                 width,
                 context_width,
             };
-            assert!(fuses_attention_part(&shape), "{what}");
+            assert!(fuses_attention(&shape), "{what}");
             let (m, mc, inner) = (batch * queries, batch * keys, heads * head_dim);
             let (x, c, dy) = (r.vec(m * width), r.vec(mc * context_width), r.vec(m * width));
             let (wq, wk) = (r.vec(inner * width), r.vec(inner * context_width));
@@ -98,8 +98,16 @@ fn the_attention_part_is_its_parts() {
             let [weight, bias] = affine(&mut r, width);
             let norm = Norm { weight: &weight, bias: &bias, eps: EPS };
             let context = other.map(|_| c.as_slice());
-            let p =
-                AttentionPart { x: &x, norm, context, wq: &wq, wk: &wk, wv: &wv, wo: &wo, bo: &bo };
+            let p = FusedAttention {
+                x: &x,
+                norm,
+                context,
+                wq: &wq,
+                wk: &wk,
+                wv: &wv,
+                wo: &wo,
+                bo: &bo,
+            };
             let (normed, mean, rstd) = layer_norm(&x, &weight, &bias, m, width, EPS);
             let seen = context.unwrap_or(&normed);
             let q = linear(&normed, &wq, None, m, width, inner);
@@ -108,15 +116,15 @@ fn the_attention_part_is_its_parts() {
             let (scale, a) = (1.0 / (head_dim as f32).sqrt(), &shape.attention);
             let (out, lse) = attention(&q, &k, &v, a, scale, false);
             let want = add(&linear(&out, &wo, Some(&bo), m, inner, width), &x);
-            let (y, kept) = attention_part(&p, &shape, true);
+            let (y, kept) = fused_attention(&p, &shape, true);
             close(&y, &wide(&want), near, &what);
-            assert_eq!(attention_part(&p, &shape, false), (y, None), "{what}");
+            assert_eq!(fused_attention(&p, &shape, false), (y, None), "{what}");
             let kept = kept.unwrap();
             close(&kept[0], &wide(&out), near, &what);
             close(&kept[1], &wide(&lse), near, &what);
 
             let kept = kept.each_ref().map(Vec::as_slice);
-            let got = attention_part_backward(&p, kept, &dy, &shape, (true, true));
+            let got = fused_attention_backward(&p, kept, &dy, &shape, (true, true));
             let of = linear_gradients(&out, &wo, &dy, [m, inner, width], [true; 3]);
             let [dout, dwo, dbo] = of.map(Option::unwrap);
             let (dq, dk, dv) = attention_backward(&q, &k, &v, &out, &lse, &dout, a, scale, false);
@@ -140,7 +148,7 @@ fn the_attention_part_is_its_parts() {
             for (got, want) in got.weights.as_ref().unwrap().iter().zip(want) {
                 close(got, &wide(&want), nearly, &what);
             }
-            let less = attention_part_backward(&p, kept, &dy, &shape, (false, false));
+            let less = fused_attention_backward(&p, kept, &dy, &shape, (false, false));
             assert!(less.x == got.x && less.norm == got.norm, "{what}");
             assert!(less.context.is_none() && less.weights.is_none(), "{what}");
         }
@@ -150,15 +158,15 @@ fn the_attention_part_is_its_parts() {
 #[test]
 fn long_sequences_and_odd_widths_are_not_fused() {
     in_both_formats(|bf16| {
-        let of = |queries, width, heads| AttentionPartShape {
+        let of = |queries, width, heads| FusedAttentionShape {
             attention: AttentionShape { batch: 16, heads, queries, keys: queries, head_dim: 16 },
             width,
             context_width: width,
         };
-        assert!(fuses_attention_part(&of(64, 64, 4)));
-        assert_eq!(fuses_attention_part(&of(1, 64, 4)), !bf16);
+        assert!(fuses_attention(&of(64, 64, 4)));
+        assert_eq!(fuses_attention(&of(1, 64, 4)), !bf16);
         for shape in [of(1024, 64, 4), of(64, 60, 4), of(64, 640, 40)] {
-            assert!(!fuses_attention_part(&shape), "{shape:?}");
+            assert!(!fuses_attention(&shape), "{shape:?}");
         }
     });
 }
@@ -304,14 +312,14 @@ fn threads_do_not_matter() {
 
             let attention =
                 AttentionShape { batch: 26, heads: 2, queries: 40, keys: 40, head_dim: 24 };
-            let shape = AttentionPartShape { attention, width: k, context_width: k };
+            let shape = FusedAttentionShape { attention, width: k, context_width: k };
             let [wq, wk, wv, wo] = [0; 4].map(|_| r.vec(k * k));
             let (wq, wk, wv, wo) = (&wq, &wk, &wv, &wo);
-            let p = AttentionPart { x: &x, norm, context: None, wq, wk, wv, wo, bo: &b2 };
-            let (y, kept) = attention_part(&p, &shape, true);
+            let p = FusedAttention { x: &x, norm, context: None, wq, wk, wv, wo, bo: &b2 };
+            let (y, kept) = fused_attention(&p, &shape, true);
             let kept = kept.unwrap();
             let kept = kept.each_ref().map(Vec::as_slice);
-            let got = attention_part_backward(&p, kept, &dy, &shape, (false, true));
+            let got = fused_attention_backward(&p, kept, &dy, &shape, (false, true));
             all.push(bits(&y));
             all.push(bits(&got.x));
             all.extend(got.weights.iter().flatten().chain(&got.norm).map(|v| bits(v)));

@@ -1,17 +1,17 @@
 //! The backward pass.
 
-use super::{AttentionPart, AttentionPartShape, Projected, Weights};
+use super::{FusedAttention, FusedAttentionShape, Projected, Weights};
 use crate::attention::Above;
 use crate::buffer::{Output, Shared, scratch, split};
 use crate::gemm::Init;
-use crate::gemm::factors::{Format, Multiplier};
+use crate::gemm::operands::{Format, Multiplier};
 use crate::linear_gradients::{WeightSums, rows_and_tasks, total};
 use crate::parallel;
 use crate::rows::AddRow;
 use crate::simd::level;
 
-/// Gradients of [`attention_part`](super::attention_part); those of the weights and of the context where they are wanted.
-pub struct AttentionPartGradients {
+/// Gradients of [`fused_attention`](super::fused_attention); those of the weights and of the context where they are wanted.
+pub struct FusedAttentionGradients {
     /// Of `x`.
     pub x: Vec<f32>,
     /// Of the norm's weight and bias.
@@ -22,18 +22,18 @@ pub struct AttentionPartGradients {
     pub weights: Option<[Vec<f32>; 5]>,
 }
 
-/// Gradients of [`attention_part`](super::attention_part), from its inputs, what it kept, and `dy` in the shape of its output; the bias `bo` is not read.
+/// Gradients of [`fused_attention`](super::fused_attention), from its inputs, what it kept, and `dy` in the shape of its output; the bias `bo` is not read.
 ///
 /// # Panics
-/// Where [`fuses_attention_part`](crate::fuses_attention_part) says no.
+/// Where [`fuses_attention`](crate::fuses_attention) says no.
 #[must_use]
-pub fn attention_part_backward(
-    p: &AttentionPart<'_>,
+pub fn fused_attention_backward(
+    p: &FusedAttention<'_>,
     [out, lse]: [&[f32]; 2],
     dy: &[f32],
-    s: &AttentionPartShape,
+    s: &FusedAttentionShape,
     (of_context, of_weights): (bool, bool),
-) -> AttentionPartGradients {
+) -> FusedAttentionGradients {
     s.check(p);
     let level = level();
     let format = Format::active(level);
@@ -183,6 +183,6 @@ pub fn attention_part_backward(
         let db = of_norm.split_off(width);
         // SAFETY: the tasks cover all sequences.
         let (x, context) = unsafe { (dx.finish(), of_context.then(|| dc.finish())) };
-        AttentionPartGradients { x, norm: [of_norm, db], context, weights }
+        FusedAttentionGradients { x, norm: [of_norm, db], context, weights }
     })
 }

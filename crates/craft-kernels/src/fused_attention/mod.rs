@@ -4,12 +4,12 @@
 
 mod backward;
 
-pub use backward::{AttentionPartGradients, attention_part_backward};
+pub use backward::{FusedAttentionGradients, fused_attention_backward};
 
 use crate::attention::{AttentionShape, Head};
 use crate::buffer::{Output, scratch, split};
 use crate::gemm::Init;
-use crate::gemm::factors::{Format, LeftFactor, Multiplier, RightFactor};
+use crate::gemm::operands::{Format, LeftFactor, Multiplier, RightFactor};
 use crate::layer_norm::Norm;
 use crate::linear_gradients::{ROWS, fuses};
 use crate::parallel;
@@ -21,7 +21,7 @@ const LONGEST: usize = 256;
 /// What the part computes with: `x [batch, queries, width]`, `context [batch, keys, context_width]`, `wq [inner, width]`, `wk` and
 /// `wv` `[inner, context_width]`, `wo [width, inner]`, `bo [width]`, where the heads together are `inner` wide.
 #[derive(Clone, Copy)]
-pub struct AttentionPart<'a> {
+pub struct FusedAttention<'a> {
     /// Input, which the output is added to.
     pub x: &'a [f32],
     /// Normalises it first.
@@ -42,7 +42,7 @@ pub struct AttentionPart<'a> {
 
 /// Its shape.
 #[derive(Clone, Copy, Debug)]
-pub struct AttentionPartShape {
+pub struct FusedAttentionShape {
     /// Of the attention itself.
     pub attention: AttentionShape,
     /// Width of the tokens.
@@ -51,7 +51,7 @@ pub struct AttentionPartShape {
     pub context_width: usize,
 }
 
-impl AttentionPartShape {
+impl FusedAttentionShape {
     fn inner(&self) -> usize {
         self.attention.heads * self.attention.head_dim
     }
@@ -82,9 +82,9 @@ impl AttentionPartShape {
             + of(s.queries, [s.keys, 2 * self.inner()])
     }
 
-    fn check(&self, p: &AttentionPart<'_>) {
-        let fused = fuses_attention_part(self);
-        assert!(fused, "{self:?} is not fused: ask `fuses_attention_part` first");
+    fn check(&self, p: &FusedAttention<'_>) {
+        let fused = fuses_attention(self);
+        assert!(fused, "{self:?} is not fused: ask `fuses_attention` first");
         let (s, inner) = (&self.attention, self.inner());
         let [m, width] = [s.batch * s.queries, self.width];
         assert!(p.x.len() == m * width && p.norm.weight.len() == width, "x and norm");
@@ -99,10 +99,10 @@ impl AttentionPartShape {
     }
 }
 
-/// Whether [`attention_part`] serves a shape: widths of whole tiles, sequences and weights of a size that fits the caches, and in bf16
+/// Whether [`fused_attention`] serves a shape: widths of whole tiles, sequences and weights of a size that fits the caches, and in bf16
 /// enough tokens.
 #[must_use]
-pub fn fuses_attention_part(shape: &AttentionPartShape) -> bool {
+pub fn fuses_attention(shape: &FusedAttentionShape) -> bool {
     let s = &shape.attention;
     let rows = s.batch * s.queries;
     (1..=LONGEST).contains(&s.queries)
@@ -118,7 +118,7 @@ struct Weights {
 
 impl Weights {
     /// Values of the two, of both next to each other, and of the room that [`pack`](Self::pack) asks for.
-    fn lengths(format: Format, s: &AttentionPartShape) -> [usize; 4] {
+    fn lengths(format: Format, s: &FusedAttentionShape) -> [usize; 4] {
         let [[q, room], [kv, more], _] = s.maps().map(|[k, n]| format.rows_turned_len([n, k], n));
         [q, kv, 2 * s.inner() * s.context_width, room.max(more)]
     }
@@ -126,8 +126,8 @@ impl Weights {
     /// Leaves the weights of keys and values one after the other in `stacked`.
     fn pack(
         multiplier: &Multiplier,
-        p: &AttentionPart<'_>,
-        s: &AttentionPartShape,
+        p: &FusedAttention<'_>,
+        s: &FusedAttentionShape,
         [q, kv, stacked, room]: [&mut [f32]; 4],
     ) -> Self {
         let [[width, inner], [context, both], _] = s.maps();
@@ -162,7 +162,7 @@ struct Projected<'a> {
 }
 
 impl<'a> Projected<'a> {
-    fn lengths(format: Format, s: &AttentionPartShape) -> [usize; 5] {
+    fn lengths(format: Format, s: &FusedAttentionShape) -> [usize; 5] {
         let [[width, inner], [context, both], _] = s.maps();
         let queries = s.group() * s.attention.queries;
         let keys = s.group() * s.attention.keys;
@@ -179,7 +179,7 @@ impl<'a> Projected<'a> {
         &mut self,
         level: Level,
         multiplier: &Multiplier,
-        (p, s): (&AttentionPart<'_>, &AttentionPartShape),
+        (p, s): (&FusedAttention<'_>, &FusedAttentionShape),
         weights: &Weights,
         [first, count]: [usize; 2],
     ) {
@@ -207,7 +207,7 @@ impl<'a> Projected<'a> {
     }
 
     /// Head `h` of the `n`th of these sequences.
-    fn head(&self, s: &AttentionPartShape, n: usize, h: usize) -> Head<'_> {
+    fn head(&self, s: &FusedAttentionShape, n: usize, h: usize) -> Head<'_> {
         let (a, inner) = (&s.attention, s.inner());
         let key_at = n * a.keys * 2 * inner + h * a.head_dim;
         Head {
@@ -229,11 +229,11 @@ impl<'a> Projected<'a> {
 /// `[batch, queries, inner]` and the logarithms of their softmax's denominators `[batch, heads, queries]`.
 ///
 /// # Panics
-/// Where [`fuses_attention_part`] says no.
+/// Where [`fuses_attention`] says no.
 #[must_use]
-pub fn attention_part(
-    p: &AttentionPart<'_>,
-    s: &AttentionPartShape,
+pub fn fused_attention(
+    p: &FusedAttention<'_>,
+    s: &FusedAttentionShape,
     keep: bool,
 ) -> (Vec<f32>, Option<[Vec<f32>; 2]>) {
     s.check(p);

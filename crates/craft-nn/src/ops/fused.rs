@@ -54,27 +54,27 @@ impl CpuOp for FeedForward {
 
 /// The attention part, of `[x, norm weight, norm bias, wq, wk, wv, wo, bo]` and, where the context is another, that.
 #[derive(Debug)]
-pub(super) struct AttentionPart {
-    pub(super) lengths: k::AttentionPartShape,
+pub(super) struct FusedAttention {
+    pub(super) lengths: k::FusedAttentionShape,
     pub(super) eps: f32,
 }
 
-impl AttentionPart {
-    fn parts<'a>(&self, i: &[&'a [f32]]) -> k::AttentionPart<'a> {
+impl FusedAttention {
+    fn parts<'a>(&self, i: &[&'a [f32]]) -> k::FusedAttention<'a> {
         let norm = k::Norm { weight: i[1], bias: i[2], eps: self.eps };
         let [x, wq, wk, wv, wo, bo] = [i[0], i[3], i[4], i[5], i[6], i[7]];
-        k::AttentionPart { x, norm, context: i.get(8).copied(), wq, wk, wv, wo, bo }
+        k::FusedAttention { x, norm, context: i.get(8).copied(), wq, wk, wv, wo, bo }
     }
 
     fn run(&self, i: &[&[f32]], keep: bool) -> Forward {
-        let (output, kept) = k::attention_part(&self.parts(i), &self.lengths, keep);
+        let (output, kept) = k::fused_attention(&self.parts(i), &self.lengths, keep);
         let a = &self.lengths.attention;
         let shape = vec![a.batch, a.queries, self.lengths.width];
         Forward { output, shape, saved: kept.into_iter().flatten().collect() }
     }
 }
 
-impl CpuOp for AttentionPart {
+impl CpuOp for FusedAttention {
     fn phase(&self) -> Phase {
         Phase::Attention
     }
@@ -98,7 +98,7 @@ impl CpuOp for AttentionPart {
         let kept = [s.saved[0].as_slice(), s.saved[1].as_slice()];
         let wants = (context == Some(true), weights);
         let parts = self.parts(s.inputs);
-        let g = k::attention_part_backward(&parts, kept, s.grad, &self.lengths, wants);
+        let g = k::fused_attention_backward(&parts, kept, s.grad, &self.lengths, wants);
         let weights = g.weights.map_or([const { None }; 5], |weights| weights.map(Some));
         let mut all = vec![Some(g.x)];
         all.extend(g.norm.map(Some));
