@@ -1,5 +1,6 @@
 //! Prints the speed of every hot operation, in f32 and, where the CPU has it, in bf16:
-//! `cargo run --release -p craft-kernels --example throughput [avx2|portable]`, on that instruction set where one is named.
+//! `cargo run --release -p craft-kernels --example throughput [avx2|portable]`, on that instruction
+//! set if one is named.
 #![allow(clippy::print_stdout)]
 
 use craft_kernels::*;

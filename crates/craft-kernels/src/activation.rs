@@ -90,8 +90,8 @@ pub fn silu_backward(x: &[f32], dy: &[f32]) -> Vec<f32> {
     map2(level(), x, dy, COST, Swish(1.0))
 }
 
-/// `y` of a row `[2 d]` and, where there is one, of a bias that is added to it first; the sum goes where it is to be `kept`, which may
-/// be the row itself: so that is no slice.
+/// `y` of a row `[2 d]` and of an optional bias that is added to it first; the sum goes where it is
+/// to be `kept`, which may be the row itself: so that is no slice.
 pub(crate) struct GegluRow<'a> {
     pub x: *const f32,
     pub d: usize,
@@ -106,7 +106,8 @@ impl Kernel for GegluRow<'_> {
     fn run<S: Simd>(self, s: S) {
         let d = self.d;
         for_vectors!(S, d, |i, n| {
-            // SAFETY: n values from index i are inside each half of x, of the bias and of what is kept, and inside y.
+            // SAFETY: n values from index i are inside each half of x, of the bias and of what is
+            // kept, and inside y.
             unsafe {
                 let mut value = read(s, self.x.add(i), n);
                 let mut gate = read(s, self.x.add(d + i), n);
@@ -124,7 +125,8 @@ impl Kernel for GegluRow<'_> {
     }
 }
 
-/// Gated GELU over rows of length `2 d`: first half times [`gelu`] of the second half. `x [m, 2 d]`; returns `[m, d]`.
+/// Gated GELU over rows of length `2 d`: first half times [`gelu`] of the second half. `x [m, 2
+/// d]`; returns `[m, d]`.
 #[must_use]
 pub fn geglu(x: &[f32], m: usize, d: usize) -> Vec<f32> {
     assert_eq!(x.len(), m * 2 * d, "x");
@@ -156,7 +158,8 @@ impl Kernel for GegluRowBackward<'_> {
     fn run<S: Simd>(self, s: S) {
         let d = self.dy.len();
         for_vectors!(S, d, |i, n| {
-            // SAFETY: n values from index i are inside value, gate, dy and y and inside each half of dx.
+            // SAFETY: n values from index i are inside value, gate, dy and y and inside each half
+            // of dx.
             unsafe {
                 let value = read(s, self.value.as_ptr().add(i), n);
                 let gate = read(s, self.gate.as_ptr().add(i), n);

@@ -1,4 +1,5 @@
-//! Memory: outputs without zero fill, scratch space kept per thread, and pointers that cross threads.
+//! Memory: outputs without zero fill, scratch space kept per thread, and pointers that cross
+//! threads.
 
 use std::cell::RefCell;
 
@@ -20,7 +21,8 @@ impl Output {
     /// # Safety
     /// All `len` elements were written through [`Output::ptr`].
     pub(crate) unsafe fn finish(mut self) -> Vec<f32> {
-        // SAFETY: the capacity is at least `len` and the caller vouches that the elements are initialised.
+        // SAFETY: the capacity is at least `len` and the caller vouches that the elements are
+        // initialised.
         unsafe { self.data.set_len(self.len) };
         self.data
     }
@@ -30,7 +32,8 @@ impl Output {
 #[derive(Clone, Copy)]
 pub(crate) struct Shared(*mut f32);
 
-// SAFETY: `Shared` only carries an address; every use through it is in an `unsafe` block that argues disjointness.
+// SAFETY: `Shared` only carries an address; every use through it is in an `unsafe` block that
+// argues disjointness.
 unsafe impl Send for Shared {}
 // SAFETY: as above.
 unsafe impl Sync for Shared {}

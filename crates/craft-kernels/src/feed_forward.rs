@@ -1,5 +1,6 @@
-//! The feed-forward part of a transformer block, `x + geglu(norm(x) W1ᵀ + b1) W2ᵀ + b2`, what lies between stays in the
-//! caches. For the backward pass the gate's input is kept rounded, where products are in bf16, and computed again otherwise.
+//! The fused feed-forward block of a transformer: `x + geglu(norm(x) W1ᵀ + b1) W2ᵀ + b2`, with
+//! everything between kept in the caches. For the backward pass the gate's input is kept, rounded,
+//! if matmuls are in bf16, and computed again otherwise.
 
 use crate::activation::{GegluRow, GegluRowBackward};
 use crate::buffer::{Output, Shared, scratch, split};
@@ -16,7 +17,7 @@ const BLOCK: usize = 32;
 /// Rows of one of its tasks, where there are enough for several tasks a thread.
 const TASK: usize = 128;
 
-/// What the feed-forward part computes with: `x [m, k]`, `w1 [2 d, k]`, `b1 [2 d]`, `w2 [k, d]`, `b2 [k]`.
+/// Inputs of the feed-forward block: `x [m, k]`, `w1 [2 d, k]`, `b1 [2 d]`, `w2 [k, d]`, `b2 [k]`.
 #[derive(Clone, Copy)]
 pub struct FeedForward<'a> {
     /// Input, which the output is added to.
@@ -33,8 +34,8 @@ pub struct FeedForward<'a> {
     pub b2: &'a [f32],
 }
 
-/// Whether [`feed_forward`] serves `m` rows of `k` values and an inner width of `d`: whole tiles of a size that fits the caches, and in
-/// bf16 enough rows.
+/// Whether [`feed_forward`] serves `m` rows of `k` values and an inner width of `d`: whole tiles of
+/// a size that fits the caches, and in bf16 enough rows.
 #[must_use]
 pub fn fuses_feed_forward([m, k, d]: [usize; 3]) -> bool {
     fuses(m, &[[k, 2 * d], [d, k]])
@@ -44,8 +45,8 @@ fn check(shape: [usize; 3]) {
     assert!(fuses_feed_forward(shape), "{shape:?} is not fused: ask `fuses_feed_forward` first");
 }
 
-/// The output `[m, k]`, and, where products are in bf16 and it is to be kept for the backward pass, `[m, d]` words that hold a value and
-/// its gate as bf16.
+/// The output `[m, k]`, and, if matmuls are in bf16 and it is to be kept for the backward pass,
+/// `[m, d]` words that hold a value and its gate as bf16.
 ///
 /// # Panics
 /// Where [`fuses_feed_forward`] says no.
@@ -102,7 +103,8 @@ pub fn feed_forward(
                         let shape = [rows, format.depth(k), n];
                         multiplier.product(shape, a, first, h.as_mut_ptr(), Init::Zero);
                     }
-                    // The bias is added here: on tiles, sums that start from it would have to be written and read back first.
+                    // The bias is added here: on tiles, sums that start from it would have to be
+                    // written and read back first.
                     for (r, (row, y)) in
                         h.chunks_exact_mut(n).zip(y.chunks_exact_mut(d)).take(rows).enumerate()
                     {
@@ -112,12 +114,14 @@ pub fn feed_forward(
                         level.run(GegluRow { x, d, bias, kept, y });
                         if let Some(pairs) = keep {
                             let at = to_kept.at((r0 + r) * d);
-                            // SAFETY: values and gates are two rows of d; this task alone writes this row's words.
+                            // SAFETY: values and gates are two rows of d; this task alone writes
+                            // this row's words.
                             unsafe { pairs.columns(row.as_ptr(), d, 2, d, at, d, 0) };
                         }
                     }
                     let to = to.at(r0 * k);
-                    // SAFETY: y holds `rows` rows of d; these rows of the output are this task's own.
+                    // SAFETY: y holds `rows` rows of d; these rows of the output are this task's
+                    // own.
                     unsafe {
                         let b = multiplier.rows(y.as_ptr(), d, [rows, d], b);
                         let start = Init::ColumnsAnd(f.b2.as_ptr(), x.as_ptr());
@@ -131,8 +135,10 @@ pub fn feed_forward(
     unsafe { (out.finish(), keep.map(|_| kept.finish())) }
 }
 
-/// Gradients of [`feed_forward`] with respect to `x`, the norm's weight and bias and, where `weights` are wanted, `w1`, `b1`, `w2` and
-/// `b2`. Takes `dy [m, k]` and the words that the forward pass kept, if it did; `b2` is not read, nor is `b1` where there are words.
+/// Gradients of [`feed_forward`] with respect to `x`, the norm's weight and bias and, where
+/// `weights` are wanted, `w1`, `b1`, `w2` and
+/// `b2`. Takes `dy [m, k]` and the words that the forward pass kept, if it did; `b2` is not read,
+/// nor is `b1` where there are words.
 ///
 /// # Panics
 /// Where [`fuses_feed_forward`] says no.
@@ -211,7 +217,8 @@ pub fn feed_forward_backward(
                     let (normed, dnormed) = (&mut normed[..rows * k], &mut dnormed[..rows * k]);
                     f.norm.rows(level, x, normed, stats);
                     let depth = format.depth(k);
-                    // SAFETY: dy and the normalised input hold `rows` rows of k, dh as many of d and h of n.
+                    // SAFETY: dy and the normalised input hold `rows` rows of k, dh as many of d
+                    // and h of n.
                     unsafe {
                         let upper = multiplier.rows(dy.as_ptr(), k, [rows, k], upper);
                         let dh = dh.as_mut_ptr();

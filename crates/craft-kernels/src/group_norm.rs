@@ -133,10 +133,11 @@ impl GroupNormSilu<'_> {
     }
 }
 
-/// Normalises each of `groups` groups of channels over its channels and positions, then applies the affine map and,
-/// with `silu`, `v * sigmoid(v)`.
+/// Normalises each of `groups` groups of channels over its channels and positions, then applies the
+/// affine map and, with `silu`, `v * sigmoid(v)`.
 ///
-/// `x [n, c, hw]`, `weight [c]`, `bias [c]`; returns `y [n, c, hw]`, and mean and reciprocal deviation `[n * groups]`.
+/// `x [n, c, hw]`, `weight [c]`, `bias [c]`; returns `y [n, c, hw]`, and mean and reciprocal
+/// deviation `[n * groups]`.
 #[must_use]
 #[allow(clippy::too_many_arguments)]
 pub fn group_norm(

@@ -6,7 +6,8 @@ use crate::reduce::moments;
 use crate::simd::map::{for_vectors, read, write};
 use crate::simd::{Kernel, Level, Simd, level};
 
-/// Where the mean and the reciprocal deviation of a row are, those of the next one `step` values later.
+/// Where the mean and the reciprocal deviation of a row are, those of the next one `step` values
+/// later.
 #[derive(Clone, Copy)]
 struct Statistics {
     mean: Shared,
@@ -15,7 +16,7 @@ struct Statistics {
 }
 
 impl Statistics {
-    /// Of pairs of the two.
+    /// Mean and deviation of a row next to each other.
     fn pairs(stats: *mut f32) -> Self {
         Self { mean: Shared::new(stats), rstd: Shared::new(stats.wrapping_add(1)), step: 2 }
     }
@@ -79,7 +80,8 @@ impl Norm<'_> {
         level.run(Rows { x, weight, bias, y: Shared::new(y.as_mut_ptr()), stats, eps });
     }
 
-    /// Gradients of [`rows`](Self::rows): that of `x` to `dx`, those of weight and bias added to `sums`, one after the other.
+    /// Gradients of [`rows`](Self::rows): that of `x` to `dx`, those of weight and bias added to
+    /// `sums`, one after the other.
     pub(crate) fn rows_backward(
         &self,
         level: Level,
@@ -100,8 +102,8 @@ impl Norm<'_> {
     }
 }
 
-/// Normalises each row of `x [m, d]` and applies `weight [d]` and `bias [d]`; returns `y [m, d]`, and mean and
-/// reciprocal deviation `[m]`.
+/// Normalises each row of `x [m, d]` and applies `weight [d]` and `bias [d]`; returns `y [m, d]`,
+/// and mean and reciprocal deviation `[m]`.
 #[must_use]
 pub fn layer_norm(
     x: &[f32],
@@ -150,7 +152,8 @@ impl Kernel for RowsBackward<'_> {
             let (mean, by) = (s.splat(self.mean[r * self.step]), s.splat(rstd));
             let (mut sum, mut dot) = (s.zero(), s.zero());
             for_vectors!(S, d, |i, n| {
-                // SAFETY: n values from index i are inside every row; lanes past them are zero in dy and weight.
+                // SAFETY: n values from index i are inside every row; lanes past them are zero in
+                // dy and weight.
                 unsafe {
                     let xhat = s.mul(s.sub(read(s, x.as_ptr().add(i), n), mean), by);
                     let dy = read(s, dy.as_ptr().add(i), n);
@@ -180,7 +183,8 @@ impl Kernel for RowsBackward<'_> {
 /// Rows of one chunk of the affine gradients.
 const CHUNK: usize = 64;
 
-/// Gradients of [`layer_norm`]: takes its inputs, the statistics it returned and `dy [m, d]`; returns `dx [m, d]`,
+/// Gradients of [`layer_norm`]: takes its inputs, the statistics it returned and `dy [m, d]`;
+/// returns `dx [m, d]`,
 /// `dweight [d]`, `dbias [d]`.
 #[must_use]
 pub fn layer_norm_backward(

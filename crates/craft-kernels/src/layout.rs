@@ -122,7 +122,8 @@ pub fn add_channel(x: &[f32], t: &[f32], n: usize, c: usize, hw: usize) -> Vec<f
     unsafe { out.finish() }
 }
 
-/// Gradient of [`add_channel`] with respect to `t`: `dy [n, c, hw]` summed over `hw`; returns `[n, c]`.
+/// Gradient of [`add_channel`] with respect to `t`: `dy [n, c, hw]` summed over `hw`; returns `[n,
+/// c]`.
 #[must_use]
 pub fn add_channel_backward(dy: &[f32], n: usize, c: usize, hw: usize) -> Vec<f32> {
     assert_eq!(dy.len(), n * c * hw, "dy");
@@ -168,7 +169,8 @@ pub fn concat_channels(parts: &[(&[f32], usize)], n: usize, hw: usize) -> Vec<f3
         let mut at = i * total * hw;
         for (x, c) in parts {
             let from = &x[i * c * hw..(i + 1) * c * hw];
-            // SAFETY: image i owns total * hw values from i * total * hw, of which each part writes its own.
+            // SAFETY: image i owns total * hw values from i * total * hw, of which each part writes
+            // its own.
             unsafe { std::ptr::copy_nonoverlapping(from.as_ptr(), y.at(at), from.len()) };
             at += from.len();
         }

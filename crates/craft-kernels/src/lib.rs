@@ -1,9 +1,10 @@
-//! Fast `f32` kernels for the CPU, with hand-written backward passes, over plain row-major slices. Linear maps,
-//! attention and those convolutions that do not go Winograd's way can multiply in bf16 ([`set_precision`]).
+//! Fast `f32` kernels for the CPU, with hand-written backward passes, over plain row-major slices.
+//! Linear maps, attention and those convolutions that do not go Winograd's way can multiply in bf16
+//! ([`set_precision`]).
 //!
-//! Every element of a result is computed in one fixed order, with fused multiply-adds in the tails too: it does not
-//! depend on the batch size, the number of threads or its place in a tile. It does depend, within rounding, on the
-//! instruction set ([`simd_level`]).
+//! Every element of a result is computed in one fixed order, with fused multiply-adds in the tails
+//! too: it does not depend on the batch size, the number of threads or its place in a tile. It does
+//! depend, within rounding, on the instruction set ([`simd_level`]).
 //!
 //! Functions panic where a slice does not have the length that the shape says.
 

@@ -1,4 +1,4 @@
-//! Fully connected layers and plain matrix products.
+//! Fully connected layers and plain matmuls.
 
 use crate::buffer::{Output, Shared};
 use crate::gemm::{Bias, Left, Product, Right, product};
@@ -48,13 +48,15 @@ pub fn linear_backward_input(dy: &[f32], w: &[f32], m: usize, k: usize, n: usize
     compute(&Product { m, n: k, k: n, a: Left::Rows(dy), b: Right::Rows(w), bias: None })
 }
 
-/// Gradient of [`linear`] with respect to `w`: the transpose of `dy [m, n]` times `x [m, k]`; returns `[n, k]`.
+/// Gradient of [`linear`] with respect to `w`: the transpose of `dy [m, n]` times `x [m, k]`;
+/// returns `[n, k]`.
 #[must_use]
 pub fn linear_backward_weight(x: &[f32], dy: &[f32], m: usize, k: usize, n: usize) -> Vec<f32> {
     compute(&Product { m: n, n: k, k: m, a: Left::Columns(dy), b: Right::Rows(x), bias: None })
 }
 
-/// Gradient of [`linear`] with respect to the bias: the sum of `dy [m, n]` over its rows; returns `[n]`.
+/// Gradient of [`linear`] with respect to the bias: the sum of `dy [m, n]` over its rows; returns
+/// `[n]`.
 #[must_use]
 pub fn linear_backward_bias(dy: &[f32], m: usize, n: usize) -> Vec<f32> {
     assert_eq!(dy.len(), m * n, "dy");

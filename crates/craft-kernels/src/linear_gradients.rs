@@ -18,7 +18,8 @@ const LEAST: usize = 256;
 /// Values of the largest weight whose gradient is summed so.
 const LARGEST: usize = 1 << 17;
 
-/// Gradients of [`linear`](crate::linear) with respect to `x [m, k]`, `w [n, k]` and the bias `[n]`, each where it is wanted.
+/// Gradients of [`linear`](crate::linear) with respect to `x [m, k]`, `w [n, k]` and the bias
+/// `[n]`, each if it is wanted.
 #[must_use]
 pub fn linear_gradients(
     x: &[f32],
@@ -44,8 +45,8 @@ fn suits([m, k, n]: [usize; 3]) -> bool {
     enough(m) && fits([k, n])
 }
 
-/// Whether a part of a block whose maps are such as these is one operation. In `f32` that does not depend on the rows, so that no batch
-/// changes a result; in bf16 they are enough, and whole tiles.
+/// Whether a part of a block whose maps are such as these is one operation. In `f32` that does not
+/// depend on the rows, so that no batch changes a result; in bf16 they are enough, and whole tiles.
 pub(crate) fn fuses(m: usize, maps: &[[usize; 2]]) -> bool {
     let narrow = Format::active(level()).pairs().is_some();
     m > 0 && maps.iter().all(|&map| fits(map)) && (!narrow || enough(m))
@@ -105,7 +106,8 @@ pub(crate) struct WeightSums<'a> {
 }
 
 impl<'a> WeightSums<'a> {
-    /// Whether the weight's gradient is summed transposed: where that turns the smaller factor, which in `f32` stays as it is.
+    /// Whether the weight's gradient is summed transposed: done if that transposes the smaller
+    /// operand, which in `f32` stays as it is.
     fn turned(format: Format, [k, n]: [usize; 2]) -> bool {
         format.pairs().is_some() && k < n
     }
@@ -120,7 +122,8 @@ impl<'a> WeightSums<'a> {
         format.columns_len(ROWS, k + n + k.min(n))
     }
 
-    /// Sums in the `task`th part of a buffer that holds those of all `tasks`: first their weights, then their biases.
+    /// Sums in the `task`th part of a buffer that holds those of all `tasks`: first their weights,
+    /// then their biases.
     ///
     /// # Safety
     /// `all` is writable for [`len`](Self::len) values a task, and no one else has this task's.
@@ -167,7 +170,8 @@ impl<'a> WeightSums<'a> {
             if Self::turned(format, [k, n]) { ((x, k), (dy, n)) } else { ((dy, n), (x, k)) };
         let [room, turned, packed] =
             split(room, [left, left, right].map(|width| format.columns_len(ROWS, width)));
-        // SAFETY: the slices hold `rows` rows, the buffers as many words, and the sum [left, right].
+        // SAFETY: the slices hold `rows` rows, the buffers as many words, and the sum [left,
+        // right].
         unsafe {
             let (a, shape) = (a.as_ptr(), [rows, left]);
             let a = multiplier.columns_turned(a, left, shape, left, room, turned);

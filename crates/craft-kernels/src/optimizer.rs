@@ -61,7 +61,8 @@ impl Kernel for Step<'_> {
     }
 }
 
-/// Updates `param` and the moments `m` and `v` in place with the gradient `grad`; all of the same length.
+/// Updates `param` and the moments `m` and `v` in place with the gradient `grad`; all of the same
+/// length.
 pub fn adamw_step(param: &mut [f32], grad: &[f32], m: &mut [f32], v: &mut [f32], h: &AdamW) {
     let n = grad.len();
     assert!(

@@ -1,10 +1,11 @@
-//! Work on several threads: on those of [`crate::pool`], or, inside a rayon pool, on that pool. What a task computes never
-//! depends on how many threads there are.
+//! Work on several threads: on those of [`crate::pool`], or, inside a rayon pool, on that pool.
+//! What a task computes never depends on how many threads there are.
 
 use crate::pool;
 use rayon::prelude::*;
 
-/// Work below this many floating-point operations (a few microseconds) is not worth a second thread.
+/// Work below this many floating-point operations (a few microseconds) is not worth a second
+/// thread.
 const SMALL: usize = 1 << 18;
 
 /// Runs `f(0) .. f(tasks - 1)`, in parallel where `flops`, the size of the whole, is worth it.

@@ -1,8 +1,9 @@
 //! Helper threads that wait close by for the next operation.
 //!
-//! A step of a small network is hundreds of operations of a fraction of a millisecond, and handing each to a pool whose
-//! threads sleep costs as much as many of them take. Here the caller works too, helpers look out for the next operation
-//! for a while before they sleep, and the caller waits only for helpers that have begun a task.
+//! A step of a small network is hundreds of operations of a fraction of a millisecond, and handing
+//! each to a pool whose threads sleep costs as much as many of them take. Here the caller works
+//! too, helpers look out for the next operation for a while before they sleep, and the caller waits
+//! only for helpers that have begun a task.
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
@@ -14,7 +15,8 @@ use std::time::{Duration, Instant};
 const LOOK_OUT: Duration = Duration::from_micros(50);
 /// Looks between two readings of the clock.
 const LOOKS: usize = 32;
-/// Looks of a caller that waits for the helpers' last tasks, before it lets other threads have its processor.
+/// Looks of a caller that waits for the helpers' last tasks, before it lets other threads have its
+/// processor.
 const AWHILE: usize = 1 << 11;
 
 /// Tasks `0..tasks`, taken one after another by whoever is free.
@@ -82,8 +84,8 @@ fn pool() -> &'static Pool {
     pool
 }
 
-/// Runs `f(0) .. f(tasks - 1)` on this thread and the helpers. Returns `false`, and runs nothing, where another thread has
-/// the helpers.
+/// Runs `f(0) .. f(tasks - 1)` on this thread and the helpers. Returns `false`, and runs nothing,
+/// where another thread has the helpers.
 pub(crate) fn run(tasks: usize, f: &(dyn Fn(usize) + Sync)) -> bool {
     let pool = pool();
     if pool.taken.swap(true, Ordering::Acquire) {
@@ -123,13 +125,14 @@ impl Drop for Open {
 }
 
 impl Pool {
-    /// Shows the job to the helpers until the returned value is dropped. The caller has `taken` the helpers.
+    /// Shows the job to the helpers until the returned value is dropped. The caller has `taken` the
+    /// helpers.
     fn open(&'static self, job: &Job<'_>) -> Open {
         self.job.store(std::ptr::from_ref(job).cast_mut().cast(), Ordering::Relaxed);
         let number = self.gate.load(Ordering::Relaxed) / NUMBER;
         let gate = (number.wrapping_add(1) * NUMBER) | OPEN;
-        // Sequentially consistent with the counting of sleepers: either a helper sees the job before it sleeps, or this
-        // sees the sleeper.
+        // Sequentially consistent with the counting of sleepers: either a helper sees the job
+        // before it sleeps, or this sees the sleeper.
         self.gate.store(gate, Ordering::SeqCst);
         let open = Open(self);
         if self.sleepers.load(Ordering::SeqCst) > 0 {
@@ -156,7 +159,8 @@ impl Pool {
                 continue;
             }
             last = gate / NUMBER;
-            // SAFETY: the pointer was stored before the gate was opened under this number, and the caller neither leaves
+            // SAFETY: the pointer was stored before the gate was opened under this number, and the
+            // caller neither leaves
             // `run` nor opens another job before all who entered have left.
             let job = unsafe { &*self.job.load(Ordering::Relaxed) };
             if let Err(panic) = catch_unwind(AssertUnwindSafe(|| job.work())) {
@@ -198,7 +202,7 @@ mod tests {
         (0..tasks).map(|_| AtomicUsize::new(0)).collect()
     }
 
-    /// Runs all tasks, by another way where the test beside this one has the helpers.
+    /// Runs all tasks, and without the helpers if a test that runs at the same time has them.
     fn run_all(tasks: usize, f: &(dyn Fn(usize) + Sync)) {
         if !run(tasks, f) {
             (0..tasks).for_each(f);

@@ -6,7 +6,8 @@ use crate::simd::bf16::{Pairs, word};
 use crate::simd::{Kernel, Simd, SimdLevel, level, simd_level};
 use std::hint::black_box;
 
-/// Independent chains: enough to hide the latency of the instruction, few enough for sixteen registers.
+/// Independent chains: enough to hide the latency of the instruction, few enough for sixteen
+/// registers.
 const CHAINS: usize = 12;
 /// The same where a vector is two registers.
 const HALF: usize = CHAINS / 2;
@@ -32,8 +33,9 @@ impl<const N: usize> Kernel for Chains<N> {
     }
 }
 
-/// Runs `tasks` tasks of `rounds` rounds of multiply-adds in registers, on the threads and in the order in which the kernels'
-/// tasks run, and returns the floating-point operations done. In bf16 where that was chosen.
+/// Runs `tasks` tasks of `rounds` rounds of multiply-adds in registers, on the threads and in the
+/// order in which the kernels' tasks run, and returns the floating-point operations done. In bf16
+/// where that was chosen.
 #[must_use]
 pub fn multiply_add_probe(tasks: usize, rounds: usize) -> usize {
     let level = level();

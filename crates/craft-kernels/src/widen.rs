@@ -8,9 +8,11 @@ use crate::parallel;
 pub fn widen(bits: &[u16]) -> Vec<f32> {
     let mut out = Output::new(bits.len());
     let to = out.ptr();
-    // Weights are read once from memory, which takes far longer than the conversion: large enough for several threads early.
+    // Weights are read once from memory, which takes far longer than the conversion: large enough
+    // for several threads early.
     parallel::for_ranges(bits.len(), 8, |start, end| {
-        // SAFETY: the ranges are disjoint and inside the vector, whose values need not be initialised to be written.
+        // SAFETY: the ranges are disjoint and inside the vector, whose values need not be
+        // initialised to be written.
         let to = unsafe { std::slice::from_raw_parts_mut(to.at(start).cast(), end - start) };
         for (to, &bits) in to.iter_mut().zip(&bits[start..end]) {
             std::mem::MaybeUninit::<f32>::write(to, f32::from_bits(u32::from(bits) << 16));

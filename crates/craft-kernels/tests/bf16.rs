@@ -1,4 +1,5 @@
-//! Linear maps and convolutions in bf16. The precision is global to the process, so one test at a time.
+//! Linear maps and convolutions in bf16. The precision is global to the process, so one test at a
+//! time.
 #![allow(clippy::unwrap_used, clippy::disallowed_methods)]
 mod common;
 use common::narrow::{in_bf16, rounded};

@@ -1,4 +1,4 @@
-//! Linear layers, matrix products and attention against the definitions.
+//! Linear layers, matmuls and attention against the definitions.
 mod common;
 use common::{Rng, attention as reference, attention_shapes, close, matmul as naive, turn, wide};
 use craft_kernels::*;

@@ -13,7 +13,7 @@ fn affine(r: &mut Rng, d: usize) -> [Vec<f32>; 2] {
 const EPS: f32 = 1e-5;
 
 #[test]
-fn the_feed_forward_part_is_its_parts() {
+fn the_fused_feed_forward_is_its_steps() {
     in_both_formats(|bf16| {
         let mut r = Rng(35);
         assert!(!fuses_feed_forward([2048, 60, 256]));
@@ -31,7 +31,8 @@ fn the_feed_forward_part_is_its_parts() {
             let norm = Norm { weight: &weight, bias: &bias, eps: EPS };
             let f = FeedForward { x: &x, norm, w1: &w1, b1: &b1, w2: &w2, b2: &b2 };
             let (normed, mean, rstd) = layer_norm(&x, &weight, &bias, m, k, EPS);
-            // The bias comes after the product, as in the part: in another order some values would round to another bf16.
+            // The bias comes after the product, as in the fused block: in another order some values
+            // would round to another bf16.
             let mut h = linear(&normed, &w1, None, m, k, 2 * d);
             h.chunks_exact_mut(2 * d)
                 .for_each(|h| h.iter_mut().zip(&b1).for_each(|(h, b)| *h += b));
@@ -64,7 +65,8 @@ fn the_feed_forward_part_is_its_parts() {
     });
 }
 
-/// Sequences, heads, queries, keys where the context is another, width of a head, of the tokens, of the context's.
+/// Sequences, heads, queries, keys where the context is another, width of a head, of the tokens, of
+/// the context's.
 type Lengths = (usize, usize, usize, Option<usize>, usize, usize, usize);
 
 #[test]
@@ -249,7 +251,8 @@ fn the_half_residual_block_is_its_parts() {
 fn the_half_residual_block_is_its_parts_in_f32() {
     in_f32_at_all_levels(|| {
         let mut r = Rng(39);
-        // Images that are tasks of their own and ones that are not, few tiles, panels of output channels.
+        // Images that are tasks of their own and ones that are not, few tiles, panels of output
+        // channels.
         let cases: [ConvLengths; 7] = [
             (1, 16, 16, 4, 4, 3, 4),
             (9, 16, 48, 4, 4, 3, 16),

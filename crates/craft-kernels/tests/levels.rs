@@ -1,4 +1,5 @@
-//! Every instruction set gives the same results within rounding. One test: the level is global to the process.
+//! Every instruction set gives the same results within rounding. One test: the level is global to
+//! the process.
 mod common;
 use common::{Rng, close, conv_shapes, half_residual_block, wide};
 use craft_kernels::*;

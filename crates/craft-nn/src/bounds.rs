@@ -1,7 +1,8 @@
 //! What the tensors of a weight file say of the numbers that a config can have, before anything is
 //! built from it.
 //!
-//! A network has no more layers than its file has tensors, and no axis longer than the longest there.
+//! A network has no more layers than its file has tensors, and no axis longer than the longest
+//! there.
 
 use std::collections::BTreeMap;
 

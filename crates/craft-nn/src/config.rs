@@ -53,7 +53,7 @@ impl ConfigError {
     }
 }
 
-/// A text of another's as a message quotes it: its beginning, where it is long.
+/// Foreign text as a message quotes it: only its beginning if it is long.
 pub fn shorten(text: &str) -> String {
     const SHOWN: usize = 160;
     match text.char_indices().nth(SHOWN) {
@@ -64,8 +64,8 @@ pub fn shorten(text: &str) -> String {
 
 /// Refuses keys that are set to anything but a value that changes nothing.
 ///
-/// `neutral` lists the keys that are understood only in their neutral form. Keys that start with `_`
-/// and keys listed in `ignored` do not change what the network computes.
+/// `neutral` lists the keys that are understood only in their neutral form. Keys that start with
+/// `_` and keys listed in `ignored` do not change what the network computes.
 pub(crate) fn check_rest(
     component: &'static str,
     rest: &BTreeMap<String, Value>,

@@ -29,8 +29,8 @@ impl Init {
         Param::from_tensor(Tensor::from_data(TensorData::new(data, shape), &self.device))
     }
 
-    /// Draws a parameter's values, or leaves it without any until it is used: a network whose weights
-    /// are loaded takes no memory before.
+    /// Draws a parameter's values, or leaves it without any until it is used: a network whose
+    /// weights are loaded takes no memory before.
     fn draw<const D: usize>(
         &mut self,
         shape: [usize; D],

@@ -86,12 +86,12 @@ impl Linear {
         }
     }
 
-    /// The weight, where there is no bias and no factors change it.
+    /// The weight, if there is no bias and no LoRA factors change it.
     pub(crate) fn plain_weight(&self) -> Option<Tensor<2>> {
         (self.bias.is_none() && LowRank::of(&self.weight).is_none()).then(|| self.weight.base())
     }
 
-    /// Weight and bias, where there is a bias and no factors change the weight.
+    /// Weight and bias, if there is a bias and no LoRA factors change the weight.
     pub(crate) fn plain(&self) -> Option<(Tensor<2>, Tensor<1>)> {
         let bias = self.bias.as_ref().filter(|_| LowRank::of(&self.weight).is_none())?;
         Some((self.weight.base(), bias.val()))
@@ -131,7 +131,7 @@ impl GroupNorm {
         }
     }
 
-    /// As operations on whole parts take it.
+    /// As fused blocks take it.
     fn affine(&self) -> ops::Norm {
         ops::Norm { weight: self.weight.val(), bias: self.bias.val(), eps: self.eps as f32 }
     }
@@ -168,7 +168,7 @@ impl LayerNorm {
         Self { weight: init.constant([width], 1.0), bias: init.constant([width], 0.0), eps }
     }
 
-    /// As operations on whole parts take it.
+    /// As fused blocks take it.
     pub(crate) fn affine(&self) -> ops::Norm {
         ops::Norm { weight: self.weight.val(), bias: self.bias.val(), eps: self.eps as f32 }
     }

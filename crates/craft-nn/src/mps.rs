@@ -21,7 +21,7 @@ const EPS: f64 = 1e-5;
 pub struct CrossConfig {
     /// Width of image and text tokens.
     pub width: usize,
-    /// Inner width of the feed-forward parts.
+    /// Inner width of the feed-forward blocks.
     pub inner: usize,
     /// Number of layers.
     pub layers: usize,
@@ -45,7 +45,7 @@ impl CrossConfig {
     }
 }
 
-/// Attention of image tokens to words, beside a feed-forward part.
+/// Attention of image tokens to words, in parallel with a feed-forward block.
 #[derive(Module, Debug)]
 struct Cross {
     norm: LayerNorm,
@@ -81,7 +81,8 @@ impl Cross {
     }
 }
 
-/// Attention of image tokens to each other with rotary positions, beside a feed-forward part.
+/// Attention of image tokens to each other with rotary positions, in parallel with a feed-forward
+/// block.
 #[derive(Module, Debug)]
 struct Own {
     norm: LayerNorm,
@@ -199,8 +200,9 @@ impl CrossModel {
     }
 }
 
-/// `layers.N.0.fn.` is `layers.N.cross.` here, `layers.N.1.fn.` `layers.N.own.`; the table of rotary
-/// frequencies is computed; the biases of norms are buffers of zeros that a file may leave out.
+/// `layers.N.0.fn.` is `layers.N.cross.` here, `layers.N.1.fn.` `layers.N.own.`; the table of
+/// rotary frequencies is computed; the biases of norms are buffers of zeros that a file may leave
+/// out.
 fn renamed(tensors: TensorMap, width: usize) -> TensorMap {
     let mut out = TensorMap::new();
     for (name, tensor) in tensors {

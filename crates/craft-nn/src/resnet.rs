@@ -8,7 +8,8 @@ use crate::init::Init;
 use crate::layers::{Conv2d, GroupNorm, Linear};
 use crate::ops::{self, Act, Added};
 
-/// `ResnetBlock2D`: two convolutions, each after group norm and SiLU, with the timestep's bias between.
+/// `ResnetBlock2D`: two convolutions, each after group norm and SiLU, with the timestep's bias
+/// between.
 #[derive(Module, Debug)]
 pub struct ResnetBlock2D {
     norm1: GroupNorm,
@@ -20,7 +21,7 @@ pub struct ResnetBlock2D {
 }
 
 impl ResnetBlock2D {
-    /// `time` is the width of the timestep embedding, where there is one.
+    /// `time` is the width of the timestep embedding, if the block takes one.
     pub fn new(
         init: &mut Init,
         input: usize,

@@ -2,7 +2,8 @@
 
 use burn::tensor::{Device, Tensor, TensorData};
 
-/// Features `[B, dim]` of timesteps: sines and cosines of `t · exp(−ln(10000) · i / (half − shift))`.
+/// Features `[B, dim]` of timesteps: sines and cosines of `t · exp(−ln(10000) · i / (half −
+/// shift))`.
 ///
 /// `flip` puts the cosines first, as Stable Diffusion does.
 pub fn features(

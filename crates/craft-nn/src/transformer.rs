@@ -38,7 +38,8 @@ impl Attention {
         }
     }
 
-    /// `x` plus what its normalised tokens `[B, L, width]` make of the `context` `[B, Lc, context]`.
+    /// `x` plus what its normalised tokens `[B, L, width]` make of the `context` `[B, Lc,
+    /// context]`.
     fn forward(&self, norm: &LayerNorm, x: Tensor<3>, context: Option<Tensor<3>>) -> Tensor<3> {
         let of_context = [&self.to_q, &self.to_k, &self.to_v];
         let weights = of_context.map(Linear::plain_weight);
@@ -55,13 +56,13 @@ impl Attention {
     }
 }
 
-/// The gated projection of the feed-forward part.
+/// The gated projection of the feed-forward block.
 #[derive(Module, Debug)]
 pub struct Geglu {
     proj: Linear,
 }
 
-/// Feed-forward part with gated GELU and inner width 4·width.
+/// Feed-forward block with gated GELU and inner width 4·width.
 #[derive(Module, Debug)]
 pub struct FeedForward {
     net_at_0: Geglu,
@@ -188,8 +189,8 @@ impl Transformer2D {
         [self.norm.weight.dims()[0], self.transformer_blocks.len()]
     }
 
-    /// `x` `[N, C, H, W]`, `context` `[k·N, L, context]`; returns `[k·N, C, H, W]`: up to the first look at the text, its k rows for
-    /// one of `x` are one.
+    /// `x` `[N, C, H, W]`, `context` `[k·N, L, context]`; returns `[k·N, C, H, W]`: up to the first
+    /// look at the text, its k rows for one of `x` are one.
     pub fn forward(&self, x: Tensor<4>, context: &Tensor<3>) -> Tensor<4> {
         let [_, _, height, width] = x.dims();
         let h = self.norm.forward(x.clone());

@@ -15,7 +15,7 @@ use crate::weights;
 enum Block<'a> {
     Input(&'a Conv2d),
     Resnet(&'a ResnetBlock2D),
-    /// A residual block of the way up, on the features and the latest that the way down left.
+    /// A residual block of the way up, whose input is concatenated with the most recent skip.
     Joined(&'a ResnetBlock2D),
     Attention(&'a Transformer2D),
     Down(&'a Downsample2D),
@@ -72,14 +72,15 @@ fn add<const D: usize>(sum: &mut Option<Tensor<D>>, more: Option<Tensor<D>>) {
 /// Values that a training pass keeps between forward and backward pass, for one picture.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Kept {
-    /// Of one backward pass over the whole network.
+    /// In one backward pass over the whole network.
     pub whole: usize,
-    /// Of [`UNet2DConditionModel::backward_by_block`].
+    /// In [`UNet2DConditionModel::backward_by_block`].
     pub by_block: usize,
 }
 
-/// Values of a feature map inside a transformer layer that its backward pass reads, for each channel
-/// and pixel: three norms, queries, keys and values, outputs of attention, the gated part (12) and sums.
+/// Values of a feature map inside a transformer layer that its backward pass reads, for each
+/// channel and pixel: three norms, queries, keys and values, outputs of attention, the gated part
+/// (12) and sums.
 const PER_LAYER: usize = 24;
 
 /// What [`UNet2DConditionModel::forward`] takes.
@@ -87,7 +88,7 @@ const PER_LAYER: usize = 24;
 pub struct UNetInputs<'a> {
     /// Noisy latents `[B, in, h, w]`.
     pub sample: Tensor<4>,
-    /// Of length B.
+    /// Timesteps, of length B.
     pub timesteps: &'a [f32],
     /// Text embeddings `[B, L, D]`.
     pub context: &'a Tensor<3>,
@@ -95,15 +96,15 @@ pub struct UNetInputs<'a> {
     pub added: Option<&'a AddedCondition>,
 }
 
-/// What a backward pass gives beside the gradients of parameters.
+/// Results of a backward pass other than the gradients of parameters.
 #[derive(Clone, Debug)]
 pub struct Backward {
     /// The loss.
     pub loss: f32,
-    /// Its gradient with respect to the text embeddings, where it was asked for.
+    /// Its gradient with respect to the text embeddings, if it was asked for.
     pub context: Option<Tensor<3>>,
-    /// Its gradient with respect to the pooled text embeddings, where there are some and it was asked
-    /// for.
+    /// Its gradient with respect to the pooled text embeddings, if the model has them and
+    /// the gradient was asked for.
     pub pooled: Option<Tensor<2>>,
 }
 
@@ -137,8 +138,8 @@ impl UNet2DConditionModel {
         steps
     }
 
-    /// Values kept for one picture with latents of `height` by `width`, counted from the shapes of the
-    /// layers: what the operations' backward passes read. Temporary values come on top.
+    /// Values kept for one picture with latents of `height` by `width`, counted from the shapes of
+    /// the layers: what the operations' backward passes read. Temporary values come on top.
     pub fn kept_values(&self, height: usize, width: usize) -> Kept {
         let (mut whole, mut inputs, mut largest) = (0, 0, 0);
         let mut pixels = height * width;
@@ -176,9 +177,10 @@ impl UNet2DConditionModel {
     /// The model's prediction `[k·B, out, h, w]` for noisy latents `sample` `[B, in, h, w]` at
     /// `timesteps` (length B) under text embeddings `[k·B, L, D]`.
     ///
-    /// k is mostly 1. With 2, row `B + i` is the prediction for sample `i` under another text, as guidance wants it: what comes
-    /// before the first look at the text (SD 1.5's first residual block and the self-attention after it, whole levels of some
-    /// networks) is computed once. SDXL's `added` condition, of k·B rows, goes into every block, so there nothing is shared.
+    /// k is mostly 1. With 2, row `B + i` is the prediction for sample `i` under another text, as
+    /// guidance wants it: what comes before the first look at the text (SD 1.5's first residual
+    /// block and the self-attention after it, whole levels of some networks) is computed once.
+    /// SDXL's `added` condition, of k·B rows, goes into every block, so there nothing is shared.
     pub fn forward(
         &self,
         sample: Tensor<4>,
@@ -211,8 +213,8 @@ impl UNet2DConditionModel {
     /// kept, and the backward pass computes each block once more (Chen et al. 2016,
     /// arXiv 1604.06174, with the network's own blocks as segments).
     ///
-    /// `loss` maps the prediction to a scalar. `take` is given the gradients of one block's parameters
-    /// at a time, so that they can leave the device's memory. The results are those of
+    /// `loss` maps the prediction to a scalar. `take` is given the gradients of one block's
+    /// parameters at a time, so that they can leave the device's memory. The results are those of
     /// [`UNet2DConditionModel::forward`] and one backward pass.
     pub fn backward_by_block(
         &self,
@@ -294,8 +296,8 @@ impl UNet2DConditionModel {
         Backward { loss: value, context: to_context, pooled: to_pooled }
     }
 
-    /// Gradients of the timestep embedding, from the gradient `incoming` of its output; `pooled` is the
-    /// leaf that stands for the pooled text.
+    /// Gradients of the timestep embedding, from the gradient `incoming` of its output; `pooled` is
+    /// the leaf that stands for the pooled text.
     fn backward_of_time(
         &self,
         timesteps: &[f32],
@@ -313,8 +315,8 @@ impl UNet2DConditionModel {
 }
 
 impl Step<'_> {
-    /// What goes into the block: features, those from the way down that it joins, and the size of those
-    /// that the next one will.
+    /// What goes into the block: features, those from the way down that it joins, and the size of
+    /// those that the next one will.
     fn inputs(&self, x: Tensor<4>, skips: &mut Vec<Tensor<4>>) -> Inputs {
         let skip = if matches!(self.block, Block::Joined(_)) { skips.pop() } else { None };
         let size = match (self.block, skips.last()) {

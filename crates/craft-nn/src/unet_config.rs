@@ -82,7 +82,7 @@ pub struct UNetConfig {
     /// Transformer blocks by level.
     #[serde(default = "one")]
     pub transformer_layers_per_block: Depths,
-    /// The same on the way up, innermost first, where it differs from the way down.
+    /// The same on the way up, innermost first, if it differs from the way down.
     #[serde(default)]
     pub reverse_transformer_layers_per_block: Option<Depths>,
     /// Width of the text embeddings.
@@ -151,7 +151,8 @@ impl UNetConfig {
     /// Compares the numbers with those of the weights, before a network is built.
     ///
     /// # Errors
-    /// When a number is larger than any tensor of the weights, or there are more layers than tensors.
+    /// When a number is larger than any tensor of the weights, or there are more layers than
+    /// tensors.
     pub fn fits(&self, weights: &Bounds) -> Result<(), ConfigError> {
         let width = |key, value| weights.width(COMPONENT, key, value);
         width("in_channels", self.in_channels)?;
@@ -198,8 +199,8 @@ impl UNetConfig {
         }
     }
 
-    /// What a network of such channels is for, where it is not one that draws latents of `latents`
-    /// channels from a text.
+    /// What a network of such channels is for; `None` if it draws latents of `latents` channels
+    /// from a text.
     pub fn other_purpose(&self, latents: usize) -> Option<&'static str> {
         match self.in_channels.checked_sub(latents) {
             Some(0) if self.out_channels == latents => None,
@@ -238,7 +239,7 @@ impl UNetConfig {
             }
         }
     }
-    /// Transformer blocks of the middle, where it attends.
+    /// Transformer blocks of the middle, if it attends.
     pub(crate) fn mid_depth(&self) -> Option<usize> {
         self.transformer_layers_per_block.at(self.block_out_channels.len().checked_sub(1)?, 0)
     }

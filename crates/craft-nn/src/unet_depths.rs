@@ -3,7 +3,7 @@
 use serde::Deserialize;
 use serde_json::Value;
 
-/// Of one level: the same in all its attentions, or one number for each.
+/// Depths of one level: the same in all its attentions, or one number for each.
 #[derive(Clone, Debug, Deserialize, PartialEq)]
 #[serde(untagged)]
 pub enum Depth {
@@ -13,8 +13,8 @@ pub enum Depth {
     Each(Vec<usize>),
 }
 
-/// `transformer_layers_per_block`: one number everywhere, or one [`Depth`] per level. Networks that were
-/// distilled by leaving blocks out, such as SSD-1B, have lists within the list.
+/// `transformer_layers_per_block`: one number everywhere, or one [`Depth`] per level. Networks that
+/// were distilled by leaving blocks out, such as SSD-1B, have lists within the list.
 #[derive(Clone, Debug, Deserialize, PartialEq)]
 #[serde(untagged)]
 pub enum Depths {

@@ -234,7 +234,8 @@ impl AutoencoderKL {
         (mean, moments.narrow(1, latent, latent).clamp(-30.0, 20.0))
     }
 
-    /// Images `[B, 3, H, W]`, about −1..1, of latents `[B, latent, h, w]`; no scaling factor applied.
+    /// Images `[B, 3, H, W]`, about −1..1, of latents `[B, latent, h, w]`; no scaling factor
+    /// applied.
     pub fn decode(&self, latents: Tensor<4>) -> Tensor<4> {
         let latents = match &self.post_quant_conv {
             Some(conv) => conv.forward(latents),

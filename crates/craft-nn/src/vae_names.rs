@@ -1,15 +1,16 @@
 //! Names of an autoencoder's tensors in older files.
 //!
-//! Before diffusers 0.18 the attention in the middle was an `AttentionBlock` with `query`, `key`, `value`
-//! and `proj_attn`; the published Stable Diffusion 1.x and 2.x have these names. Some files keep its linear
-//! maps as the 1×1 convolutions that they were in the original code.
-//! Source: `diffusers/models/modeling_utils.py`, `_fix_state_dict_keys_on_load`.
+//! Before diffusers 0.18 the attention in the middle was an `AttentionBlock` with `query`, `key`,
+//! `value` and `proj_attn`; the published Stable Diffusion 1.x and 2.x have these names. Some files
+//! keep its linear maps as the 1×1 convolutions that they were in the original code. Source:
+//! `diffusers/models/modeling_utils.py`, `_fix_state_dict_keys_on_load`.
 
 /// Linear maps of the attention: before 0.18, and since.
 const LINEAR: [(&str, &str); 4] =
     [("query", "to_q"), ("key", "to_k"), ("value", "to_v"), ("proj_attn", "to_out.0")];
 
-/// Name and shape that a tensor of an autoencoder has today, where they differ from those of its file.
+/// Name and shape that a tensor of an autoencoder has today, where they differ from those of its
+/// file.
 pub fn current(name: &str, shape: &[usize]) -> Option<(String, Vec<usize>)> {
     let (block, part) = name.rsplit_once(".attentions.")?;
     let (index, part) = part.split_once('.')?;

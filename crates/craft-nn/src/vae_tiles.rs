@@ -1,5 +1,5 @@
-//! The autoencoder on large pictures in less memory: one picture at a time, and in overlapping tiles
-//! whose seams are blended. Off unless asked for, since tiles change the picture a little.
+//! The autoencoder on large pictures in less memory: one picture at a time, and in overlapping
+//! tiles whose seams are blended. Off unless asked for, since tiles change the picture a little.
 //!
 //! Source: diffusers `autoencoder_kl.py`, `tiled_decode`, `_tiled_encode`, `blend_v`, `blend_h`.
 

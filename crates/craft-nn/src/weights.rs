@@ -1,6 +1,7 @@
 //! Parameters by name: reading them out of a network and putting them in, strictly.
 //!
-//! Names are those of PyTorch: the path of fields, `.0.` for members of a list. A field that ends in
+//! Names are those of PyTorch: the path of fields, `.0.` for members of a list. A field that ends
+//! in
 //! `_at_<n>` stands for `.<n>`, for PyTorch lists whose members have different types
 //! (`net_at_0` is `net.0`). Variants of an enum leave no trace in a name.
 
@@ -74,7 +75,7 @@ struct Shapes(BTreeMap<String, Vec<usize>>);
 
 impl ParamVisitor for Shapes {
     fn visit<const D: usize>(&mut self, name: &str, param: &Param<Tensor<D>>) {
-        // Asking for the value would make one where there is none yet.
+        // Asking for the value would make one if there is none yet.
         self.0.insert(name.to_owned(), param.lazy_shape().to_vec());
     }
 }
@@ -214,8 +215,8 @@ impl ParamMapper for ToBf16 {
     }
 }
 
-/// Rounds the weights of linear maps and convolutions to bf16, where they take half the memory. They
-/// become f32 again for each use; norms, biases, embeddings and low-rank factors stay f32.
+/// Rounds the weights of linear maps and convolutions to bf16, where they take half the memory.
+/// They become f32 again for each use; norms, biases, embeddings and low-rank factors stay f32.
 pub fn to_bf16<M: Module>(module: M) -> M {
     map(module, &mut ToBf16)
 }
@@ -276,11 +277,13 @@ pub fn load<M: Module>(module: M, mut tensors: TensorMap) -> Result<M, WeightErr
     })
 }
 
-/// Puts tensors into a network that are read one at a time, so that a single one is in memory twice.
+/// Puts tensors into a network that are read one at a time, so that a single one is in memory
+/// twice.
 /// `found`: names and shapes of all that can be read.
 ///
 /// # Errors
-/// When names are missing, unused, or a shape differs, before anything is read; or the first error of
+/// When names are missing, unused, or a shape differs, before anything is read; or the first error
+/// of
 /// `read`.
 ///
 /// # Panics
@@ -293,7 +296,8 @@ pub fn load_with<M: Module, E: From<WeightError>>(
     load_as(module, found, false, read)
 }
 
-/// [`load_with`]; with `narrow` followed by [`to_bf16`], without all values ever being in memory as f32.
+/// [`load_with`]; with `narrow` followed by [`to_bf16`], without all values ever being in memory as
+/// f32.
 ///
 /// # Errors
 /// The same.

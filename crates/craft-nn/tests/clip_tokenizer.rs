@@ -83,7 +83,8 @@ fn ids_are_those_of_transformers() {
     }
 }
 
-/// Padding tokens in texts, textual inversion, flags of special tokens, in every file that says them.
+/// Padding tokens in texts, textual inversion, flags of special tokens, in every file that says
+/// them.
 #[test]
 fn added_tokens_are_those_of_transformers() {
     let rows: Vec<Value> = serde_json::from_str(&text("added.json")).unwrap();

@@ -215,8 +215,8 @@ fn the_prediction_type_is_found() {
     assert_eq!(found.unwrap().configs.scheduler["prediction_type"], "epsilon");
 }
 
-/// A model of v with a terminal signal-to-noise ratio of zero begins at the last timestep; with ε the mark
-/// means nothing.
+/// A model of v with a terminal signal-to-noise ratio of zero begins at the last timestep; with ε
+/// the mark means nothing.
 #[test]
 fn a_terminal_snr_of_zero_is_sampled_from_the_last_timestep() {
     for family in [Family::Sd1, Family::Sdxl] {

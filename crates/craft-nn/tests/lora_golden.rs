@@ -156,7 +156,7 @@ fn the_nearest_adapter_of_a_low_rank_change_is_the_change() {
             pair.add_to(&mut rebuilt, 1.0);
             assert!(error(&rebuilt, &change.data) < 1e-4, "{name} at rank {rank}");
         }
-        // Of two singular values rank 1 takes the larger one, or one of two that are nearly equal.
+        // Rank 1 takes the larger one of two singular values, or one of two that are nearly equal.
         let mut rest = change.data.clone();
         Pair::nearest(&change, 1).add_to(&mut rest, -1.0);
         let squares = |v: &[f32]| v.iter().map(|x| x * x).sum::<f32>();
@@ -165,7 +165,8 @@ fn the_nearest_adapter_of_a_low_rank_change_is_the_change() {
     }
 }
 
-/// A module of fixtures/lora/names_*.tsv: network, name in diffusers, name in files, programs that place it.
+/// A module of fixtures/lora/names_*.tsv: network, name in diffusers, name in files, programs that
+/// place it.
 fn modules(family: &str) -> Vec<(Component, String, String, String)> {
     let all = text(&format!("lora/names_{family}.tsv"));
     let one = |line: &str| {

@@ -1,5 +1,5 @@
-//! Training with attached factors, block-wise backward passes and bf16 weights, against PEFT and against
-//! the plain passes (fixtures/unet, fixtures/lora).
+//! Training with attached factors, block-wise backward passes and bf16 weights, against PEFT and
+//! against the plain passes (fixtures/unet, fixtures/lora).
 #![allow(clippy::unwrap_used, missing_docs, clippy::disallowed_methods)]
 
 mod common;
@@ -61,8 +61,8 @@ impl Case {
         }
     }
 
-    /// Loss, gradients by name and gradients of the text embeddings (the pooled ones behind the others)
-    /// of the plain passes.
+    /// Loss, gradients by name and gradients of the text embeddings (the pooled ones behind the
+    /// others) of the plain passes.
     fn whole(&self) -> (f32, Grads, Vec<f32>) {
         let context = self.input::<3>("encoder_hidden_states").require_grad();
         let mut added = self.added();

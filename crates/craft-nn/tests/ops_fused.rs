@@ -1,4 +1,5 @@
-//! Operations and whole parts of blocks, with products in f32 and in bf16, against the same composed from Burn's own. One test: the precision is global to the process.
+//! Operations and fused blocks, with matmuls in f32 and in bf16, against the same composed from
+//! Burn's own. One test: the precision is global to the process.
 #![allow(clippy::unwrap_used, clippy::print_stderr, missing_docs, clippy::disallowed_methods)]
 
 mod common;
@@ -41,7 +42,8 @@ fn compare(name: &str, sizes: &[usize], kernel: Op<'_>, oracle: Op<'_>) {
         assert!(ops::set_precision(Precision::F32));
         let worst = error(&found, &expected);
         assert!(worst < tolerance, "{name} in {precision:?}: output differs by {worst}");
-        // Equal to the last bits would mean that bf16 was not used, as for these convolutions without AMX.
+        // Equal to the last bits would mean that bf16 was not used, as for these convolutions
+        // without AMX.
         let narrow = precision == Precision::Bf16 && (name != HALF_BLOCK || ops::amx_active());
         assert!(narrow == (worst > 1e-5), "{name} in {precision:?}: output differs by {worst}");
         for (i, (found, expected)) in gradients.iter().zip(&slopes).enumerate() {
@@ -72,7 +74,7 @@ fn operations_and_parts_are_near_the_reference() {
             reference::layer_norm(x(t), t[at].clone() + 1.0, t[at + 1].clone(), 1e-5)
         };
         compare(
-            "feed-forward part",
+            "feed-forward block",
             &[b * l * k, 2 * d * k, 2 * d, k * d, k, k, k],
             &|t| {
                 let (first, second) = ((w(t), t[2].clone()), (back(t), t[4].clone()));
@@ -93,7 +95,7 @@ fn operations_and_parts_are_near_the_reference() {
             let mut sizes = vec![b * l * k, k * k, k * k, k * k, k * k, k, k, k];
             sizes.extend(context.then_some(b * 32 * k));
             compare(
-                "attention part",
+                "attention block",
                 &sizes,
                 &|t| {
                     let seen = context.then(|| of_context(t));

@@ -43,10 +43,10 @@ pub(crate) struct Global {
     /// Threads to compute with; all cores if not given. Does not change any result
     #[arg(long, global = true, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub(crate) threads: Option<u16>,
-    /// Number format of the factors in linear maps, attention, and those convolutions that are not faster in
-    /// f32; sums and the rest are f32, but for what a gate keeps for its backward pass. bf16 is faster
-    /// where the processor has AMX, or AVX-512 BF16 at full speed (`craft doctor` says), and changes results by its
-    /// rounding: keep to one format in a run
+    /// Dtype of matmuls: the operands of linear maps, attention, and those convolutions that are not faster
+    /// in f32. Sums and the rest are f32; in bf16 GEGLU's saved input is rounded too. bf16 is faster with AMX,
+    /// or AVX-512 BF16 at full speed (`craft doctor` says), and changes results by its rounding: keep to one
+    /// dtype in a run
     #[arg(long, global = true, value_enum, default_value_t, value_name = "FORMAT")]
     pub(crate) matmul_precision: MatmulPrecision,
     /// Results as JSON, one object a line
@@ -60,7 +60,7 @@ pub(crate) struct Global {
     pub(crate) quiet: bool,
 }
 
-/// Number formats of `--matmul-precision`.
+/// Dtypes of `--matmul-precision`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub(crate) enum MatmulPrecision {
     /// 32 bits

@@ -1,4 +1,5 @@
-//! The backward pass: probabilities are computed again, transposed as in the [forward pass](super::forward).
+//! The backward pass: probabilities are computed again, transposed as in the [forward
+//! pass](super::forward).
 
 use super::forward::{Head, KB, QB, ScaleRows, mask, whole_vectors};
 use super::{Inputs, tail};
@@ -37,7 +38,8 @@ impl Kernel for RowDots<'_> {
     }
 }
 
-/// Turns scores into probabilities `p = exp(score - lse)` and gradients of `p` into those of the scores, `p * (dp - delta)`; both
+/// Turns scores into probabilities `p = exp(score - lse)` and gradients of `p` into those of the
+/// scores, `p * (dp - delta)`; both
 /// `[whole(keys), width]`, zero beyond the keys.
 struct Gradients<'a> {
     scores: &'a mut [f32],
@@ -73,8 +75,8 @@ impl Kernel for Gradients<'_> {
     }
 }
 
-/// Output of a head and its gradient, each beginning at the head's first value, in rows at distance `ld`, and the logarithms that the
-/// forward pass returned.
+/// Output of a head and its gradient, each beginning at the head's first value, in rows at distance
+/// `ld`, and the logarithms that the forward pass returned.
 pub(crate) struct Above<'a> {
     pub out: &'a [f32],
     pub dout: &'a [f32],
@@ -83,7 +85,8 @@ pub(crate) struct Above<'a> {
 }
 
 impl Head<'_> {
-    /// Gradients with respect to the queries, to `dq` in rows at distance `ldq`, and to keys and values, at distance `ldk`.
+    /// Gradients with respect to the queries, to `dq` in rows at distance `ldq`, and to keys and
+    /// values, at distance `ldk`.
     ///
     /// # Safety
     /// `dq` is writable for all queries, `dk` and `dv` for all keys.
@@ -192,8 +195,8 @@ impl Head<'_> {
                     let (scores, slopes) =
                         (&mut scores[..tiles * width], &mut slopes[..tiles * width]);
                     let shape = [tiles, depth, width];
-                    // SAFETY: k and v have these rows from k0 on, q and the upper gradient `depth` rows of `width`, scores and slopes
-                    // these rows of `width`.
+                    // SAFETY: k and v have these rows from k0 on, q and the upper gradient `depth`
+                    // rows of `width`, scores and slopes these rows of `width`.
                     unsafe {
                         let to = scores.as_mut_ptr();
                         multiplier.product(shape, k.after_rows(k0), q, to, Init::Zero);
@@ -206,7 +209,8 @@ impl Head<'_> {
                     level.run(Gradients { scores, slopes, lse: lse_of, delta, keys: n, width });
                     let shape = [tiles, format.depth(rows), tall];
                     let (all, at) = ([tiles, width], k0 * tall);
-                    // SAFETY: these rows of `width`; the pairs of queries have as many rows of `tall` as the sums are long, and dk and dv
+                    // SAFETY: these rows of `width`; the pairs of queries have as many rows of
+                    // `tall` as the sums are long, and dk and dv
                     // `tiles` rows from k0 on.
                     unsafe {
                         let p = multiplier.rows(scores.as_ptr(), width, all, words);

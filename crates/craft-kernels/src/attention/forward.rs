@@ -1,7 +1,8 @@
 //! The forward pass.
 //!
-//! Scores and outputs lie transposed, keys or channels down and queries across: the softmax then runs down columns of vectors,
-//! and the words that the second product takes pair rows of probabilities.
+//! Scores and outputs lie transposed, keys or channels down and queries across: the softmax then
+//! runs down columns of vectors, and the words that the second product takes pair rows of
+//! probabilities.
 
 use std::ops::Range;
 
@@ -96,7 +97,8 @@ impl Kernel for Softmax<'_> {
         let fits = width.is_multiple_of(S::LANES) && largest.len().min(sums.len()) >= width;
         assert!(fits, "columns in whole vectors");
         for c in (0..width).step_by(S::LANES) {
-            // SAFETY: column c and its neighbours are inside each row of `width`, and in `largest` and `sums`.
+            // SAFETY: column c and its neighbours are inside each row of `width`, and in `largest`
+            // and `sums`.
             unsafe {
                 let (to_largest, to_sum) = (largest.as_mut_ptr().add(c), sums.as_mut_ptr().add(c));
                 let before = if first { s.splat(f32::NEG_INFINITY) } else { s.load(to_largest) };
@@ -134,7 +136,8 @@ impl Kernel for Softmax<'_> {
     }
 }
 
-/// Queries, keys and values of one head of one sequence, each beginning at its first value, in rows at these distances.
+/// Queries, keys and values of one head of one sequence, each beginning at its first value, in rows
+/// at these distances.
 pub(crate) struct Head<'a> {
     pub q: &'a [f32],
     pub ldq: usize,
@@ -158,10 +161,12 @@ impl Head<'_> {
         assert!(enough(self.k, self.keys, self.ldk) && enough(self.v, self.keys, self.ldk), "k, v");
     }
 
-    /// The output of these queries, and the logarithms of their softmax's denominators where they are wanted.
+    /// The output of these queries, and the logarithms of their softmax's denominators where they
+    /// are wanted.
     ///
     /// # Safety
-    /// `out` is writable for a row of `d` values at distance `ld`, and `lse` for a value, of each of the head's queries.
+    /// `out` is writable for a row of `d` values at distance `ld`, and `lse` for a value, of each
+    /// of the head's queries.
     pub(crate) unsafe fn forward(
         &self,
         level: Level,
@@ -223,7 +228,8 @@ impl Head<'_> {
                     let scores = &mut scores[..format.whole(n) * width];
                     let shape = [format.whole(n), depth, width];
                     let to = scores.as_mut_ptr();
-                    // SAFETY: k has these rows from k0 on, q `depth` rows of `width`, scores these rows of `width`.
+                    // SAFETY: k has these rows from k0 on, q `depth` rows of `width`, scores these
+                    // rows of `width`.
                     unsafe { multiplier.product(shape, k.after_rows(k0), q, to, Init::Zero) };
                     if causal {
                         mask(scores, width, n, q0, k0);

@@ -11,10 +11,11 @@ use std::ops::Range;
 use crate::parallel;
 use crate::simd::level;
 
-/// Queries of one task of the forward pass where there are few heads.
+/// Queries of one task of the forward pass if there are few heads.
 const QUERIES: usize = 256;
 
-/// Shape of multi-head attention: `q` and the output `[batch, queries, heads * head_dim]`, `k` and `v`
+/// Shape of multi-head attention: `q` and the output `[batch, queries, heads * head_dim]`, `k` and
+/// `v`
 /// `[batch, keys, heads * head_dim]`; the heads lie side by side in the last axis.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AttentionShape {
@@ -43,8 +44,9 @@ impl AttentionShape {
     fn flops(&self) -> usize {
         4 * self.query_len() * self.keys
     }
-    /// Runs `f(head, queries)` for every head of every sequence, counted as one, and range of at most `chunk` queries. One thread
-    /// takes all heads of a sequence, whose rows lie side by side in memory, where there are enough sequences.
+    /// Runs `f(head, queries)` for every head of every sequence, counted as one, and range of at
+    /// most `chunk` queries. One thread takes all heads of a sequence, whose rows lie side by side
+    /// in memory, where there are enough sequences.
     fn for_each(&self, chunk: usize, flops: usize, f: impl Fn(usize, Range<usize>) + Sync + Send) {
         let group = if self.batch >= 8 { self.heads } else { 1 };
         let chunk = if self.batch * self.heads >= 8 { self.queries.max(1) } else { chunk };
@@ -104,14 +106,16 @@ impl Inputs<'_> {
     }
 }
 
-/// What follows `at`; nothing where that is past the end, as of heads without channels or sequences without queries.
+/// What follows `at`; nothing where that is past the end, as of heads without channels or sequences
+/// without queries.
 fn tail(x: &[f32], at: usize) -> &[f32] {
     x.get(at..).unwrap_or_default()
 }
 
 /// `softmax(scale * q k^T) v` a head, with query `i` seeing keys `0..=i` only where `causal`.
 ///
-/// Returns the output `[batch, queries, heads * head_dim]` and the logarithm of each softmax's denominator
+/// Returns the output `[batch, queries, heads * head_dim]` and the logarithm of each softmax's
+/// denominator
 /// `[batch, heads, queries]`, which [`attention_backward`](crate::attention_backward) needs.
 #[must_use]
 pub fn attention(

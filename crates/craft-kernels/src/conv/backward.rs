@@ -14,8 +14,8 @@ use crate::simd::level;
 
 /// Gradient of [`conv2d`](super::conv2d) with respect to `x`; `dy` has the shape of the output.
 ///
-/// Input rows `y` with the same `(y + top) mod stride` are reached by the same kernel rows, so each such phase is a
-/// correlation of `dy` with a flipped part of the kernel, at stride 1.
+/// Input rows `y` with the same `(y + top) mod stride` are reached by the same kernel rows, so each
+/// such phase is a correlation of `dy` with a flipped part of the kernel, at stride 1.
 #[must_use]
 pub fn conv2d_backward_input(dy: &[f32], w: &[f32], s: &ConvShape) -> Vec<f32> {
     s.check();
@@ -25,7 +25,8 @@ pub fn conv2d_backward_input(dy: &[f32], w: &[f32], s: &ConvShape) -> Vec<f32> {
     let mut dx = Output::new(s.in_len());
     let to = dx.ptr();
     if s.winograd() {
-        // SAFETY: the lengths were checked above, and the pass writes every position of the fresh vector.
+        // SAFETY: the lengths were checked above, and the pass writes every position of the fresh
+        // vector.
         return unsafe {
             Correlation::input_gradient(s, w).run(level, dy, to);
             dx.finish()
@@ -99,7 +100,8 @@ fn phase_pass<'a>(
     }
 }
 
-/// The correlation that makes the whole input gradient of a convolution with stride 1, if its input and output have values.
+/// The correlation that makes the whole input gradient of a convolution with stride 1, if its input
+/// and output have values.
 pub(super) fn input_pass<'a>(
     s: &ConvShape,
     w: &'a [f32],
@@ -116,7 +118,8 @@ fn phases_of(s: &ConvShape) -> impl Iterator<Item = (Phase, Phase)> {
     vertical.into_iter().flat_map(move |v| horizontal.clone().into_iter().map(move |h| (v, h)))
 }
 
-/// The input positions `start, start + stride, ..` along one axis and the kernel taps that reach them.
+/// The input positions `start, start + stride, ..` along one axis and the kernel taps that reach
+/// them.
 #[derive(Clone, Copy)]
 struct Phase {
     start: usize,
@@ -154,7 +157,8 @@ fn scatter(part: &[f32], to: Shared, s: &ConvShape, v: &Phase, h: &Phase) {
                 let row = (plane * s.height + v.start + y * sy) * s.width + h.start;
                 let from = &part[plane * size + y * h.count..][..h.count];
                 for (x, &value) in from.iter().enumerate() {
-                    // SAFETY: x < count keeps h.start + x * stride inside the row; each plane has one writer.
+                    // SAFETY: x < count keeps h.start + x * stride inside the row; each plane has
+                    // one writer.
                     unsafe { to.at(row + x * sx).write(value) };
                 }
             }

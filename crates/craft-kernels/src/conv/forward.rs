@@ -15,7 +15,8 @@ use crate::simd::bf16::Pairs;
 use crate::simd::shifted::Copies;
 use crate::simd::{Level, level};
 
-/// Convolution of `x` with `w` plus a bias a channel; shapes as in [`ConvShape`], `bias [out_channels]`.
+/// Convolution of `x` with `w` plus a bias a channel; shapes as in [`ConvShape`], `bias
+/// [out_channels]`.
 #[must_use]
 pub fn conv2d(x: &[f32], w: &[f32], bias: Option<&[f32]>, s: &ConvShape) -> Vec<f32> {
     s.check();
@@ -28,7 +29,8 @@ pub fn conv2d(x: &[f32], w: &[f32], bias: Option<&[f32]>, s: &ConvShape) -> Vec<
     let mut y = Output::new(s.out_len());
     if s.winograd() {
         let correlation = Correlation { bias, ..Correlation::forward(s, w) };
-        // SAFETY: the lengths were checked above, and the pass writes every position of the fresh vector.
+        // SAFETY: the lengths were checked above, and the pass writes every position of the fresh
+        // vector.
         return unsafe {
             correlation.run(level, x, y.ptr());
             y.finish()
@@ -50,8 +52,8 @@ pub fn conv2d(x: &[f32], w: &[f32], bias: Option<&[f32]>, s: &ConvShape) -> Vec<
     }
 }
 
-/// A correlation of `[batch, inputs, ..]` to `[batch, outputs, ..]`. With `pairs`, two neighbouring channels are read as
-/// one of words.
+/// A correlation of `[batch, inputs, ..]` to `[batch, outputs, ..]`. With `pairs`, two neighbouring
+/// channels are read as one of words.
 pub(super) struct Pass<'a> {
     pub batch: usize,
     pub inputs: usize,
@@ -62,7 +64,8 @@ pub(super) struct Pass<'a> {
     pub pairs: Option<Pairs>,
 }
 
-/// Sum length of one block of channels, and size of its planes (in values), that keep the caches warm.
+/// Sum length of one block of channels, and size of its planes (in values), that keep the caches
+/// warm.
 const KC: usize = 288;
 const PLANES: usize = 96 << 10;
 
@@ -108,8 +111,8 @@ impl<'a> Pass<'a> {
         block.next_multiple_of(self.group())
     }
 
-    /// Channels whose rows of one tap follow each other in the product's sum: as many as an AMX tile reads in place, if all
-    /// of them come in such groups.
+    /// Channels whose rows of one tap follow each other in the product's sum: as many as an AMX
+    /// tile reads in place, if all of them come in such groups.
     pub(super) fn group(&self) -> usize {
         let tiled = self.pairs.and_then(Pairs::tiles).is_some();
         if tiled && self.channels().is_multiple_of(TILE) { TILE } else { 1 }
@@ -249,8 +252,8 @@ impl<'a> Pass<'a> {
                     }
                     _ => Init::Load,
                 };
-                // SAFETY: the offsets end `positions` values before the end of the planes; the packed weight holds k values for
-                // each output; the caller vouches for C.
+                // SAFETY: the offsets end `positions` values before the end of the planes; the
+                // packed weight holds k values for each output; the caller vouches for C.
                 unsafe {
                     if layout.in_rows {
                         let mut m = Block::<false, true>::new(outputs, positions, k);

@@ -37,7 +37,8 @@ impl<'a> Image<'a> {
     }
 }
 
-/// What the outputs of a [`Pass`](super::forward::Pass) start from; biases are one for each output channel of the whole, images of all of them.
+/// What the outputs of a [`Pass`](super::forward::Pass) start from; biases are one for each output
+/// channel of the whole, images of all of them.
 #[derive(Clone, Copy)]
 pub(super) enum Start<'a> {
     Zero,

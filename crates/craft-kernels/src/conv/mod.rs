@@ -1,8 +1,10 @@
-//! Convolution without im2col. 3 by 3 kernels at stride 1 mostly go the way of [`winograd`], all others this one:
+//! Convolution without im2col. 3 by 3 kernels at stride 1 mostly go the way of [`winograd`], all
+//! others this one:
 //!
-//! For each column `kx` of the kernel (and each phase of the stride) the image is copied once into a plane whose rows
-//! are exactly as long as the output's. Then output position `p = y * width + x` reads plane position `p + offset` for
-//! every tap, so the products run over whole vectors, and the microkernel finds its operand through a table of offsets.
+//! For each column `kx` of the kernel (and each phase of the stride) the image is copied once into
+//! a plane whose rows are exactly as long as the output's. Then output position `p = y * width + x`
+//! reads plane position `p + offset` for every tap, so the products run over whole vectors, and the
+//! microkernel finds its operand through a table of offsets.
 
 mod backward;
 mod forward;

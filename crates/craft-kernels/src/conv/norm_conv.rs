@@ -1,8 +1,9 @@
-//! Half of a residual block: group norm, SiLU, a convolution and what is added to its output, in one pass over the images. The forward pass
-//! never writes the normalised image to memory, and the backward pass, which computes it again, needs none to be kept.
+//! Half of a residual block: group norm, SiLU, a convolution and what is added to its output, in
+//! one pass over the images. The forward pass never writes the normalised image to memory, and the
+//! backward pass, which computes it again, needs none to be kept.
 //!
-//! Where the convolution is direct in bf16 on AMX tiles, image by image ([`tiles`]); where it goes Winograd's way, on the way into and out of
-//! its tiles ([`winograd`]).
+//! Where the convolution is direct in bf16 on AMX tiles, image by image ([`tiles`]); where it goes
+//! Winograd's way, on the way into and out of its tiles ([`winograd`]).
 
 mod tiles;
 mod winograd;
@@ -12,7 +13,7 @@ use crate::group_norm::GroupNormSilu;
 use crate::simd::bf16::Pairs;
 use crate::simd::{Level, level};
 
-/// What is added to the output of a convolution beside its bias.
+/// What is added to the output of a convolution in addition to its bias.
 #[derive(Clone, Copy, Debug)]
 pub enum Added<'a> {
     /// Nothing.
@@ -58,8 +59,8 @@ impl Way {
     }
 }
 
-/// Whether [`norm_conv`] serves a shape: one that goes Winograd's way, or whose passes are all on AMX tiles, at stride 1 and an even width, and
-/// with enough images of a size that fits the caches.
+/// Whether [`norm_conv`] serves a shape: one that goes Winograd's way, or whose passes are all on
+/// AMX tiles, at stride 1 and an even width, and with enough images of a size that fits the caches.
 #[must_use]
 pub fn fuses_norm_conv(s: &ConvShape) -> bool {
     Way::of(level(), s).is_some()
@@ -96,20 +97,21 @@ pub fn norm_conv(p: &NormConv<'_>, s: &ConvShape) -> (Vec<f32>, Vec<f32>) {
 
 /// Gradients of [`norm_conv`].
 pub struct NormConvGradients {
-    /// Of the input.
+    /// Gradient of the input.
     pub x: Vec<f32>,
-    /// Of the norm's weight and bias.
+    /// Gradients of the norm's weight and bias.
     pub norm: [Vec<f32>; 2],
-    /// Of the convolution's weight, where it is wanted.
+    /// Gradient of the convolution's weight, if it is wanted.
     pub w: Option<Vec<f32>>,
-    /// Of its bias.
+    /// Gradient of its bias.
     pub bias: Vec<f32>,
-    /// Of values added to each channel of each image.
+    /// Gradient of the values added to each channel of each image.
     pub channels: Vec<f32>,
 }
 
-/// Gradients of [`norm_conv`] from its inputs, the statistics that it returned, and `dy` in the shape of the output; that of an added
-/// image is `dy` itself. Bias and what was added are not read.
+/// Gradients of [`norm_conv`] from its inputs, the statistics that it returned, and `dy` in the
+/// shape of the output; that of an added image is `dy` itself. Bias and what was added are not
+/// read.
 ///
 /// # Panics
 /// Where [`fuses_norm_conv`] says no.

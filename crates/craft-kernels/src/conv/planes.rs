@@ -69,8 +69,8 @@ impl Geometry {
         if self.direct() { self.positions() } else { self.planes() * self.plane_len() }
     }
 
-    /// Where each tap starts in the planes of `channels`, `group` of them at a time: all channels of a group for each
-    /// tap, kernel rows outer.
+    /// Where each tap starts in the planes of `channels`, `group` of them at a time: all channels
+    /// of a group for each tap, kernel rows outer.
     pub(super) fn offsets(&self, channels: usize, group: usize) -> Vec<usize> {
         let taps = self.kernel[0] * self.kernel[1];
         let mut table = Vec::with_capacity(channels * taps);
@@ -83,7 +83,8 @@ impl Geometry {
         table
     }
 
-    /// Where a tap, counted row by row, starts in the planes of a channel that lie `plane` values apart.
+    /// Where a tap, counted row by row, starts in the planes of a channel that lie `plane` values
+    /// apart.
     pub(super) fn tap(&self, tap: usize, plane: usize) -> usize {
         let (i, j) = (tap / self.kernel[1], tap % self.kernel[1]);
         let phase = i % self.stride[0];
@@ -121,7 +122,8 @@ impl Geometry {
         }
     }
 
-    /// Stride 1 and equal widths: the plane is the flat image, shifted, with the columns that wrapped around cleared.
+    /// Stride 1 and equal widths: the plane is the flat image, shifted, with the columns that
+    /// wrapped around cleared.
     fn fill_shifted<T: Copy + Default>(&self, image: &[T], plane: &mut [T], shift: isize) {
         let w = self.width as isize;
         if shift.unsigned_abs() >= self.width {

@@ -1,7 +1,8 @@
-//! Convolutions with kernels of one by one, image by image as products of plain matrices, `y [co, hw] = w [co, ci] x [ci, hw]`.
+//! Convolutions with kernels of one by one, image by image as plain matmuls, `y [co, hw] = w [co,
+//! ci] x [ci, hw]`.
 //!
-//! Read in place, the rows of a large image lie a multiple of a page apart and push each other out of the nearest cache; the
-//! product copies panels of them.
+//! Read in place, the rows of a large image lie a multiple of a page apart and push each other out
+//! of the nearest cache; the product copies panels of them.
 
 use super::shape::ConvShape;
 use crate::buffer::Shared;
@@ -12,7 +13,7 @@ use crate::simd::Level;
 const LEAST: usize = 4 << 20;
 
 impl ConvShape {
-    /// Whether passes in `f32` are products of plain matrices: depends on one image, not on the batch.
+    /// Whether passes in `f32` are plain matmuls: depends on one image, not on the batch.
     pub(super) fn pointwise(&self) -> bool {
         let size = self.in_channels * self.out_channels * self.height * self.width;
         self.kernel == [1, 1] && self.stride == [1, 1] && self.padding == [0; 4] && size >= LEAST

@@ -1,7 +1,8 @@
 //! The shape of a convolution.
 
-/// Shape of a two-dimensional convolution: `x [batch, in_channels, height, width]`, `w [out_channels, in_channels,
-/// kernel height, kernel width]`, `y [batch, out_channels, out_height, out_width]`.
+/// Shape of a two-dimensional convolution: `x [batch, in_channels, height, width]`, `w
+/// [out_channels, in_channels, kernel height, kernel width]`, `y [batch, out_channels, out_height,
+/// out_width]`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ConvShape {
     /// Images.

@@ -110,7 +110,8 @@ impl Pass<'_> {
         });
     }
 
-    /// One row of the packed weight, by groups of [`TILE`] channels of words: that of output `o` for `channels` from `c0` on.
+    /// One row of the packed weight, by groups of [`TILE`] channels of words: that of output `o`
+    /// for `channels` from `c0` on.
     ///
     /// # Safety
     /// `to` is writable for a word of each channel and tap.
@@ -127,8 +128,8 @@ impl Pass<'_> {
             let values = if o < self.outputs { (self.inputs - 2 * c).min(2 * TILE) } else { 0 };
             for place in places {
                 let from = (t.first + o * t.out + 2 * c * t.input).wrapping_add_signed(*place);
-                // SAFETY: taps of an output and `values` inputs are inside the weight, whose length was checked; the caller
-                // vouches for `to`.
+                // SAFETY: taps of an output and `values` inputs are inside the weight, whose length
+                // was checked; the caller vouches for `to`.
                 unsafe {
                     pairs.gather(t.w.as_ptr().wrapping_add(from), t.input, values, to);
                     to = to.add(TILE);

@@ -1,10 +1,11 @@
 //! Gradient with respect to the weight.
 //!
-//! For a block of input channels, `dw[(channel, tap), o] += sum over p of plane[tap offset + p] * dy[p, o]`, image after
-//! image: rows of the product are taps, read straight from the planes, and the vectors run over output channels.
+//! For a block of input channels, `dw[(channel, tap), o] += sum over p of plane[tap offset + p] *
+//! dy[p, o]`, image after image: rows of the product are taps, read straight from the planes, and
+//! the vectors run over output channels.
 //!
-//! In bf16, words pair neighbouring positions. A tap must then start at an even one, which it does where the output's
-//! width is even; odd widths stay in `f32`.
+//! In bf16, words pair neighbouring positions. A tap must then start at an even one, which it does
+//! where the output's width is even; odd widths stay in `f32`.
 
 use super::planes::Geometry;
 use super::shape::ConvShape;
@@ -64,7 +65,8 @@ pub fn conv2d_backward_weight(x: &[f32], dy: &[f32], s: &ConvShape) -> Vec<f32> 
             let (n, o) = (task / panels, task % panels * width);
             let rows = (co - o).min(width);
             scratch(if pairs.is_some() { rows * positions } else { 0 }, |words| {
-                // SAFETY: channels o..o + rows of image n are inside dy; each task writes its own panel.
+                // SAFETY: channels o..o + rows of image n are inside dy; each task writes its own
+                // panel.
                 unsafe {
                     let mut from = dy.as_ptr().add((n * co + o) * values);
                     if let Some(pairs) = pairs {
@@ -123,7 +125,8 @@ pub fn conv2d_backward_weight(x: &[f32], dy: &[f32], s: &ConvShape) -> Vec<f32> 
                         (m.ldb, m.b_panel, m.b_padded) = (width, positions * width, true);
                         (m.c, m.ldc) = (sum.as_mut_ptr(), co);
                         m.init = if chained == 0 { Init::Zero } else { Init::Load };
-                        // SAFETY: every tap offset leaves `positions` values of its plane; the panels of image n hold
+                        // SAFETY: every tap offset leaves `positions` values of its plane; the
+                        // panels of image n hold
                         // `positions` rows of `width`; `sum` holds rows * co values.
                         unsafe { m.ready().compute(level, pairs) };
                         chained += ps;
@@ -136,7 +139,8 @@ pub fn conv2d_backward_weight(x: &[f32], dy: &[f32], s: &ConvShape) -> Vec<f32> 
                 if chained > 0 {
                     total.iter_mut().zip(&*sum).for_each(|(t, v)| *t += v);
                 }
-                // SAFETY: `total` is [rows, co]; this task owns columns c0 * taps.. of dw [co, ci * taps].
+                // SAFETY: `total` is [rows, co]; this task owns columns c0 * taps.. of dw [co, ci *
+                // taps].
                 unsafe {
                     let (from, dst) = (total.as_ptr(), to.at(c0 * taps));
                     level.run(Transpose::new(from, co, rows, co, dst, ci * taps, 0));

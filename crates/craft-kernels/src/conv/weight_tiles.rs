@@ -1,8 +1,9 @@
 //! Gradient with respect to the weight, in bf16 on AMX tiles.
 //!
-//! As in [`weight`](super::weight) rows of the product are taps and its columns output channels. Here the planes of several images
-//! follow each other, and `dy` has zeros where a plane is longer than the output, so that one sum runs over all of them: sums
-//! over one small image would mostly load and store their results. A tile's rows are sixteen channels at one tap, read in place.
+//! As in [`weight`](super::weight) rows of the product are taps and its columns output channels.
+//! Here the planes of several images follow each other, and `dy` has zeros where a plane is longer
+//! than the output, so that one sum runs over all of them: sums over one small image would mostly
+//! load and store their results. A tile's rows are sixteen channels at one tap, read in place.
 
 use super::planes::Geometry;
 use super::shape::ConvShape;
@@ -24,19 +25,20 @@ const TASKS: usize = 8;
 /// Most values of all those sums.
 const SUMS: usize = 1 << 20;
 
-/// How one weight gradient is cut into tasks and laid out; lengths in words of two positions. Depends on the shape only.
+/// How one weight gradient is cut into tasks and laid out; lengths in words of two positions.
+/// Depends on the shape only.
 struct Plan {
     g: Geometry,
     taps: usize,
     /// Planes of one channel.
     planes: usize,
-    /// Of one plane of one image, with the rows that only taps below the first reach.
+    /// Words of one plane of one image, with the rows that only taps below the first reach.
     plane: usize,
     /// Images whose planes follow each other.
     group: usize,
-    /// Between the stacks of two planes.
+    /// Distance of the stacks of two planes.
     stack: usize,
-    /// Between two channels.
+    /// Distance of two channels.
     channel: usize,
     /// Input channels of a task, and those tasks.
     block: usize,
@@ -65,8 +67,9 @@ impl Plan {
     }
 }
 
-/// The gradient of a convolution whose output has an even width. `channel(n, c, room)` says where channel c of image n of the input
-/// is: somewhere that outlives the call, or in `room`, which is as long.
+/// The gradient of a convolution whose output has an even width. `channel(n, c, room)` says where
+/// channel c of image n of the input is: somewhere that outlives the call, or in `room`, which is
+/// as long.
 ///
 /// # Safety
 /// What `channel` returns is readable for one channel of one image.
@@ -92,8 +95,8 @@ pub(super) unsafe fn weight_on_tiles(
             let images = (s.batch - n0).min(p.images);
             let channels = (ci - c0).min(p.block);
             let b = turned[n0 * p.plane * width..].as_ptr();
-            // SAFETY: `sums` has room for the task's rows; the panels hold the images' rows and a tile more; the caller vouches for
-            // the channels.
+            // SAFETY: `sums` has room for the task's rows; the panels hold the images' rows and a
+            // tile more; the caller vouches for the channels.
             unsafe {
                 let right = Right { b, width, panel };
                 let channel = |n: usize, c: usize, room: &mut [f32]| channel(n0 + n, c0 + c, room);
@@ -142,8 +145,8 @@ pub(super) unsafe fn weight_on_tiles(
     unsafe { dw.finish() }
 }
 
-/// `dy` in words of two positions, by panel of output channels: `plane` rows of `width` for each image, of which those past the
-/// output are zero, and a tile of zeros.
+/// `dy` in words of two positions, by panel of output channels: `plane` rows of `width` for each
+/// image, of which those past the output are zero, and a tile of zeros.
 fn turn(
     level: Level,
     pairs: Pairs,
@@ -164,7 +167,8 @@ fn turn(
         let last = if n + 1 == s.batch { TILE } else { 0 };
         scratch(rows * words, |room| {
             let room = room.as_mut_ptr();
-            // SAFETY: channels o..o + rows of image n are inside dy; each task writes rows of its own.
+            // SAFETY: channels o..o + rows of image n are inside dy; each task writes rows of its
+            // own.
             unsafe {
                 pairs.rows(dy[(n * co + o) * values..].as_ptr(), values, rows, values, room, words);
                 level.run(Transpose::new(room, words, rows, words, to.at(at), width, width));
@@ -182,10 +186,12 @@ struct Right {
     panel: usize,
 }
 
-/// `sums[(channel, tap), o] = sum over images and positions` for `channels` channels of `images` images, which `channel` finds.
+/// `sums[(channel, tap), o] = sum over images and positions` for `channels` channels of `images`
+/// images, which `channel` finds.
 ///
 /// # Safety
-/// `channel` returns readable channels; `sums` is writable for `channels * taps` rows of the output channels; the panels hold the images' rows and a tile more.
+/// `channel` returns readable channels; `sums` is writable for `channels * taps` rows of the output
+/// channels; the panels hold the images' rows and a tile more.
 #[allow(clippy::too_many_arguments)]
 unsafe fn sum(
     pairs: Pairs,
@@ -237,7 +243,8 @@ unsafe fn sum(
                     m.a = stacks.as_ptr().wrapping_add(p.g.tap(tap, p.stack * 2) / 2 + k0);
                     m.c = sums.wrapping_add(tap * co);
                     let level = level();
-                    // SAFETY: a tap leaves the sum's words in its stack, which ends in zeros; the caller vouches for the rest.
+                    // SAFETY: a tap leaves the sum's words in its stack, which ends in zeros; the
+                    // caller vouches for the rest.
                     unsafe { m.ready().compute_ready(level, Some(pairs), ready.as_ref()) };
                 }
             }
@@ -248,6 +255,7 @@ unsafe fn sum(
 /// Words as the bf16 values that they hold.
 fn halves(words: &mut [f32]) -> &mut [u16] {
     let len = 2 * words.len();
-    // SAFETY: every bit pattern is valid for both, u16 needs less alignment, and the length in bytes is the same.
+    // SAFETY: every bit pattern is valid for both, u16 needs less alignment, and the length in
+    // bytes is the same.
     unsafe { std::slice::from_raw_parts_mut(words.as_mut_ptr().cast(), len) }
 }

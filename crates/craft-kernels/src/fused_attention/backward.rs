@@ -10,19 +10,21 @@ use crate::parallel;
 use crate::rows::AddRow;
 use crate::simd::level;
 
-/// Gradients of [`fused_attention`](super::fused_attention); those of the weights and of the context where they are wanted.
+/// Gradients of [`fused_attention`](super::fused_attention); those of the weights and of the
+/// context where they are wanted.
 pub struct FusedAttentionGradients {
-    /// Of `x`.
+    /// Gradient of `x`.
     pub x: Vec<f32>,
-    /// Of the norm's weight and bias.
+    /// Gradients of the norm's weight and bias.
     pub norm: [Vec<f32>; 2],
-    /// Of the context.
+    /// Gradient of the context.
     pub context: Option<Vec<f32>>,
-    /// Of `wq`, `wk`, `wv`, `wo` and `bo`.
+    /// Gradients of `wq`, `wk`, `wv`, `wo` and `bo`.
     pub weights: Option<[Vec<f32>; 5]>,
 }
 
-/// Gradients of [`fused_attention`](super::fused_attention), from its inputs, what it kept, and `dy` in the shape of its output; the bias `bo` is not read.
+/// Gradients of [`fused_attention`](super::fused_attention), from its inputs, what it kept, and
+/// `dy` in the shape of its output; the bias `bo` is not read.
 ///
 /// # Panics
 /// Where [`fuses_attention`](crate::fuses_attention) says no.
@@ -67,7 +69,8 @@ pub fn fused_attention_backward(
     scratch(lengths.iter().sum(), |shared| {
         let [q, kv, stacked, room, from_q, from_kv, from_y, norms, sums_q, sums_kv, sums_o] =
             split(shared, lengths);
-        // SAFETY: wq holds `inner` rows of `width`, wo `width` rows of `inner`, and the weights of keys and values together `both` rows.
+        // SAFETY: wq holds `inner` rows of `width`, wo `width` rows of `inner`, and the weights of
+        // keys and values together `both` rows.
         let (weights, from_q, from_kv, from_y) = unsafe {
             let m = Multiplier::new(format);
             let weights = Weights::pack(&m, p, s, [q, kv, &mut *stacked, room]);
@@ -141,7 +144,8 @@ pub fn fused_attention_backward(
                     let normed = &projected.normed[..rows * width];
                     let dnormed = &mut dnormed[..rows * width];
                     let x = &p.x[at * width..][..rows * width];
-                    // SAFETY: as above; rows of dx and of the context's gradient are this task's own.
+                    // SAFETY: as above; rows of dx and of the context's gradient are this task's
+                    // own.
                     unsafe {
                         let dq = multiplier.rows(dq.as_ptr(), inner, [rows, inner], packed);
                         let (shape, to) =

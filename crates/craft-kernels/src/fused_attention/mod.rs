@@ -1,6 +1,7 @@
-//! One attention part of a transformer block, `x + attention(norm(x) Wqᵀ, c Wkᵀ, c Wvᵀ) Woᵀ + bo` with `c` the context or `norm(x)`
-//! itself: a few sequences at a time go through all of it while they are in the caches. The heads' outputs are kept for the
-//! backward pass; queries, keys and values are computed again.
+//! The fused attention block of a transformer, `x + attention(norm(x) Wqᵀ, c Wkᵀ, c Wvᵀ) Woᵀ + bo`
+//! with `c` the context or `norm(x)` itself: a few sequences at a time go through all of it while
+//! they are in the caches. The heads' outputs are kept for the backward pass; queries, keys and
+//! values are computed again.
 
 mod backward;
 
@@ -18,15 +19,17 @@ use crate::simd::{Level, level};
 /// Most tokens of a sequence: more would not stay in the caches.
 const LONGEST: usize = 256;
 
-/// What the part computes with: `x [batch, queries, width]`, `context [batch, keys, context_width]`, `wq [inner, width]`, `wk` and
-/// `wv` `[inner, context_width]`, `wo [width, inner]`, `bo [width]`, where the heads together are `inner` wide.
+/// Inputs of the block: `x [batch, queries, width]`, `context [batch, keys, context_width]`, `wq
+/// [inner, width]`, `wk` and
+/// `wv` `[inner, context_width]`, `wo [width, inner]`, `bo [width]`, where the heads together are
+/// `inner` wide.
 #[derive(Clone, Copy)]
 pub struct FusedAttention<'a> {
     /// Input, which the output is added to.
     pub x: &'a [f32],
     /// Normalises it first.
     pub norm: Norm<'a>,
-    /// What is attended to; the normalised input where there is none.
+    /// What is attended to; the normalised input if `None`.
     pub context: Option<&'a [f32]>,
     /// Weight of the queries.
     pub wq: &'a [f32],
@@ -43,7 +46,7 @@ pub struct FusedAttention<'a> {
 /// Its shape.
 #[derive(Clone, Copy, Debug)]
 pub struct FusedAttentionShape {
-    /// Of the attention itself.
+    /// Shape of the attention itself.
     pub attention: AttentionShape,
     /// Width of the tokens.
     pub width: usize,
@@ -99,8 +102,8 @@ impl FusedAttentionShape {
     }
 }
 
-/// Whether [`fused_attention`] serves a shape: widths of whole tiles, sequences and weights of a size that fits the caches, and in bf16
-/// enough tokens.
+/// Whether [`fused_attention`] serves a shape: widths of whole tiles, sequences and weights of a
+/// size that fits the caches, and in bf16 enough tokens.
 #[must_use]
 pub fn fuses_attention(shape: &FusedAttentionShape) -> bool {
     let s = &shape.attention;
@@ -110,14 +113,15 @@ pub fn fuses_attention(shape: &FusedAttentionShape) -> bool {
         && fuses(rows.next_multiple_of(16), &shape.maps())
 }
 
-/// Weights of queries, and of keys and values, as products take them.
+/// Weights of queries, and of keys and values, as matmuls take them.
 struct Weights {
     q: RightFactor,
     kv: RightFactor,
 }
 
 impl Weights {
-    /// Values of the two, of both next to each other, and of the room that [`pack`](Self::pack) asks for.
+    /// Values of the two, of both next to each other, and of the room that [`pack`](Self::pack)
+    /// asks for.
     fn lengths(format: Format, s: &FusedAttentionShape) -> [usize; 4] {
         let [[q, room], [kv, more], _] = s.maps().map(|[k, n]| format.rows_turned_len([n, k], n));
         [q, kv, 2 * s.inner() * s.context_width, room.max(more)]
@@ -225,8 +229,10 @@ impl<'a> Projected<'a> {
     }
 }
 
-/// The output `[batch, queries, width]`, and, where they are to be kept for the backward pass, the heads' outputs
-/// `[batch, queries, inner]` and the logarithms of their softmax's denominators `[batch, heads, queries]`.
+/// The output `[batch, queries, width]`, and, if they are to be kept for the backward pass, the
+/// heads' outputs
+/// `[batch, queries, inner]` and the logarithms of their softmax's denominators `[batch, heads,
+/// queries]`.
 ///
 /// # Panics
 /// Where [`fuses_attention`] says no.
@@ -282,7 +288,8 @@ pub fn fused_attention(
                     }
                 }
                 let at = first * a.queries * width;
-                // SAFETY: the heads have written `rows` rows of `inner`; these rows of the output are this task's own.
+                // SAFETY: the heads have written `rows` rows of `inner`; these rows of the output
+                // are this task's own.
                 unsafe {
                     let out = multiplier.rows(heads_out, inner, [rows, inner], packed);
                     let x = &p.x[at..][..rows * width];

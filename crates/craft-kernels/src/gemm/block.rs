@@ -32,10 +32,11 @@ impl Init {
 
 /// `C[m, n] = init + A[m, k] B[k, n]`.
 ///
-/// `PANEL`: rows of A adjacent in memory (`a + tile * a_tile + k * a_step + row`); otherwise values of k adjacent, row r
-/// at `a + r * a_step` or, with a table, at `a + a_table[r]`.
-/// `TABLE`: row k of B at `b + b_table[k]`; otherwise at `b + k * ldb`. Where `b_rows > 0`, sixteen rows each follow each other
-/// at that distance, k is a multiple of sixteen, and whole tiles may be read past column n.
+/// `PANEL`: rows of A adjacent in memory (`a + tile * a_tile + k * a_step + row`); otherwise values
+/// of k adjacent, row r at `a + r * a_step` or, with a table, at `a + a_table[r]`.
+/// `TABLE`: row k of B at `b + b_table[k]`; otherwise at `b + k * ldb`. Where `b_rows > 0`, sixteen
+/// rows each follow each other at that distance, k is a multiple of sixteen, and whole tiles may be
+/// read past column n.
 #[derive(Clone, Copy)]
 pub(crate) struct Block<const PANEL: bool, const TABLE: bool> {
     pub m: usize,
@@ -53,8 +54,8 @@ pub(crate) struct Block<const PANEL: bool, const TABLE: bool> {
     pub b_panel: usize,
     /// Whether whole vectors may be read past column n of B.
     pub b_padded: bool,
-    /// Whether A and B can be read in whole AMX tiles: rows of A up to a multiple of 16, columns of a panel of B too, and
-    /// k of both, where they hold zeros.
+    /// Whether A and B can be read in whole AMX tiles: rows of A up to a multiple of 16, columns of
+    /// a panel of B too, and k of both, which hold zeros.
     pub tiled: bool,
     pub c: *mut f32,
     pub ldc: usize,
@@ -86,8 +87,9 @@ impl<const PANEL: bool, const TABLE: bool> Block<PANEL, TABLE> {
     }
 }
 
-/// Vectors of one column panel for `n` columns: as even a split as possible into at most [`NV`], or two where the
-/// vectors are short: with sixteen registers, three beside four rows would spill.
+/// Vectors of one column panel for `n` columns: as even a split as possible into at most [`NV`], or
+/// two where the vectors are short: with sixteen registers, three registers for each of four rows
+/// would spill.
 #[inline]
 pub(crate) fn panel_vectors(n: usize, lanes: usize) -> usize {
     let most = if lanes < 16 { 2 } else { NV };
@@ -100,7 +102,8 @@ pub(crate) struct Run<const PANEL: bool, const TABLE: bool>(Block<PANEL, TABLE>)
 
 impl<const PANEL: bool, const TABLE: bool> Block<PANEL, TABLE> {
     /// # Safety
-    /// A, B (and the tables and bias) are readable and C is writable over the block's whole extent; C overlaps nothing.
+    /// A, B (and the tables and bias) are readable and C is writable over the block's whole extent;
+    /// C overlaps nothing.
     pub(crate) unsafe fn ready(self) -> Run<PANEL, TABLE> {
         Run(self)
     }
@@ -118,14 +121,15 @@ impl<const TABLE: bool> Run<true, TABLE> {
 }
 
 impl<const TABLE: bool> Run<false, TABLE> {
-    /// The same, on AMX tiles where there are some.
+    /// The same, on AMX tiles if the CPU has them.
     #[inline]
     pub(crate) fn compute(self, level: Level, pairs: Option<Pairs>) {
         let ready = pairs.and_then(Pairs::tiles).map(Tiles::ready);
         self.compute_ready(level, pairs, ready.as_ref());
     }
 
-    /// The same, on the tiles that `ready` has laid out, if there is one: laying them out costs as much as a small block.
+    /// The same, on the tiles that `ready` has laid out, if there is one: laying them out costs as
+    /// much as a small block.
     #[inline]
     pub(crate) fn compute_ready(self, level: Level, pairs: Option<Pairs>, ready: Option<&Ready>) {
         match (pairs, ready) {

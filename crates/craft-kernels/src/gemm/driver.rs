@@ -1,4 +1,4 @@
-//! Products of plain matrices: packing where it pays, blocking over k, tasks over rows and columns.
+//! Matmuls of plain matrices: packing if it pays, blocking over k, tasks over rows and columns.
 
 use super::block::{Block, Init, panel_vectors};
 use super::micro::MR;
@@ -52,7 +52,7 @@ pub(crate) struct Product<'a> {
     pub bias: Option<Bias<'a>>,
 }
 
-/// Computes the product, with factors rounded to bf16 where there are `pairs`; `c` receives `m * n` values.
+/// Computes the product, in bf16 if `pairs` is given; `c` receives `m * n` values.
 ///
 /// # Safety
 /// `c` is writable for `m * n` values and overlaps no operand.
@@ -125,7 +125,7 @@ fn words(k: usize, pairs: Option<Pairs>) -> usize {
     if pairs.is_some() { k.div_ceil(2) } else { k }
 }
 
-/// Whether products are made on AMX tiles.
+/// Whether matmuls use AMX tiles.
 fn tiled(pairs: Option<Pairs>) -> bool {
     pairs.and_then(Pairs::tiles).is_some()
 }
@@ -168,14 +168,15 @@ unsafe fn tasks(level: Level, pairs: Option<Pairs>, p: &Product<'_>, c: Shared, 
                 let ks = (words - k0).min(KC);
                 let a_row = if tiled { ks.next_multiple_of(TILE) } else { ks };
                 if let Some(pairs) = pairs {
-                    // SAFETY: the rows of this task and the words k0.. of k are inside A; the buffer has room for the
-                    // rows, KC words each.
+                    // SAFETY: the rows of this task and the words k0.. of k are inside A; the
+                    // buffer has room for the rows, KC words each.
                     unsafe { pack_words(level, pairs, p, [i0, rows], [k0, ks], packed, a_row) };
                 }
                 if let (true, Left::Columns(a)) = (pack_left, a) {
                     for t in 0..tiles {
                         let r = (rows - t * MR).min(MR);
-                        // SAFETY: rows i0 + t * MR.. and ks values of k are inside A; the tile is inside the buffer.
+                        // SAFETY: rows i0 + t * MR.. and ks values of k are inside A; the tile is
+                        // inside the buffer.
                         unsafe {
                             copy_rows(
                                 a.as_ptr().add(k0 * m + i0 + t * MR),
@@ -197,7 +198,8 @@ unsafe fn tasks(level: Level, pairs: Option<Pairs>, p: &Product<'_>, c: Shared, 
                     );
                     let init = start(bias, k0, i0, j);
                     let to = c.at(i0 * n + j);
-                    // SAFETY: the block is this task's own part of C; operands were checked against m, n, k.
+                    // SAFETY: the block is this task's own part of C; operands were checked against
+                    // m, n, k.
                     unsafe {
                         match a {
                             Left::Columns(a) if !tiled => {
@@ -235,8 +237,8 @@ unsafe fn tasks(level: Level, pairs: Option<Pairs>, p: &Product<'_>, c: Shared, 
     });
 }
 
-/// Words k0.. of rows i0.. of the left operand: in rows of `a_row` words that end in zeros, or, where A comes in columns and
-/// there are no tiles to read rows, in columns.
+/// Words k0.. of rows i0.. of the left operand: in rows of `a_row` words that end in zeros, or,
+/// where A comes in columns and there are no tiles to read rows, in columns.
 ///
 /// # Safety
 /// Those rows and words are inside A; `to` has room for the rows up to whole tiles.

@@ -1,6 +1,7 @@
 //! The microkernel: `MR` rows by `NV` vectors of the result stay in registers while k runs.
 //!
-//! Each element of the result is one chain of fused multiply-adds over k in ascending order, whatever tile it falls in.
+//! Each element of the result is one chain of fused multiply-adds over k in ascending order,
+//! whatever tile it falls in.
 
 use super::block::Init;
 use crate::simd::Simd;
@@ -32,8 +33,8 @@ pub(crate) struct Tile {
 }
 
 /// # Safety
-/// Every operand named in `t` is readable, and `c` writable, over `M` rows, `k` values and `N` vectors, of which the
-/// last has `tail` valid lanes (all lanes of B are readable unless `BTAIL`).
+/// Every operand named in `t` is readable, and `c` writable, over `M` rows, `k` values and `N`
+/// vectors, of which the last has `tail` valid lanes (all lanes of B are readable unless `BTAIL`).
 #[inline(always)]
 pub(crate) unsafe fn tile<
     S: Simd,
@@ -54,7 +55,8 @@ pub(crate) unsafe fn tile<
         Init::Load => {
             for (i, row) in acc.iter_mut().enumerate() {
                 for (j, v) in row.iter_mut().enumerate() {
-                    // SAFETY: row i, vector j of C is inside the tile; the last vector may be partial.
+                    // SAFETY: row i, vector j of C is inside the tile; the last vector may be
+                    // partial.
                     *v = unsafe {
                         let p = t.c.add(i * t.ldc + j * lanes);
                         if j + 1 == N && partial { s.load_partial(p, t.tail) } else { s.load(p) }
@@ -72,7 +74,8 @@ pub(crate) unsafe fn tile<
             for (i, row) in acc.iter_mut().enumerate() {
                 for (j, v) in row.iter_mut().enumerate() {
                     let last = j + 1 == N && partial;
-                    // SAFETY: as for C, whose layout the image has; one value for each of the tile's rows or valid columns.
+                    // SAFETY: as for C, whose layout the image has; one value for each of the
+                    // tile's rows or valid columns.
                     *v = unsafe {
                         let at = |p: *const f32| {
                             if last { s.load_partial(p, t.tail) } else { s.load(p) }
@@ -99,7 +102,8 @@ pub(crate) unsafe fn tile<
             }
         }
     }
-    // A copy of its own, of which only constant elements are read and written, or they would all be stored at every step.
+    // A copy of its own, of which only constant elements are read and written, or they would all be
+    // stored at every step.
     let mut sums = acc;
     let mut a = t.a;
     let mut rows = [t.a; M];

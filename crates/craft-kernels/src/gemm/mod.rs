@@ -1,4 +1,5 @@
-//! Matrix products: a register-blocked microkernel, a block routine on top of it, and the driver for plain matrices.
+//! Matrix products: a register-blocked microkernel, a block routine on top of it, and the driver
+//! for plain matrices.
 
 pub(crate) mod block;
 pub(crate) mod driver;

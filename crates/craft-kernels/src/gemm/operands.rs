@@ -1,5 +1,6 @@
-//! Factors and their products for kernels that go through many operations while their rows are in the caches. In `f32` most factors are
-//! read where they are; in bf16 they are packed in words of two, up to whole tiles.
+//! Operands of matrix products and the products themselves, for kernels that do many operations on
+//! rows in the caches. In `f32` most operands are read where they are; in bf16 they are packed in
+//! words of two, up to whole tiles.
 
 use super::block::panel_vectors;
 use super::pack::Transpose;
@@ -8,7 +9,7 @@ use crate::simd::Level;
 use crate::simd::amx::{Ready, TILE, Tiles};
 use crate::simd::bf16::Pairs;
 
-/// Number format of the factors, and what follows from it for the lengths of buffers.
+/// Dtype of the operands, and what follows from it for the lengths of buffers.
 #[derive(Clone, Copy)]
 pub(crate) struct Format {
     level: Level,
@@ -21,7 +22,7 @@ impl Format {
         Self { level, pairs: Pairs::active(level) }
     }
 
-    /// Whether factors are rounded to bf16.
+    /// Whether operands are rounded to bf16.
     pub(crate) fn pairs(self) -> Option<Pairs> {
         self.pairs
     }
@@ -59,13 +60,13 @@ impl Format {
         if self.pairs.is_some() { self.depth(n) * width } else { 0 }
     }
 
-    /// Columns of a panel of a right factor in `f32`.
+    /// Columns of a panel of a right operand in `f32`.
     fn panel(self, width: usize) -> usize {
         panel_vectors(width, self.level.lanes()) * self.level.lanes()
     }
 }
 
-/// A left factor `[m, depth]`.
+/// A left operand `[m, depth]`.
 #[derive(Clone, Copy)]
 pub(crate) struct LeftFactor {
     at: *const f32,
@@ -88,7 +89,7 @@ impl LeftFactor {
     }
 }
 
-/// A right factor `[depth, n]`.
+/// A right operand `[depth, n]`.
 #[derive(Clone, Copy)]
 pub(crate) struct RightFactor {
     at: *const f32,
@@ -98,12 +99,13 @@ pub(crate) struct RightFactor {
     padded: bool,
 }
 
-// SAFETY: a factor only carries addresses of values that no one writes while it is in use, which whoever made it vouched for.
+// SAFETY: an operand only carries addresses of values that no one writes while it is in use, which
+// whoever made it vouched for.
 unsafe impl Send for RightFactor {}
 // SAFETY: as above.
 unsafe impl Sync for RightFactor {}
 
-/// Lays factors out and multiplies them, on one thread.
+/// Lays operands out and multiplies them, on one thread.
 pub(crate) struct Multiplier {
     format: Format,
     ready: Option<Ready>,
@@ -115,15 +117,16 @@ impl Multiplier {
         Self { format, ready: format.pairs.and_then(Pairs::tiles).map(Tiles::ready) }
     }
 
-    /// Its number format.
+    /// Its dtype.
     pub(crate) fn format(&self) -> Format {
         self.format
     }
 
-    /// Left factor of the rows `x [n, d]`, at a distance of `ld`.
+    /// Left operand of the rows `x [n, d]`, at a distance of `ld`.
     ///
     /// # Safety
-    /// `x + r * ld` is readable for `d` values for `r < n`, and is not written while the factor is in use.
+    /// `x + r * ld` is readable for `d` values for `r < n`, and is not written while the operand is
+    /// in use.
     pub(crate) unsafe fn rows(
         &self,
         x: *const f32,
@@ -146,7 +149,8 @@ impl Multiplier {
         LeftFactor { at: to.as_ptr(), ld: words, turned: false }
     }
 
-    /// Right factor `[d, width]` of the transpose of the rows `x [n, d]`; columns from `n` on are zero or not read.
+    /// Right operand `[d, width]` of the transpose of the rows `x [n, d]`; columns from `n` on are
+    /// zero or not read.
     ///
     /// # Safety
     /// As [`rows`](Self::rows), and `n <= width`.
@@ -173,7 +177,8 @@ impl Multiplier {
         let (used, words) = (d.div_ceil(2), self.format.depth(d));
         let (room, to) = (&mut room[..n * used], &mut to[..words * width]);
         to[used * width..].fill(0.0);
-        // SAFETY: the caller vouches for x; `room` holds n rows of the words used and `to` that many rows of `width`.
+        // SAFETY: the caller vouches for x; `room` holds n rows of the words used and `to` that
+        // many rows of `width`.
         unsafe {
             pairs.rows(x, ld, n, d, room.as_mut_ptr(), used);
             self.turn(room.as_ptr(), used, [n, used], to.as_mut_ptr(), width, width);
@@ -181,7 +186,7 @@ impl Multiplier {
         RightFactor { at: to.as_ptr(), ld: width, panel: 0, padded: true }
     }
 
-    /// Right factor `[n, width]` of the rows `x [n, d]`; columns from `d` on are zero or not read.
+    /// Right operand `[n, width]` of the rows `x [n, d]`; columns from `d` on are zero or not read.
     ///
     /// # Safety
     /// As [`rows`](Self::rows), and `d <= width`.
@@ -201,7 +206,8 @@ impl Multiplier {
         RightFactor { at: to.as_ptr(), ld: width, panel: 0, padded: true }
     }
 
-    /// Left factor `[width, n]` of the transpose of the rows `x [n, d]`. `room` is as long as `to`.
+    /// Left operand `[width, n]` of the transpose of the rows `x [n, d]`. `room` is as long as
+    /// `to`.
     ///
     /// # Safety
     /// As [`columns`](Self::columns).
@@ -264,10 +270,11 @@ impl Multiplier {
         self.format.level.run(job);
     }
 
-    /// `c [m, n] = init + a [m, depth] b [depth, n]`, rows of `c` and `init` at a distance of `n`. In bf16 all lengths are whole tiles.
+    /// `c [m, n] = init + a [m, depth] b [depth, n]`, rows of `c` and `init` at a distance of `n`.
+    /// In bf16 all lengths are whole tiles.
     ///
     /// # Safety
-    /// The factors and `init` are readable, and `c` writable, over those extents.
+    /// The operands and `init` are readable, and `c` writable, over those extents.
     pub(crate) unsafe fn product(
         &self,
         [m, depth, n]: [usize; 3],

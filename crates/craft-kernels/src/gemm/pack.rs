@@ -2,7 +2,8 @@
 
 use crate::simd::{Kernel, Simd};
 
-/// Transposes `src[rows, columns]` into `dst[columns, rows]` with row lengths `ld_src` and `ld_dst`; where
+/// Transposes `src[rows, columns]` into `dst[columns, rows]` with row lengths `ld_src` and
+/// `ld_dst`; where
 /// `padded > rows`, the rest of each row of `dst` up to `padded` is set to zero.
 pub(crate) struct Transpose {
     src: *const f32,
@@ -16,7 +17,8 @@ pub(crate) struct Transpose {
 
 impl Transpose {
     /// # Safety
-    /// `src + r * ld_src` is readable for `columns` values for `r < rows`, `dst + c * ld_dst` writable for
+    /// `src + r * ld_src` is readable for `columns` values for `r < rows`, `dst + c * ld_dst`
+    /// writable for
     /// `max(rows, padded)` values for `c < columns`, and they do not overlap.
     pub(crate) unsafe fn new(
         src: *const f32,
@@ -61,10 +63,12 @@ impl Kernel for Transpose {
     }
 }
 
-/// Copies `rows` rows of `columns` values and sets the rest of each row of `dst` up to `padded` to zero.
+/// Copies `rows` rows of `columns` values and sets the rest of each row of `dst` up to `padded` to
+/// zero.
 ///
 /// # Safety
-/// `src + r * ld_src` is readable for `columns` values and `dst + r * ld_dst` writable for `max(columns, padded)`.
+/// `src + r * ld_src` is readable for `columns` values and `dst + r * ld_dst` writable for
+/// `max(columns, padded)`.
 pub(crate) unsafe fn copy_rows(
     src: *const f32,
     ld_src: usize,

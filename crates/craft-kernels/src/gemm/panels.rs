@@ -1,4 +1,5 @@
-//! Panels of the right operand: copied into the layout that the microkernel reads, and, where they serve few rows, used one by one.
+//! Panels of the right operand: copied into the layout that the microkernel reads, and, where they
+//! serve few rows, used one by one.
 
 use super::block::Block;
 use super::driver::{KC, MC, Product, Right, start};
@@ -8,11 +9,12 @@ use crate::parallel;
 use crate::simd::Level;
 use crate::simd::bf16::Pairs;
 
-/// Rows up to which a panel is copied, used and forgotten at once: all copies together would often not stay in the caches.
+/// Rows up to which a panel is copied, used and forgotten at once: all copies together would often
+/// not stay in the caches.
 pub(super) const FEW: usize = 512;
 
-/// Copies columns `j..` of the right operand, `width` of them or as many as there are with zeros behind them, for `ks` values or words
-/// of k from `k0` on.
+/// Copies columns `j..` of the right operand, `width` of them or as many as there are with zeros
+/// behind them, for `ks` values or words of k from `k0` on.
 ///
 /// # Safety
 /// That part is inside the operand, and `dst` is writable for `ks` rows of `width`.
@@ -53,7 +55,8 @@ pub(super) unsafe fn pack_part(
     }
 }
 
-/// The product in `f32`, a task a panel of columns, which is copied, used for all rows, and forgotten.
+/// The product in `f32`, a task a panel of columns, which is copied, used for all rows, and
+/// forgotten.
 ///
 /// # Safety
 /// As [`product`](super::product), whose left operand has the rows `a`.
@@ -79,7 +82,8 @@ pub(super) unsafe fn by_panels(level: Level, p: &Product<'_>, a: &[f32], width: 
                     let mut g = Block::<false, false>::new(rows, columns, ks);
                     g.init = start(bias, k0, i0, j);
                     (g.ldb, g.b_padded, g.ldc) = (width, true, n);
-                    // SAFETY: rows, columns and k are inside the checked operands; this panel of C is this task's own.
+                    // SAFETY: rows, columns and k are inside the checked operands; this panel of C
+                    // is this task's own.
                     unsafe {
                         (g.a, g.a_step) = (a.as_ptr().add(i0 * k + k0), k);
                         (g.b, g.c) = (packed.as_ptr().add(k0 * width), c.at(i0 * n + j));

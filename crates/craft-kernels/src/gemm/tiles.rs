@@ -1,4 +1,5 @@
-//! A block of the result on AMX tiles: the operands in whole tiles, copied where they are not laid out so.
+//! A block of the result on AMX tiles: the operands in whole tiles, copied where they are not laid
+//! out so.
 
 use super::block::{Block, Init, panel_vectors};
 use crate::buffer::scratch;
@@ -11,7 +12,8 @@ const STRIP: usize = ROW_TILES * TILE;
 /// Columns of the widest panel.
 const WIDTH: usize = COLUMN_TILES * TILE;
 
-/// Computes a block whose left operand lies in rows, on the tiles of this thread that `ready` has laid out.
+/// Computes a block whose left operand lies in rows, on the tiles of this thread that `ready` has
+/// laid out.
 ///
 /// # Safety
 /// As [`Block::ready`], for words of two bf16.
@@ -40,7 +42,7 @@ struct OnTiles<'a, const TABLE: bool> {
     g: Block<false, TABLE>,
     /// k up to whole tiles.
     depth: usize,
-    /// Room for the rows of A, `depth` words each; none where they are read in place.
+    /// Room for the rows of A, `depth` words each; none if they are read in place.
     a: Option<*mut f32>,
     /// Room for one panel of B: `depth` rows of [`WIDTH`].
     b: *mut f32,
@@ -115,8 +117,8 @@ unsafe fn strip<S: Simd, const TABLE: bool>(
     let (high, wide) = (rows.div_ceil(TILE), columns.div_ceil(TILE));
     o.load = !matches!(g.init, Init::Zero);
     let c = o.c;
-    // SAFETY: where whole tiles of C are valid they are written in place; otherwise the buffer holds whole tiles, and only
-    // the valid part of C is touched.
+    // SAFETY: where whole tiles of C are valid they are written in place; otherwise the buffer
+    // holds whole tiles, and only the valid part of C is touched.
     unsafe {
         if rows == high * TILE && columns == wide * TILE {
             if !matches!(g.init, Init::Zero | Init::Load) {
@@ -161,7 +163,8 @@ unsafe fn start<S: Simd, const TABLE: bool>(
 ) {
     for r in 0..rows {
         let to = c.wrapping_add(r * ldc);
-        // SAFETY: the caller vouches for C, for one bias a row or a column, and for an image of C's layout.
+        // SAFETY: the caller vouches for C, for one bias a row or a column, and for an image of C's
+        // layout.
         unsafe {
             match g.init {
                 Init::Load => {}
@@ -235,7 +238,7 @@ unsafe fn copy_rows<S: Simd, const TABLE: bool>(
     to: *mut f32,
 ) {
     for r in 0..g.m {
-        // SAFETY: r < m; the table, where there is one, has an entry a row.
+        // SAFETY: r < m; the table, if given, has an entry a row.
         unsafe {
             let skip = if g.a_table.is_null() { r * g.a_step } else { *g.a_table.add(r) };
             let (from, to) = (g.a.wrapping_add(skip), to.add(r * depth));
@@ -245,10 +248,12 @@ unsafe fn copy_rows<S: Simd, const TABLE: bool>(
     }
 }
 
-/// One panel of B: `depth` rows of `WIDTH`, of which the columns up to whole tiles are set, with rows of zeros at its end.
+/// One panel of B: `depth` rows of `WIDTH`, of which the columns up to whole tiles are set, with
+/// rows of zeros at its end.
 ///
 /// # Safety
-/// `columns` values of all rows of B from `from` on are readable; `to` is writable for `depth` rows.
+/// `columns` values of all rows of B from `from` on are readable; `to` is writable for `depth`
+/// rows.
 #[inline(always)]
 unsafe fn copy_panel<S: Simd, const TABLE: bool>(
     s: S,

@@ -36,12 +36,14 @@ impl Kernel for ChannelSums<'_> {
             let (dy, slope) = (self.dy.wrapping_add(run * RUN), self.slope.at(run * RUN));
             let (mut p, mut q) = (s.zero(), s.zero());
             for_vectors!(S, x.len(), |i, n| {
-                // SAFETY: n values from index i are inside both runs; dy is zero in the lanes past them.
+                // SAFETY: n values from index i are inside both runs; dy is zero in the lanes past
+                // them.
                 let (v, d) = unsafe { (read(s, x.as_ptr().add(i), n), read(s, dy.add(i), n)) };
                 let xhat = s.mul(s.sub(v, mean), rstd);
                 let g = if self.silu {
                     let (y, g) = Swish(1.0).with_gradient(s, s.fma(xhat, w, b), d);
-                    // SAFETY: n values from this index are inside the channel's part of dx and of the output.
+                    // SAFETY: n values from this index are inside the channel's part of dx and of
+                    // the output.
                     unsafe {
                         write(s, slope.wrapping_add(i), g, n);
                         if let Some(output) = self.output {
@@ -62,7 +64,8 @@ impl Kernel for ChannelSums<'_> {
     }
 }
 
-/// `dx = g * a + xhat * b + c` over one channel; with an activation, `g` is what [`ChannelSums`] left in `dx`.
+/// `dx = g * a + xhat * b + c` over one channel; with an activation, `g` is what [`ChannelSums`]
+/// left in `dx`.
 struct ChannelGradient<'a> {
     sums: ChannelSums<'a>,
     a: f32,
@@ -79,7 +82,8 @@ impl Kernel for ChannelGradient<'_> {
         let (a, b, c) = (s.splat(self.a), s.splat(self.b), s.splat(self.c));
         let g = if h.silu { h.slope.get().cast_const() } else { h.dy };
         for_vectors!(S, h.x.len(), |i, n| {
-            // SAFETY: n values from index i are inside x, dy and dx, and dx was written before where it is read.
+            // SAFETY: n values from index i are inside x, dy and dx, and dx was written before
+            // where it is read.
             unsafe {
                 let xhat = s.mul(s.sub(read(s, h.x.as_ptr().add(i), n), mean), rstd);
                 write(s, h.slope.at(i), s.fma(read(s, g.add(i), n), a, s.fma(xhat, b, c)), n);
@@ -107,7 +111,8 @@ struct GroupBackward<'a> {
 }
 
 impl<'a> GroupBackward<'a> {
-    // A call here would have its result read from memory too soon after it was written: a third of the whole time.
+    // A call here would have its result read from memory too soon after it was written: a third of
+    // the whole time.
     #[inline(always)]
     fn channel(&self, j: usize) -> ChannelSums<'a> {
         let hw = self.x.len() / self.weight.len();
@@ -151,12 +156,12 @@ impl Kernel for GroupBackward<'_> {
 }
 
 impl GroupNormSilu<'_> {
-    /// Gradient of group `g` of an image to `dx`, and its output again, if that is wanted; the gradients of bias and weight that it
-    /// contributes to `sums` and `dots`.
+    /// Gradient of group `g` of an image to `dx`, and its output again, if that is wanted; the
+    /// gradients of bias and weight that it contributes to `sums` and `dots`.
     ///
     /// # Safety
-    /// As far as `x`, `dy` is readable and `dx`, which may be the same, writable, as is the output; `sums` and `dots` are for a value
-    /// for each of the group's channels.
+    /// As far as `x`, `dy` is readable and `dx`, which may be the same, writable, as is the output;
+    /// `sums` and `dots` are for a value for each of the group's channels.
     pub(crate) unsafe fn group_backward(
         &self,
         level: Level,
@@ -208,7 +213,8 @@ impl GroupNormSilu<'_> {
     }
 }
 
-/// Gradients of [`group_norm`](super::group_norm): takes its inputs and the statistics it returned, and `dy [n, c, hw]`; returns
+/// Gradients of [`group_norm`](super::group_norm): takes its inputs and the statistics it returned,
+/// and `dy [n, c, hw]`; returns
 /// `dx [n, c, hw]`, `dweight [c]`, `dbias [c]`.
 #[must_use]
 #[allow(clippy::too_many_arguments)]

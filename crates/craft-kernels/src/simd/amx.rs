@@ -1,8 +1,9 @@
 //! AMX: tiles of sixteen rows of sixteen 32-bit words, multiplied with `TDPBF16PS`.
 //!
-//! A tile of the left operand holds rows of words of two bf16 (neighbours along k), a tile of the right operand has one
-//! word of k a row, as [`bf16`](super::bf16) lays them out; the sums are `f32`. Results may differ from AVX-512 BF16's in
-//! their last bits: the products of a word are added in another order.
+//! A tile of the left operand holds rows of words of two bf16 (neighbours along k), a tile of the
+//! right operand has one word of k a row, as [`bf16`](super::bf16) lays them out; the sums are
+//! `f32`. Results may differ from AVX-512 BF16's in their last bits: the products of a word are
+//! added in another order.
 
 /// Rows of a tile, and words of a row.
 pub(crate) const TILE: usize = 16;
@@ -24,7 +25,8 @@ pub(crate) struct Operands {
     /// `16 * steps` rows of `16 * column tiles` words.
     pub b: *const f32,
     pub ldb: usize,
-    /// Where, counted from `b`, each step's sixteen rows begin: every sixteenth entry, one a step; null: they follow each other.
+    /// Where, counted from `b`, each step's sixteen rows begin: every sixteenth entry, one a step;
+    /// null: they follow each other.
     pub b_table: *const usize,
     /// `16 * row tiles` rows of `16 * column tiles` sums.
     pub c: *mut f32,
@@ -42,7 +44,7 @@ mod x86 {
     use std::sync::OnceLock;
 
     impl Tiles {
-        /// The proof, where there are tiles; the first call asks the operating system for them.
+        /// The proof, if the CPU has tiles; the first call asks the operating system for them.
         pub(crate) fn get() -> Option<Self> {
             static FOUND: OnceLock<bool> = OnceLock::new();
             FOUND.get_or_init(|| in_cpu() && permitted()).then_some(Self(()))
@@ -51,7 +53,8 @@ mod x86 {
         /// Sets up the tiles of this thread for [`Ready::multiply`].
         pub(crate) fn ready(self) -> Ready {
             let layout = Layout::FULL;
-            // SAFETY: `self` proves that the instruction is there and permitted; the layout is a valid one of palette 1.
+            // SAFETY: `self` proves that the instruction is there and permitted; the layout is a
+            // valid one of palette 1.
             unsafe {
                 asm!("ldtilecfg [{}]", in(reg) &raw const layout,
                     out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
@@ -106,7 +109,8 @@ mod x86 {
         unsafe { _xgetbv(0) >> 17 & 3 == 3 }
     }
 
-    /// Asks Linux for the tiles' state: `arch_prctl(ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA)`, for all threads.
+    /// Asks Linux for the tiles' state: `arch_prctl(ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA)`, for
+    /// all threads.
     fn permitted() -> bool {
         let answer: i64;
         // SAFETY: the call takes two integers and touches no memory of ours.
@@ -133,7 +137,8 @@ mod x86 {
         }
     }
 
-    /// Sets the tiles of the result, multiplies step by step, and stores them; `advance` finds the next rows of B.
+    /// Sets the tiles of the result, multiplies step by step, and stores them; `advance` finds the
+    /// next rows of B.
     macro_rules! run {
         ($o:ident, [$($clear:literal)*], [$($load:literal)*], [$($step:literal)*], [$($store:literal)*],
             [$($before:literal)*], [$($after:literal)*], $($b:tt)*) => {
@@ -188,11 +193,12 @@ mod x86 {
         /// `C = A B`, or `C += A B`, of `rows` (1 or 2) by `columns` (1 to 3) tiles.
         ///
         /// # Safety
-        /// A and B are readable and C is writable over the extent that `o` gives; `o.steps > 0`, and a table has
+        /// A and B are readable and C is writable over the extent that `o` gives; `o.steps > 0`,
+        /// and a table has
         /// `16 * (o.steps - 1) + 1` entries.
         pub(crate) unsafe fn multiply(&self, rows: usize, columns: usize, o: &Operands) {
-            // SAFETY: `self` proves that this thread's tiles are laid out; the caller vouches for the operands, and every
-            // address below is a row of one of them.
+            // SAFETY: `self` proves that this thread's tiles are laid out; the caller vouches for
+            // the operands, and every address below is a row of one of them.
             unsafe {
                 match (rows, columns) {
                     (1, 1) => block!(o,

@@ -97,8 +97,8 @@ impl Simd for Avx2 {
     unsafe fn transpose(self, src: *const f32, ld_src: usize, dst: *mut f32, ld_dst: usize) {
         // SAFETY: the caller vouches for both blocks, the token for the instructions.
         unsafe {
-            // Lane l of the vector `i`: columns 4 j.. of row 4 l + i. Loads put the lanes in place, where shuffles would all have
-            // to go through one port.
+            // Lane l of the vector `i`: columns 4 j.. of row 4 l + i. Loads put the lanes in place,
+            // where shuffles would all have to go through one port.
             for j in 0..2 {
                 let from = |row: usize| _mm_loadu_ps(src.add(row * ld_src + 4 * j));
                 let mut r = [_mm256_setzero_ps(); 4];
@@ -121,8 +121,8 @@ impl Simd for Avx2 {
         rows: usize,
         columns: usize,
     ) {
-        // SAFETY: masked lanes and rows beyond `rows` and `columns` are not touched; the caller vouches for the others,
-        // the token for the instructions.
+        // SAFETY: masked lanes and rows beyond `rows` and `columns` are not touched; the caller
+        // vouches for the others, the token for the instructions.
         unsafe {
             let mut r = [_mm256_setzero_ps(); 8];
             for (i, v) in r.iter_mut().enumerate() {
@@ -133,7 +133,8 @@ impl Simd for Avx2 {
             for (i, v) in turn(r).into_iter().enumerate() {
                 if i < columns {
                     let to = dst.add(i * ld_dst);
-                    // A whole store where there is one: some processors are slow at parts.
+                    // A whole store if the vector is whole: some processors are slow at masked
+                    // ones.
                     if rows == 8 {
                         _mm256_storeu_ps(to, v);
                     } else {

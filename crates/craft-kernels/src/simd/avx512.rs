@@ -3,7 +3,8 @@
 use super::{Kernel, Simd};
 use std::arch::x86_64::*;
 
-/// Proof that the CPU has AVX-512F, and AVX-512 BF16 where `PAIRS`: then [`Simd::fma`] takes words of two bf16.
+/// Proof that the CPU has AVX-512F, and AVX-512 BF16 where `PAIRS`: then [`Simd::fma`] takes words
+/// of two bf16.
 #[derive(Clone, Copy)]
 pub(crate) struct Avx512<const PAIRS: bool>(());
 
@@ -81,7 +82,8 @@ impl<const PAIRS: bool> Simd for Avx512<PAIRS> {
     fn reciprocal(self, a: __m512) -> __m512 {
         // SAFETY: the token proves that the CPU has AVX-512F.
         unsafe {
-            // Good to 14 bits, and to twice as many after a step of Newton's, which infinity times zero would spoil.
+            // Good to 14 bits, and to twice as many after a step of Newton's, which infinity times
+            // zero would spoil.
             let y = _mm512_rcp14_ps(a);
             let finite = _mm512_cmp_ps_mask::<_CMP_LE_OQ>(a, _mm512_set1_ps(f32::MAX));
             _mm512_mask_mul_ps(y, finite, y, _mm512_fnmadd_ps(a, y, _mm512_set1_ps(2.0)))
@@ -89,8 +91,8 @@ impl<const PAIRS: bool> Simd for Avx512<PAIRS> {
     }
     #[inline(always)]
     fn fma(self, a: __m512, b: __m512, c: __m512) -> __m512 {
-        // SAFETY: the token proves that the CPU has AVX-512F, and AVX-512 BF16 where `PAIRS`. Vectors of f32 and of
-        // bf16 are both 64 plain bytes.
+        // SAFETY: the token proves that the CPU has AVX-512F, and AVX-512 BF16 where `PAIRS`.
+        // Vectors of f32 and of bf16 are both 64 plain bytes.
         unsafe {
             if PAIRS {
                 _mm512_dpbf16_ps(
@@ -112,8 +114,8 @@ impl<const PAIRS: bool> Simd for Avx512<PAIRS> {
     unsafe fn transpose(self, src: *const f32, ld_src: usize, dst: *mut f32, ld_dst: usize) {
         // SAFETY: the caller vouches for both blocks, the token for the instructions.
         unsafe {
-            // Lane l of the vector `i`: columns 4 j.. of row 4 l + i. Loads put the lanes in place, where shuffles would all have
-            // to go through one port.
+            // Lane l of the vector `i`: columns 4 j.. of row 4 l + i. Loads put the lanes in place,
+            // where shuffles would all have to go through one port.
             for j in 0..4 {
                 let from = |row: usize| _mm_loadu_ps(src.add(row * ld_src + 4 * j));
                 let mut r = [_mm512_setzero_ps(); 4];
@@ -139,8 +141,8 @@ impl<const PAIRS: bool> Simd for Avx512<PAIRS> {
         rows: usize,
         columns: usize,
     ) {
-        // SAFETY: masked lanes and rows beyond `rows` and `columns` are not touched; the caller vouches for the others,
-        // the token for the instructions.
+        // SAFETY: masked lanes and rows beyond `rows` and `columns` are not touched; the caller
+        // vouches for the others, the token for the instructions.
         unsafe {
             let mut r = [_mm512_setzero_ps(); 16];
             for (i, v) in r.iter_mut().enumerate() {

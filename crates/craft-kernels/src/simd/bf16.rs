@@ -1,31 +1,32 @@
 //! Pairs of bf16 in one 32-bit word, multiplied two at a time into `f32` sums.
 //!
-//! A product `C = A B` over k takes words that hold two neighbours along k, the even one in the low half; everything
-//! around the multiply-add (tiles, panels, tables) handles a word as if it were one `f32`. Products of bf16 are exact
-//! in `f32`; the sums are rounded in `f32`.
+//! A product `C = A B` over k takes words that hold two neighbours along k, the even one in the low
+//! half; everything around the multiply-add (tiles, panels, tables) handles a word as if it were
+//! one `f32`. Products of bf16 are exact in `f32`; the sums are rounded in `f32`.
 //!
-//! Where there are AMX [tiles](super::amx), products take them; the words are the same.
+//! If the CPU has AMX [tiles](super::amx), matmuls use them; the words are the same.
 
 use super::amx::Tiles;
 use super::{Kernel, Level, SimdLevel};
 use crate::precision::{Precision, precision};
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// Proof that the CPU multiplies pairs of bf16, and in tiles where there are some.
+/// Proof that the CPU multiplies pairs of bf16, and in AMX tiles if it has them.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Pairs(Option<Tiles>);
 
 static TILES: AtomicBool = AtomicBool::new(true);
 
-/// Lets products in bf16 use the CPU's AMX tiles (`true`, as at the start), or keeps them to AVX-512 BF16.
+/// Lets bf16 matmuls use the CPU's AMX tiles (`true`, as at the start), or keeps them to AVX-512
+/// BF16.
 ///
 /// Process-wide; meant for tests and measurements. Each operation reads it once, when it starts.
 pub fn set_amx(on: bool) {
     TILES.store(on, Ordering::Relaxed);
 }
 
-/// Whether products in bf16 are made on AMX tiles: the CPU has them, the operating system lets this process use them, and
-/// [`set_amx`] did not switch them off.
+/// Whether bf16 matmuls use AMX tiles: the CPU has them, the operating system lets this process use
+/// them, and [`set_amx`] did not switch them off.
 #[must_use]
 pub fn amx_active() -> bool {
     supported() && active_tiles().is_some()
@@ -50,13 +51,13 @@ pub(crate) fn supported() -> bool {
 }
 
 impl Pairs {
-    /// The proof, where products are to be made in bf16 and `level` has the instructions.
+    /// The proof, if matmuls are to be in bf16 and `level` has the instructions.
     pub(crate) fn active(level: Level) -> Option<Self> {
         let wanted = precision() == Precision::Bf16 && level.0 == SimdLevel::Avx512;
         (wanted && supported()).then(|| Self(active_tiles()))
     }
 
-    /// The tiles, where products are to be made on them.
+    /// The tiles, if matmuls are to use them.
     pub(crate) fn tiles(self) -> Option<Tiles> {
         self.0
     }
@@ -71,10 +72,12 @@ impl Pairs {
         unsafe { super::avx512::run_pairs(kernel) }
     }
 
-    /// Neighbours in a row: `src [rows, values]` to `dst [rows, values / 2 rounded up]`, an odd last value beside zero.
+    /// Neighbours in a row: `src [rows, values]` to `dst [rows, values / 2 rounded up]`, an odd
+    /// last value is paired with zero.
     ///
     /// # Safety
-    /// `src + r * ld_src` is readable for `values` values and `dst + r * ld_dst` writable for the words, for every
+    /// `src + r * ld_src` is readable for `values` values and `dst + r * ld_dst` writable for the
+    /// words, for every
     /// `r < rows`; they do not overlap.
     pub(crate) unsafe fn rows(
         self,
@@ -89,11 +92,13 @@ impl Pairs {
         unsafe { x86::rows(src, ld_src, rows, values, dst, ld_dst) };
     }
 
-    /// Neighbours in a column: `src [values, columns]` to `dst [values / 2 rounded up, columns]`, an odd last row
-    /// beside zeros; where `padded > columns`, the rest of each row of `dst` up to `padded` is set to zero.
+    /// Neighbours in a column: `src [values, columns]` to `dst [values / 2 rounded up, columns]`,
+    /// an odd last row beside zeros; where `padded > columns`, the rest of each row of `dst` up to
+    /// `padded` is set to zero.
     ///
     /// # Safety
-    /// `src + r * ld_src` is readable for `columns` values for every `r < values`, and `dst + q * ld_dst` writable for
+    /// `src + r * ld_src` is readable for `columns` values for every `r < values`, and `dst + q *
+    /// ld_dst` writable for
     /// `max(columns, padded)` words for every word `q` of a column; they do not overlap.
     #[allow(clippy::too_many_arguments)]
     pub(crate) unsafe fn columns(
@@ -113,10 +118,12 @@ impl Pairs {
 
 #[cfg(target_arch = "x86_64")]
 impl Pairs {
-    /// Sixteen words of values that lie `step` apart, of which the first `values` are read and the others zero.
+    /// Sixteen words of values that lie `step` apart, of which the first `values` are read and the
+    /// others zero.
     ///
     /// # Safety
-    /// `src + i * step` is readable for `i < values`, `31 * step` fits in 31 bits, and `dst` is writable for 16 words.
+    /// `src + i * step` is readable for `i < values`, `31 * step` fits in 31 bits, and `dst` is
+    /// writable for 16 words.
     pub(crate) unsafe fn gather(self, src: *const f32, step: usize, values: usize, dst: *mut f32) {
         // SAFETY: the caller vouches for both, `self` for the instructions.
         unsafe { x86::gather(src, step, values, dst) };
@@ -229,7 +236,8 @@ pub(super) mod x86 {
         let (low, high, words) =
             (mask(left), mask(left.saturating_sub(16)), mask(left.div_ceil(2)));
         for r in 0..if left > 0 { rows } else { 0 } {
-            // SAFETY: the masks keep to the values and words that are left of row r; masked lanes are not touched.
+            // SAFETY: the masks keep to the values and words that are left of row r; masked lanes
+            // are not touched.
             unsafe {
                 let src = src.wrapping_add(r * ld_src + whole);
                 let low = _mm512_maskz_loadu_ps(low, src);
@@ -282,7 +290,8 @@ pub(super) mod x86 {
         let at = _mm512_mullo_epi32(counts, _mm512_set1_epi32(2 * step as i32));
         let (evens, odds) = (mask(values.div_ceil(2)), mask(values / 2));
         let none = _mm512_setzero_ps();
-        // SAFETY: masked places are not read; place 2 i and 2 i + 1 of the others are below `values`.
+        // SAFETY: masked places are not read; place 2 i and 2 i + 1 of the others are below
+        // `values`.
         unsafe {
             let low = _mm512_mask_i32gather_ps::<4>(none, evens, at, src);
             let high = _mm512_mask_i32gather_ps::<4>(none, odds, at, src.wrapping_add(step));
@@ -309,8 +318,8 @@ pub(super) mod x86 {
             let mut c = 0;
             while c < columns {
                 let left = columns - c;
-                // SAFETY: columns c.. of rows 2 q and, where there is one, 2 q + 1 of `src` and of row q of `dst` are inside;
-                // the masks keep to what is left.
+                // SAFETY: columns c.. of rows 2 q and, if it exists, 2 q + 1 of `src` and of
+                // row q of `dst` are inside; the masks keep to what is left.
                 unsafe {
                     let (even, to) = (src.add(2 * q * ld_src + c), dst.add(q * ld_dst + c));
                     let low = read(even, left);

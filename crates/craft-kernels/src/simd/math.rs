@@ -55,7 +55,8 @@ pub(crate) fn sigmoid<S: Simd>(s: S, x: S::V) -> S::V {
 
 /// Distribution function and density of the standard normal, absolute error about 3e-7.
 ///
-/// Abramowitz and Stegun, Handbook of Mathematical Functions, 7.1.26: `erfc(z) = e^(-z^2) t q(t)`, `t = 1 / (1 + p z)`.
+/// Abramowitz and Stegun, Handbook of Mathematical Functions, 7.1.26: `erfc(z) = e^(-z^2) t q(t)`,
+/// `t = 1 / (1 + p z)`.
 #[inline(always)]
 pub(crate) fn normal<S: Simd>(s: S, x: S::V) -> (S::V, S::V) {
     let e = exp_at_most_88(s, s.mul(s.mul(x, s.splat(-0.5)), x));

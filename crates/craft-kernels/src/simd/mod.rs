@@ -1,7 +1,8 @@
 //! One small vector abstraction and its run-time dispatch.
 //!
-//! A value of a type that implements [`Simd`] is a proof that the CPU has the instructions it needs; it can only be
-//! made by [`Level::run`], which checks. Kernels implement [`Kernel`] with an `#[inline(always)]` body generic over
+//! A value of a type that implements [`Simd`] is a proof that the CPU has the instructions it
+//! needs; it can only be made by [`Level::run`], which checks. Kernels implement [`Kernel`] with an
+//! `#[inline(always)]` body generic over
 //! `Simd`; the body is compiled once for every instruction set.
 
 pub(crate) mod amx;
@@ -73,8 +74,9 @@ pub fn simd_level() -> SimdLevel {
 
 /// Forces an instruction set for the whole process, or goes back to the best one with `None`.
 ///
-/// Meant for tests and for finding out whether a result depends on the instruction set. Returns `false`, and changes
-/// nothing, where the CPU does not support the level. Each operation reads the level once, when it starts.
+/// Meant for tests and for finding out whether a result depends on the instruction set. Returns
+/// `false`, and changes nothing, where the CPU does not support the level. Each operation reads the
+/// level once, when it starts.
 pub fn set_simd_level(level: Option<SimdLevel>) -> bool {
     match level {
         None => ACTIVE.store(0, Ordering::Relaxed),
@@ -102,7 +104,8 @@ pub(crate) fn level() -> Level {
     }
 }
 
-/// A computation compiled once for every instruction set. Implementations of `run` are `#[inline(always)]`.
+/// A computation compiled once for every instruction set. Implementations of `run` are
+/// `#[inline(always)]`.
 pub(crate) trait Kernel {
     /// What the computation returns.
     type Output;
@@ -137,8 +140,8 @@ impl Level {
     }
 }
 
-/// Vectors of `f32`. `fma(a, b, c)` is `a * b + c`, rounded once where the hardware has the instruction; run by
-/// [`bf16::Pairs`], a and b are words of two bf16 and it adds both products.
+/// Vectors of `f32`. `fma(a, b, c)` is `a * b + c`, rounded once where the hardware has the
+/// instruction; run by [`bf16::Pairs`], a and b are words of two bf16 and it adds both products.
 pub(crate) trait Simd: Copy {
     /// One vector.
     type V: Copy;
@@ -146,7 +149,8 @@ pub(crate) trait Simd: Copy {
     const LANES: usize;
     /// Rows of a tile of the widest panel whose sums stay in registers: a power of two.
     const TILE_ROWS: usize;
-    /// The same where the rows of the left factor are read in place, so that there need not be a power of two.
+    /// The same where the rows of the left operand are read in place, so that there need not be a
+    /// power of two.
     const LONG_ROWS: usize;
 
     fn splat(self, x: f32) -> Self::V;
@@ -188,7 +192,8 @@ pub(crate) trait Simd: Copy {
     fn reduce_add(self, a: Self::V) -> f32;
     /// Writes the transpose of a `LANES x LANES` block.
     /// # Safety
-    /// `src + r * ld_src` is readable and `dst + r * ld_dst` writable for `LANES` values, for every `r < LANES`.
+    /// `src + r * ld_src` is readable and `dst + r * ld_dst` writable for `LANES` values, for every
+    /// `r < LANES`.
     #[inline(always)]
     unsafe fn transpose(self, src: *const f32, ld_src: usize, dst: *mut f32, ld_dst: usize) {
         for r in 0..Self::LANES {
@@ -199,10 +204,11 @@ pub(crate) trait Simd: Copy {
         }
     }
 
-    /// As [`Simd::transpose`] for the first `rows` rows and `columns` columns, at most `LANES` each.
+    /// As [`Simd::transpose`] for the first `rows` rows and `columns` columns, at most `LANES`
+    /// each.
     /// # Safety
-    /// `src + r * ld_src` is readable for `columns` values for every `r < rows`, `dst + c * ld_dst` writable for `rows`
-    /// values for every `c < columns`.
+    /// `src + r * ld_src` is readable for `columns` values for every `r < rows`, `dst + c * ld_dst`
+    /// writable for `rows` values for every `c < columns`.
     #[inline(always)]
     unsafe fn transpose_part(
         self,

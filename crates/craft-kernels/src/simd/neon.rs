@@ -96,7 +96,8 @@ impl Simd for Neon {
     #[inline(always)]
     unsafe fn transpose(self, src: *const f32, ld_src: usize, dst: *mut f32, ld_dst: usize) {
         for (r, c) in [(0, 0), (0, 4), (4, 0), (4, 4)] {
-            // SAFETY: the caller vouches for both blocks, of which this is a quarter; the token for the instructions.
+            // SAFETY: the caller vouches for both blocks, of which this is a quarter; the token for
+            // the instructions.
             unsafe {
                 let (from, to) = (src.add(r * ld_src + c), dst.add(c * ld_dst + r));
                 let row = |i: usize| vld1q_f32(from.add(i * ld_src));

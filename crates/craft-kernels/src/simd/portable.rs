@@ -23,7 +23,8 @@ fn zip(a: V8, b: V8, f: impl Fn(f32, f32) -> f32) -> V8 {
     V8(std::array::from_fn(|i| f(a.0[i], b.0[i])))
 }
 
-/// One rounding where the instruction is part of the baseline, two elsewhere: a software FMA would be far slower.
+/// One rounding where the instruction is part of the baseline, two elsewhere: a software FMA would
+/// be far slower.
 #[inline(always)]
 fn mul_add(a: f32, b: f32, c: f32) -> f32 {
     if cfg!(any(target_feature = "fma", target_arch = "aarch64")) {
@@ -107,7 +108,8 @@ impl Simd for Portable {
     }
     #[inline(always)]
     fn scale_pow2(self, x: V8, n: V8) -> V8 {
-        // Adding 1.5 * 2^23 leaves the integer in the low bits; no saturating cast. 2^(n - 1), then twice: n may be 128.
+        // Adding 1.5 * 2^23 leaves the integer in the low bits; no saturating cast. 2^(n - 1), then
+        // twice: n may be 128.
         zip(x, n, |x, n| {
             let e = (n + 12_582_912.0).to_bits().wrapping_sub(0x4B40_0000).wrapping_add(126);
             let half = x * f32::from_bits(e << 23);

@@ -1,6 +1,8 @@
-//! Images in bf16, in three copies that are shifted along their rows: what the three columns of a kernel read.
+//! Images in bf16, in three copies that are shifted along their rows: what the three columns of a
+//! kernel read.
 //!
-//! A vector holds whole rows of the image, so that a shift moves values within it and what leaves a row is masked away.
+//! A vector holds whole rows of the image, so that a shift moves values within it and what leaves a
+//! row is masked away.
 
 use super::bf16::Pairs;
 
@@ -16,7 +18,8 @@ pub(crate) struct Copies {
     /// Length of a copy: zeros, the image, or as much of it as there is room for, and zeros.
     len: usize,
     distance: usize,
-    /// For each copy the lane that each of its lanes comes from, and which of them stay inside their row.
+    /// For each copy the lane that each of its lanes comes from, and which of them stay inside
+    /// their row.
     moves: [([i16; LANES], u32); COPIES],
 }
 
@@ -24,7 +27,8 @@ pub(crate) struct Copies {
 const LANES: usize = 32;
 
 impl Copies {
-    /// Copies of images with `width` columns, of which copy j is shifted by `j - left`. For words half of the lanes count.
+    /// Copies of images with `width` columns, of which copy j is shifted by `j - left`. For words
+    /// half of the lanes count.
     pub(crate) fn new(width: usize, left: usize, [lead, len]: [usize; 2]) -> Self {
         let moves = std::array::from_fn(|j| {
             let shift = j as isize - left as isize;
@@ -104,7 +108,8 @@ mod x86 {
     use super::Copies;
     use std::arch::x86_64::*;
 
-    /// Sets what lies before and behind the image to zero; returns how much of the image there is room for.
+    /// Sets what lies before and behind the image to zero; returns how much of the image there is
+    /// room for.
     ///
     /// # Safety
     /// `dst` is writable for `len` values at each copy's place.
@@ -140,7 +145,8 @@ mod x86 {
             let from = unsafe { _mm256_loadu_si256(from.as_ptr().cast()) };
             (_mm512_cvtepi16_epi32(from), mask as __mmask16)
         });
-        // SAFETY: the caller vouches for the copies; lanes past the image are not read, and those past what is kept not written.
+        // SAFETY: the caller vouches for the copies; lanes past the image are not read, and those
+        // past what is kept not written.
         unsafe {
             let kept = clear(image, dst, c);
             for p in (0..kept).step_by(16) {

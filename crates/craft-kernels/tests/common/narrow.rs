@@ -1,4 +1,4 @@
-//! Tests that need the process in some number format.
+//! Tests that need the process in a given dtype.
 #![allow(clippy::print_stderr)]
 
 use craft_kernels::*;
@@ -24,7 +24,8 @@ pub fn in_both_formats(test: impl Fn(bool)) {
     in_bf16(|| test(true));
 }
 
-/// Runs a test with bf16 switched on, on AVX-512 BF16 and then on AMX tiles, as far as the CPU has them.
+/// Runs a test with bf16 switched on, on AVX-512 BF16 and then on AMX tiles, as far as the CPU has
+/// them.
 #[allow(dead_code)]
 pub fn in_bf16(test: impl Fn()) {
     let _restore = Restore(ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner));

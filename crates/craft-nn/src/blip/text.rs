@@ -25,7 +25,7 @@ pub struct BlipTextConfig {
     pub width: usize,
     /// Width of the image encoder's states.
     pub encoder_width: usize,
-    /// Inner width of the feed-forward parts.
+    /// Inner width of the feed-forward blocks.
     pub inner: usize,
     /// Number of layers.
     pub layers: usize,
@@ -36,8 +36,8 @@ pub struct BlipTextConfig {
 }
 
 impl BlipTextConfig {
-    /// The sizes of an encoder with these weights; heads and ε by `med_config.json` where it is given,
-    /// else heads 64 wide and 1e-12.
+    /// The sizes of an encoder with these weights; heads and ε by `med_config.json` where it is
+    /// given, else heads 64 wide and 1e-12.
     ///
     /// # Errors
     /// When tensors are missing, or the heads cannot be told.

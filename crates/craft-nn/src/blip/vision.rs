@@ -18,7 +18,7 @@ const EPS: f64 = 1e-6;
 pub struct BlipVisionConfig {
     /// Width of the residual stream.
     pub width: usize,
-    /// Inner width of the feed-forward parts.
+    /// Inner width of the feed-forward blocks.
     pub inner: usize,
     /// Number of layers.
     pub layers: usize,

@@ -17,7 +17,7 @@ pub struct ClipTextConfig {
     pub vocab_size: usize,
     /// Width of the residual stream.
     pub hidden_size: usize,
-    /// Inner width of the feed-forward parts.
+    /// Inner width of the feed-forward blocks.
     pub intermediate_size: usize,
     /// Number of layers.
     pub num_hidden_layers: usize,
@@ -53,7 +53,7 @@ const TEXT_KEYS: [&str; 10] = [
 ];
 
 /// Keys that transformers writes and that do not change what the network computes: initialisation,
-/// dropout of training, generation of text, number formats.
+/// dropout of training, generation of text, dtypes.
 const NO_EFFECT: [&str; 29] = [
     "architectures",
     "attention_dropout",
@@ -133,7 +133,8 @@ impl ClipTextConfig {
     /// Compares the numbers with those of the weights, before a network is built.
     ///
     /// # Errors
-    /// When a number is larger than any tensor of the weights, or there are more layers than tensors.
+    /// When a number is larger than any tensor of the weights, or there are more layers than
+    /// tensors.
     pub fn fits(&self, weights: &Bounds) -> Result<(), ConfigError> {
         for (key, value) in [
             ("vocab_size", self.vocab_size),
@@ -169,7 +170,7 @@ impl ClipTextConfig {
 pub struct ClipVisionConfig {
     /// Width of the residual stream.
     pub hidden_size: usize,
-    /// Inner width of the feed-forward parts.
+    /// Inner width of the feed-forward blocks.
     pub intermediate_size: usize,
     /// Number of layers.
     pub num_hidden_layers: usize,
@@ -222,7 +223,8 @@ impl ClipVisionConfig {
     /// Compares the numbers with those of the weights, before a network is built.
     ///
     /// # Errors
-    /// When a number is larger than any tensor of the weights, or there are more layers than tensors.
+    /// When a number is larger than any tensor of the weights, or there are more layers than
+    /// tensors.
     pub fn fits(&self, weights: &Bounds) -> Result<(), ConfigError> {
         const NAME: &str = "CLIPVisionModel";
         weights.width(NAME, "hidden_size", self.hidden_size)?;

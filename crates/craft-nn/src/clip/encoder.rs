@@ -53,7 +53,7 @@ impl ClipAttention {
     }
 }
 
-/// Feed-forward part.
+/// Feed-forward block.
 #[derive(Module, Debug)]
 pub struct ClipMlp {
     fc1: Linear,
@@ -80,7 +80,7 @@ impl ClipMlp {
     }
 }
 
-/// One layer: attention and feed-forward part, each after a layer norm and around a residual.
+/// One layer: attention and feed-forward block, each after a layer norm and around a residual.
 #[derive(Module, Debug)]
 pub struct ClipEncoderLayer {
     self_attn: ClipAttention,

@@ -1,8 +1,9 @@
-//! Sizes of CLIP networks read off the shapes of their weights, for files that come without a config.
+//! Sizes of CLIP networks read off the shapes of their weights, for files that come without a
+//! config.
 //!
 //! What shapes do not tell is the number of heads: it follows from the width as in the published
-//! models, whose heads are 64 wide, except in the image encoders of ViT-H, ViT-g and ViT-bigG, which
-//! have 16 of them.
+//! models, whose heads are 64 wide, except in the image encoders of ViT-H, ViT-g and ViT-bigG,
+//! which have 16 of them.
 
 use super::{ClipConfig, ClipTextConfig, ClipVisionConfig};
 use crate::config::ConfigError;
@@ -110,7 +111,7 @@ pub(crate) fn heads(what: &str, width: usize) -> Result<usize, ConfigError> {
     ))
 }
 
-/// Number of layers of a tower with such names, and the inner width of its feed-forward parts.
+/// Number of layers of a tower with such names, and the inner width of its feed-forward blocks.
 fn tower(weights: &TensorMap, prefix: &str) -> Result<(usize, usize), ConfigError> {
     let layers = layers(weights, prefix);
     let [inner, _] = shape(weights, &format!("{prefix}0.mlp.fc1.weight"))?;

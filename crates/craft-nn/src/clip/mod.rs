@@ -1,6 +1,7 @@
 //! CLIP text and image encoders (`transformers/models/clip/modeling_clip.py`).
 //!
-//! Fields carry transformers' names, so the files of `CLIPTextModel`, `CLIPTextModelWithProjection`,
+//! Fields carry transformers' names, so the files of `CLIPTextModel`,
+//! `CLIPTextModelWithProjection`,
 //! `CLIPVisionModelWithProjection` and `CLIPModel` load as they are. Files with open_clip names go
 //! through [`crate::open_clip`] first.
 
@@ -28,7 +29,8 @@ pub fn drop_buffers<T>(tensors: &mut BTreeMap<String, T>) {
     tensors.retain(|name, _| name != "position_ids" && !name.ends_with(".position_ids"));
 }
 
-/// Removes what a text encoder's file may hold beside the encoder: index buffers, and of a whole
+/// Removes what a text encoder's file may hold in addition to the encoder: index buffers, and of a
+/// whole
 /// `CLIPModel` the other half. transformers passes over it, too.
 pub fn keep_text<T>(tensors: &mut BTreeMap<String, T>) {
     drop_buffers(tensors);
@@ -41,14 +43,15 @@ pub fn keep_text<T>(tensors: &mut BTreeMap<String, T>) {
 }
 
 /// Puts the tower's name before the names of a tower that was saved alone: transformers 5 writes
-/// `CLIPTextModel` and `CLIPVisionModel` without it, earlier versions with it. Returns whether it did.
+/// `CLIPTextModel` and `CLIPVisionModel` without it, earlier versions with it. Returns whether it
+/// did.
 fn name_tower<T>(tensors: &mut BTreeMap<String, T>, tower: &str) -> bool {
     let alone = tensors.keys().any(|name| name.starts_with("embeddings."));
     if alone {
         *tensors = std::mem::take(tensors)
             .into_iter()
             .map(|(name, tensor)| match name.as_str() {
-                // The projection stands beside the tower.
+                // The projection is not part of the tower.
                 "text_projection.weight" | "visual_projection.weight" => (name, tensor),
                 _ => (format!("{tower}.{name}"), tensor),
             })
@@ -57,7 +60,7 @@ fn name_tower<T>(tensors: &mut BTreeMap<String, T>, tower: &str) -> bool {
     alone
 }
 
-/// A linear map with normal weights and, where it has one, a zero bias.
+/// A linear map with normal weights and a zero bias if it has one.
 fn normal_linear(init: &mut Init, input: usize, output: usize, bias: bool, std: f32) -> Linear {
     Linear {
         weight: init.normal([output, input], std),

@@ -81,8 +81,8 @@ impl TextTransformer {
     }
 }
 
-/// Where each text ends: transformers' rule. With the legacy end token 2 the first largest id, else the
-/// first end token; 0 where there is none.
+/// Where each text ends: transformers' rule. With the legacy end token 2 the first largest id, else
+/// the first end token; 0 if there is none.
 fn end_positions(ids: &Tensor<2, Int>, eos: u32) -> Vec<usize> {
     let [batch, length] = ids.dims();
     let ids: Vec<i64> = ids.to_data().iter::<i64>().collect();
@@ -142,8 +142,8 @@ impl ClipTextModel {
         weights::load(Self::new(&mut Init::zeros(device), config, projection), tensors)
     }
 
-    /// [`ClipTextModel::from_tensors`] with tensors that are read one at a time. `found`: names and shapes
-    /// of all that can be read.
+    /// [`ClipTextModel::from_tensors`] with tensors that are read one at a time. `found`: names and
+    /// shapes of all that can be read.
     ///
     /// # Errors
     /// When names or shapes differ from what the config describes, or the first error of `read`.

@@ -83,7 +83,8 @@ impl VisionTransformer {
 /// What an image encoder gives.
 #[derive(Clone, Debug)]
 pub struct ClipVisionOutput {
-    /// States of the last layer, without layer norm, `[B, 1 + patches, width]`; the class token first.
+    /// States of the last layer, without layer norm, `[B, 1 + patches, width]`; the class token
+    /// first.
     pub last_hidden_state: Tensor<3>,
     /// State of the class token after the last layer norm, `[B, width]`.
     pub pooled: Tensor<2>,
@@ -110,8 +111,8 @@ impl ClipVisionModel {
         }
     }
 
-    /// A network with the weights of a file; of a file of a whole `CLIPModel` its image tower. It has a
-    /// projection where the file has one.
+    /// A network with the weights of a file; of a file of a whole `CLIPModel` its image tower. It
+    /// has a projection where the file has one.
     ///
     /// # Errors
     /// When names or shapes differ from what the config describes.

@@ -19,8 +19,8 @@ mod unet;
 const GROUPS: usize = 32;
 /// Width of a head.
 const HEAD: usize = 64;
-/// Whose spread tells v prediction from ε in Stable Diffusion 2: above [`V_SPREAD`] in all published v
-/// models, below in all ε models. Source: ComfyUI, `comfy/supported_models.py`.
+/// Whose spread tells v prediction from ε in Stable Diffusion 2: above [`V_SPREAD`] in all
+/// published v models, below in all ε models. Source: ComfyUI, `comfy/supported_models.py`.
 const V_BIAS: &str = "output_blocks.11.1.transformer_blocks.0.norm1.bias";
 const V_SPREAD: f64 = 0.09;
 
@@ -101,8 +101,8 @@ impl Configs {
 }
 
 impl Facts<'_> {
-    /// Whether the model predicts v: what a marker key or the header says, or for Stable Diffusion 2
-    /// what a bias tells. The key is what ComfyUI and A1111 go by.
+    /// Whether the model predicts v: what a marker key or the header says, or for Stable Diffusion
+    /// 2 what a bias tells. The key is what ComfyUI and A1111 go by.
     fn predicts_v(&self, values: &mut dyn FnMut(&str) -> Option<Vec<f32>>) -> bool {
         if self.unet.shapes.contains_key("v_pred") {
             return true;
@@ -131,9 +131,9 @@ impl Facts<'_> {
         self.metadata.get(key).is_some_and(|value| value.eq_ignore_ascii_case("true"))
     }
 
-    /// The published schedule. A model of v whose schedule was rescaled to a terminal signal-to-noise
-    /// ratio of zero begins at the last timestep, so its timesteps trail; with ε there is nothing to
-    /// learn there, and the mark means nothing.
+    /// The published schedule. A model of v whose schedule was rescaled to a terminal
+    /// signal-to-noise ratio of zero begins at the last timestep, so its timesteps trail; with ε
+    /// there is nothing to learn there, and the mark means nothing.
     fn scheduler(&self, v: bool) -> Value {
         let marked = self.unet.shapes.contains_key("ztsnr") || self.says("ss_zero_terminal_snr");
         let zero_snr = v && marked;
@@ -199,7 +199,7 @@ impl Facts<'_> {
             index["tokenizer_2"] = tokenizer;
             index["force_zeros_for_empty_prompt"] = json!(true);
         } else {
-            // diffusers wants these named even where there are none.
+            // diffusers wants these named even if the model has none.
             index["safety_checker"] = json!([null, null]);
             index["feature_extractor"] = json!([null, null]);
             index["requires_safety_checker"] = json!(false);

@@ -6,8 +6,8 @@ use super::configs::{Configs, Facts, Given};
 use super::names::{Names, Piece, Skeleton, towers};
 use super::{Family, LdmError, Part, Shapes};
 
-/// Layers of the text encoder of the published Stable Diffusion 2. Its last one is in the files, but
-/// the model reads the states before it, so diffusers leaves it out.
+/// Layers of the text encoder of the published Stable Diffusion 2. Its last one is in the files,
+/// but the model reads the states before it, so diffusers leaves it out.
 const SD2_TEXT_LAYERS: usize = 24;
 
 /// A checkpoint as diffusers would describe it.
@@ -39,7 +39,7 @@ impl View<'_> {
     pub(super) fn has(&self, name: &str) -> bool {
         self.get(name).is_some()
     }
-    /// Size of an axis; 0 where there is none.
+    /// Size of an axis; 0 if there is none.
     pub(super) fn size(&self, name: &str, axis: usize) -> usize {
         self.get(name).and_then(|s| s.get(axis)).copied().unwrap_or(0)
     }
@@ -49,9 +49,9 @@ impl View<'_> {
     }
 }
 
-/// Finds out what a file with these tensors and header texts is. `given` holds configs that win over
-/// what is found; `values` reads a tensor, which only the prediction type of Stable Diffusion 2
-/// needs.
+/// Finds out what a file with these tensors and header texts is. `given` holds configs that win
+/// over what is found; `values` reads a tensor, which only the prediction type of Stable Diffusion
+/// 2 needs.
 ///
 /// # Errors
 /// When it is another kind of file, lacks a network, or something cannot be found out.

@@ -1,6 +1,6 @@
 //! Single-file checkpoints of Stable Diffusion 1, 2 and SDXL in the names of the original `ldm` and
-//! `sgm` code, which A1111 and ComfyUI read: what is in a file, how its networks are configured, and
-//! which tensor is called what there and in diffusers.
+//! `sgm` code, which A1111 and ComfyUI read: what is in a file, how its networks are configured,
+//! and which tensor is called what there and in diffusers.
 //!
 //! Nothing here holds values: names, shapes and what has to be done to a tensor's bytes
 //! ([`Take`]) are enough to copy a checkpoint of any size from one form to the other.

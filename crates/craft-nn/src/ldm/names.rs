@@ -61,8 +61,8 @@ impl Skeleton {
     }
 }
 
-/// What ends a UNet's name in a file, by the names of its parameters in diffusers; for LoRA files, which
-/// name modules of one network. `None` where such files have no place for a parameter.
+/// What ends a UNet's name in a file, by the names of its parameters in diffusers; for LoRA files,
+/// which name modules of one network. `None` where such files have no place for a parameter.
 pub(crate) fn unet_names<'a>(
     parameters: impl Iterator<Item = &'a String> + Clone,
 ) -> impl Fn(&str) -> Option<String> {
@@ -215,8 +215,8 @@ impl Names {
     }
 }
 
-/// Text encoders of a family: network, whether its names are open_clip's, prefix. Of two prefixes of one
-/// network the first is written.
+/// Text encoders of a family: network, whether its names are open_clip's, prefix. If a network has
+/// two prefixes, the first is written.
 pub(super) fn towers(family: Family) -> &'static [(Part, bool, &'static str)] {
     match family {
         Family::Sd1 => &[(Part::Text, false, "cond_stage_model.transformer.")],

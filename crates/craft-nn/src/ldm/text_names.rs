@@ -3,7 +3,7 @@
 use super::Take;
 use crate::open_clip::{PARTS, QKV, STACKED, TEXT_NAMES};
 
-/// Of transformers' text encoder below its prefix, with or without the level `text_model`.
+/// Names of transformers' text encoder below its prefix, with or without the level `text_model`.
 /// `None` never; an empty list for buffers.
 pub(super) fn clip_names(name: &str) -> Option<Vec<(String, Take)>> {
     if name.ends_with("position_ids") || name == "logit_scale" {
@@ -25,7 +25,7 @@ pub(super) fn clip_name(name: &str) -> String {
 const LAYERS: &str = "transformer.resblocks.";
 const NEW_LAYERS: &str = "text_model.encoder.layers.";
 
-/// Of open_clip's text encoder below its prefix; the projection only where the family uses it.
+/// Names of open_clip's text encoder below its prefix; the projection only if the family uses it.
 pub(super) fn open_clip_names(name: &str, projection: bool) -> Option<Vec<(String, Take)>> {
     if ["attn_mask", "logit_scale"].contains(&name)
         || name.starts_with("visual.")

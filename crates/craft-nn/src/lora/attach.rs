@@ -1,7 +1,8 @@
 //! Low-rank factors attached to the weights of a network, for training.
 //!
-//! The factors are a Burn reparameterization: they travel with the parameter through copies, devices and
-//! visits. Layers that can, [`crate::layers::Linear`] and [`crate::layers::Conv2d`], compute
+//! The factors are a Burn reparameterization: they travel with the parameter through copies,
+//! devices and visits. Layers that can, [`crate::layers::Linear`] and [`crate::layers::Conv2d`],
+//! compute
 //! `W x + s · B (A x)` from the two factors and never form `B A`; every other use of the parameter
 //! sees the merged weight.
 
@@ -40,7 +41,7 @@ impl Reparameterization for LowRank {
 }
 
 impl LowRank {
-    /// The factors of a weight, where it has some.
+    /// The factors of a weight, if it has any.
     pub(crate) fn of<const D: usize>(weight: &Param<Tensor<D>>) -> Option<&Self> {
         weight.reparameterization()
     }
@@ -128,7 +129,8 @@ pub fn is_factor(name: &str) -> bool {
     name.ends_with(DOWN) || name.ends_with(UP)
 }
 
-/// The pairs among the tensors of a network with attached factors, as [`weights::export`] gives them.
+/// The pairs among the tensors of a network with attached factors, as [`weights::export`] gives
+/// them.
 pub fn pairs(tensors: &TensorMap, scale: f32) -> Pairs {
     let mut out = Pairs::new();
     for (name, down) in tensors {

@@ -12,8 +12,8 @@ use crate::weights::HostTensor;
 const PASSES: usize = 6;
 
 impl Pair {
-    /// The best product of `rank` for a change of shape `[out, in]` or `[out, in, kh, kw]`, padded with
-    /// zeros where the matrix has a smaller rank. Scale 1.
+    /// The best product of `rank` for a change of shape `[out, in]` or `[out, in, kh, kw]`, padded
+    /// with zeros where the matrix has a smaller rank. Scale 1.
     pub fn nearest(change: &HostTensor, rank: usize) -> Self {
         let out = change.shape[0];
         let width = change.data.len() / out.max(1);

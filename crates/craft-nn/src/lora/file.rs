@@ -33,8 +33,8 @@ impl Adapter {
     /// Reads the tensors of a LoRA file with its settings.
     ///
     /// # Errors
-    /// When keys name no module of the model, are of another kind of adapter, lack their other half,
-    /// or have shapes or settings that do not fit.
+    /// When keys name no module of the model, are of another kind of adapter, lack their other
+    /// half, or have shapes or settings that do not fit.
     pub fn read(
         tensors: TensorMap,
         settings: &Settings,
@@ -97,7 +97,8 @@ fn modules(tensors: TensorMap, table: &Table) -> Result<BTreeMap<String, Parts>,
     Ok(modules)
 }
 
-/// The parameter that a module stands for. Names of a text encoder fit both of SDXL's, whose shapes differ.
+/// The parameter that a module stands for. Names of a text encoder fit both of SDXL's, whose shapes
+/// differ.
 fn target(
     table: &Table,
     module: &str,
@@ -141,8 +142,8 @@ fn row(shape: &[usize]) -> usize {
     shape.iter().skip(1).product()
 }
 
-/// Whether a product of factors has the shape of a weight. A 1×1 convolution's factors come with and without
-/// the two axes of size 1.
+/// Whether a product of factors has the shape of a weight. A 1×1 convolution's factors come with
+/// and without the two axes of size 1.
 fn fits(down: &HostTensor, up: &HostTensor, weight: &[usize]) -> bool {
     let rank = down.shape.first().copied().unwrap_or(0);
     let sizes = rank > 0

@@ -62,9 +62,9 @@ fn without_adapter_name(key: &str) -> (String, Option<String>) {
     (key.to_owned(), None)
 }
 
-/// A module's name in today's diffusers and transformers. Before PEFT, diffusers named the projections of
-/// attention by its processor (`….attn1.processor.to_out_lora`), in text encoders too
-/// (`….self_attn.to_q_lora`).
+/// A module's name in today's diffusers and transformers. Before PEFT, diffusers named the
+/// projections of attention by its processor (`….attn1.processor.to_out_lora`), in text encoders
+/// too (`….self_attn.to_q_lora`).
 fn today(module: &str) -> String {
     let module = module.replacen(".processor.", ".", 1);
     let old = [("to_q", "q_proj"), ("to_k", "k_proj"), ("to_v", "v_proj"), ("to_out", "out_proj")];

@@ -90,15 +90,16 @@ const EMBEDDING: (&str, &str) = (
 const UNKNOWN: &str = "no kind of LoRA that is known";
 const EXPECTED: &str = "give a file with pairs of lora_down and lora_up, or lora_A and lora_B";
 
-/// The error for a file with tensors that belong to no LoRA: the keys of these, whether they are the `whole` file, and
-/// whether it is `flat`, vectors and matrices by names without a path.
+/// The error for a file with tensors that belong to no LoRA: the keys of these, whether they are
+/// the `whole` file, and whether it is `flat`, vectors and matrices by names without a path.
 pub(super) fn refuse(others: Vec<String>, whole: bool, flat: bool) -> LoraError {
     let found = KINDS
         .iter()
         .find(|kind| others.iter().any(|key| kind.marks.iter().any(|mark| is_marked(key, mark))));
     let (name, cure) = match found {
         Some(kind) => (kind.name, kind.cure),
-        // `learned_embeds.bin` and SDXL's `clip_l`, `clip_g`: a vector or some by the name of a token.
+        // `learned_embeds.bin` and SDXL's `clip_l`, `clip_g`: a vector or some by the name of a
+        // token.
         None if whole && flat => EMBEDDING,
         None if others.iter().all(|key| key.ends_with(".weight") || key.ends_with(".bias")) => (
             "a network's own weights",

@@ -138,7 +138,7 @@ pub enum LoraError {
         /// Shape of the parameter.
         weight: Vec<usize>,
     },
-    /// Settings beside the tensors that cannot be followed.
+    /// Settings in the file that cannot be followed.
     #[error("{0}")]
     Settings(String),
     /// No pair at all.

@@ -34,9 +34,9 @@ impl Component {
     }
 }
 
-/// How sd-scripts names the modules of a model, with underscores: those of SDXL's UNet as the original code does
-/// (`lora_unet_input_blocks_4_1_proj_in`), all others as diffusers and transformers do
-/// (`lora_unet_mid_block_attentions_0_proj_in`).
+/// How sd-scripts names the modules of a model, with underscores: those of SDXL's UNet as the
+/// original code does (`lora_unet_input_blocks_4_1_proj_in`), all others as diffusers and
+/// transformers do (`lora_unet_mid_block_attentions_0_proj_in`).
 #[derive(Clone, Debug, Default)]
 pub struct KohyaNames {
     /// SDXL's modules by their names in diffusers; empty for other models.

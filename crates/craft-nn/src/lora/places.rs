@@ -11,8 +11,8 @@ pub struct Unplaced {
     pub modules: Vec<&'static str>,
 }
 
-/// Kinds of modules by component, with the programs that have no place for them, as seen when files were put
-/// through their loaders (docs/exports.md).
+/// Kinds of modules by component, with the programs that have no place for them, as seen when files
+/// were put through their loaders (docs/exports.md).
 const WITHOUT: [(Component, &str, &[&str]); 5] = [
     (Component::Unet, "conv_in", &[SD_SCRIPTS, SD_CPP]),
     (Component::Unet, "conv_out", &[SD_SCRIPTS, SD_CPP]),

@@ -1,5 +1,6 @@
-//! What PEFT writes beside the tensors of an adapter: `adapter_config.json`, or the same keys in the header of
-//! diffusers' files. Only what changes the product is kept; what cannot be followed is refused by name.
+//! What PEFT writes in addition to the tensors of an adapter: `adapter_config.json`, or the same
+//! keys in the header of diffusers' files. Only what changes the product is kept; what cannot be
+//! followed is refused by name.
 //!
 //! Source: PEFT's `LoraConfig` and `get_pattern_key`.
 
@@ -29,7 +30,8 @@ const OTHER: [(&str, &str); 12] = [
     ("kasa_config", "factors of singular values (KaSA)"),
     ("monteclora_config", "factors that are drawn anew (MonteCLoRA)"),
 ];
-/// Starts that change the weights below the factors, so that the factors alone do not tell the result.
+/// Starts that change the weights below the factors, so that the factors alone do not tell the
+/// result.
 const CHANGES_BASE: [&str; 5] = ["pissa", "olora", "corda", "loftq", "lora_ga"];
 
 /// Settings of the factors of a file.
@@ -123,8 +125,8 @@ impl Settings {
         self.encoder == Some(component)
     }
 
-    /// What a product of `rank` is multiplied by: alpha / rank, or alpha / √rank for rank-stabilised
-    /// adapters; 1 where nothing is said, as PEFT does where alpha is the rank.
+    /// What a product of `rank` is multiplied by: alpha / rank, or alpha / √rank for
+    /// rank-stabilised adapters; 1 where nothing is said, as PEFT does where alpha is the rank.
     ///
     /// # Errors
     /// When another rank is said.

@@ -47,12 +47,13 @@ pub enum TargetError {
     },
 }
 
-/// Modules by endings of their names, as PEFT's `target_modules`: `to_q` is every module of that name,
+/// Modules by endings of their names, as PEFT's `target_modules`: `to_q` is every module of that
+/// name,
 /// `attn2.to_q` those within an `attn2`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Targets(Vec<String>);
 
-/// Rows and columns of a weight as a matrix, where it belongs to a linear map or a convolution.
+/// Rows and columns of a weight as a matrix, if it belongs to a linear map or a convolution.
 fn matrix<'a>(parameter: &'a str, shape: &[usize]) -> Option<(&'a str, [usize; 2])> {
     let module = parameter.strip_suffix(".weight")?;
     let fits = matches!(shape.len(), 2 | 4) && !module.ends_with("embedding");
@@ -65,11 +66,12 @@ impl Targets {
         Self(names.into_iter().map(Into::into).collect())
     }
 
-    /// The parameters of a network that get factors of a rank, by name. Layers that are smaller than
-    /// the rank (the last convolution of a denoiser) are left out of `all` and `all-linear`.
+    /// The parameters of a network that get factors of a rank, by name. Layers that are smaller
+    /// than the rank (the last convolution of a denoiser) are left out of `all` and `all-linear`.
     ///
     /// # Errors
-    /// When a target is no module of the network, or a module that is named is smaller than the rank.
+    /// When a target is no module of the network, or a module that is named is smaller than the
+    /// rank.
     pub fn choose(
         &self,
         network: &str,
@@ -139,8 +141,8 @@ impl Targets {
         TargetError::Nothing { target: target.to_owned(), network, known }
     }
 
-    /// New factors for the chosen parameters: A by `draw(parameter, values)`, B zero, so that the network
-    /// computes what it did before.
+    /// New factors for the chosen parameters: A by `draw(parameter, values)`, B zero, so that the
+    /// network computes what it did before.
     ///
     /// # Errors
     /// As [`Targets::choose`].

@@ -4,7 +4,8 @@ use super::{Adapter, Component, KohyaNames};
 use crate::weights::{HostTensor, TensorMap};
 
 impl Adapter {
-    /// Tensors in the keys of sd-scripts: `lora_unet_….lora_down.weight`, `.lora_up.weight`, `.alpha`.
+    /// Tensors in the keys of sd-scripts: `lora_unet_….lora_down.weight`, `.lora_up.weight`,
+    /// `.alpha`.
     pub fn to_kohya(&self, names: &KohyaNames) -> TensorMap {
         self.write(|component, module, part| {
             let name = names.module(component, module);
@@ -12,8 +13,8 @@ impl Adapter {
         })
     }
 
-    /// Tensors in diffusers' names: `unet.….lora_A.weight`, `.lora_B.weight`. They have no place for
-    /// alpha, so that readers take alpha = rank: the scale is multiplied into B.
+    /// Tensors in diffusers' names: `unet.….lora_A.weight`, `.lora_B.weight`. They have no place
+    /// for alpha, so that readers take alpha = rank: the scale is multiplied into B.
     pub fn to_diffusers(&self) -> TensorMap {
         let mut folded = self.clone();
         for pair in folded.components.values_mut().flat_map(|pairs| pairs.values_mut()) {

@@ -150,8 +150,8 @@ pub fn to_transformers(tensors: TensorMap) -> Result<TensorMap, OpenClipError> {
     Ok(out)
 }
 
-/// Renames transformers' tensors of a `CLIPModel` to open_clip's names. What open_clip has no name for
-/// is left out.
+/// Renames transformers' tensors of a `CLIPModel` to open_clip's names. What open_clip has no name
+/// for is left out.
 pub fn from_transformers(tensors: &TensorMap) -> TensorMap {
     let mut out = TensorMap::new();
     'tensors: for (name, tensor) in tensors {

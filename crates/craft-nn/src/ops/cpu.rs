@@ -5,12 +5,13 @@ use craft_kernels as k;
 use super::extension::{CpuOp, Forward, INPUTS, Saved};
 use super::profile::Phase;
 
-/// Computes a gradient only where it is wanted.
+/// Computes a gradient only if it is wanted.
 fn when(wanted: bool, f: impl FnOnce() -> Vec<f32>) -> Option<Vec<f32>> {
     wanted.then(f)
 }
 
-/// Share of the products of the backward pass, one for the input and one for the weight, that are wanted.
+/// Share of the matmuls of the backward pass, one for the input and one for the weight, that are
+/// wanted.
 fn products(wants: &[bool]) -> f64 {
     wants.iter().take(2).filter(|&&wants| wants).count() as f64 / 2.0
 }
@@ -110,7 +111,7 @@ impl CpuOp for Attention {
     fn flops(&self) -> [f64; 2] {
         let s = &self.shape;
         let scores = (s.batch * s.heads * s.head_dim) as f64 * (s.queries * s.keys) as f64;
-        // Two products forward; backward the scores again, and four gradients.
+        // Two matmuls forward; backward the scores again, and four gradients.
         [4.0 * scores, 10.0 * scores]
     }
     fn forward(&self, i: &[&[f32]]) -> Forward {

@@ -1,9 +1,9 @@
 //! The door between Burn's automatic differentiation and the CPU kernels.
 //!
 //! A [`CpuOp`] is a function of one to nine float tensors with a hand-written backward pass, both
-//! over plain slices. One backend extension carries every such operation, so that a new kernel needs
-//! no glue of its own. The operations are reached on the `flex` backend only; [`super`] falls back to
-//! Burn's own operations elsewhere.
+//! over plain slices. One backend extension carries every such operation, so that a new kernel
+//! needs no glue of its own. The operations are reached on the `flex` backend only; [`super`] falls
+//! back to Burn's own operations elsewhere.
 
 use std::borrow::Cow;
 use std::fmt::Debug;
@@ -60,7 +60,8 @@ pub(crate) trait CpuOp: Debug + Send + Sync + 'static {
         self.forward(inputs)
     }
 
-    /// Gradients with respect to the inputs, `None` where not wanted, or where the gradient [`passes`](Self::passes).
+    /// Gradients with respect to the inputs, `None` where not wanted, or where the gradient
+    /// [`passes`](Self::passes).
     fn backward(&self, s: Saved<'_>) -> Vec<Option<Vec<f32>>>;
 
     /// The inputs whose gradient is that of the output: it is handed on without a copy.
@@ -81,7 +82,7 @@ pub(crate) trait CpuOp: Debug + Send + Sync + 'static {
     /// What a profile counts it as.
     fn phase(&self) -> Phase;
 
-    /// Multiplications and additions of matrix products in the forward pass, and in the backward pass
+    /// Multiplications and additions of matmuls in the forward pass, and in the backward pass
     /// where all gradients are wanted.
     fn flops(&self) -> [f64; 2] {
         [0.0; 2]

@@ -1,4 +1,5 @@
-//! Whole parts of a transformer or residual block, each with its norm and its residual connection, as one differentiable operation.
+//! Fused blocks: parts of a transformer or residual block, each with its norm and residual
+//! connection, as one differentiable operation.
 
 use craft_kernels as k;
 
@@ -6,8 +7,8 @@ use super::cpu::{Conv2d, first};
 use super::extension::{CpuOp, Forward, INPUTS, Saved};
 use super::profile::Phase;
 
-/// The feed-forward part, of `[x, norm weight, norm bias, w1, b1, w2, b2]`; in bf16 the gate's input is
-/// kept, rounded.
+/// The fused feed-forward block, of `[x, norm weight, norm bias, w1, b1, w2, b2]`; in bf16 the
+/// gate's input is kept, rounded.
 #[derive(Debug)]
 pub(super) struct FeedForward {
     /// Rows, width, inner width.
@@ -52,7 +53,8 @@ impl CpuOp for FeedForward {
     }
 }
 
-/// The attention part, of `[x, norm weight, norm bias, wq, wk, wv, wo, bo]` and, where the context is another, that.
+/// The fused attention block, of `[x, norm weight, norm bias, wq, wk, wv, wo, bo]` , then the
+/// context if it is another tensor.
 #[derive(Debug)]
 pub(super) struct FusedAttention {
     pub(super) lengths: k::FusedAttentionShape,
@@ -119,7 +121,8 @@ pub(super) enum AddedKind {
     Image,
 }
 
-/// Half of a residual block, of `[x, norm weight, norm bias, weight, bias]` and what is added, if anything is.
+/// Half of a residual block, of `[x, norm weight, norm bias, weight, bias]` and what is added, if
+/// anything is.
 #[derive(Debug)]
 pub(super) struct NormConv {
     pub(super) shape: k::ConvShape,

@@ -1,8 +1,8 @@
 //! Every hot tensor operation of the networks.
 //!
 //! Behind this door stand the fused kernels of `craft-kernels` on the CPU and Burn's own operations
-//! elsewhere. [`mod@reference`] holds the latter and is the oracle that tests compare with; nothing in the
-//! networks changes when a faster operation takes a place here.
+//! elsewhere. [`mod@reference`] holds the latter and is the oracle that tests compare with; nothing
+//! in the networks changes when a faster operation takes a place here.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -41,7 +41,8 @@ pub enum Act {
 
 static REFERENCE: AtomicBool = AtomicBool::new(false);
 
-/// Sends every operation to Burn's own implementation (`true`) or to the kernels where there are any.
+/// Sends every operation to Burn's own implementation (`true`) or to the kernels (`false`) if the
+/// device has any.
 ///
 /// A process-wide switch for benchmarks and comparisons.
 pub fn use_reference(on: bool) {
@@ -113,7 +114,8 @@ pub fn linear<const D: usize>(
     }
 }
 
-/// Multi-head attention, `softmax(q kᵀ / √d) v`. `q` `[B, Lq, heads·d]`, `k` and `v` `[B, Lk, heads·d]`.
+/// Multi-head attention, `softmax(q kᵀ / √d) v`. `q` `[B, Lq, heads·d]`, `k` and `v` `[B, Lk,
+/// heads·d]`.
 pub fn attention(
     q: Tensor<3>,
     k: Tensor<3>,
@@ -198,8 +200,10 @@ impl Norm {
     }
 }
 
-/// The feed-forward part of a transformer block: `x` plus the second [`linear`] map of the [`geglu`] of the first of the normalised
-/// `x`. `x` `[B, L, width]`; weights and biases `[2d, width]` and `[2d]`, `[width, d]` and `[width]`.
+/// The fused feed-forward block of a transformer: `x` plus the second [`linear`] map of the
+/// [`geglu`] of the first of the normalised
+/// `x`. `x` `[B, L, width]`; weights and biases `[2d, width]` and `[2d]`, `[width, d]` and
+/// `[width]`.
 pub fn feed_forward(
     x: Tensor<3>,
     norm: Norm,
@@ -224,8 +228,9 @@ pub fn feed_forward(
     apply(inputs, fused::FeedForward { lengths, eps: norm.eps, shape: vec![b, l, width] })
 }
 
-/// One attention part of a transformer block: `x` plus the projection of the [`attention`] of the normalised `x` to the context, or to
-/// itself. `x` `[B, L, width]`, `context` `[B, Lc, context width]`; `qkv` `[inner, width]` and twice `[inner, context width]`, `out`
+/// The fused attention block of a transformer: `x` plus the projection of the [`attention`] of the
+/// normalised `x` to the context, or to itself. `x` `[B, L, width]`, `context` `[B, Lc, context
+/// width]`; `qkv` `[inner, width]` and twice `[inner, context width]`, `out`
 /// `[width, inner]` and `[width]`.
 pub fn fused_attention(
     x: Tensor<3>,
@@ -280,7 +285,8 @@ impl Added {
     }
 }
 
-/// [`group_norm`] with SiLU and so many groups, then [`conv2d`] with stride 1, then an addition: half of a residual block. `x`
+/// [`group_norm`] with SiLU and so many groups, then [`conv2d`] with stride 1, then an addition:
+/// half of a residual block. `x`
 /// `[N, C, H, W]`; weight and bias `[out, C, k, k]` and `[out]`.
 pub fn norm_conv(
     x: Tensor<4>,
@@ -371,7 +377,8 @@ pub fn concat_channels(a: Tensor<4>, b: Tensor<4>) -> Tensor<4> {
     apply2(a, b, cpu::ConcatChannels { batch, channels, height, width })
 }
 
-/// The rows of `x` (first axis) again and again until there are `rows`, a multiple of theirs; `x` itself where they are.
+/// The rows of `x` (first axis) again and again until there are `rows`, a multiple of theirs; `x`
+/// itself where they are.
 pub fn repeat_batch<const D: usize>(x: Tensor<D>, rows: usize) -> Tensor<D> {
     match rows / x.dims()[0].max(1) {
         0 | 1 => x,

@@ -6,11 +6,12 @@ use std::time::Instant;
 /// Kinds of operations.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Phase {
-    /// Convolutions; where halves of residual blocks are one operation, with their norms and additions.
+    /// Convolutions; where halves of residual blocks are one operation, with their norms and
+    /// additions.
     Convolution,
-    /// Scaled dot-product attention; where parts of transformer blocks are one operation, with norm, projections and addition.
+    /// Scaled dot-product attention; with norm, projections and addition in fused blocks.
     Attention,
-    /// Linear maps, and feed-forward parts that are one operation.
+    /// Linear maps, and fused feed-forward blocks.
     Linear,
     /// Norms, activations and gates.
     NormAndActivation,
@@ -35,7 +36,7 @@ impl Phase {
 pub struct Spent {
     /// Wall-clock seconds on the thread that asked, its helpers included.
     pub seconds: f64,
-    /// Multiplications and additions of matrix products; 0 where there are none.
+    /// Multiplications and additions of matmuls; 0 if it has none.
     pub flops: f64,
 }
 

@@ -1,4 +1,5 @@
-//! The operations composed from Burn's own: the fallback of other backends, and the oracle of the tests.
+//! The operations composed from Burn's own: the fallback of other backends, and the oracle of the
+//! tests.
 
 use burn::tensor::module;
 use burn::tensor::ops::{ConvOptions, InterpolateMode, InterpolateOptions};

@@ -1,4 +1,4 @@
-//! How fast this machine multiplies: the roof over every product.
+//! How fast this machine multiplies: the upper bound of every matmul.
 
 use std::time::Instant;
 
@@ -9,9 +9,11 @@ use super::{Precision, precision, set_precision};
 /// Share of bf16's multiply-adds over f32's from which on the factors are worth laying out anew.
 const PAYS: f64 = 1.3;
 
-/// Multiply-adds, in the [`precision`](super::precision) chosen, in registers on every thread at once, GFLOP/s: the most of a few tries.
+/// Multiply-adds, in the [`precision`](super::precision) chosen, in registers on every thread at
+/// once, GFLOP/s: the most of a few tries.
 pub fn peak_gflops() -> f64 {
-    // Small tasks, as those of the kernels are, so that a thread that comes late does fewer of them.
+    // Small tasks, as those of the kernels are, so that a thread that comes late does fewer of
+    // them.
     let tasks = 32 * rayon::current_num_threads();
     let once = || {
         let start = Instant::now();
@@ -21,7 +23,7 @@ pub fn peak_gflops() -> f64 {
     (0..5).map(|_| once()).fold(0.0, f64::max)
 }
 
-/// [`peak_gflops`] of every number format.
+/// [`peak_gflops`] of every dtype.
 #[derive(Clone, Copy, Debug)]
 pub struct Speeds {
     /// In f32.
@@ -31,7 +33,8 @@ pub struct Speeds {
 }
 
 impl Speeds {
-    /// Measures them, which takes a tenth of a second. Changes the process's number format meanwhile: not beside other work.
+    /// Measures them, which takes a tenth of a second. Changes the process's matmul dtype
+    /// meanwhile: run it while nothing else computes.
     pub fn measure() -> Self {
         let chosen = precision();
         let in_format = |format| set_precision(format).then(peak_gflops);
@@ -41,7 +44,8 @@ impl Speeds {
         Self { f32, bf16 }
     }
 
-    /// Whether products in bf16 are faster. On processors of Intel's with AVX-512 BF16 and without AMX they are not.
+    /// Whether bf16 matmuls are faster. On Intel processors with AVX-512 BF16 and without AMX they
+    /// are not.
     pub fn bf16_pays(self) -> bool {
         self.bf16.is_some_and(|bf16| bf16 >= PAYS * self.f32)
     }

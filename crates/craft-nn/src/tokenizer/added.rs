@@ -2,10 +2,10 @@
 //! textual inversion adds.
 //!
 //! Which tokens a folder adds is decided as in transformers: `added_tokens_decoder` of
-//! `tokenizer_config.json` where there is one; else `special_tokens_map.json`, `added_tokens.json` and
-//! the `added_tokens` of `tokenizer.json`. So where padding is `!` (Stable Diffusion 2, SDXL's second
-//! tokenizer), an exclamation mark in a text is the padding token and splits the word that it stands in.
-//! Source: `transformers/tokenization_utils_base.py`, `_from_pretrained`;
+//! `tokenizer_config.json` if there is one; else `special_tokens_map.json`, `added_tokens.json` and
+//! the `added_tokens` of `tokenizer.json`. So where padding is `!` (Stable Diffusion 2, SDXL's
+//! second tokenizer), an exclamation mark in a text is the padding token and splits the word that
+//! it stands in. Source: `transformers/tokenization_utils_base.py`, `_from_pretrained`;
 //! `tokenization_utils_tokenizers.py`.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -35,8 +35,8 @@ pub(super) struct Listed {
     pub(super) id: Option<u32>,
 }
 
-/// The special tokens by role: text, or object with text and flags. As in transformers the map wins over
-/// the config, unless the config lists `added_tokens_decoder`.
+/// The special tokens by role: text, or object with text and flags. As in transformers the map wins
+/// over the config, unless the config lists `added_tokens_decoder`.
 pub(super) fn named<'a>(
     config: &'a Map<String, Value>,
     map: &'a Map<String, Value>,
@@ -155,8 +155,8 @@ fn lists(map: &Map<String, Value>) -> impl Iterator<Item = &Value> {
     LISTS.iter().filter_map(|key| map.get(*key)?.as_array()).flatten()
 }
 
-/// The special tokens that no list names, in the order of their roles; `lists` of both files tell further
-/// ones. A later one of the same text takes the place of an earlier one, with its flags.
+/// The special tokens that no list names, in the order of their roles; `lists` of both files tell
+/// further ones. A later one of the same text takes the place of an earlier one, with its flags.
 pub(super) fn special(
     named: &BTreeMap<&'static str, &Value>,
     config: &Map<String, Value>,

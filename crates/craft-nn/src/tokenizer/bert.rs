@@ -26,8 +26,8 @@ pub struct BertTokenizer {
 }
 
 impl BertTokenizer {
-    /// A tokenizer from the text of `vocab.txt` (one token a line, the line's number is its id), for
-    /// texts of `length` ids.
+    /// A tokenizer from the text of `vocab.txt` (one token a line, the line's number is its id),
+    /// for texts of `length` ids.
     ///
     /// # Errors
     /// When a token occurs twice or a special token is missing.

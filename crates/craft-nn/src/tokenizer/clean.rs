@@ -1,10 +1,10 @@
 //! What open_clip and OpenAI's CLIP do to a text before they cut it into tokens
-//! (`open_clip/tokenizer.py`, `_clean_lower`): `ftfy.fix_text`, HTML entities resolved twice, one space
-//! for all white space, lower case.
+//! (`open_clip/tokenizer.py`, `_clean_lower`): `ftfy.fix_text`, HTML entities resolved twice, one
+//! space for all white space, lower case.
 //!
-//! Of ftfy's repairs this has straight quotes, ligatures, full-width characters, line breaks, control
-//! characters, terminal escapes, HTML entities and NFC; not the guess of a text that was decoded with
-//! the wrong character set.
+//! This has these of ftfy's repairs: straight quotes, ligatures, full-width characters, line
+//! breaks, control characters, terminal escapes, HTML entities and NFC; not the guess of a text
+//! that was decoded with the wrong character set.
 
 use tokenizers::NormalizedString;
 
@@ -91,7 +91,8 @@ fn without_terminal_escapes(text: &str) -> String {
 mod tests {
     use super::*;
 
-    // Expected values: open_clip 3.3.0 (`basic_clean`, `whitespace_clean`, `lower`) with ftfy 6.3.1.
+    // Expected values: open_clip 3.3.0 (`basic_clean`, `whitespace_clean`, `lower`) with ftfy
+    // 6.3.1.
     #[test]
     fn texts_are_cleaned_as_open_clip_does() {
         for (text, expected) in [

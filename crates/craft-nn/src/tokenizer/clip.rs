@@ -28,7 +28,7 @@ pub(super) const WORDS: &str = r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p
 const CLIP_MERGES: usize = 49408 - 512 - 2;
 /// CLIP's longest text.
 const DEFAULT_LENGTH: usize = 77;
-/// transformers writes an absurd number where there is no limit.
+/// transformers writes an absurd number if there is no limit.
 const NO_LIMIT: f64 = 1e6;
 
 /// Ids of one text.
@@ -68,7 +68,7 @@ impl ClipTokenizer {
         Self::new(texts.parse()?)
     }
 
-    /// [`ClipTokenizer::from_texts`] of `vocab.json`, `merges.txt` and, where there are any,
+    /// [`ClipTokenizer::from_texts`] of `vocab.json`, `merges.txt` and, if given,
     /// `tokenizer_config.json` and `special_tokens_map.json`.
     ///
     /// # Errors
@@ -88,7 +88,7 @@ impl ClipTokenizer {
         })
     }
 
-    /// [`ClipTokenizer::from_texts`] of `tokenizer.json` and, where there are any,
+    /// [`ClipTokenizer::from_texts`] of `tokenizer.json` and, if given,
     /// `tokenizer_config.json` and `special_tokens_map.json`.
     ///
     /// # Errors
@@ -107,8 +107,8 @@ impl ClipTokenizer {
     }
 
     /// A tokenizer from its merges alone, as open_clip has them (`bpe_simple_vocab_16e6.txt`; a
-    /// `merges.txt` is the same): ids follow from their order. Of more than CLIP's 48,894 merges the
-    /// rest is left out.
+    /// `merges.txt` is the same): ids follow from their order. Of more than CLIP's 48,894 merges
+    /// the rest is left out.
     ///
     /// # Errors
     /// When the text is malformed.
@@ -145,7 +145,7 @@ impl ClipTokenizer {
         let (bos, eos) = (role("bos_token", BEGIN), role("eos_token", END));
         let (unk, pad) = (role("unk_token", END), role("pad_token", &eos));
         let id = |role: &'static str, token: &str, vocab: &mut BTreeMap<String, u32>| {
-            // Files of one `tokenizer.json` have some of these beside the vocabulary.
+            // Files of one `tokenizer.json` have some of these outside the vocabulary.
             let listed = added.iter().find(|l| l.token.content == token).and_then(|l| l.id);
             match (vocab.get(token).copied(), listed) {
                 (Some(id), _) => Ok(id),
@@ -163,7 +163,7 @@ impl ClipTokenizer {
         let told = length(&config)?;
         let mut inner = build(vocab, merges, &unk).map_err(library)?;
         let mut special = added::special(&named, &config, &map, &added);
-        // CLIP's own names of begin and end are roles only where they are tokens.
+        // CLIP's own names of begin and end are roles only if they are tokens.
         let own = |token: &str| token == BEGIN || token == END;
         special.retain(|l| !own(&l.token.content) || inner.token_to_id(&l.token.content).is_some());
         let all: Vec<Listed> = added.into_iter().chain(special).collect();
@@ -179,8 +179,8 @@ impl ClipTokenizer {
         }
     }
 
-    /// The same tokenizer for a text encoder that reads `positions` tokens and knows `rows` of them.
-    /// Where the files say no length, it becomes that of the text encoder.
+    /// The same tokenizer for a text encoder that reads `positions` tokens and knows `rows` of
+    /// them. Where the files say no length, it becomes that of the text encoder.
     ///
     /// # Errors
     /// When the files say a larger length, or a token's id is at or above `rows`.
@@ -281,7 +281,7 @@ impl ClipTokenizer {
     }
 }
 
-/// `model_max_length`; transformers writes an absurd number where there is no limit.
+/// `model_max_length`; transformers writes an absurd number if there is no limit.
 fn length(config: &Map<String, Value>) -> Result<Option<usize>, TokenizerError> {
     let Some(value) = config.get("model_max_length").filter(|value| !value.is_null()) else {
         return Ok(None);

@@ -1,7 +1,8 @@
 //! HTML entities: numeric ones, those of Latin-1 and the marks of running text
 //! (html.spec.whatwg.org, named character references).
 
-/// Entities of U+00A0 to U+00FF in order. They, and those of [`ASCII`], also count without semicolon.
+/// Entities of U+00A0 to U+00FF in order. They, and those of [`ASCII`], also count without
+/// semicolon.
 const LATIN: &str = "nbsp iexcl cent pound curren yen brvbar sect uml copy ordf laquo not shy reg macr \
     deg plusmn sup2 sup3 acute micro para middot cedil sup1 ordm raquo frac14 frac12 frac34 iquest \
     Agrave Aacute Acirc Atilde Auml Aring AElig Ccedil Egrave Eacute Ecirc Euml Igrave Iacute Icirc \

@@ -17,13 +17,14 @@ pub struct TokenizerTexts<'a> {
     pub vocab: Option<&'a str>,
     /// `merges.txt`: pairs of tokens, most frequent first.
     pub merges: Option<&'a str>,
-    /// `tokenizer.json`: everything in one; its vocabulary is read where one of the former is missing.
+    /// `tokenizer.json`: everything in one; its vocabulary is read where one of the former is
+    /// missing.
     pub whole: Option<&'a str>,
     /// `tokenizer_config.json`.
     pub config: Option<&'a str>,
     /// `special_tokens_map.json`.
     pub special: Option<&'a str>,
-    /// `added_tokens.json`: ids of tokens beside the vocabulary, as textual inversion adds them.
+    /// `added_tokens.json`: ids of tokens outside the vocabulary, as textual inversion adds them.
     pub added: Option<&'a str>,
 }
 

@@ -1,5 +1,6 @@
 //! Text to ids: CLIP's byte-level BPE with an end-of-word mark
-//! (`transformers/models/clip/tokenization_clip.py`, `open_clip/tokenizer.py`) and BERT's WordPiece.
+//! (`transformers/models/clip/tokenization_clip.py`, `open_clip/tokenizer.py`) and BERT's
+//! WordPiece.
 
 mod added;
 mod bert;

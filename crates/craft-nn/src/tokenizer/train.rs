@@ -28,7 +28,7 @@ pub struct TokenizerFiles {
 }
 
 impl TokenizerFiles {
-    /// `tokenizer_config.json` and `special_tokens_map.json` beside them. `pad` is the padding token:
+    /// `tokenizer_config.json` and `special_tokens_map.json`. `pad` is the padding token:
     /// `<|endoftext|>` as in SD 1.x, `!` (id 0) as in SD 2.x and open_clip.
     pub fn configs(max_length: usize, pad: &str) -> (String, String) {
         let special = json!({
@@ -44,12 +44,12 @@ impl TokenizerFiles {
     }
 }
 
-/// Byte-pair encoding learned from a corpus: the most frequent pair of neighbours becomes one token,
-/// until every word of the corpus is one token or the vocabulary is full. Ties go to the pair that comes
-/// first in the order of strings, so the same corpus gives the same bytes.
+/// Byte-pair encoding learned from a corpus: the most frequent pair of neighbours becomes one
+/// token, until every word of the corpus is one token or the vocabulary is full. Ties go to the
+/// pair that comes first in the order of strings, so the same corpus gives the same bytes.
 ///
-/// The vocabulary holds 256 bytes, 256 bytes that end a word, one token a merge, and the two special
-/// tokens last; `vocab_size_limit` counts them all.
+/// The vocabulary holds 256 bytes, 256 bytes that end a word, one token a merge, and the two
+/// special tokens last; `vocab_size_limit` counts them all.
 ///
 /// # Errors
 /// When the limit has no room for the bytes and the special tokens.
@@ -93,8 +93,8 @@ pub fn train<'a>(
     Ok(TokenizerFiles { vocab_json: Value::Object(vocab).to_string(), merges_txt })
 }
 
-/// GPT-2's printable stand-ins of the bytes, in the order in which vocabularies list them: printable
-/// bytes stand for themselves, the others for characters from 256 on.
+/// GPT-2's printable stand-ins of the bytes, in the order in which vocabularies list them:
+/// printable bytes stand for themselves, the others for characters from 256 on.
 pub(super) fn byte_symbols() -> Vec<(u8, char)> {
     let printable = |b: u8| matches!(b, b'!'..=b'~' | 0xA1..=0xAC | 0xAE..=0xFF);
     let mut symbols: Vec<(u8, char)> =

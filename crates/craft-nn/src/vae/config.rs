@@ -146,7 +146,8 @@ impl VaeConfig {
     /// Compares the numbers with those of the weights, before a network is built.
     ///
     /// # Errors
-    /// When a number is larger than any tensor of the weights, or there are more layers than tensors.
+    /// When a number is larger than any tensor of the weights, or there are more layers than
+    /// tensors.
     pub fn fits(&self, weights: &Bounds) -> Result<(), ConfigError> {
         for (key, value) in [
             ("in_channels", self.in_channels),

@@ -114,8 +114,8 @@ pub fn random(rng: &mut ChaCha8Rng, count: usize) -> Vec<f32> {
     (0..count).map(|_| (rng.next_u32() >> 8) as f32 / (1 << 23) as f32 - 1.0).collect()
 }
 
-/// Output and gradients of `(f(inputs) · direction).sum()` with respect to the inputs that `tracked`
-/// names.
+/// Output and gradients of `(f(inputs) · direction).sum()` with respect to the inputs that
+/// `tracked` names.
 pub fn run(
     inputs: &[Vec<f32>],
     tracked: &[bool],

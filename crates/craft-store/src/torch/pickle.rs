@@ -3,7 +3,7 @@
 //!
 //! A pickle is a program for a stack machine whose `GLOBAL` and `REDUCE` operations call any Python
 //! function. Here a global is a name (see [`super::global`]), and calling one describes a tensor or keeps
-//! the name with its arguments; what is set on such a record is kept beside them. Nothing is executed.
+//! the name with its arguments; what is set on such a record is kept with them. Nothing is executed.
 //! Source: operations of CPython's `pickletools`, protocols 2 to 5.
 
 use std::collections::HashMap;
@@ -49,7 +49,7 @@ pub(super) struct Object {
     pub(super) arguments: Id,
     /// What was set on it, mostly the dict of its attributes.
     pub(super) state: Option<Id>,
-    /// Items, where it is some kind of dict. Those of lists are dropped.
+    /// Items, if it is some kind of dict. Those of lists are dropped.
     pub(super) items: Vec<(Id, Id)>,
 }
 

@@ -33,7 +33,7 @@ pub(crate) struct BenchArgs {
     /// Width in pixels [default: the model's]
     #[arg(long, value_name = "W")]
     pub(crate) width: Option<usize>,
-    /// Number format of the denoiser's weights: f32, or bf16 for train-step
+    /// Dtype of the denoiser's weights: f32, or bf16 for train-step
     #[arg(long, value_name = "FORMAT", default_value = "f32")]
     pub(crate) precision: String,
     /// train-step: train low-rank factors of the attention's projections instead of all parameters

@@ -17,7 +17,7 @@ pub(crate) enum ExportFormat {
     SingleFile,
 }
 
-/// Number formats of `craft export`.
+/// Dtypes of `craft export`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum ExportDtype {
     /// That of the base model, tensor by tensor
@@ -41,7 +41,7 @@ pub(crate) struct ExportArgs {
     /// New file, or folder for `diffusers`
     #[arg(long, value_name = "PATH")]
     pub(crate) out: PathBuf,
-    /// Number format of weights or factors
+    /// Dtype of weights or factors
     #[arg(long, value_enum, default_value_t = ExportDtype::Base)]
     pub(crate) dtype: ExportDtype,
     /// Rank of the LoRA that comes nearest to the change of the weights; a run that trained a LoRA

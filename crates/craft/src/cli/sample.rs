@@ -70,7 +70,7 @@ pub(crate) struct SampleArgs {
 /// Generators of `craft sample`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Rng {
-    /// Each picture has noise of its own, whatever is drawn beside it
+    /// Each picture has noise of its own, whatever else is drawn
     Craft,
     /// torch.Generator("cpu").manual_seed(seed), as given to a pipeline of diffusers; pictures that are
     /// drawn together share it

@@ -1,4 +1,5 @@
-//! Winograd's way, in f32: the input is normalised where its pixels are turned channels-last for the tiles.
+//! Winograd's way, in f32: the input is normalised where its pixels are turned channels-last for
+//! the tiles.
 
 use super::{Added, NormConv, NormConvGradients};
 use crate::buffer::{Output, Shared};
@@ -36,7 +37,8 @@ pub(super) fn forward(level: Level, p: &NormConv<'_>, s: &ConvShape) -> (Vec<f32
         added: if let Added::Image(t) = p.added { Some(t) } else { None },
         ..Correlation::forward(s, p.w)
     };
-    // SAFETY: the lengths were checked, and the pass writes every position of the output and all statistics.
+    // SAFETY: the lengths were checked, and the pass writes every position of the output and all
+    // statistics.
     unsafe {
         correlation.run(level, p.x, to);
         (y.finish(), stats.finish())
@@ -56,11 +58,13 @@ pub(super) fn backward(
     let (size, each) = (s.in_len() / (s.batch * parts), ci / parts);
     let mut dx = Output::new(s.in_len());
     let [mut sums, mut dots] = [(); 2].map(|()| Output::new(s.batch * ci));
-    // The weight's gradient reads the normalised image, which takes one more product on the way through the norm.
+    // The weight's gradient reads the normalised image, which takes one more product on the way
+    // through the norm.
     let mut normed = of_weight.then(|| Output::new(s.in_len()));
     let (to, to_sums, to_dots) = (dx.ptr(), sums.ptr(), dots.ptr());
     let to_normed = normed.as_mut().map(Output::ptr);
-    // What the correlation writes is the gradient of the norm's output, which turns into that of its input where it stands.
+    // What the correlation writes is the gradient of the norm's output, which turns into that of
+    // its input where it stands.
     let group = |i: usize| {
         let (x, stats) = (&p.x[i * size..][..size], [stats[2 * i], stats[2 * i + 1]]);
         let (at, of_norm) = (to.at(i * size), [to_sums, to_dots].map(|to| to.at(i * each)));
@@ -72,7 +76,8 @@ pub(super) fn backward(
         after: Some(OfImages { parts, flops: 80 * size, work: &group }),
         ..Correlation::input_gradient(s, p.w)
     };
-    // SAFETY: the lengths were checked; the pass writes every position of dx, and its parts all sums and the normalised images.
+    // SAFETY: the lengths were checked; the pass writes every position of dx, and its parts all
+    // sums and the normalised images.
     let ([x, sums, dots], normed) = unsafe {
         correlation.run(level, dy, to);
         ([dx, sums, dots].map(|v| v.finish()), normed.map(|v| v.finish()))

@@ -1,9 +1,9 @@
 //! The forward pass and the input gradient.
 //!
-//! Where the transformed weights stay in the cache, each task takes some tiles through all steps. Where they would not,
-//! the tiles are transformed first; then each task takes a panel of output channels and transforms its weights block by
-//! block, so that they are never written to memory. Either way an element of a product is one sum over the input channels
-//! in ascending order.
+//! Where the transformed weights stay in the cache, each task takes some tiles through all steps.
+//! Where they would not, the tiles are transformed first; then each task takes a panel of output
+//! channels and transforms its weights block by block, so that they are never written to memory.
+//! Either way an element of a product is one sum over the input channels in ascending order.
 
 use super::correlation::Correlation;
 use super::stage::input_tiles;
@@ -19,7 +19,8 @@ use crate::simd::Level;
 
 /// Tiles below which reading the transformed weights would cost more than the products.
 pub(super) const LEAST_TILES: usize = 48;
-/// For panels: transformed inputs at a time, tiles at a time, and input channels of a block of weights.
+/// For panels: transformed inputs at a time, tiles at a time, and input channels of a block of
+/// weights.
 const INPUTS: usize = 3 << 20;
 const TILES: usize = 96;
 const BLOCK: usize = 32;
@@ -68,7 +69,8 @@ impl Correlation<'_> {
         });
     }
 
-    /// All steps for the tiles of some rows; `u` holds the transformed weights, panels of `width` columns.
+    /// All steps for the tiles of some rows; `u` holds the transformed weights, panels of `width`
+    /// columns.
     ///
     /// # Safety
     /// As [`Correlation::run`].
@@ -90,8 +92,8 @@ impl Correlation<'_> {
             let (v, m) = buffer.split_at_mut(POINTS * v_stride);
             let v = Points { at: Shared::new(v.as_mut_ptr()), stride: v_stride, first, end };
             let m = Points { at: Shared::new(m.as_mut_ptr()), stride: m_stride, first, end };
-            // SAFETY: the points have room for the tiles; point p of v holds tiles * ci values, of m tiles * co, of u
-            // panels of ci rows.
+            // SAFETY: the points have room for the tiles; point p of v holds tiles * ci values, of
+            // m tiles * co, of u panels of ci rows.
             unsafe {
                 self.transform_inputs(level, x, grid, (first, end), v);
                 for p in 0..POINTS {
@@ -164,8 +166,8 @@ impl Correlation<'_> {
                             (g.b, g.ldb, g.b_padded) = (u[p * u_stride..].as_ptr(), width, true);
                             (g.c, g.ldc) = (m.at.at(p * m_stride), columns);
                             g.init = if c0 == 0 { Init::Zero } else { Init::Load };
-                            // SAFETY: point p of v holds tiles rows of ci values, of u a row a channel, of m tiles
-                            // rows of this task's columns.
+                            // SAFETY: point p of v holds tiles rows of ci values, of u a row a
+                            // channel, of m tiles rows of this task's columns.
                             unsafe { level.run(g.ready()) };
                         }
                     }
@@ -177,8 +179,8 @@ impl Correlation<'_> {
     }
 
     /// # Safety
-    /// `v` is writable for the tiles of the rows `from..until`, `x` holds the images; as [`Correlation::run`] for what is
-    /// normalised.
+    /// `v` is writable for the tiles of the rows `from..until`, `x` holds the images; as
+    /// [`Correlation::run`] for what is normalised.
     unsafe fn transform_inputs(
         &self,
         level: Level,
@@ -210,8 +212,8 @@ impl Correlation<'_> {
                     stride: v.stride,
                 };
                 let x = x[image * c * self.height * self.width..].as_ptr();
-                // SAFETY: x holds the image; the stage has room for the pixel rows that these tiles read; the caller
-                // vouches for the points.
+                // SAFETY: x holds the image; the stage has room for the pixel rows that these tiles
+                // read; the caller vouches for the points.
                 unsafe { input_tiles(level, x, map, end - first, row, Tiles::Input) };
             }
         });
@@ -249,13 +251,14 @@ impl Correlation<'_> {
                         points: m.at.at(at * c),
                         stride: m.stride,
                     };
-                    // SAFETY: the stage has room for these pixel rows; the caller vouches for the points; the bias has a
-                    // value for each channel.
+                    // SAFETY: the stage has room for these pixel rows; the caller vouches for the
+                    // points; the bias has a value for each channel.
                     unsafe { level.run(Tiles::Output(tiles, bias).ready()) };
                 }
                 let to = (image * self.outputs + o) * image_len + first * OUT * self.out_width;
                 let pixels = height * self.out_width;
-                // SAFETY: the tiles covered all of these pixels of the stage; the caller vouches for those of y.
+                // SAFETY: the tiles covered all of these pixels of the stage; the caller vouches
+                // for those of y.
                 unsafe {
                     let from = stage.as_ptr();
                     level.run(Transpose::new(from, c, pixels, c, y.at(to), image_len, 0));
@@ -270,8 +273,9 @@ impl Correlation<'_> {
         });
     }
 
-    /// Transforms the weights from some input channels (first and number) to one panel of output channels: point after
-    /// point at distance `stride`, a row of `width` a channel, padded with zeros.
+    /// Transforms the weights from some input channels (first and number) to one panel of output
+    /// channels: point after point at distance `stride`, a row of `width` a channel, padded with
+    /// zeros.
     fn weights(
         &self,
         level: Level,
@@ -293,8 +297,8 @@ impl Correlation<'_> {
                 };
                 let (ld, dst) =
                     (if self.flipped { 9 } else { ci * 9 }, taps.wrapping_add(c * 9 * width));
-                // SAFETY: w is [outputs, inputs * 9], or, flipped, [inputs, outputs, 9]; the taps have 9 rows of `width`
-                // for each channel.
+                // SAFETY: w is [outputs, inputs * 9], or, flipped, [inputs, outputs, 9]; the taps
+                // have 9 rows of `width` for each channel.
                 unsafe {
                     level.run(Transpose::new(from, ld, columns, taps_each, dst, width, width));
                 }

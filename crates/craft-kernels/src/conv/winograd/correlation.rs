@@ -38,7 +38,8 @@ impl OfImages<'_> {
     }
 }
 
-/// A correlation of `[batch, inputs, height, width]` to `[batch, outputs, out_height, out_width]`, stride 1.
+/// A correlation of `[batch, inputs, height, width]` to `[batch, outputs, out_height, out_width]`,
+/// stride 1.
 #[derive(Clone, Copy)]
 pub(in crate::conv) struct Correlation<'a> {
     pub batch: usize,
@@ -56,7 +57,8 @@ pub(in crate::conv) struct Correlation<'a> {
     pub flipped: bool,
     /// What the inputs go through on their way.
     pub normed: Option<Normed<'a>>,
-    /// Values added to each channel of the results, those of an image `bias_step` after those of the one before.
+    /// Values added to each channel of the results, those of an image `bias_step` after those of
+    /// the one before.
     pub bias: Option<&'a [f32]>,
     pub bias_step: usize,
     /// Images added to the results.
@@ -67,7 +69,7 @@ pub(in crate::conv) struct Correlation<'a> {
 }
 
 impl<'a> Correlation<'a> {
-    /// Of a convolution, of which nothing is added yet.
+    /// The correlation of a convolution, to whose output nothing is added yet.
     pub(in crate::conv) fn forward(s: &ConvShape, w: &'a [f32]) -> Self {
         Self {
             batch: s.batch,
@@ -107,8 +109,9 @@ impl<'a> Correlation<'a> {
     }
 
     /// # Safety
-    /// `y` is writable for `batch * outputs * out_height * out_width` values, and `x`, `w` and all that is added have their
-    /// lengths; the statistics of an image that is normalised are written earlier or by what is done `before`.
+    /// `y` is writable for `batch * outputs * out_height * out_width` values, and `x`, `w` and all
+    /// that is added have their lengths; the statistics of an image that is normalised are written
+    /// earlier or by what is done `before`.
     pub(in crate::conv) unsafe fn run(&self, level: Level, x: &[f32], y: Shared) {
         let (ci, co) = (self.inputs, self.outputs);
         let grid = Grid::new(self.batch, self.out_height, self.out_width);

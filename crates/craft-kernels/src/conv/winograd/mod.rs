@@ -1,14 +1,17 @@
-//! Convolution with 3 by 3 kernels at stride 1 in a quarter of the multiplications: F(4×4, 3×3) of S. Winograd, as A. Lavin and
-//! S. Gray (*Fast algorithms for convolutional neural networks*, 2015) arrange it.
+//! Convolution with 3 by 3 kernels at stride 1 in a quarter of the multiplications: F(4×4, 3×3) of
+//! S. Winograd, as A. Lavin and S. Gray (*Fast algorithms for convolutional neural networks*, 2015)
+//! arrange it.
 //!
-//! Tiles of 6 by 6 inputs and the weights are transformed; then 36 small matrix products over the channels, one a point,
-//! take the place of the convolution, and their results are transformed back to tiles of 4 by 4. Images are turned
-//! channels-last first, so that the transforms run over vectors of channels. Every element of a result is computed in
-//! one fixed order here too: which way results and input gradients take depends on one image, never on the batch. A value
-//! that is not finite reaches all of its tile.
+//! Tiles of 6 by 6 inputs and the weights are transformed; then 36 small matrix products over the
+//! channels, one a point, take the place of the convolution, and their results are transformed back
+//! to tiles of 4 by 4. Images are turned channels-last first, so that the transforms run over
+//! vectors of channels. Every element of a result is computed in one fixed order here too: which
+//! way results and input gradients take depends on one image, never on the batch. A value that is
+//! not finite reaches all of its tile.
 //!
-//! The rules are from processor seconds of one thread on a Zen 4 in f32, channels 16 to 1280, images 4 by 4 to 64 by 64, batch 1
-//! to 32: medians 2.0 to 4.2 times as fast as the direct way, 1.2 to 2.8 for the weight gradient.
+//! The rules are from processor seconds of one thread on a Zen 4 in f32, channels 16 to 1280,
+//! images 4 by 4 to 64 by 64, batch 1 to 32: medians 2.0 to 4.2 times as fast as the direct way,
+//! 1.2 to 2.8 for the weight gradient.
 
 mod correlate;
 mod correlation;
@@ -28,12 +31,14 @@ use transform::OUT;
 
 /// Tiles of a batch below which the weight gradient is computed directly.
 const LEAST_TILES: usize = 16;
-/// Positions of an image from which on its weight gradient is computed on AMX tiles: two tiles of words.
+/// Positions of an image from which on its weight gradient is computed on AMX tiles: two tiles of
+/// words.
 const LEAST_POSITIONS: usize = 64;
 
 static ON: AtomicBool = AtomicBool::new(true);
 
-/// Lets convolutions go Winograd's way where it is the faster one (`true`, as at the start), or keeps all of them direct.
+/// Lets convolutions use Winograd's algorithm if it is faster (`true`, as at the start), or
+/// keeps all of them direct.
 ///
 /// Process-wide; meant for tests and measurements. Each operation reads it once, when it starts.
 pub fn set_winograd(on: bool) {
@@ -41,15 +46,17 @@ pub fn set_winograd(on: bool) {
 }
 
 impl ConvShape {
-    /// Whether this convolution and its input gradient go Winograd's way, which is in `f32` whatever the precision. Depends
-    /// on one image, not on the batch. On AMX tiles multiplying in bf16 directly is faster, so nothing does there.
+    /// Whether this convolution and its input gradient go Winograd's way, which is in `f32`
+    /// whatever the precision. Depends on one image, not on the batch. On AMX tiles multiplying in
+    /// bf16 directly is faster, so nothing does there.
     #[must_use]
     pub fn winograd(&self) -> bool {
         self.suits_winograd() && !on_tiles()
     }
 
-    /// The same for the weight gradient, whose sums over few tiles would not pay for their transforms. On AMX tiles those of
-    /// odd widths, which are in `f32` either way, still go it, and those of small images, whose sums are short beside a tile.
+    /// The same for the weight gradient, whose sums over few tiles would not pay for their
+    /// transforms. On AMX tiles those of odd widths, which are in `f32` either way, still go it,
+    /// and those of small images, whose sums are shorter than a tile.
     #[must_use]
     pub fn winograd_weight(&self) -> bool {
         let tiles = self.batch * self.out_height().div_ceil(OUT) * self.out_width().div_ceil(OUT);
@@ -97,13 +104,14 @@ impl Grid {
         self.all.div_ceil(tasks).max(1)
     }
 
-    /// The same, but whole images, where one fits.
+    /// The same, but whole images, if one fits.
     fn images_each(&self, tiles: usize) -> Option<usize> {
         let each = self.rows_each(tiles);
         (each >= self.rows).then(|| (each + self.rows / 2) / self.rows * self.rows)
     }
 
-    /// The parts of the rows `first..end` that belong to one image: its number, and a range of its own rows.
+    /// The parts of the rows `first..end` that belong to one image: its number, and a range of its
+    /// own rows.
     fn images(self, first: usize, end: usize) -> impl Iterator<Item = (usize, usize, usize)> {
         let mut at = first;
         std::iter::from_fn(move || {
@@ -117,8 +125,8 @@ impl Grid {
     }
 }
 
-/// Distance between points that each hold `values`: whole vectors, and not a multiple of a page, where all points of a
-/// tile would compete for the same lines of the cache.
+/// Distance between points that each hold `values`: whole vectors, and not a multiple of a page,
+/// where all points of a tile would compete for the same lines of the cache.
 fn spaced(values: usize) -> usize {
     values.next_multiple_of(16) + 16
 }

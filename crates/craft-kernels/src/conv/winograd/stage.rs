@@ -1,4 +1,5 @@
-//! Pixel rows of an image turned channels-last, through a norm and SiLU where there is one, and from there into tiles.
+//! Pixel rows of an image turned channels-last, through a norm and SiLU if one is given, and from
+//! there into tiles.
 
 use super::transform::{IN, OUT, TileRow, Tiles};
 use crate::activation::Swish;
@@ -87,12 +88,13 @@ impl Kernel for Pixels<'_> {
     }
 }
 
-/// Transforms `count` rows of tiles of one image `x [c, height, width]`, of which `first` is the first: the pixel rows
-/// that they read are turned channels-last at `first.image` and go through the map. Pixels outside do not.
+/// Transforms `count` rows of tiles of one image `x [c, height, width]`, of which `first` is the
+/// first: the pixel rows that they read are turned channels-last at `first.image` and go through
+/// the map. Pixels outside do not.
 ///
 /// # Safety
-/// `x` is readable as an image, of whose channels the map is; `first.image` has room for those rows, and [`Tiles::ready`]
-/// holds for every row of tiles.
+/// `x` is readable as an image, of whose channels the map is; `first.image` has room for those
+/// rows, and [`Tiles::ready`] holds for every row of tiles.
 pub(super) unsafe fn input_tiles(
     level: Level,
     x: *const f32,

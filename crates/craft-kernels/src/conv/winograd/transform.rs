@@ -1,11 +1,13 @@
 //! The small transforms, for vectors of channels.
 //!
-//! `y = Aᵀ [(G g) ⊙ (Bᵀ d)]` is the correlation of six values `d` with three weights `g`, four results; applied to rows
-//! and to columns it is that of a tile. The matrices follow from evaluating and interpolating polynomials at 0, ±√½, ±√2
-//! and infinity (Toom and Cook). These points, rather than 0, ±1, ±2, keep the matrices well conditioned: the error is a
-//! fifth of theirs, about that of adding up all products one after another.
+//! `y = Aᵀ [(G g) ⊙ (Bᵀ d)]` is the correlation of six values `d` with three weights `g`, four
+//! results; applied to rows and to columns it is that of a tile. The matrices follow from
+//! evaluating and interpolating polynomials at 0, ±√½, ±√2 and infinity (Toom and Cook). These
+//! points, rather than 0, ±1, ±2, keep the matrices well conditioned: the error is a fifth of
+//! theirs, about that of adding up all products one after another.
 //!
-//! Transposed, `g = Gᵀ [(A y) ⊙ (Bᵀ d)]` is the gradient with respect to the weights, of a tile of output gradients `y`.
+//! Transposed, `g = Gᵀ [(A y) ⊙ (Bᵀ d)]` is the gradient with respect to the weights, of a tile of
+//! output gradients `y`.
 
 use crate::simd::map::{read, write};
 use crate::simd::{Kernel, Simd};
@@ -101,8 +103,8 @@ fn weight_gradient<S: Simd>(s: S, t: [S::V; 6]) -> [S::V; 3] {
     ]
 }
 
-/// Applies `$f` to the columns and then to the rows of the `$n` by `$n` values `$value`, giving `$m` by `$m`. A macro, since
-/// closures would be compiled without the vector instructions.
+/// Applies `$f` to the columns and then to the rows of the `$n` by `$n` values `$value`, giving
+/// `$m` by `$m`. A macro, since closures would be compiled without the vector instructions.
 macro_rules! both_ways {
     ($s:ident, $f:ident, $n:literal, $m:literal, |$y:ident, $x:ident| $value:expr) => {{
         let mut half = [[$s.zero(); $n]; $m];
@@ -124,7 +126,8 @@ macro_rules! both_ways {
     }};
 }
 
-/// Runs `$body` for whole vectors of `$len` channels from index `$i` and then for the rest, `$n` valid lanes each.
+/// Runs `$body` for whole vectors of `$len` channels from index `$i` and then for the rest, `$n`
+/// valid lanes each.
 macro_rules! for_channels {
     ($s:ty, $len:expr, |$i:ident, $n:ident| $body:expr) => {{
         let (len, lanes) = ($len, <$s as Simd>::LANES);
@@ -141,7 +144,8 @@ macro_rules! for_channels {
     }};
 }
 
-/// Where `N` by `N` pixels of a channels-last image `[rows, columns, c]` lie; pixels outside are at `outside`.
+/// Where `N` by `N` pixels of a channels-last image `[rows, columns, c]` lie; pixels outside are at
+/// `outside`.
 #[inline(always)]
 fn places<const N: usize>(
     image: *mut f32,
@@ -187,18 +191,20 @@ pub(super) struct TileRow {
 
 /// Transforms that begin or end with tiles of an image.
 pub(super) enum Tiles {
-    /// Of `IN` by `IN` pixels, `Bᵀ d B`.
+    /// Transform of `IN` by `IN` pixels, `Bᵀ d B`.
     Input(TileRow),
-    /// Of `OUT` by `OUT` pixels, `A y Aᵀ`.
+    /// Transform of `OUT` by `OUT` pixels, `A y Aᵀ`.
     OutputGradient(TileRow),
-    /// To `OUT` by `OUT` pixels, `Aᵀ m A` plus one value a channel where there is a bias.
+    /// Transform to `OUT` by `OUT` pixels, `Aᵀ m A` plus one value a channel where there is a bias.
     Output(TileRow, Option<*const f32>),
 }
 
 impl Tiles {
     /// # Safety
-    /// `image` is readable (for `Output` writable) over its shape, `outside` for `c` values, the points are writable (for
-    /// `Output` readable) for `tiles * c` values each, the bias is readable for `c`; none of them overlap.
+    /// `image` is readable (for `Output` writable) over its shape, `outside` for `c` values, the
+    /// points are writable (for
+    /// `Output` readable) for `tiles * c` values each, the bias is readable for `c`; none of them
+    /// overlap.
     pub(super) unsafe fn ready(self) -> ReadyTiles {
         ReadyTiles(self)
     }
@@ -237,10 +243,12 @@ fn inputs<S: Simd>(s: S, t: TileRow) {
     }
 }
 
-/// The points of the first three columns, or of the last three: all 36 at once would not stay in the registers.
+/// The points of the first three columns, or of the last three: all 36 at once would not stay in
+/// the registers.
 ///
 /// # Safety
-/// From index `i` on, `n` values are readable at every place, and writable at every point, `stride` apart.
+/// From index `i` on, `n` values are readable at every place, and writable at every point, `stride`
+/// apart.
 #[inline(always)]
 unsafe fn input_points<S: Simd, const LAST: bool>(
     s: S,
@@ -316,8 +324,8 @@ fn outputs<S: Simd>(s: S, t: TileRow, bias: Option<*const f32>) {
     }
 }
 
-/// Transforms of weights: nine rows of `n` values, tap after tap at distance `row` (negative where the kernel is turned
-/// around).
+/// Transforms of weights: nine rows of `n` values, tap after tap at distance `row` (negative where
+/// the kernel is turned around).
 #[derive(Clone, Copy)]
 pub(super) struct Weights {
     pub taps: *mut f32,
@@ -332,8 +340,8 @@ pub(super) struct Weights {
 
 impl Weights {
     /// # Safety
-    /// The taps are readable (where `back`, writable), and the points writable (where `back`, readable), for `n` values
-    /// each; they do not overlap.
+    /// The taps are readable (where `back`, writable), and the points writable (where `back`,
+    /// readable), for `n` values each; they do not overlap.
     pub(super) unsafe fn ready(self) -> ReadyWeights {
         ReadyWeights(self)
     }

@@ -1,7 +1,7 @@
 //! Gradient with respect to the weight.
 //!
-//! Tiles of the input and of the output gradient are transformed, a chunk of the batch at a time; one product a point
-//! adds up over the tiles, and the sums are transformed back to 3 by 3 weights.
+//! Tiles of the input and of the output gradient are transformed, a chunk of the batch at a time;
+//! one product a point adds up over the tiles, and the sums are transformed back to 3 by 3 weights.
 
 use super::stage::input_tiles;
 use super::transform::{IN, OUT, POINTS, TileRow, Tiles, Weights};
@@ -111,7 +111,8 @@ struct Chunk {
 }
 
 impl Chunk {
-    /// Multiplies, a task a block of weights, whose sums are transformed back and added to `dw [co, ci * 9]`.
+    /// Multiplies, a task a block of weights, whose sums are transformed back and added to `dw [co,
+    /// ci * 9]`.
     ///
     /// # Safety
     /// The points hold the tiles; `dw` is writable and, but for the first chunk, holds values.
@@ -146,7 +147,8 @@ impl Chunk {
                 }
                 for (c, from) in turned.chunks_exact(n).enumerate() {
                     let to = dw.at((o + c) * row + c0 * 9);
-                    // SAFETY: this task owns these weights of output channel o + c, which hold values if not `first`.
+                    // SAFETY: this task owns these weights of output channel o + c, which hold
+                    // values if not `first`.
                     unsafe {
                         if self.first {
                             std::ptr::copy_nonoverlapping(from.as_ptr(), to, n);
@@ -208,8 +210,8 @@ unsafe fn transform(
             };
             let x = x[image * ci * s.height * s.width..].as_ptr();
             let dy = dy[image * co * out_height * out_width..].as_ptr();
-            // SAFETY: both hold the image; the stage has room for the pixel rows that either reads; the caller vouches
-            // for the points.
+            // SAFETY: both hold the image; the stage has room for the pixel rows that either reads;
+            // the caller vouches for the points.
             unsafe {
                 input_tiles(level, x, None, end - first, row, Tiles::Input);
                 input_tiles(level, dy, None, end - first, gradient, Tiles::OutputGradient);

@@ -43,8 +43,8 @@ impl Facts<'_> {
         of("input").chain(of("output"))
     }
 
-    /// Transformer blocks of every attention: by level of the way down, and of the way up, which begins
-    /// with the innermost.
+    /// Transformer blocks of every attention: by level of the way down, and of the way up, which
+    /// begins with the innermost.
     fn depths(&self) -> (Vec<Vec<usize>>, Vec<Vec<usize>>) {
         let layers = &self.skeleton.layers;
         let (mut at, mut down, mut up) = (1, vec![], vec![]);
