@@ -5,20 +5,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Longest file; one idea a file.
-const MOST_LINES: usize = 600;
+const MOST_LINES: usize = 400;
 
 /// Longest function outside of the kernels.
 const MOST_LINES_OF_A_FUNCTION: usize = 80;
-/// Longer ones: one table, one list of cases, or still to be cut.
-const LONG_LISTS: [&str; 7] = [
-    "crates/craft-nn/src/ldm/configs.rs: unet,",
-    "crates/craft-nn/src/unet.rs: new,",
-    "crates/craft-nn/src/unet_blocks.rs: backward_by_block,",
-    "crates/craft-nn/src/unet_config.rs: check,",
-    "crates/craft-store/src/hub/download.rs: download,",
-    "crates/craft-store/src/jpeg/scan.rs: scan,",
-    "crates/craft-store/src/torch/pickle.rs: step,",
-];
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").canonicalize().unwrap()
@@ -72,10 +62,10 @@ fn files_are_short() {
     let long: Vec<String> = sources("src")
         .into_iter()
         .map(|(name, text)| (name, text.lines().count()))
-        .filter(|(_, lines)| *lines >= MOST_LINES)
+        .filter(|(_, lines)| *lines > MOST_LINES)
         .map(|(name, lines)| format!("{name}: {lines} lines"))
         .collect();
-    assert!(long.is_empty(), "files of {MOST_LINES} lines or more: {}", long.join(", "));
+    assert!(long.is_empty(), "files of more than {MOST_LINES} lines: {}", long.join(", "));
 }
 
 #[test]
@@ -328,8 +318,7 @@ fn functions_are_short() {
         }
         let over =
             functions(&text).into_iter().filter(|(_, lines)| *lines > MOST_LINES_OF_A_FUNCTION);
-        let named = over.map(|(name, lines)| format!("{file}: {name}, {lines} lines"));
-        long.extend(named.filter(|l| !LONG_LISTS.iter().any(|known| l.starts_with(known))));
+        long.extend(over.map(|(name, lines)| format!("{file}: {name}, {lines} lines")));
     }
     assert!(long.is_empty(), "long functions:\n{}", long.join("\n"));
 }
