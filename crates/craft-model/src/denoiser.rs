@@ -1,6 +1,6 @@
 //! The door to a family of denoisers: what everything above needs of a network, whatever it is inside.
 //!
-//! A family is one folder, which implements [`Network`] for its network, and one line of [`families!`].
+//! A family is one folder, which implements [`Network`] for its network, and one line of `families!`.
 
 use burn::module::Module;
 use burn::tensor::{Gradients, Tensor};

@@ -61,7 +61,7 @@ pub(crate) fn read(path: &Path, model: &[(Component, Shapes)]) -> Result<Adapter
     Ok(adapter)
 }
 
-/// Hash of all that [`read`] reads; of a single file its own.
+/// Hash of all that reading a LoRA takes; of a single file its own.
 ///
 /// # Errors
 /// When a file cannot be read.

@@ -21,7 +21,7 @@ fn files(recipe: &Recipe, base: &Path) -> Result<Vec<(PathBuf, f32)>> {
 /// The model that a run starts from: a folder with the recipe's LoRA files merged in.
 ///
 /// # Errors
-/// See [`Model::load`] and [`read`].
+/// See [`Model::load`].
 pub(crate) fn base_model(
     recipe: &Recipe,
     base: &Path,
@@ -40,7 +40,7 @@ pub(crate) fn base_model(
 /// are read, unless LoRA files are merged into them first.
 ///
 /// # Errors
-/// As [`base_model`].
+/// As [`Model::load`].
 pub fn training_model(recipe: &Recipe, base: &Path, dir: &Path, device: &Device) -> Result<Model> {
     if recipe.train.mode == TrainMode::Full || !recipe.model.lora.is_empty() {
         return base_model(recipe, base, dir, device);
@@ -85,7 +85,7 @@ impl Start {
     /// The model that the round draws from.
     ///
     /// # Errors
-    /// See [`base_model`].
+    /// See [`Model::load`].
     pub(crate) fn model(&self, recipe: &Recipe, base: &Path) -> Result<Model> {
         arm_model(recipe, base, [&self.base, &self.from], &self.device)
     }
@@ -93,7 +93,7 @@ impl Start {
     /// The model that the round trains, or beside which it trains factors.
     ///
     /// # Errors
-    /// See [`base_model`].
+    /// See [`Model::load`].
     pub fn training_model(&self, recipe: &Recipe, base: &Path) -> Result<Model> {
         match recipe.train.mode {
             TrainMode::Full => self.model(recipe, base),
@@ -112,7 +112,7 @@ impl Start {
 /// with the factors of that folder.
 ///
 /// # Errors
-/// See [`base_model`].
+/// See [`Model::load`].
 pub(crate) fn arm_model(
     recipe: &Recipe,
     base: &Path,
@@ -130,7 +130,7 @@ pub(crate) fn arm_model(
     Ok(model)
 }
 
-/// Hash of everything that [`base_model`] depends on; of the folder alone where the recipe names no
+/// Hash of everything that [`Model::load`] depends on; of the folder alone where the recipe names no
 /// LoRA files.
 ///
 /// # Errors

@@ -69,7 +69,7 @@ impl Trained {
     }
 }
 
-/// New factors as a section asks for them, for the components of a model ([`parts`]). Text
+/// New factors as a section asks for them, for the components of a model ([`craft_model::lora::parts`]). Text
 /// encoders get some where the section wants it.
 ///
 /// # Errors

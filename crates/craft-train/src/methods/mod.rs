@@ -1,6 +1,6 @@
 //! The methods of preference tuning: what each learns from, what it minimises, and what it needs.
 //!
-//! A method is added by a file with its `METHODS` and a line of [`FILES`].
+//! A method is added by a file with its `METHODS` and a line of `FILES`.
 
 pub mod awm;
 mod craft;
